@@ -1,0 +1,12 @@
+// What the machine offers this process: CPU quota and memory limit of the cgroup (v1 and v2), page sizes.
+#pragma once
+
+#include <cstddef>
+
+namespace inferneo {
+
+int available_cpus();         // affinity and cgroup quota, rounded up; at least 1
+size_t memory_limit_bytes();  // the cgroup's limit, or physical memory where there is none
+size_t resident_bytes();      // RssAnon + RssFile of this process
+
+}  // namespace inferneo

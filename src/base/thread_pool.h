@@ -1,0 +1,68 @@
+// The one compute pool of the process: workers sized by the cgroup quota, shared by every model's engine thread.
+//
+// Thread: parallel_for may be called by any number of engine threads; whole calls take turns in arrival order (a fair
+// ticket lock held for one session), so that two models interleave step by step instead of op by op.
+// Workers spin briefly between the ops of one session (an op is microseconds long), and sleep when no session is open.
+// The calling thread takes part: a pool of size n has n - 1 workers.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+
+namespace inferneo {
+
+// Non-owning reference to `void(int64_t index)` or `void(int thread, ...)` callables; no allocation per op.
+template <typename Signature>
+class FunctionRef;
+template <typename R, typename... Args>
+class FunctionRef<R(Args...)> {
+ public:
+  template <typename F>
+    requires(!std::is_same_v<std::remove_cvref_t<F>, FunctionRef>)
+  FunctionRef(F&& f)  // NOLINT(google-explicit-constructor)
+      : object_(const_cast<void*>(static_cast<const void*>(&f))),
+        call_([](void* object, Args... args) -> R {
+          return (*static_cast<std::remove_reference_t<F>*>(object))(std::forward<Args>(args)...);
+        }) {}
+  R operator()(Args... args) const { return call_(object_, std::forward<Args>(args)...); }
+
+ private:
+  void* object_;
+  R (*call_)(void*, Args...);
+};
+
+class ThreadPool {
+ public:
+  explicit ThreadPool(int num_threads);  // >= 1, the caller included
+  ~ThreadPool();
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+
+  int size() const;
+
+  // One turn on the pool: hold it for a step, run many ops. Not reentrant: one Session per thread at a time.
+  class Session {
+   public:
+    explicit Session(ThreadPool& pool);
+    ~Session();
+    Session(const Session&) = delete;
+    Session& operator=(const Session&) = delete;
+
+    int num_threads() const;
+    // Runs body(thread) once on each of num_threads() threads and returns when all are done.
+    void run(FunctionRef<void(int thread)> body);
+    // Chunks 0..num_chunks-1, chunk i on thread i % num_threads (interleaved, static: which thread does which chunk
+    // never changes a result, and interleaved 128 KiB chunks read memory faster than private halves).
+    void for_chunks(int64_t num_chunks, FunctionRef<void(int64_t chunk, int thread)> body);
+
+   private:
+    ThreadPool& pool_;
+  };
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace inferneo

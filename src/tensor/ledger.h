@@ -1,0 +1,68 @@
+// The memory ledger: every byte that grows with models or requests is booked here, by device, model and purpose, through
+// the allocators themselves, so that the books cannot lie. Budgets are ceilings of the ledger.
+//
+// Thread-safe. A Booking is move-only and gives its bytes back when it dies. The ledger outlives every booking.
+#pragma once
+
+#include <cstddef>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <utility>
+
+#include "base/result.h"
+
+namespace inferneo {
+
+enum class MemoryPurpose : uint8_t { weights, packed_weights, kv, workspace, staging, cache };
+const char* memory_purpose_name(MemoryPurpose purpose);
+
+class MemoryLedger {
+ public:
+  explicit MemoryLedger(size_t budget_bytes) : budget_(budget_bytes) {}
+
+  class Booking {
+   public:
+    Booking() = default;
+    Booking(Booking&& other) noexcept { swap(other); }
+    Booking& operator=(Booking&& other) noexcept {
+      Booking gone(std::move(other));
+      swap(gone);
+      return *this;
+    }
+    ~Booking();
+    size_t bytes() const { return bytes_; }
+    Status resize(size_t bytes);  // grows within the budget or shrinks
+
+   private:
+    friend class MemoryLedger;
+    void swap(Booking& other) noexcept {
+      std::swap(ledger_, other.ledger_);
+      std::swap(key_, other.key_);
+      std::swap(bytes_, other.bytes_);
+    }
+    MemoryLedger* ledger_ = nullptr;
+    std::pair<std::string, MemoryPurpose> key_;
+    size_t bytes_ = 0;
+  };
+
+  // out_of_memory, naming model, purpose, need and room, when the budget would be exceeded.
+  Result<Booking> reserve(const std::string& model, MemoryPurpose purpose, size_t bytes);
+
+  size_t budget() const { return budget_; }
+  size_t used() const;
+  size_t peak() const;
+  std::map<std::pair<std::string, MemoryPurpose>, size_t> books() const;
+
+ private:
+  Status change(const std::pair<std::string, MemoryPurpose>& key, size_t from, size_t to);
+
+  const size_t budget_;
+  mutable std::mutex mutex_;
+  size_t used_ = 0;
+  size_t peak_ = 0;
+  std::map<std::pair<std::string, MemoryPurpose>, size_t> books_;
+};
+
+}  // namespace inferneo

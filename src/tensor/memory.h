@@ -1,0 +1,82 @@
+// Where big memory comes from: huge-page buffers, reserved address ranges, mapped files. All of it is booked.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "base/result.h"
+#include "tensor/ledger.h"
+
+namespace inferneo {
+
+inline constexpr size_t kHugePage = size_t{2} << 20;
+
+// Zeroed anonymous memory, 2 MiB aligned, with MADV_HUGEPAGE. Booked at its size rounded up to whole huge pages (to 4 KiB
+// pages below one huge page).
+class Buffer {
+ public:
+  static Result<Buffer> allocate(MemoryLedger& ledger, const std::string& model, MemoryPurpose purpose, size_t bytes);
+  Buffer() = default;
+  Buffer(Buffer&& other) noexcept;
+  Buffer& operator=(Buffer&& other) noexcept;
+  ~Buffer();
+  std::byte* data() const { return data_; }
+  size_t size() const { return size_; }
+  template <typename T>
+  T* as() const { return reinterpret_cast<T*>(data_); }
+
+ private:
+  void release();
+  std::byte* data_ = nullptr;
+  size_t size_ = 0;      // as asked for
+  size_t mapped_ = 0;
+  MemoryLedger::Booking booking_;
+};
+
+// A reserved range of address space whose front part is committed in 2 MiB steps: commit() books and makes usable,
+// shrink() gives whole pages back to the system. One owner thread.
+class ReservedRange {
+ public:
+  static Result<ReservedRange> reserve(MemoryLedger& ledger, const std::string& model, MemoryPurpose purpose,
+                                       size_t max_bytes);
+  ReservedRange() = default;
+  ReservedRange(ReservedRange&& other) noexcept;
+  ReservedRange& operator=(ReservedRange&& other) noexcept;
+  ~ReservedRange();
+  std::byte* data() const { return data_; }
+  size_t capacity() const { return capacity_; }
+  size_t committed() const { return booking_.bytes(); }
+  Status commit(size_t bytes);   // at least this many bytes from the front are usable afterwards
+  void shrink(size_t bytes);     // at most this many, rounded up to whole pages, stay
+
+ private:
+  void release();
+  std::byte* data_ = nullptr;
+  size_t capacity_ = 0;
+  MemoryLedger::Booking booking_;
+};
+
+// A read-only private mapping of a whole regular file, booked at its full length. The path must be a regular file; the
+// caller has checked that it lies within the allowed roots. A file truncated under the mapping reads as zeroes from there
+// on and sets truncated() (a SIGBUS handler maps a zero page), instead of killing the process.
+class MappedFile {
+ public:
+  static Result<std::shared_ptr<const MappedFile>> open(MemoryLedger& ledger, const std::string& model,
+                                                        const std::string& path);
+  ~MappedFile();
+  std::span<const std::byte> bytes() const { return {data_, size_}; }
+  bool truncated() const;
+  const std::string& path() const { return path_; }
+
+ private:
+  MappedFile() = default;
+  const std::byte* data_ = nullptr;
+  size_t size_ = 0;
+  int slot_ = -1;  // in the SIGBUS table
+  std::string path_;
+  MemoryLedger::Booking booking_;
+};
+
+}  // namespace inferneo
