@@ -1,0 +1,129 @@
+// What the server, the CLI and the bindings see: requests in native types, text out. No JSON but a chat's opaque input.
+//
+// Thread-safe. Implemented by EnhancedInferneoEngine (many models); tests may put a fake in its place.
+// Each generate() call leads to exactly one OutputSink::on_done, errors included. Sinks are called from text threads,
+// one call at a time for a request, and must not block; the server's sinks post to their io thread.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/result.h"
+#include "engine/request.h"
+#include "inferneo/sampling_params.h"
+#include "text/tokenizer.h"
+
+namespace inferneo {
+
+struct GenerateRequest {
+  std::string request_id;                 // shown in errors and headers
+  std::string model;                      // name, name:version or alias; empty: the default model
+  std::variant<std::string, std::vector<Token>, ChatInput> prompt;
+  bool add_special_tokens = true;         // for a text prompt
+  bool skip_special_tokens = true;        // in the output
+  SamplingParams sampling;
+  int32_t priority = 0;
+  std::optional<Duration> timeout;
+  std::string user;
+  std::string cache_salt;
+};
+
+struct TokenLogprobText {
+  std::string text;   // decoded alone; may hold U+FFFD
+  std::string bytes;  // raw bytes
+  Token token = 0;
+  float logprob = 0.0F;
+  std::vector<TokenLogprobText> top;  // each without its own top
+};
+
+struct PromptInfo {                       // once, before the first delta
+  std::vector<Token> tokens;
+  std::string echo_text;                  // only with SamplingParams::echo
+  std::vector<TokenLogprobText> logprobs; // only with prompt_logprobs; the first token has none
+  std::string model;                      // resolved id that answers
+};
+
+struct OutputDelta {
+  int32_t sample = 0;
+  std::string text;                       // valid UTF-8; may be empty
+  std::vector<Token> tokens;              // that led to this delta (text of held-back ones comes with a later delta)
+  std::vector<TokenLogprobText> logprobs;
+  std::optional<FinishReason> finish;     // set on the last delta of a sample
+  std::string stop_reason;                // the stop string, or the stop token's id as text, when one ended it
+};
+
+struct Usage {
+  int32_t prompt_tokens = 0;
+  int32_t cached_tokens = 0;
+  int32_t completion_tokens = 0;
+};
+
+struct GenerateOutcome {
+  std::optional<Error> error;
+  Usage usage;
+  RequestStats stats;
+};
+
+class OutputSink {
+ public:
+  virtual ~OutputSink() = default;
+  virtual void on_prompt(PromptInfo info) { (void)info; }
+  virtual void on_delta(OutputDelta delta) = 0;
+  virtual void on_done(GenerateOutcome outcome) = 0;
+};
+
+class GenerationHandle {
+ public:
+  virtual ~GenerationHandle() = default;  // does not cancel
+  virtual void cancel() = 0;              // idempotent; on_done still comes
+};
+
+struct ModelInfo {
+  std::string id;           // as served: what `model` may name
+  std::string version;
+  std::string root;         // what it was loaded from, as the operator wrote it
+  int64_t created = 0;      // seconds since the epoch
+  int32_t max_model_len = 0;
+  std::string state;        // ready, loading, failed, ...
+};
+
+// Counters and gauges of one model for /metrics; histograms are fixed-bucket and cumulative.
+struct Histogram {
+  std::vector<double> bounds;     // ascending, without +Inf
+  std::vector<uint64_t> counts;   // per bucket, not cumulative; one more than bounds
+  double sum = 0.0;
+  uint64_t count() const {
+    uint64_t total = 0;
+    for (uint64_t c : counts) total += c;
+    return total;
+  }
+};
+struct MetricSample {
+  std::string name;               // as in the catalogue (serving/metrics_catalogue.h)
+  std::vector<std::pair<std::string, std::string>> labels;
+  std::variant<double, Histogram> value;
+};
+
+class InferenceService {
+ public:
+  virtual ~InferenceService() = default;
+  // Never fails at once: every error arrives through on_done.
+  virtual std::shared_ptr<GenerationHandle> generate(GenerateRequest request, std::shared_ptr<OutputSink> sink) = 0;
+
+  virtual std::vector<ModelInfo> models() const = 0;
+  // The tokenizer of a loaded model; not_found names the known ones.
+  virtual Result<std::shared_ptr<const Tokenizer>> tokenizer(const std::string& model) = 0;
+  // Runs work on the text pool (tokenize, detokenize routes); false when the pool's queue is full.
+  virtual bool post_text_work(std::function<void()> work) = 0;
+  // OK when every engine that has work has stepped within its deadline and the service is not draining.
+  virtual Status ready() const = 0;
+  virtual std::vector<MetricSample> metrics() const = 0;
+};
+
+}  // namespace inferneo
