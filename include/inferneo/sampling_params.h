@@ -29,18 +29,18 @@ struct SamplingParams {
   float presence_penalty = 0.0F;    // [-2, 2]; over output
   float frequency_penalty = 0.0F;   // [-2, 2]; over output
   std::vector<std::pair<Token, float>> logit_bias;
-  std::optional<uint64_t> seed;     // sample i of a request draws from (seed, i, position); none: chosen at admission
+  std::optional<uint64_t> seed;  // sample i of a request draws from (seed, i, position); none: chosen at admission
 
-  std::vector<std::string> stop;    // at most 16; never part of the output
+  std::vector<std::string> stop;  // at most 16; never part of the output
   std::vector<Token> stop_token_ids;
   bool ignore_eos = false;
-  int min_tokens = 0;               // no end-of-sequence and no stop token before this many
-  std::optional<int> max_tokens;    // none: up to the context's end
+  int min_tokens = 0;             // no end-of-sequence and no stop token before this many
+  std::optional<int> max_tokens;  // none: up to the context's end
 
-  int n = 1;                        // independent samples of one prompt, 1 to 16
-  std::optional<int> logprobs;      // 0 to 20: the sampled token's and this many best
+  int n = 1;                    // independent samples of one prompt, 1 to 16
+  std::optional<int> logprobs;  // 0 to 20: the sampled token's and this many best
   std::optional<int> prompt_logprobs;
-  bool echo = false;                // completions: the prompt comes back first
+  bool echo = false;  // completions: the prompt comes back first
   GrammarSpec grammar;
 };
 

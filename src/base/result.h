@@ -13,25 +13,25 @@ namespace inferneo {
 
 // Stable codes. One row per code in base/error_table.cc gives its name, HTTP status and OpenAI error type.
 enum class ErrorCode : uint8_t {
-  invalid_argument,      // the caller's value is wrong; `param` names the field
-  not_found,             // no such model, file, route
-  already_exists,        // registered twice
-  unsupported,           // understood, and not there (yet)
-  context_too_long,      // prompt and wanted tokens exceed the model's context
-  malformed,             // a file or message breaks its format
-  refused,               // not allowed: outside the roots, a pickle, no key
-  queue_full,            // try again later
-  unavailable,           // loading, draining, shutting down
-  out_of_memory,         // would exceed a budget
-  deadline_exceeded,     // out of time
-  cancelled,             // the client left or asked
-  io_error,              // the system said no
-  numeric,               // NaN or infinite logits
-  payload_too_large,     // over a byte limit
-  unauthorized,          // no key or a wrong one
-  forbidden,             // foreign Origin or Host, admin from elsewhere
+  invalid_argument,   // the caller's value is wrong; `param` names the field
+  not_found,          // no such model, file, route
+  already_exists,     // registered twice
+  unsupported,        // understood, and not there (yet)
+  context_too_long,   // prompt and wanted tokens exceed the model's context
+  malformed,          // a file or message breaks its format
+  refused,            // not allowed: outside the roots, a pickle, no key
+  queue_full,         // try again later
+  unavailable,        // loading, draining, shutting down
+  out_of_memory,      // would exceed a budget
+  deadline_exceeded,  // out of time
+  cancelled,          // the client left or asked
+  io_error,           // the system said no
+  numeric,            // NaN or infinite logits
+  payload_too_large,  // over a byte limit
+  unauthorized,       // no key or a wrong one
+  forbidden,          // foreign Origin or Host, admin from elsewhere
   method_not_allowed,
-  internal,              // a bug of ours
+  internal,  // a bug of ours
 };
 
 struct Error {
@@ -48,22 +48,40 @@ inline Error make_error(ErrorCode code, std::string message, std::string param =
 template <typename T>
 class [[nodiscard]] Result {
  public:
-  Result(T value) : state_(std::in_place_index<0>, std::move(value)) {}  // NOLINT(google-explicit-constructor)
+  Result(T value) : state_(std::in_place_index<0>, std::move(value)) {}      // NOLINT(google-explicit-constructor)
   Result(Error error) : state_(std::in_place_index<1>, std::move(error)) {}  // NOLINT(google-explicit-constructor)
 
   bool ok() const { return state_.index() == 0; }
   explicit operator bool() const { return ok(); }
-  T& value() & { require(0); return *std::get_if<0>(&state_); }
-  const T& value() const& { require(0); return *std::get_if<0>(&state_); }
-  T&& value() && { require(0); return std::move(*std::get_if<0>(&state_)); }
+  T& value() & {
+    require(0);
+    return *std::get_if<0>(&state_);
+  }
+  const T& value() const& {
+    require(0);
+    return *std::get_if<0>(&state_);
+  }
+  T&& value() && {
+    require(0);
+    return std::move(*std::get_if<0>(&state_));
+  }
   T& operator*() & { return value(); }
   const T& operator*() const& { return value(); }
   T&& operator*() && { return std::move(*this).value(); }
   T* operator->() { return &value(); }
   const T* operator->() const { return &value(); }
-  Error& error() & { require(1); return *std::get_if<1>(&state_); }
-  const Error& error() const& { require(1); return *std::get_if<1>(&state_); }
-  Error&& error() && { require(1); return std::move(*std::get_if<1>(&state_)); }
+  Error& error() & {
+    require(1);
+    return *std::get_if<1>(&state_);
+  }
+  const Error& error() const& {
+    require(1);
+    return *std::get_if<1>(&state_);
+  }
+  Error&& error() && {
+    require(1);
+    return std::move(*std::get_if<1>(&state_));
+  }
 
  private:
   void require(size_t index) const;
@@ -108,9 +126,9 @@ void Result<T>::require(size_t index) const {
 }  // namespace inferneo
 
 // For bugs, never reachable from input; active in every build.
-#define INFERNEO_CHECK(condition, message)                                                        \
-  do {                                                                                            \
-    if (!(condition)) ::inferneo::check_failed(__FILE__, __LINE__, #condition, (message));        \
+#define INFERNEO_CHECK(condition, message)                                                 \
+  do {                                                                                     \
+    if (!(condition)) ::inferneo::check_failed(__FILE__, __LINE__, #condition, (message)); \
   } while (false)
 
 #define INFERNEO_CONCAT_(a, b) a##b
@@ -122,7 +140,7 @@ void Result<T>::require(size_t index) const {
   auto result = (expression);                                   \
   if (!result.ok()) return std::move(result).error();           \
   declaration = std::move(result).value()
-#define RETURN_IF_ERROR(expression)                                          \
-  do {                                                                       \
+#define RETURN_IF_ERROR(expression)                                                    \
+  do {                                                                                 \
     if (auto status_ = (expression); !status_.ok()) return std::move(status_).error(); \
   } while (false)

@@ -7,8 +7,9 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <memory>
+#include <type_traits>
+#include <utility>
 
 namespace inferneo {
 
@@ -19,10 +20,9 @@ template <typename R, typename... Args>
 class FunctionRef<R(Args...)> {
  public:
   template <typename F>
-    requires(!std::is_same_v<std::remove_cvref_t<F>, FunctionRef>)
-  FunctionRef(F&& f)  // NOLINT(google-explicit-constructor)
-      : object_(const_cast<void*>(static_cast<const void*>(&f))),
-        call_([](void* object, Args... args) -> R {
+  requires(!std::is_same_v<std::remove_cvref_t<F>, FunctionRef>)
+      FunctionRef(F&& f)  // NOLINT(google-explicit-constructor)
+      : object_(const_cast<void*>(static_cast<const void*>(&f))), call_([](void* object, Args... args) -> R {
           return (*static_cast<std::remove_reference_t<F>*>(object))(std::forward<Args>(args)...);
         }) {}
   R operator()(Args... args) const { return call_(object_, std::forward<Args>(args)...); }
@@ -52,8 +52,9 @@ class ThreadPool {
     int num_threads() const;
     // Runs body(thread) once on each of num_threads() threads and returns when all are done.
     void run(FunctionRef<void(int thread)> body);
-    // Chunks 0..num_chunks-1, chunk i on thread i % num_threads (interleaved, static: which thread does which chunk
-    // never changes a result, and interleaved 128 KiB chunks read memory faster than private halves).
+    // Chunks 0..num_chunks-1; each thread takes the next free one, so that neighbours are read at the same time
+    // (interleaved 128 KiB chunks read memory faster than private halves) and a thread that loses its core delays one
+    // chunk, not half of them. Which thread does which chunk must not change a result. `body` must not throw.
     void for_chunks(int64_t num_chunks, FunctionRef<void(int64_t chunk, int thread)> body);
 
    private:

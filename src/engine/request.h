@@ -23,7 +23,7 @@ enum class FinishReason : uint8_t { stop, length, cancelled, failed };
 // Numbers of one request, filled by the engine and recorded by those above (metrics, experiments).
 struct RequestStats {
   TimePoint submitted{};
-  TimePoint scheduled{};     // first step that computed a token of it
+  TimePoint scheduled{};  // first step that computed a token of it
   TimePoint first_token{};
   TimePoint finished{};
   int32_t prompt_tokens = 0;
@@ -53,15 +53,15 @@ class TokenSink {
 };
 
 struct Request {
-  RequestId id = 0;                       // unique within the process
-  std::vector<Token> prompt;              // at least one token
-  SamplingParams sampling;                // stop strings are the text side's business: it cancels a sample
-  uint64_t seed = 0;                      // resolved: sampling.seed or drawn at admission
-  int32_t priority = 0;                   // smaller is served first
+  RequestId id = 0;           // unique within the process
+  std::vector<Token> prompt;  // at least one token
+  SamplingParams sampling;    // stop strings are the text side's business: it cancels a sample
+  uint64_t seed = 0;          // resolved: sampling.seed or drawn at admission
+  int32_t priority = 0;       // smaller is served first
   std::optional<TimePoint> deadline;
-  std::string cache_salt;                 // prefix-cache blocks are shared only within equal salts
+  std::string cache_salt;                          // prefix-cache blocks are shared only within equal salts
   std::shared_ptr<const GrammarCompiled> grammar;  // compiled on the text side; the engine makes a matcher per sample
-  bool needs_host_tokens = false;         // stop strings: never run ahead
+  bool needs_host_tokens = false;                  // stop strings: never run ahead
   std::shared_ptr<TokenSink> sink;
 };
 

@@ -3,14 +3,17 @@
 // Contract
 // - A runner never schedules, never allocates KV memory and never knows requests. The engine never knows formats or
 //   devices. The block accounting above this seam does not know what the bytes mean.
-// - Asynchronous: submit() may return before the work is done; collect() waits for that ticket. Tickets are collected in
+// - Asynchronous: submit() may return before the work is done; collect() waits for that ticket. Tickets are collected
+// in
 //   the order in which they were submitted. At most max_in_flight() tickets are open.
-// - Everything a StepBatch points at (token spans, block tables, sampling inputs, masks) stays alive and unchanged until
+// - Everything a StepBatch points at (token spans, block tables, sampling inputs, masks) stays alive and unchanged
+// until
 //   collect() of its ticket has returned; the KV blocks that it names are not reused before that either.
 // - Sampling is on this side of the seam, so that a GPU never ships logits to the host; runners whose logits are on the
 //   host share models/sampling.
 // - Thread: all calls for one runner come from one engine thread, except spec() and kv_spec(), which are immutable.
-// - Errors: submit() refuses a malformed batch (a bug above it); collect() returns a per-sequence error for what concerns
+// - Errors: submit() refuses a malformed batch (a bug above it); collect() returns a per-sequence error for what
+// concerns
 //   one sequence (NaN logits), and fails as a whole only when the model can no longer be used.
 #pragma once
 
@@ -28,14 +31,14 @@
 namespace inferneo {
 
 struct ModelSpec {
-  std::string architecture;             // "LlamaForCausalLM"
-  int32_t vocab_size = 0;               // width of a logits row (may exceed the tokenizer's vocabulary)
-  int32_t max_position = 0;             // the longest context that the model defines
-  std::vector<Token> eos_token_ids;     // end generation (generation_config.json before config.json)
+  std::string architecture;          // "LlamaForCausalLM"
+  int32_t vocab_size = 0;            // width of a logits row (may exceed the tokenizer's vocabulary)
+  int32_t max_position = 0;          // the longest context that the model defines
+  std::vector<Token> eos_token_ids;  // end generation (generation_config.json before config.json)
   std::optional<Token> bos_token_id;
-  size_t weight_bytes = 0;              // resident bytes of the weights
-  std::string dtype;                    // "bf16"
-  std::string device;                   // "cpu (avx512_bf16)"
+  size_t weight_bytes = 0;  // resident bytes of the weights
+  std::string dtype;        // "bf16"
+  std::string device;       // "cpu (avx512_bf16)"
 };
 
 // One kind of block. Layers with the same attention window share a group; each group has its own pool of block ids and
@@ -74,11 +77,11 @@ struct TokenRef {
 // What the sampler needs to know about a sequence. Spans point into the sequence and outlive the ticket.
 struct SamplingInput {
   const SamplingParams* params = nullptr;
-  std::span<const Token> prompt;            // for repetition penalty
-  std::span<const Token> output;            // generated so far
-  uint64_t seed = 0;                        // with the position, all the randomness there is
-  std::span<const uint32_t> allowed_mask;   // bit t set: token t may be chosen; empty: all may; ceil(vocab/32) words
-  std::span<const Token> banned;            // end-of-sequence and stop tokens while min_tokens is not reached
+  std::span<const Token> prompt;           // for repetition penalty
+  std::span<const Token> output;           // generated so far
+  uint64_t seed = 0;                       // with the position, all the randomness there is
+  std::span<const uint32_t> allowed_mask;  // bit t set: token t may be chosen; empty: all may; ceil(vocab/32) words
+  std::span<const Token> banned;           // end-of-sequence and stop tokens while min_tokens is not reached
 };
 
 enum class Want : uint8_t {
@@ -89,14 +92,14 @@ enum class Want : uint8_t {
 };
 
 struct SequenceStep {
-  uint64_t sequence_id = 0;                             // stable for a sequence's life; slot formats key on it
-  std::span<const Token> tokens;                        // [num_tokens] to compute now
-  std::optional<TokenRef> last_token;                   // replaces tokens.back() when it is still on the device
-  int32_t position = 0;                                 // of tokens[0]; that many tokens are already in the cache
+  uint64_t sequence_id = 0;                                // stable for a sequence's life; slot formats key on it
+  std::span<const Token> tokens;                           // [num_tokens] to compute now
+  std::optional<TokenRef> last_token;                      // replaces tokens.back() when it is still on the device
+  int32_t position = 0;                                    // of tokens[0]; that many tokens are already in the cache
   std::span<const std::span<const int32_t>> block_tables;  // [groups][blocks]; for windowed groups, freed blocks are -1
   Want want = Want::nothing;
-  int32_t num_draft = 0;                                // for Want::verify: the last num_draft tokens are drafts
-  SamplingInput sampling;                               // for sample and verify
+  int32_t num_draft = 0;   // for Want::verify: the last num_draft tokens are drafts
+  SamplingInput sampling;  // for sample and verify
   // Logprobs of prompt tokens: for each token of this step that has a successor in `prompt_targets`, its logprob and
   // this many best. prompt_targets[i] is the token after tokens[i]; empty: not wanted.
   std::span<const Token> prompt_targets;
@@ -109,20 +112,20 @@ struct StepBatch {
 
 struct TokenLogprobs {
   Token token = 0;
-  float logprob = 0.0F;                          // natural log, of the distribution before temperature and filters
-  std::vector<std::pair<Token, float>> top;      // best first; as many as asked for
+  float logprob = 0.0F;                      // natural log, of the distribution before temperature and filters
+  std::vector<std::pair<Token, float>> top;  // best first; as many as asked for
 };
 
 struct SequenceResult {
-  std::vector<Token> tokens;                     // sampled; more than one after an accepted draft; empty for nothing
-  std::vector<TokenLogprobs> logprobs;           // one per sampled token when asked for
-  std::vector<TokenLogprobs> prompt_logprobs;    // one per prompt target
-  std::vector<float> logits;                     // [num_tokens, vocab_size] for Want::logits
-  std::optional<Error> error;                    // this sequence only (numeric)
+  std::vector<Token> tokens;                   // sampled; more than one after an accepted draft; empty for nothing
+  std::vector<TokenLogprobs> logprobs;         // one per sampled token when asked for
+  std::vector<TokenLogprobs> prompt_logprobs;  // one per prompt target
+  std::vector<float> logits;                   // [num_tokens, vocab_size] for Want::logits
+  std::optional<Error> error;                  // this sequence only (numeric)
 };
 
 struct StepResult {
-  std::vector<SequenceResult> sequences;         // parallel to the batch
+  std::vector<SequenceResult> sequences;  // parallel to the batch
 };
 
 class ModelRunner {

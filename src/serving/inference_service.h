@@ -22,11 +22,11 @@
 namespace inferneo {
 
 struct GenerateRequest {
-  std::string request_id;                 // shown in errors and headers
-  std::string model;                      // name, name:version or alias; empty: the default model
+  std::string request_id;  // shown in errors and headers
+  std::string model;       // name, name:version or alias; empty: the default model
   std::variant<std::string, std::vector<Token>, ChatInput> prompt;
-  bool add_special_tokens = true;         // for a text prompt
-  bool skip_special_tokens = true;        // in the output
+  bool add_special_tokens = true;   // for a text prompt
+  bool skip_special_tokens = true;  // in the output
   SamplingParams sampling;
   int32_t priority = 0;
   std::optional<Duration> timeout;
@@ -42,20 +42,20 @@ struct TokenLogprobText {
   std::vector<TokenLogprobText> top;  // each without its own top
 };
 
-struct PromptInfo {                       // once, before the first delta
+struct PromptInfo {  // once, before the first delta
   std::vector<Token> tokens;
-  std::string echo_text;                  // only with SamplingParams::echo
-  std::vector<TokenLogprobText> logprobs; // only with prompt_logprobs; the first token has none
-  std::string model;                      // resolved id that answers
+  std::string echo_text;                   // only with SamplingParams::echo
+  std::vector<TokenLogprobText> logprobs;  // only with prompt_logprobs; the first token has none
+  std::string model;                       // resolved id that answers
 };
 
 struct OutputDelta {
   int32_t sample = 0;
-  std::string text;                       // valid UTF-8; may be empty
-  std::vector<Token> tokens;              // that led to this delta (text of held-back ones comes with a later delta)
+  std::string text;           // valid UTF-8; may be empty
+  std::vector<Token> tokens;  // that led to this delta (text of held-back ones comes with a later delta)
   std::vector<TokenLogprobText> logprobs;
-  std::optional<FinishReason> finish;     // set on the last delta of a sample
-  std::string stop_reason;                // the stop string, or the stop token's id as text, when one ended it
+  std::optional<FinishReason> finish;  // set on the last delta of a sample
+  std::string stop_reason;             // the stop string, or the stop token's id as text, when one ended it
 };
 
 struct Usage {
@@ -85,18 +85,18 @@ class GenerationHandle {
 };
 
 struct ModelInfo {
-  std::string id;           // as served: what `model` may name
+  std::string id;  // as served: what `model` may name
   std::string version;
-  std::string root;         // what it was loaded from, as the operator wrote it
-  int64_t created = 0;      // seconds since the epoch
+  std::string root;     // what it was loaded from, as the operator wrote it
+  int64_t created = 0;  // seconds since the epoch
   int32_t max_model_len = 0;
-  std::string state;        // ready, loading, failed, ...
+  std::string state;  // ready, loading, failed, ...
 };
 
 // Counters and gauges of one model for /metrics; histograms are fixed-bucket and cumulative.
 struct Histogram {
-  std::vector<double> bounds;     // ascending, without +Inf
-  std::vector<uint64_t> counts;   // per bucket, not cumulative; one more than bounds
+  std::vector<double> bounds;    // ascending, without +Inf
+  std::vector<uint64_t> counts;  // per bucket, not cumulative; one more than bounds
   double sum = 0.0;
   uint64_t count() const {
     uint64_t total = 0;
@@ -105,7 +105,7 @@ struct Histogram {
   }
 };
 struct MetricSample {
-  std::string name;               // as in the catalogue (serving/metrics_catalogue.h)
+  std::string name;  // as in the catalogue (serving/metrics_catalogue.h)
   std::vector<std::pair<std::string, std::string>> labels;
   std::variant<double, Histogram> value;
 };

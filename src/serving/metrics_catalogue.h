@@ -9,7 +9,7 @@ namespace inferneo {
 enum class MetricType { gauge, counter, histogram };
 
 struct MetricInfo {
-  std::string_view name;   // counters without the `_total` that the exposition adds
+  std::string_view name;  // counters without the `_total` that the exposition adds
   MetricType type;
   std::string_view help;
 };

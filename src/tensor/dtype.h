@@ -11,8 +11,8 @@ namespace inferneo {
 
 enum class DType : uint8_t { f32, f16, bf16, f64, i8, u8, i16, i32, i64, boolean, f8_e4m3, f8_e5m2 };
 
-size_t dtype_size(DType type);              // bytes per element
-std::string_view dtype_name(DType type);    // "bf16"
+size_t dtype_size(DType type);                                       // bytes per element
+std::string_view dtype_name(DType type);                             // "bf16"
 std::optional<DType> dtype_from_safetensors(std::string_view name);  // "BF16" -> bf16; nullopt when unknown
 
 // bf16 is the upper half of an f32; to_bf16 rounds to nearest even and keeps NaN quiet.

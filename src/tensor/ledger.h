@@ -1,5 +1,5 @@
-// The memory ledger: every byte that grows with models or requests is booked here, by device, model and purpose, through
-// the allocators themselves, so that the books cannot lie. Budgets are ceilings of the ledger.
+// The memory ledger: every byte that grows with models or requests is booked here, by device, model and purpose,
+// through the allocators themselves, so that the books cannot lie. Budgets are ceilings of the ledger.
 //
 // Thread-safe. A Booking is move-only and gives its bytes back when it dies. The ledger outlives every booking.
 #pragma once

@@ -13,8 +13,8 @@ namespace inferneo {
 
 inline constexpr size_t kHugePage = size_t{2} << 20;
 
-// Zeroed anonymous memory, 2 MiB aligned, with MADV_HUGEPAGE. Booked at its size rounded up to whole huge pages (to 4 KiB
-// pages below one huge page).
+// Zeroed anonymous memory, 2 MiB aligned, with MADV_HUGEPAGE. Booked at its size rounded up to whole huge pages (to 4
+// KiB pages below one huge page).
 class Buffer {
  public:
   static Result<Buffer> allocate(MemoryLedger& ledger, const std::string& model, MemoryPurpose purpose, size_t bytes);
@@ -25,12 +25,14 @@ class Buffer {
   std::byte* data() const { return data_; }
   size_t size() const { return size_; }
   template <typename T>
-  T* as() const { return reinterpret_cast<T*>(data_); }
+  T* as() const {
+    return reinterpret_cast<T*>(data_);
+  }
 
  private:
   void release();
   std::byte* data_ = nullptr;
-  size_t size_ = 0;      // as asked for
+  size_t size_ = 0;  // as asked for
   size_t mapped_ = 0;
   MemoryLedger::Booking booking_;
 };
@@ -48,8 +50,8 @@ class ReservedRange {
   std::byte* data() const { return data_; }
   size_t capacity() const { return capacity_; }
   size_t committed() const { return booking_.bytes(); }
-  Status commit(size_t bytes);   // at least this many bytes from the front are usable afterwards
-  void shrink(size_t bytes);     // at most this many, rounded up to whole pages, stay
+  Status commit(size_t bytes);  // at least this many bytes from the front are usable afterwards
+  void shrink(size_t bytes);    // at most this many, rounded up to whole pages, stay
 
  private:
   void release();
@@ -59,8 +61,8 @@ class ReservedRange {
 };
 
 // A read-only private mapping of a whole regular file, booked at its full length. The path must be a regular file; the
-// caller has checked that it lies within the allowed roots. A file truncated under the mapping reads as zeroes from there
-// on and sets truncated() (a SIGBUS handler maps a zero page), instead of killing the process.
+// caller has checked that it lies within the allowed roots. A file truncated under the mapping reads as zeroes from
+// there on and sets truncated() (a SIGBUS handler maps a zero page), instead of killing the process.
 class MappedFile {
  public:
   static Result<std::shared_ptr<const MappedFile>> open(MemoryLedger& ledger, const std::string& model,

@@ -18,9 +18,9 @@ class GrammarMatcher {
   virtual ~GrammarMatcher() = default;
   // Sets bit t of mask (ceil(vocab/32) words, vocab = width of a logits row) exactly for the tokens that may come next.
   virtual Status fill_mask(std::span<uint32_t> mask) = 0;
-  virtual Status accept(Token token) = 0;     // invalid_argument when the token is not allowed
+  virtual Status accept(Token token) = 0;  // invalid_argument when the token is not allowed
   virtual Status rollback(int num_tokens) = 0;
-  virtual bool is_finished() const = 0;       // nothing but end-of-sequence may follow
+  virtual bool is_finished() const = 0;  // nothing but end-of-sequence may follow
 };
 
 class GrammarCompiled {

@@ -1,8 +1,8 @@
 // The C++ face of rust/text: tokenizer, incremental detokenizer, chat template, grammar compiler of one model.
 //
-// Exact Hugging Face behaviour (`tokenizers`, jinja templates as `transformers` renders them). Objects are immutable and
-// thread-safe, but StreamDecoder, which belongs to one sequence. Built from bytes, never from paths.
-// Law: text of a user never becomes a control token; the chat template's own text does.
+// Exact Hugging Face behaviour (`tokenizers`, jinja templates as `transformers` renders them). Objects are immutable
+// and thread-safe, but StreamDecoder, which belongs to one sequence. Built from bytes, never from paths. Law: text of a
+// user never becomes a control token; the chat template's own text does.
 #pragma once
 
 #include <cstdint>
@@ -29,9 +29,9 @@ class StreamDecoder {
 };
 
 struct ChatInput {
-  std::string messages;        // JSON array of messages, validated at the API's edge; opaque below it
-  std::string tools;           // JSON array, or empty
-  std::string template_kwargs; // JSON object, or empty
+  std::string messages;         // JSON array of messages, validated at the API's edge; opaque below it
+  std::string tools;            // JSON array, or empty
+  std::string template_kwargs;  // JSON object, or empty
   bool add_generation_prompt = true;
   bool continue_final_message = false;
 };
@@ -53,7 +53,7 @@ class Tokenizer {
   virtual bool is_special(Token token) const = 0;
 
   virtual bool has_chat_template() const = 0;
-  virtual std::string chat_template_source() const = 0;    // to pick a tool-call parser
+  virtual std::string chat_template_source() const = 0;  // to pick a tool-call parser
   virtual Result<std::vector<Token>> apply_chat_template(const ChatInput& chat) const = 0;
   virtual Result<std::string> render_chat_template(const ChatInput& chat) const = 0;
 

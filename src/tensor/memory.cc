@@ -1,0 +1,186 @@
+#include "tensor/memory.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "tensor/mapping_guard.h"
+
+namespace inferneo {
+namespace {
+
+constexpr size_t kPage = 4096;
+
+size_t round_up(size_t bytes, size_t step) { return (bytes + step - 1) / step * step; }
+
+// Address space of `bytes` (a multiple of the page size), aligned to 2 MiB.
+std::byte* map_aligned(size_t bytes, int protection) {
+  const size_t padded = bytes + kHugePage;
+  void* raw = mmap(nullptr, padded, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (raw == MAP_FAILED) return nullptr;
+  const auto start = reinterpret_cast<uintptr_t>(raw);
+  const uintptr_t aligned = round_up(start, kHugePage);
+  if (aligned > start) munmap(raw, aligned - start);
+  const uintptr_t tail = aligned + bytes;
+  if (tail < start + padded) munmap(reinterpret_cast<void*>(tail), start + padded - tail);
+  return reinterpret_cast<std::byte*>(aligned);
+}
+
+Error no_address_space(const std::string& model, size_t bytes) {
+  return make_error(ErrorCode::out_of_memory,
+                    fmt::format("{}: the system refused {} bytes of address space: {}", model, bytes, strerror(errno)));
+}
+
+}  // namespace
+
+Result<Buffer> Buffer::allocate(MemoryLedger& ledger, const std::string& model, MemoryPurpose purpose, size_t bytes) {
+  if (bytes > (size_t{1} << 47)) {
+    return make_error(ErrorCode::out_of_memory,
+                      fmt::format("{}: {} bytes are more than any machine has", model, bytes));
+  }
+  Buffer buffer;
+  buffer.size_ = bytes;
+  buffer.mapped_ = round_up(std::max<size_t>(bytes, 1), bytes >= kHugePage ? kHugePage : kPage);
+  ASSIGN_OR_RETURN(buffer.booking_, ledger.reserve(model, purpose, buffer.mapped_));
+  buffer.data_ = map_aligned(buffer.mapped_, PROT_READ | PROT_WRITE);
+  if (buffer.data_ == nullptr) return no_address_space(model, buffer.mapped_);
+  if (bytes >= kHugePage) madvise(buffer.data_, buffer.mapped_, MADV_HUGEPAGE);
+  return buffer;
+}
+
+Buffer::Buffer(Buffer&& other) noexcept
+    : data_(std::exchange(other.data_, nullptr)),
+      size_(std::exchange(other.size_, 0)),
+      mapped_(std::exchange(other.mapped_, 0)),
+      booking_(std::move(other.booking_)) {}
+
+Buffer& Buffer::operator=(Buffer&& other) noexcept {
+  if (this != &other) {
+    release();
+    data_ = std::exchange(other.data_, nullptr);
+    size_ = std::exchange(other.size_, 0);
+    mapped_ = std::exchange(other.mapped_, 0);
+    booking_ = std::move(other.booking_);
+  }
+  return *this;
+}
+
+Buffer::~Buffer() { release(); }
+
+void Buffer::release() {
+  if (data_ != nullptr) munmap(data_, mapped_);
+  data_ = nullptr;
+}
+
+Result<ReservedRange> ReservedRange::reserve(MemoryLedger& ledger, const std::string& model, MemoryPurpose purpose,
+                                             size_t max_bytes) {
+  if (max_bytes > (size_t{1} << 46)) {
+    return make_error(ErrorCode::out_of_memory,
+                      fmt::format("{}: {} bytes are more address space than a process has", model, max_bytes));
+  }
+  ReservedRange range;
+  range.capacity_ = round_up(std::max<size_t>(max_bytes, 1), kHugePage);
+  ASSIGN_OR_RETURN(range.booking_, ledger.reserve(model, purpose, 0));
+  range.data_ = map_aligned(range.capacity_, PROT_NONE);
+  if (range.data_ == nullptr) return no_address_space(model, range.capacity_);
+  madvise(range.data_, range.capacity_, MADV_HUGEPAGE);
+  return range;
+}
+
+ReservedRange::ReservedRange(ReservedRange&& other) noexcept
+    : data_(std::exchange(other.data_, nullptr)),
+      capacity_(std::exchange(other.capacity_, 0)),
+      booking_(std::move(other.booking_)) {}
+
+ReservedRange& ReservedRange::operator=(ReservedRange&& other) noexcept {
+  if (this != &other) {
+    release();
+    data_ = std::exchange(other.data_, nullptr);
+    capacity_ = std::exchange(other.capacity_, 0);
+    booking_ = std::move(other.booking_);
+  }
+  return *this;
+}
+
+ReservedRange::~ReservedRange() { release(); }
+
+void ReservedRange::release() {
+  if (data_ != nullptr) munmap(data_, capacity_);
+  data_ = nullptr;
+}
+
+Status ReservedRange::commit(size_t bytes) {
+  const size_t before = committed();
+  const size_t wanted = round_up(bytes, kHugePage);
+  if (wanted <= before) return ok_status();
+  INFERNEO_CHECK(wanted <= capacity_, "a range is committed within its reservation");
+  RETURN_IF_ERROR(booking_.resize(wanted));
+  if (mprotect(data_ + before, wanted - before, PROT_READ | PROT_WRITE) != 0) {
+    const Error error = make_error(ErrorCode::out_of_memory,
+                                   fmt::format("the system refused to commit {} bytes: {}", wanted, strerror(errno)));
+    (void)booking_.resize(before);
+    return error;
+  }
+  return ok_status();
+}
+
+void ReservedRange::shrink(size_t bytes) {
+  const size_t before = committed();
+  const size_t wanted = round_up(bytes, kHugePage);
+  if (wanted >= before) return;
+  madvise(data_ + wanted, before - wanted, MADV_DONTNEED);
+  mprotect(data_ + wanted, before - wanted, PROT_NONE);
+  (void)booking_.resize(wanted);
+}
+
+Result<std::shared_ptr<const MappedFile>> MappedFile::open(MemoryLedger& ledger, const std::string& model,
+                                                           const std::string& path) {
+  // O_NONBLOCK: opening a FIFO must not hang before fstat can refuse it.
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (fd < 0) {
+    const ErrorCode code = errno == ENOENT ? ErrorCode::not_found : ErrorCode::io_error;
+    return make_error(code, fmt::format("cannot open {}: {}", path, strerror(errno)));
+  }
+  std::shared_ptr<MappedFile> file(new MappedFile());
+  file->path_ = path;
+  struct stat info {};
+  const bool regular = fstat(fd, &info) == 0 && S_ISREG(info.st_mode);
+  if (!regular || info.st_size <= 0) {
+    ::close(fd);
+    return make_error(regular ? ErrorCode::malformed : ErrorCode::refused,
+                      fmt::format("{} is {}", path, regular ? "empty" : "not a regular file"));
+  }
+  const auto size = static_cast<size_t>(info.st_size);
+  auto booking = ledger.reserve(model, MemoryPurpose::weights, size);
+  if (!booking.ok()) {
+    ::close(fd);
+    return std::move(booking).error();
+  }
+  file->booking_ = std::move(booking).value();
+  void* data = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, fd, 0);
+  ::close(fd);
+  if (data == MAP_FAILED) {
+    return make_error(ErrorCode::io_error, fmt::format("cannot map {}: {}", path, strerror(errno)));
+  }
+  file->data_ = static_cast<const std::byte*>(data);
+  file->size_ = size;
+  file->slot_ = guard_mapping(file->data_, size);
+  madvise(data, size, MADV_SEQUENTIAL);
+  return std::shared_ptr<const MappedFile>(std::move(file));
+}
+
+MappedFile::~MappedFile() {
+  if (data_ == nullptr) return;
+  unguard_mapping(slot_);
+  munmap(const_cast<std::byte*>(data_), size_);
+}
+
+bool MappedFile::truncated() const { return mapping_truncated(slot_); }
+
+}  // namespace inferneo

@@ -1,0 +1,61 @@
+#include "tensor/ledger.h"
+
+#include <gtest/gtest.h>
+
+#include <thread>
+#include <vector>
+
+namespace inferneo {
+namespace {
+
+TEST(MemoryLedger, BooksByModelAndPurposeAndGivesBack) {
+  MemoryLedger ledger(1000);
+  {
+    auto weights = ledger.reserve("a", MemoryPurpose::weights, 600);
+    auto cache = ledger.reserve("a", MemoryPurpose::kv, 400);
+    ASSERT_TRUE(weights.ok() && cache.ok());
+    EXPECT_EQ(ledger.used(), 1000U);
+    EXPECT_EQ(ledger.books().at({"a", MemoryPurpose::kv}), 400U);
+    const auto more = ledger.reserve("b", MemoryPurpose::kv, 1);
+    ASSERT_FALSE(more.ok());
+    EXPECT_EQ(more.error().code, ErrorCode::out_of_memory);
+    EXPECT_NE(more.error().message.find("max_memory_gb"), std::string::npos);
+    ASSERT_TRUE(cache->resize(100).ok());
+    EXPECT_FALSE(cache->resize(401).ok());
+    EXPECT_EQ(cache->bytes(), 100U);
+    MemoryLedger::Booking moved = std::move(*cache);
+    EXPECT_EQ(ledger.used(), 700U);
+  }
+  EXPECT_EQ(ledger.used(), 0U);
+  EXPECT_TRUE(ledger.books().empty());
+  EXPECT_EQ(ledger.peak(), 1000U);
+}
+
+TEST(MemoryLedger, NeverExceedsItsBudgetUnderThreads) {
+  MemoryLedger ledger(10'000);
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 4; ++t) {
+    threads.emplace_back([&ledger, t] {
+      std::vector<MemoryLedger::Booking> held;
+      for (int i = 0; i < 2000; ++i) {
+        auto booking = ledger.reserve(std::to_string(t), MemoryPurpose::cache, static_cast<size_t>(i % 97 + 1));
+        if (booking.ok()) held.push_back(std::move(*booking));
+        if (held.size() > 40) held.erase(held.begin(), held.begin() + 20);
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_LE(ledger.peak(), 10'000U);
+  EXPECT_EQ(ledger.used(), 0U);
+}
+
+TEST(MemoryLedger, HugeNumbersDoNotWrap) {
+  MemoryLedger ledger(1000);
+  auto held = ledger.reserve("a", MemoryPurpose::kv, 999);
+  EXPECT_FALSE(ledger.reserve("b", MemoryPurpose::kv, SIZE_MAX).ok());
+  EXPECT_FALSE(held->resize(SIZE_MAX).ok());
+  EXPECT_EQ(ledger.used(), 999U);
+}
+
+}  // namespace
+}  // namespace inferneo

@@ -1,0 +1,108 @@
+#include "tensor/memory.h"
+
+#include <gtest/gtest.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cstdint>
+#include <cstring>
+#include <fstream>
+#include <string>
+
+#include "base/system.h"
+
+namespace inferneo {
+namespace {
+
+class TemporaryDirectory {
+ public:
+  TemporaryDirectory() {
+    char pattern[] = "/tmp/inferneo-memory-XXXXXX";
+    path_ = mkdtemp(pattern);
+  }
+  ~TemporaryDirectory() { (void)!system(("rm -rf '" + path_ + "'").c_str()); }
+  std::string file(const std::string& name, const std::string& content) const {
+    const std::string path = path_ + "/" + name;
+    std::ofstream(path, std::ios::binary) << content;
+    return path;
+  }
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+};
+
+TEST(Buffer, IsAlignedZeroedAndBooked) {
+  MemoryLedger ledger(size_t{64} << 20);
+  {
+    auto buffer = Buffer::allocate(ledger, "m", MemoryPurpose::packed_weights, (size_t{3} << 20) + 5);
+    ASSERT_TRUE(buffer.ok());
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(buffer->data()) % kHugePage, 0U);
+    EXPECT_EQ(ledger.used(), size_t{4} << 20);
+    EXPECT_EQ(buffer->as<uint8_t>()[(size_t{3} << 20) + 4], 0);
+    Buffer moved = std::move(*buffer);
+    std::memset(moved.data(), 1, moved.size());
+    EXPECT_FALSE(Buffer::allocate(ledger, "m", MemoryPurpose::kv, size_t{61} << 20).ok());
+  }
+  EXPECT_EQ(ledger.used(), 0U);
+}
+
+TEST(ReservedRange, CommitsAndShrinksInHugePages) {
+  MemoryLedger ledger(size_t{16} << 20);
+  auto range = ReservedRange::reserve(ledger, "m", MemoryPurpose::kv, size_t{1} << 36);
+  ASSERT_TRUE(range.ok());
+  EXPECT_EQ(ledger.used(), 0U);
+  ASSERT_TRUE(range->commit(1).ok());
+  EXPECT_EQ(range->committed(), kHugePage);
+  range->data()[kHugePage - 1] = std::byte{9};
+  const auto refused = range->commit(size_t{17} << 20);
+  ASSERT_FALSE(refused.ok());
+  EXPECT_EQ(refused.error().code, ErrorCode::out_of_memory);
+  EXPECT_EQ(range->committed(), kHugePage);
+  ASSERT_TRUE(range->commit(size_t{16} << 20).ok());
+  std::memset(range->data(), 7, size_t{16} << 20);
+  const size_t resident = resident_bytes();
+  range->shrink(1);
+  EXPECT_EQ(ledger.used(), kHugePage);
+  EXPECT_LT(resident_bytes() + (size_t{10} << 20), resident);
+  EXPECT_EQ(range->data()[0], std::byte{7});
+  ASSERT_TRUE(range->commit(size_t{4} << 20).ok());
+  EXPECT_EQ(range->data()[(size_t{3} << 20)], std::byte{0}) << "given back pages come back zeroed";
+}
+
+TEST(MappedFile, ReadsAndRefuses) {
+  const TemporaryDirectory directory;
+  MemoryLedger ledger(1 << 20);
+  const auto file = MappedFile::open(ledger, "m", directory.file("a", "hello"));
+  ASSERT_TRUE(file.ok());
+  EXPECT_EQ((*file)->bytes().size(), 5U);
+  EXPECT_EQ((*file)->bytes()[4], std::byte{'o'});
+  EXPECT_EQ(ledger.used(), 5U);
+  EXPECT_EQ(MappedFile::open(ledger, "m", directory.path() + "/none").error().code, ErrorCode::not_found);
+  EXPECT_EQ(MappedFile::open(ledger, "m", directory.file("empty", "")).error().code, ErrorCode::malformed);
+  EXPECT_EQ(MappedFile::open(ledger, "m", directory.path()).error().code, ErrorCode::refused);
+  const std::string fifo = directory.path() + "/fifo";
+  ASSERT_EQ(mkfifo(fifo.c_str(), 0600), 0);
+  EXPECT_EQ(MappedFile::open(ledger, "m", fifo).error().code, ErrorCode::refused);
+  EXPECT_EQ(MappedFile::open(ledger, "m", directory.file("big", std::string(2 << 20, 'x'))).error().code,
+            ErrorCode::out_of_memory);
+}
+
+TEST(MappedFile, TruncatedUnderUsReadsAsZeroesAndIsFlagged) {
+  const TemporaryDirectory directory;
+  MemoryLedger ledger(1 << 20);
+  const std::string path = directory.file("weights", std::string(64 * 1024, 'w'));
+  const auto file = MappedFile::open(ledger, "m", path);
+  ASSERT_TRUE(file.ok());
+  EXPECT_FALSE((*file)->truncated());
+  ASSERT_EQ(truncate(path.c_str(), 8192), 0);
+  const auto bytes = (*file)->bytes();
+  EXPECT_EQ(bytes[100], std::byte{'w'});
+  EXPECT_EQ(bytes[40'000], std::byte{0});
+  EXPECT_EQ(bytes[64 * 1024 - 1], std::byte{0});
+  EXPECT_TRUE((*file)->truncated());
+}
+
+}  // namespace
+}  // namespace inferneo
