@@ -1,0 +1,37 @@
+// A model that is ready to answer: its engine core, its tokenizer and what its files say about it. Made by a loader,
+// kept alive by leases, immutable but for the core (which is thread-safe).
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "engine/engine_core.h"
+#include "text/tokenizer.h"
+
+namespace inferneo {
+
+// What generation_config.json proposes for requests that leave a field open.
+struct GenerationDefaults {
+  std::optional<float> temperature;
+  std::optional<float> top_p;
+  std::optional<int> top_k;
+  std::optional<float> min_p;
+  std::optional<float> repetition_penalty;
+};
+
+struct LoadedModel {
+  std::string id;       // as registered
+  std::string root;     // path or hub id, as the operator wrote it
+  ModelSpec spec;
+  GenerationDefaults defaults;
+  int32_t max_model_len = 0;
+  std::shared_ptr<const Tokenizer> tokenizer;
+  std::unique_ptr<EngineCore> core;  // stopped and joined by its destructor
+};
+
+// Holding a lease keeps the model loaded.
+using ModelLease = std::shared_ptr<LoadedModel>;
+
+}  // namespace inferneo
