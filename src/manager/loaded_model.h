@@ -4,8 +4,8 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
-#include <vector>
 
 #include "engine/engine_core.h"
 #include "text/tokenizer.h"
@@ -22,8 +22,8 @@ struct GenerationDefaults {
 };
 
 struct LoadedModel {
-  std::string id;       // as registered
-  std::string root;     // path or hub id, as the operator wrote it
+  std::string id;    // as registered
+  std::string root;  // path or hub id, as the operator wrote it
   ModelSpec spec;
   GenerationDefaults defaults;
   int32_t max_model_len = 0;

@@ -14,10 +14,14 @@ namespace inferneo {
 
 const char* model_state_name(ModelState state) {
   switch (state) {
-    case ModelState::unloaded: return "unloaded";
-    case ModelState::loading: return "loading";
-    case ModelState::ready: return "ready";
-    case ModelState::failed: return "failed";
+    case ModelState::unloaded:
+      return "unloaded";
+    case ModelState::loading:
+      return "loading";
+    case ModelState::ready:
+      return "ready";
+    case ModelState::failed:
+      return "failed";
   }
   return "unknown";
 }

@@ -1,5 +1,6 @@
 // Which models there are, and which are loaded. A static set for now: registered at start, loaded once (at start or on
-// first use), kept until the end; the registry on disk, versions, budgets with eviction and the admin API grow from here.
+// first use), kept until the end; the registry on disk, versions, budgets with eviction and the admin API grow from
+// here.
 //
 // Thread-safe. Loads run one after the other on the manager's own thread; callers that ask for a model that is loading
 // share that load. A failed load is told to those who waited, and tried again when somebody asks again.
@@ -8,7 +9,6 @@
 #include <condition_variable>
 #include <deque>
 #include <functional>
-#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -39,9 +39,9 @@ const char* model_state_name(ModelState state);
 struct ModelStatus {
   ModelRegistration registration;
   ModelState state = ModelState::unloaded;
-  std::string failure;   // with failed
-  int64_t created = 0;   // seconds since the epoch
-  ModelLease lease;      // with ready
+  std::string failure;  // with failed
+  int64_t created = 0;  // seconds since the epoch
+  ModelLease lease;     // with ready
 };
 
 class ModelManager {

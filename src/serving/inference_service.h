@@ -21,6 +21,15 @@
 
 namespace inferneo {
 
+// Which sampling fields the caller set; the others follow the model's generation_config.json, where it has them.
+struct ExplicitSampling {
+  bool temperature = false;
+  bool top_p = false;
+  bool top_k = false;
+  bool min_p = false;
+  bool repetition_penalty = false;
+};
+
 struct GenerateRequest {
   std::string request_id;  // shown in errors and headers
   std::string model;       // name, name:version or alias; empty: the default model
@@ -28,6 +37,7 @@ struct GenerateRequest {
   bool add_special_tokens = true;   // for a text prompt
   bool skip_special_tokens = true;  // in the output
   SamplingParams sampling;
+  ExplicitSampling explicit_sampling;
   int32_t priority = 0;
   std::optional<Duration> timeout;
   std::string user;

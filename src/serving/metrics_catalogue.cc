@@ -27,6 +27,7 @@ constexpr std::array kCatalogue = {
     MetricInfo{"vllm:request_decode_time_seconds", MetricType::histogram, "From the first token to the end."},
     MetricInfo{"vllm:request_prompt_tokens", MetricType::histogram, "Prompt tokens per request."},
     MetricInfo{"vllm:request_generation_tokens", MetricType::histogram, "Generated tokens per request."},
+    MetricInfo{"vllm:iteration_tokens_total", MetricType::histogram, "Tokens computed per step."},
     MetricInfo{"inferneo:engine_steps", MetricType::counter, "Steps of the engine."},
     MetricInfo{"inferneo:memory_used_bytes", MetricType::gauge, "Booked memory by model and purpose."},
     MetricInfo{"inferneo:memory_budget_bytes", MetricType::gauge, "The memory ledger's ceiling."},

@@ -10,11 +10,10 @@ const std::vector<double> kFirstTokenBuckets = {0.001, 0.005, 0.01, 0.02, 0.04, 
                                                 0.75,  1.0,   2.5,  5.0,  7.5,  10.0, 20.0, 40.0, 80.0, 160.0};
 const std::vector<double> kTokenBuckets = {0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15,
                                            0.2,    0.3,   0.4,    0.5,   0.75, 1.0,   2.5,  5.0,   10.0};
-const std::vector<double> kRequestBuckets = {0.01, 0.05, 0.1,  0.3,  0.5,  0.8,  1.0,   1.5,   2.0,   2.5,
-                                             5.0,  10.0, 15.0, 20.0, 30.0, 40.0, 50.0,  60.0,  120.0, 240.0,
-                                             480.0, 960.0};
-const std::vector<double> kLengthBuckets = {1,    2,    5,     10,    20,    50,     100,   200,
-                                            500,  1000, 2000,  5000,  10000, 20000,  50000, 100000};
+const std::vector<double> kRequestBuckets = {0.01, 0.05, 0.1,  0.3,  0.5,  0.8,  1.0,  1.5,   2.0,   2.5,   5.0,
+                                             10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 120.0, 240.0, 480.0, 960.0};
+const std::vector<double> kLengthBuckets = {1,   2,    5,    10,   20,    50,    100,   200,
+                                            500, 1000, 2000, 5000, 10000, 20000, 50000, 100000};
 
 Histogram make_histogram(const std::vector<double>& bounds) {
   return Histogram{bounds, std::vector<uint64_t>(bounds.size() + 1, 0), 0.0};
@@ -24,10 +23,14 @@ Histogram make_histogram(const std::vector<double>& bounds) {
 
 const char* finish_reason_name(FinishReason reason) {
   switch (reason) {
-    case FinishReason::stop: return "stop";
-    case FinishReason::length: return "length";
-    case FinishReason::cancelled: return "abort";
-    case FinishReason::failed: return "error";
+    case FinishReason::stop:
+      return "stop";
+    case FinishReason::length:
+      return "length";
+    case FinishReason::cancelled:
+      return "abort";
+    case FinishReason::failed:
+      return "error";
   }
   return "error";
 }
@@ -98,8 +101,8 @@ void ModelMetrics::collect(const Labels& labels, std::vector<MetricSample>& out)
        {FinishReason::stop, FinishReason::length, FinishReason::cancelled, FinishReason::failed}) {
     Labels with_reason = labels;
     with_reason.emplace_back("finished_reason", finish_reason_name(reason));
-    out.push_back({"vllm:request_success", std::move(with_reason),
-                   static_cast<double>(finished_[static_cast<size_t>(reason)])});
+    out.push_back(
+        {"vllm:request_success", std::move(with_reason), static_cast<double>(finished_[static_cast<size_t>(reason)])});
   }
 }
 

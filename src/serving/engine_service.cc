@@ -1,0 +1,150 @@
+#include "serving/engine_service.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <random>
+#include <utility>
+
+namespace inferneo {
+namespace {
+
+uint64_t system_seed() {
+  std::random_device device;
+  return (static_cast<uint64_t>(device()) << 32) | device();
+}
+
+// Neighbouring counters give unrelated seeds (the finalizer of splitmix64, Steele et al. 2014).
+uint64_t mix(uint64_t value) {
+  value += 0x9e3779b97f4a7c15U;
+  value = (value ^ (value >> 30)) * 0xbf58476d1ce4e5b9U;
+  value = (value ^ (value >> 27)) * 0x94d049bb133111ebU;
+  return value ^ (value >> 31);
+}
+
+ModelMetrics::Labels labels_of(const std::string& model) {
+  return {{"model_name", model}, {"engine", "0"}, {"version", "1"}};
+}
+
+}  // namespace
+
+EngineService::EngineService(const EngineServiceConfig& config, ModelManager& manager, const MemoryLedger& ledger,
+                             const Clock& clock)
+    : config_(config),
+      manager_(manager),
+      ledger_(ledger),
+      clock_(clock),
+      next_seed_(config.seed != 0 ? config.seed : system_seed()),
+      pool_(config.text_threads, config.max_text_queue),
+      context_{manager, pool_, clock, [this](const std::string& model) { return metrics_of(model); },
+               [this] { return next_seed(); }} {}
+
+std::shared_ptr<GenerationHandle> EngineService::generate(GenerateRequest request, std::shared_ptr<OutputSink> sink) {
+  auto generation = std::make_shared<Generation>(context_, next_request_++, std::move(request), std::move(sink));
+  generation->start();
+  return generation;
+}
+
+std::vector<ModelInfo> EngineService::models() const {
+  std::vector<ModelInfo> models;
+  for (const ModelStatus& status : manager_.statuses()) {
+    ModelInfo info;
+    info.id = status.registration.id;
+    info.version = "1";
+    info.root = status.registration.source;
+    info.created = status.created;
+    info.max_model_len = status.lease != nullptr ? status.lease->max_model_len : 0;
+    info.state = model_state_name(status.state);
+    models.push_back(std::move(info));
+  }
+  return models;
+}
+
+Result<std::shared_ptr<const Tokenizer>> EngineService::tokenizer(const std::string& model) {
+  ASSIGN_OR_RETURN(const ModelLease lease, manager_.acquire_blocking(model));
+  return lease->tokenizer;
+}
+
+bool EngineService::post_text_work(std::function<void()> work) { return pool_.try_post(std::move(work)); }
+
+Status EngineService::ready() const {
+  if (draining_) return make_error(ErrorCode::unavailable, "the server is shutting down");
+  for (const ModelStatus& status : manager_.statuses()) {
+    if (status.state == ModelState::loading) {
+      return make_error(ErrorCode::unavailable, fmt::format("{} is loading", status.registration.id));
+    }
+    if (status.lease != nullptr) RETURN_IF_ERROR(status.lease->core->readiness(config_.stall_limit));
+  }
+  return ok_status();
+}
+
+bool EngineService::drain(TimePoint deadline) {
+  draining_ = true;
+  bool all = true;
+  const std::vector<ModelStatus> statuses = manager_.statuses();
+  for (const ModelStatus& status : statuses) {
+    if (status.lease != nullptr) status.lease->core->drain(deadline);
+  }
+  for (const ModelStatus& status : statuses) {
+    if (status.lease == nullptr) continue;
+    const Duration left = std::max(Duration{0}, deadline - clock_.now());
+    // A little longer than the deadline, at which the engine itself ends what is left.
+    all = status.lease->core->wait_drained(left + std::chrono::seconds(1)) && all;
+  }
+  return all;
+}
+
+std::shared_ptr<ModelMetrics> EngineService::metrics_of(const std::string& model) const {
+  std::lock_guard lock(metrics_mutex_);
+  std::shared_ptr<ModelMetrics>& entry = metrics_[model];
+  if (entry == nullptr) entry = std::make_shared<ModelMetrics>();
+  return entry;
+}
+
+uint64_t EngineService::next_seed() { return mix(next_seed_++); }
+
+void EngineService::collect_engine(const ModelStatus& status, std::vector<MetricSample>& out) const {
+  const std::string& model = status.registration.id;
+  const ModelMetrics::Labels labels = labels_of(model);
+  ModelMetrics::Labels state = labels;
+  state.emplace_back("state", model_state_name(status.state));
+  out.push_back({"inferneo:model_state", std::move(state), 1.0});
+  metrics_of(model)->collect(labels, out);
+  if (status.lease == nullptr) return;
+  const EngineStats stats = status.lease->core->stats();
+  const std::pair<const char*, double> values[] = {
+      {"vllm:num_requests_running", stats.running},
+      {"vllm:num_requests_waiting", stats.waiting},
+      {"vllm:kv_cache_usage_perc", stats.kv_usage},
+      {"vllm:prompt_tokens", static_cast<double>(stats.prompt_tokens)},
+      {"vllm:generation_tokens", static_cast<double>(stats.generation_tokens)},
+      {"vllm:num_preemptions", static_cast<double>(stats.preemptions)},
+      {"vllm:prefix_cache_queries", static_cast<double>(stats.prefix_queries)},
+      {"vllm:prefix_cache_hits", static_cast<double>(stats.prefix_hits)},
+      {"inferneo:engine_steps", static_cast<double>(stats.steps)},
+  };
+  for (const auto& [name, value] : values) out.push_back({name, labels, value});
+  Histogram iterations;
+  iterations.bounds.assign(EngineStats::kIterationBounds.begin(), EngineStats::kIterationBounds.end());
+  iterations.counts.assign(stats.iteration_tokens.begin(), stats.iteration_tokens.end());
+  iterations.sum = static_cast<double>(stats.iteration_tokens_sum);
+  out.push_back({"vllm:iteration_tokens_total", labels, std::move(iterations)});
+  ModelMetrics::Labels cache = labels;
+  cache.emplace_back("block_size", std::to_string(stats.block_size));
+  cache.emplace_back("num_gpu_blocks", std::to_string(stats.num_blocks));
+  out.push_back({"vllm:cache_config_info", std::move(cache), 1.0});
+}
+
+std::vector<MetricSample> EngineService::metrics() const {
+  std::vector<MetricSample> samples;
+  for (const ModelStatus& status : manager_.statuses()) collect_engine(status, samples);
+  samples.push_back({"inferneo:memory_budget_bytes", {}, static_cast<double>(ledger_.budget())});
+  for (const auto& [key, bytes] : ledger_.books()) {
+    samples.push_back({"inferneo:memory_used_bytes",
+                       {{"model_name", key.first}, {"purpose", memory_purpose_name(key.second)}},
+                       static_cast<double>(bytes)});
+  }
+  return samples;
+}
+
+}  // namespace inferneo

@@ -1,0 +1,63 @@
+// The service over the model manager: one place where requests, text work, engines and metrics meet.
+// Routing rules and A/B tests will stand in front of it, in EnhancedInferneoEngine.
+//
+// Thread-safe. Order of ends: the manager (and with it every engine) ends before the service, whose text pool still
+// delivers the last events.
+#pragma once
+
+#include <atomic>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "manager/model_manager.h"
+#include "serving/generation.h"
+#include "serving/inference_service.h"
+#include "serving/text_pool.h"
+#include "tensor/ledger.h"
+
+namespace inferneo {
+
+struct EngineServiceConfig {
+  int text_threads = 1;
+  size_t max_text_queue = 4096;
+  Duration stall_limit = std::chrono::seconds(10);
+  uint64_t seed = 0;  // 0: drawn from the system
+};
+
+class EngineService final : public InferenceService {
+ public:
+  EngineService(const EngineServiceConfig& config, ModelManager& manager, const MemoryLedger& ledger,
+                const Clock& clock);
+
+  std::shared_ptr<GenerationHandle> generate(GenerateRequest request, std::shared_ptr<OutputSink> sink) override;
+  std::vector<ModelInfo> models() const override;
+  Result<std::shared_ptr<const Tokenizer>> tokenizer(const std::string& model) override;
+  bool post_text_work(std::function<void()> work) override;
+  Status ready() const override;
+  std::vector<MetricSample> metrics() const override;
+
+  // Refuses new requests and lets the accepted ones end until `deadline`; returns true when all had ended by then.
+  bool drain(TimePoint deadline);
+
+ private:
+  std::shared_ptr<ModelMetrics> metrics_of(const std::string& model) const;
+  uint64_t next_seed();
+  void collect_engine(const ModelStatus& status, std::vector<MetricSample>& out) const;
+
+  const EngineServiceConfig config_;
+  ModelManager& manager_;
+  const MemoryLedger& ledger_;
+  const Clock& clock_;
+  mutable std::mutex metrics_mutex_;
+  mutable std::map<std::string, std::shared_ptr<ModelMetrics>> metrics_;  // bounded by the registered models
+  std::atomic<uint64_t> next_request_{1};
+  std::atomic<uint64_t> next_seed_;
+  std::atomic<bool> draining_{false};
+  TextPool pool_;
+  GenerationContext context_;
+};
+
+}  // namespace inferneo

@@ -1,0 +1,331 @@
+#include "serving/generation.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace inferneo {
+
+Generation::Generation(GenerationContext& context, RequestId id, GenerateRequest request,
+                       std::shared_ptr<OutputSink> sink)
+    : context_(context), id_(id), request_(std::move(request)), sink_(std::move(sink)) {}
+
+void Generation::start() {
+  auto self = shared_from_this();
+  const bool accepted = context_.pool.try_post([self] {
+    self->context_.manager.acquire(self->request_.model, [self](Result<ModelLease> lease) {
+      // A model that is ready calls back here and now, one that is loading from the manager's thread.
+      self->on_lease(std::move(lease));
+    });
+  });
+  if (!accepted) {
+    on_lease(make_error(ErrorCode::queue_full, "too many requests wait to be read; try again later"));
+  }
+}
+
+void Generation::on_lease(Result<ModelLease> lease) {
+  // Onwards on a text thread, whoever called: sinks are promised that.
+  auto held = std::make_shared<Result<ModelLease>>(std::move(lease));
+  context_.pool.post([self = shared_from_this(), held] { self->prepare(std::move(*held)); });
+}
+
+void Generation::prepare(Result<ModelLease> lease) {
+  if (!lease.ok()) {
+    fail(std::move(lease).error());
+    return;
+  }
+  lease_ = *lease;
+  metrics_ = context_.metrics(lease_->id);
+  // The local lease: once submitted, another thread may finish the request and give up lease_.
+  if (Status status = submit(**lease); !status.ok()) fail(std::move(status).error());
+}
+
+Result<std::vector<Token>> Generation::prompt_tokens() const {
+  const Tokenizer& tokenizer = *lease_->tokenizer;
+  if (const auto* tokens = std::get_if<std::vector<Token>>(&request_.prompt)) return *tokens;
+  if (const auto* text = std::get_if<std::string>(&request_.prompt)) {
+    return tokenizer.encode(*text, request_.add_special_tokens);
+  }
+  if (!tokenizer.has_chat_template()) {
+    return make_error(ErrorCode::invalid_argument,
+                      "this model has no chat template; use /v1/completions, or start with --chat-template FILE",
+                      "messages");
+  }
+  return tokenizer.apply_chat_template(std::get<ChatInput>(request_.prompt));
+}
+
+void Generation::apply_defaults() {
+  const GenerationDefaults& defaults = lease_->defaults;
+  const ExplicitSampling& set = request_.explicit_sampling;
+  SamplingParams& sampling = request_.sampling;
+  if (!set.temperature && defaults.temperature) sampling.temperature = *defaults.temperature;
+  if (!set.top_p && defaults.top_p) sampling.top_p = *defaults.top_p;
+  if (!set.top_k && defaults.top_k) sampling.top_k = *defaults.top_k;
+  if (!set.min_p && defaults.min_p) sampling.min_p = *defaults.min_p;
+  if (!set.repetition_penalty && defaults.repetition_penalty) {
+    sampling.repetition_penalty = *defaults.repetition_penalty;
+  }
+}
+
+Result<Request> Generation::make_request(const LoadedModel& model) {
+  apply_defaults();
+  ASSIGN_OR_RETURN(prompt_, prompt_tokens());
+  const SamplingParams& sampling = request_.sampling;
+  Request request;
+  request.id = id_;
+  request.prompt = prompt_;
+  request.sampling = sampling;
+  request.seed = sampling.seed ? *sampling.seed : context_.next_seed();
+  request.priority = request_.priority;
+  if (request_.timeout) request.deadline = context_.clock.now() + *request_.timeout;
+  request.cache_salt = request_.cache_salt;
+  request.needs_host_tokens = !sampling.stop.empty();
+  if (sampling.grammar.kind != GrammarSpec::Kind::none) {
+    ASSIGN_OR_RETURN(request.grammar, model.tokenizer->compile_grammar(sampling.grammar, model.spec.vocab_size,
+                                                                       model.spec.eos_token_ids));
+  }
+  request.sink = shared_from_this();
+  return request;
+}
+
+Status Generation::submit(LoadedModel& model) {
+  ASSIGN_OR_RETURN(Request request, make_request(model));
+  const SamplingParams& sampling = request_.sampling;
+  samples_.resize(static_cast<size_t>(std::max(sampling.n, 1)));
+  for (size_t i = 0; i < samples_.size(); ++i) {
+    samples_[i].decoder = model.tokenizer->new_stream(request_.skip_special_tokens);
+    samples_[i].delta.sample = static_cast<int32_t>(i);
+    if (!sampling.stop.empty()) samples_[i].stops.emplace(sampling.stop);
+  }
+  if (!sampling.prompt_logprobs) send_prompt_info({});
+  {
+    std::lock_guard lock(mutex_);
+    if (cancelled_) return make_error(ErrorCode::cancelled, "the request was cancelled");
+    submitted_to_ = lease_;
+  }
+  RETURN_IF_ERROR(model.core->submit(std::move(request)));
+  bool cancelled = false;
+  {
+    std::lock_guard lock(mutex_);
+    submitted_ = true;
+    cancelled = cancelled_;
+  }
+  // From here on the events may have ended the request on another thread; the weak reference is what is safe to use.
+  if (cancelled) cancel();
+  return ok_status();
+}
+
+void Generation::cancel() {
+  ModelLease model;
+  {
+    std::lock_guard lock(mutex_);
+    cancelled_ = true;
+    if (!submitted_) return;
+    model = submitted_to_.lock();
+  }
+  if (model != nullptr) model->core->cancel(id_);
+}
+
+void Generation::send_prompt_info(std::vector<TokenLogprobs> logprobs) {
+  PromptInfo info;
+  info.tokens = prompt_;
+  info.model = lease_->id;
+  if (request_.sampling.echo) {
+    if (const auto* text = std::get_if<std::string>(&request_.prompt)) {
+      info.echo_text = *text;
+    } else if (auto text_of_tokens = lease_->tokenizer->decode(prompt_, false); text_of_tokens.ok()) {
+      info.echo_text = std::move(text_of_tokens).value();
+    }
+  }
+  for (const TokenLogprobs& entry : logprobs) info.logprobs.push_back(describe(entry));
+  sink_->on_prompt(std::move(info));
+}
+
+// ---- engine thread: queue only ----
+
+void Generation::on_prompt_logprobs(std::vector<TokenLogprobs> logprobs) {
+  Event event;
+  event.kind = Event::Kind::prompt_logprobs;
+  event.prompt_logprobs = std::move(logprobs);
+  enqueue(std::move(event));
+}
+
+void Generation::on_token(int32_t sample, Token token, const TokenLogprobs* logprobs, bool is_stop_token) {
+  Sample& state = samples_[static_cast<size_t>(sample)];
+  const TimePoint now = context_.clock.now();
+  if (state.last_token) metrics_->record_inter_token(now - *state.last_token);
+  state.last_token = now;
+  Event event;
+  event.kind = Event::Kind::token;
+  event.sample = sample;
+  event.token = token;
+  event.is_stop_token = is_stop_token;
+  if (logprobs != nullptr) event.logprobs = *logprobs;
+  enqueue(std::move(event));
+}
+
+void Generation::on_sample_finished(int32_t sample, FinishReason reason, std::optional<Token> stop_token) {
+  Event event;
+  event.kind = Event::Kind::sample_finished;
+  event.sample = sample;
+  event.reason = reason;
+  event.stop_token = stop_token;
+  enqueue(std::move(event));
+}
+
+void Generation::on_done(const RequestOutcome& outcome) {
+  Event event;
+  event.kind = Event::Kind::done;
+  event.outcome = outcome;
+  enqueue(std::move(event));
+}
+
+void Generation::enqueue(Event event) {
+  {
+    std::lock_guard lock(mutex_);
+    events_.push_back(std::move(event));
+    if (drain_scheduled_) return;
+    drain_scheduled_ = true;
+  }
+  context_.pool.post([self = shared_from_this()] { self->drain(); });
+}
+
+// ---- text threads ----
+
+void Generation::drain() {
+  std::vector<Event> events;
+  for (;;) {
+    events.clear();
+    {
+      std::lock_guard lock(mutex_);
+      events.swap(events_);
+      if (events.empty()) {
+        drain_scheduled_ = false;
+        return;
+      }
+    }
+    for (Event& event : events) handle(event);
+    for (Sample& sample : samples_) {
+      if (!sample.dirty) continue;
+      OutputDelta delta = std::exchange(sample.delta, OutputDelta{});
+      sample.delta.sample = delta.sample;
+      sample.dirty = false;
+      if (sink_ != nullptr) sink_->on_delta(std::move(delta));
+    }
+    if (events.back().kind == Event::Kind::done) {  // always the last event there is
+      const RequestOutcome& ended = events.back().outcome;
+      GenerateOutcome outcome;
+      outcome.error = text_error_ ? text_error_ : ended.error;
+      if (!outcome.error && ended.reason == FinishReason::cancelled) {
+        outcome.error = make_error(ErrorCode::cancelled, "the request was cancelled");
+      }
+      outcome.usage.prompt_tokens = static_cast<int32_t>(prompt_.size());
+      outcome.usage.cached_tokens = ended.stats.cached_tokens;
+      for (const Sample& sample : samples_) outcome.usage.completion_tokens += sample.num_tokens;
+      outcome.stats = ended.stats;
+      finish(std::move(outcome), text_error_ ? FinishReason::failed : ended.reason);
+    }
+  }
+}
+
+void Generation::handle(Event& event) {
+  switch (event.kind) {
+    case Event::Kind::prompt_logprobs:
+      send_prompt_info(std::move(event.prompt_logprobs));
+      return;
+    case Event::Kind::token:
+      handle_token(event);
+      return;
+    case Event::Kind::sample_finished: {
+      Sample& sample = samples_[static_cast<size_t>(event.sample)];
+      if (sample.finished) return;  // a stop string ended it before
+      auto rest = sample.decoder->finish();
+      if (rest.ok()) append_text(event.sample, sample, std::move(rest).value());
+      if (sample.finished) return;  // the flushed text completed a stop string
+      if (sample.stops) sample.delta.text += sample.stops->flush();
+      const std::vector<Token>& asked = request_.sampling.stop_token_ids;
+      const bool by_token = event.stop_token && std::find(asked.begin(), asked.end(), *event.stop_token) != asked.end();
+      finish_sample(sample, event.reason, by_token ? std::to_string(*event.stop_token) : std::string());
+      return;
+    }
+    case Event::Kind::done:
+      return;  // drain() reports it after the last deltas
+  }
+}
+
+void Generation::handle_token(Event& event) {
+  Sample& sample = samples_[static_cast<size_t>(event.sample)];
+  if (sample.finished) return;  // an overrun past a stop string
+  ++sample.num_tokens;
+  sample.dirty = true;
+  if (event.is_stop_token) return;  // counted, never shown
+  sample.delta.tokens.push_back(event.token);
+  if (event.logprobs) sample.delta.logprobs.push_back(describe(*event.logprobs));
+  auto text = sample.decoder->push(event.token);
+  if (!text.ok()) {
+    decode_failed(text.error());
+    return;
+  }
+  append_text(event.sample, sample, std::move(text).value());
+}
+
+void Generation::append_text(int32_t index, Sample& sample, std::string text) {
+  const bool may_stop = sample.stops && sample.num_tokens >= request_.sampling.min_tokens;
+  if (!may_stop) {
+    if (sample.stops) text.insert(0, sample.stops->flush());
+    sample.delta.text += text;
+    sample.dirty |= !text.empty();
+    return;
+  }
+  StopFilter::Output output = sample.stops->push(text);
+  sample.delta.text += output.text;
+  sample.dirty |= !output.text.empty();
+  if (!output.stop) return;
+  finish_sample(sample, FinishReason::stop, *output.stop);
+  lease_->core->finish_sample(id_, index);
+}
+
+void Generation::finish_sample(Sample& sample, FinishReason reason, std::string stop_reason) {
+  sample.finished = true;
+  sample.dirty = true;
+  sample.delta.finish = reason;
+  sample.delta.stop_reason = std::move(stop_reason);
+}
+
+void Generation::decode_failed(const Error& error) {
+  if (!text_error_) text_error_ = error;
+  lease_->core->cancel(id_);
+}
+
+TokenLogprobText Generation::describe_one(Token token, float logprob) const {
+  TokenLogprobText described;
+  described.token = token;
+  described.logprob = logprob;
+  described.bytes = lease_->tokenizer->token_bytes(token);
+  if (auto text = lease_->tokenizer->decode(std::span(&token, 1), false); text.ok()) {
+    described.text = std::move(text).value();
+  }
+  return described;
+}
+
+TokenLogprobText Generation::describe(const TokenLogprobs& logprobs) const {
+  TokenLogprobText described = describe_one(logprobs.token, logprobs.logprob);
+  for (const auto& [token, logprob] : logprobs.top) described.top.push_back(describe_one(token, logprob));
+  return described;
+}
+
+void Generation::fail(Error error) {
+  GenerateOutcome outcome;
+  const FinishReason reason = error.code == ErrorCode::cancelled ? FinishReason::cancelled : FinishReason::failed;
+  outcome.error = std::move(error);
+  outcome.usage.prompt_tokens = static_cast<int32_t>(prompt_.size());
+  finish(std::move(outcome), reason);
+}
+
+void Generation::finish(GenerateOutcome outcome, FinishReason reason) {
+  if (metrics_ != nullptr) metrics_->record_outcome(outcome, reason);
+  const std::shared_ptr<OutputSink> sink = std::exchange(sink_, nullptr);
+  if (sink != nullptr) sink->on_done(std::move(outcome));
+  lease_.reset();
+}
+
+}  // namespace inferneo

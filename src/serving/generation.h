@@ -1,0 +1,104 @@
+// One request's way through the text side: prepare (lease, template, tokenize, grammar), submit, then turn the engine's
+// tokens into text, stop at stop strings, and report the end exactly once.
+//
+// Threads: prepare and drain run on text threads, one at a time for a request; the TokenSink functions run on the
+// engine thread and only queue; cancel() comes from anywhere. Ownership: shared by the engine (as sink), by queued text
+// tasks and by the caller (as handle). The lease ends on a text thread, never on the engine thread that it keeps alive.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "manager/model_manager.h"
+#include "serving/inference_service.h"
+#include "serving/model_metrics.h"
+#include "serving/stop_filter.h"
+#include "serving/text_pool.h"
+
+namespace inferneo {
+
+// What generations share; owned by the service, outlives them all.
+struct GenerationContext {
+  ModelManager& manager;
+  TextPool& pool;
+  const Clock& clock;
+  std::function<std::shared_ptr<ModelMetrics>(const std::string& model)> metrics;
+  std::function<uint64_t()> next_seed;
+};
+
+class Generation final : public GenerationHandle, public TokenSink, public std::enable_shared_from_this<Generation> {
+ public:
+  Generation(GenerationContext& context, RequestId id, GenerateRequest request, std::shared_ptr<OutputSink> sink);
+
+  void start();
+  void cancel() override;
+
+  void on_prompt_logprobs(std::vector<TokenLogprobs> logprobs) override;
+  void on_token(int32_t sample, Token token, const TokenLogprobs* logprobs, bool is_stop_token) override;
+  void on_sample_finished(int32_t sample, FinishReason reason, std::optional<Token> stop_token) override;
+  void on_done(const RequestOutcome& outcome) override;
+
+ private:
+  struct Event {
+    enum class Kind { prompt_logprobs, token, sample_finished, done } kind = Kind::token;
+    int32_t sample = 0;
+    Token token = 0;
+    bool is_stop_token = false;
+    std::optional<TokenLogprobs> logprobs;
+    std::vector<TokenLogprobs> prompt_logprobs;
+    FinishReason reason = FinishReason::stop;
+    std::optional<Token> stop_token;
+    RequestOutcome outcome;
+  };
+  struct Sample {
+    std::unique_ptr<StreamDecoder> decoder;
+    std::optional<StopFilter> stops;
+    OutputDelta delta;  // gathered, not sent yet
+    bool dirty = false;
+    bool finished = false;  // its last delta is sent or gathered
+    int32_t num_tokens = 0;
+    std::optional<TimePoint> last_token;  // engine thread only
+  };
+
+  void on_lease(Result<ModelLease> lease);
+  void prepare(Result<ModelLease> lease);
+  Result<Request> make_request(const LoadedModel& model);
+  Status submit(LoadedModel& model);
+  Result<std::vector<Token>> prompt_tokens() const;
+  void apply_defaults();
+  void send_prompt_info(std::vector<TokenLogprobs> logprobs);
+  void enqueue(Event event);
+  void drain();
+  void handle(Event& event);
+  void handle_token(Event& event);
+  void finish_sample(Sample& sample, FinishReason reason, std::string stop_reason);
+  void append_text(int32_t index, Sample& sample, std::string text);
+  void decode_failed(const Error& error);
+  TokenLogprobText describe(const TokenLogprobs& logprobs) const;
+  TokenLogprobText describe_one(Token token, float logprob) const;
+  void fail(Error error);
+  void finish(GenerateOutcome outcome, FinishReason reason);
+
+  GenerationContext& context_;
+  const RequestId id_;
+  GenerateRequest request_;
+  std::shared_ptr<OutputSink> sink_;
+  ModelLease lease_;
+  std::shared_ptr<ModelMetrics> metrics_;
+  std::vector<Token> prompt_;
+  std::vector<Sample> samples_;
+  std::optional<Error> text_error_;
+
+  std::mutex mutex_;  // guards what follows
+  std::vector<Event> events_;
+  bool drain_scheduled_ = false;
+  bool submitted_ = false;
+  bool cancelled_ = false;
+  std::weak_ptr<LoadedModel> submitted_to_;
+};
+
+}  // namespace inferneo
