@@ -1,0 +1,55 @@
+// The composition root: the only place that knows all rooms. Turns a configuration into a running service: ledger, compute
+// pool, loader, model manager, text pool, metrics.
+//
+// One owner thread for create(), load_models() and the destructor; service() is thread-safe.
+// The destructor ends every engine, then delivers the last events. Nothing of the configuration's environment is read
+// here: load_config() has done that.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "base/clock.h"
+#include "base/result.h"
+#include "inferneo/config.h"
+#include "serving/inference_service.h"
+
+namespace inferneo {
+
+// Told from loading threads, one at a time for a model, at least at the beginning and the end of each stage.
+struct LoadProgress {
+  std::string model;
+  std::string stage;        // "reading weights", ...
+  uint64_t bytes_done = 0;
+  uint64_t bytes_total = 0; // 0: not known
+};
+using LoadProgressCallback = std::function<void(const LoadProgress&)>;
+
+class Application {
+ public:
+  // Registers the configured models; loads none yet. Errors: invalid_argument naming the field.
+  static Result<std::unique_ptr<Application>> create(const EngineConfig& config, LoadProgressCallback progress = {});
+  ~Application();
+  Application(const Application&) = delete;
+  Application& operator=(const Application&) = delete;
+
+  // Loads every registered model (with enable_lazy_loading: none). The first failure is returned, naming the model.
+  Status load_models();
+
+  InferenceService& service();
+  // Refuses new requests; waits for the accepted ones, at most this long. True when all ended by themselves.
+  bool drain(Duration limit);
+
+  // For `bench` and the start line: the compute threads and the memory budget in force.
+  int num_threads() const;
+  size_t memory_budget() const;
+
+ private:
+  struct Impl;
+  explicit Application(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace inferneo
