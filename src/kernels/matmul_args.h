@@ -1,0 +1,50 @@
+// Arguments of the matrix product. The numerics are the same for every ISA up to rounding: inputs of bf16 weights are
+// rounded to bf16 once, inputs of f16 and f32 weights stay f32, sums are f32.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "kernels/packed_matrix.h"
+
+namespace inferneo::kernels {
+
+// out = (accumulate ? out : 0) + scale * (x W^T + bias)
+struct MatmulOutput {
+  PackedView weight;            // [N, K]
+  const float* bias = nullptr;  // [N] or null
+  float* out = nullptr;         // [num_rows, N]
+  int64_t out_stride = 0;
+  float scale = 1.0F;
+  bool accumulate = false;  // residual adds cost nothing here
+};
+
+// One input, one or several weights (q, k, v; gate, up) in one pass. All weights have the same number of columns.
+struct MatmulArgs {
+  const float* x = nullptr;  // [num_rows, K], or [*, K] with row_index
+  int64_t x_stride = 0;
+  int64_t num_rows = 0;
+  const int32_t* row_index = nullptr;  // [num_rows] rows of x to use (tokens of an expert); null: 0, 1, 2, ...
+  std::span<const MatmulOutput> outputs;
+};
+
+// For the table: rows are brought into the ISA's own form, in tiles of OpTable::matmul_row_tile rows. Tile i begins at
+// packed + i * row_tile * tile_row_bytes; matmul_row_bytes() bytes per row hold it in every ISA.
+struct MatmulPackArgs {
+  const float* x = nullptr;
+  int64_t x_stride = 0;
+  int64_t num_rows = 0;
+  int64_t cols = 0;
+  const int32_t* row_index = nullptr;
+  DType weight_dtype = DType::f32;
+  std::byte* packed = nullptr;
+};
+inline int64_t matmul_row_bytes(int64_t cols) { return round_up(cols, 2) * 4; }
+
+struct MatmulPanelArgs {
+  const std::byte* packed = nullptr;  // num_rows rows as matmul_pack left them
+  int64_t num_rows = 0;
+  MatmulOutput output;
+};
+
+}  // namespace inferneo::kernels
