@@ -1,5 +1,5 @@
-// The composition root: the only place that knows all rooms. Turns a configuration into a running service: ledger, compute
-// pool, loader, model manager, text pool, metrics.
+// The composition root: the only place that knows all rooms. Turns a configuration into a running service: ledger,
+// compute pool, loader, model manager, text pool, metrics.
 //
 // One owner thread for create(), load_models() and the destructor; service() is thread-safe.
 // The destructor ends every engine, then delivers the last events. Nothing of the configuration's environment is read
@@ -21,9 +21,9 @@ namespace inferneo {
 // Told from loading threads, one at a time for a model, at least at the beginning and the end of each stage.
 struct LoadProgress {
   std::string model;
-  std::string stage;        // "reading weights", ...
+  std::string stage;  // "reading weights", ...
   uint64_t bytes_done = 0;
-  uint64_t bytes_total = 0; // 0: not known
+  uint64_t bytes_total = 0;  // 0: not known
 };
 using LoadProgressCallback = std::function<void(const LoadProgress&)>;
 

@@ -1,0 +1,186 @@
+# shellcheck shell=bash
+# The set-up that quickstart.sh, test.sh and soak.sh share: system packages, Rust, Python, configuring and building.
+# Sourced, not run. It installs only what is missing, names each package, and leaves one line for what it cannot install.
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+export DEBIAN_FRONTEND=noninteractive
+JOBS=${INFERNEO_JOBS:-$(nproc)}
+
+# What the C++ code is built with. Debian 12 needs Boost 1.81; later releases carry a newer one under the plain name.
+BUILD_PACKAGES=(g++ cmake ninja-build pkg-config git ca-certificates libssl-dev libsimdjson-dev nlohmann-json3-dev
+                libyaml-cpp-dev libfmt-dev libspdlog-dev libcli11-dev libdnnl-dev)
+TEST_PACKAGES=(libgtest-dev libgmock-dev libbenchmark-dev python3 python3-venv clang-format clang-tidy)
+# Worth having; a release without them still builds and tests.
+OPTIONAL_PACKAGES=(ccache)
+OPTIONAL_TEST_PACKAGES=(prometheus)
+
+say() { printf '== %s\n' "$*"; }
+warn() { printf 'warning: %s\n' "$*" >&2; }
+die() { printf 'error: %s\n' "$*" >&2; exit 1; }
+
+is_installed() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
+has_candidate() { apt-cache policy "$1" 2>/dev/null | grep -q 'Candidate: [^(]'; }
+version_at_least() { [ "$(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n 1)" = "$2" ]; }
+
+# Runs a command as root: directly, or through sudo.
+as_root() {
+  if [ "$(id -u)" = 0 ]; then
+    "$@"
+  elif command -v sudo >/dev/null; then
+    sudo env DEBIAN_FRONTEND=noninteractive "$@"
+  else
+    return 77
+  fi
+}
+
+apt_get() { as_root apt-get -q -o DPkg::Lock::Timeout=300 -o APT::Update::Error-Mode=any "$@"; }
+
+APT_UPDATED=
+apt_update() {
+  [ -n "$APT_UPDATED" ] && return 0
+  say "apt-get update"
+  apt_get update >"$ROOT/build/apt.log" 2>&1 || return 1
+  APT_UPDATED=1
+}
+
+# install_packages required|optional PACKAGE...
+install_packages() {
+  local need=$1 package missing=()
+  shift
+  for package in "$@"; do is_installed "$package" || missing+=("$package"); done
+  [ ${#missing[@]} = 0 ] && return 0
+  local advice="install by hand: apt-get install ${missing[*]}"
+  if ! command -v apt-get >/dev/null; then
+    [ "$need" = optional ] && return 0
+    die "this system has no apt-get; install what Debian calls: ${missing[*]}"
+  fi
+  if [ "$(id -u)" != 0 ] && ! command -v sudo >/dev/null; then
+    [ "$need" = optional ] && { warn "neither root nor sudo, so these stay out: ${missing[*]}"; return 0; }
+    die "neither root nor sudo; as root run: apt-get install ${missing[*]}"
+  fi
+  say "installing: ${missing[*]}"
+  if ! apt_update; then
+    tail -n 3 "$ROOT/build/apt.log" >&2
+    warn "apt-get update failed (no network?); trying with the package lists that are here"
+    APT_UPDATED=failed
+  fi
+  if ! apt_get install -y --no-install-recommends "${missing[@]}" >"$ROOT/build/apt.log" 2>&1; then
+    grep -E '^E:' "$ROOT/build/apt.log" | head -n 5 >&2
+    [ "$need" = optional ] && { warn "could not install ${missing[*]}; going on without"; return 0; }
+    die "could not install ${missing[*]} (log: build/apt.log); $advice"
+  fi
+}
+
+boost_package() {
+  local package
+  for package in libboost-dev libboost1.83-dev libboost1.81-dev; do
+    is_installed "$package" || has_candidate "$package" || continue
+    version_at_least "$(apt-cache policy "$package" | sed -n 's/^  Candidate: //p')" 1.81 && { echo "$package"; return; }
+  done
+  echo libboost1.81-dev
+}
+
+setup_packages() {
+  mkdir -p "$ROOT/build"
+  # The lists of a fresh system are empty: without them no choice between Boost packages can be made.
+  if ! is_installed libboost1.81-dev && ! is_installed libboost-dev && ! has_candidate libboost-dev; then apt_update || true; fi
+  install_packages required "${BUILD_PACKAGES[@]}" "$(boost_package)"
+  install_packages optional "${OPTIONAL_PACKAGES[@]}"
+}
+
+setup_test_packages() {
+  install_packages required "${TEST_PACKAGES[@]}"
+  install_packages optional "${OPTIONAL_TEST_PACKAGES[@]}"
+}
+
+# ---- Rust -----------------------------------------------------------------------------------------------------------
+rust_needed() { sed -n 's/^rust-version *= *"\(.*\)"/\1/p' "$ROOT/rust/text/Cargo.toml"; }
+
+# Prints the first cargo whose version will do, with a rustc of the same age beside it.
+find_cargo() {
+  local need=$1 dir tool dirs=()
+  command -v cargo >/dev/null && dirs+=("$(dirname "$(command -v cargo)")")
+  dirs+=("$HOME/.cargo/bin" /usr/bin /usr/lib/rust-1.*/bin)
+  for dir in "${dirs[@]}"; do
+    for tool in rustc cargo; do
+      version_at_least "$("$dir/$tool" --version 2>/dev/null | cut -d' ' -f2)" "$need" || continue 2
+    done
+    echo "$dir/cargo"
+    return 0
+  done
+  return 1
+}
+
+# The Debian packages that carry a Rust at least as new as needed, as "CARGO RUSTC".
+rust_packages() {
+  local need=$1 name version
+  for name in '' -web $(apt-cache pkgnames rustc-1. 2>/dev/null | sed -n 's/^rustc\(-1\.[0-9]*\)$/\1/p' | sort -rV); do
+    has_candidate "cargo$name" && has_candidate "rustc$name" || continue
+    version=$(apt-cache policy "rustc$name" | sed -n 's/^  Candidate: //p')
+    version_at_least "$version" "$need" && { echo "cargo$name rustc$name"; return 0; }
+  done
+  return 1
+}
+
+# Sets CARGO to a cargo that is new enough, and puts its folder first in PATH, so that it finds its own rustc.
+setup_rust() {
+  local need packages
+  need=$(rust_needed)
+  if ! CARGO=$(find_cargo "$need"); then
+    say "no Rust $need or newer here"
+    apt_update || true
+    if packages=$(rust_packages "$need"); then
+      # shellcheck disable=SC2086  # two names
+      install_packages required $packages
+    else
+      install_packages required curl ca-certificates
+      say "installing: Rust through rustup (no package of this release has Rust $need)"
+      curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs 2>"$ROOT/build/rustup.log" |
+        sh -s -- -y --profile minimal --no-modify-path >>"$ROOT/build/rustup.log" 2>&1 || true
+    fi
+    CARGO=$(find_cargo "$need") || die "no Rust $need or newer could be installed; get it from https://rustup.rs and run this again"
+  fi
+  PATH=$(dirname "$CARGO"):$PATH
+  export PATH CARGO
+}
+
+# ---- Python: a virtual environment of the project's own, for the tests that need packages ----------------------------
+# setup_venv PACKAGE...: what has been installed stays, so that each caller names only what it needs.
+setup_venv() {
+  local python=$ROOT/.venv/bin/python stamp="$ROOT/.venv/installed"
+  [ -x "$python" ] || python3 -m venv "$ROOT/.venv" || { warn "python3 -m venv failed; install python3-venv"; return 1; }
+  grep -qxF -- "$*" "$stamp" 2>/dev/null && return 0
+  say "installing into .venv: $*"
+  if ! "$python" -m pip install --quiet --disable-pip-version-check "$@" >"$ROOT/build/pip.log" 2>&1; then
+    warn "pip could not install $* (log: build/pip.log); by hand: .venv/bin/pip install $*"
+    return 1
+  fi
+  echo "$*" >>"$stamp"
+}
+
+# ---- Configure and build --------------------------------------------------------------------------------------------
+configure() {
+  local preset=$1 log="$ROOT/build/configure-$1.log"
+  [ -f "$ROOT/build/$preset/build.ninja" ] && return 0  # ninja configures again by itself when a CMake file changes
+  say "configuring $preset"
+  if ! (cd "$ROOT" && cmake --preset "$preset" -DINFERNEO_CARGO="$CARGO" >"$log" 2>&1); then
+    tail -n 30 "$log" >&2
+    die "cmake --preset $preset failed (log: build/configure-$preset.log)"
+  fi
+}
+
+# build PRESET [TARGET...]
+build() {
+  local preset=$1 log="$ROOT/build/build-$1.log" targets=()
+  shift
+  [ $# = 0 ] || targets=(--target "$@")
+  configure "$preset"
+  # What ninja prints goes to the log; a terminal sees its progress line.
+  if [ -t 1 ]; then
+    (cd "$ROOT" && cmake --build --preset "$preset" -j "$JOBS" "${targets[@]}") && return 0
+  else
+    (cd "$ROOT" && cmake --build --preset "$preset" -j "$JOBS" "${targets[@]}" >"$log" 2>&1) && return 0
+    grep -E -A8 'error|FAILED' "$log" | tail -n 40 >&2
+  fi
+  return 1
+}

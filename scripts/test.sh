@@ -1,0 +1,116 @@
+#!/usr/bin/env bash
+# Sets up, builds and runs every test that needs no GPU; the last line is "N passed, N failed".
+# Usage: scripts/test.sh [--quick | --label fast|full|soak]
+#   --quick      the fast tests of the dev build alone
+#   --label L    the tests of one label of the dev build alone
+# INFERNEO_SOAK_SCALE (default 0.02 here, 1 in soak.sh) scales the counts of the soak tests.
+set -uo pipefail
+# shellcheck source=scripts/lib/setup.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib/setup.sh"
+cd "$ROOT" || exit 1
+
+only_label=
+while [ $# -gt 0 ]; do
+  case $1 in
+    --quick) only_label=fast ;;
+    --label) only_label=${2:?--label needs fast, full or soak}; shift ;;
+    -h | --help) sed -n '2,6s/^# //p' "${BASH_SOURCE[0]}"; exit 0 ;;
+    *) die "unknown option $1 (see --help)" ;;
+  esac
+  shift
+done
+export INFERNEO_SOAK_SCALE=${INFERNEO_SOAK_SCALE:-0.02}
+export ASAN_OPTIONS=${ASAN_OPTIONS:-detect_leaks=1:strict_string_checks=1}
+export UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1}
+export TSAN_OPTIONS=${TSAN_OPTIONS:-halt_on_error=1:second_deadlock_stack=1}
+
+passed=0 failed=0 table=
+# row STAGE SECONDS PASSED FAILED NOTE: one line of the closing table.
+row() {
+  table+=$(printf '%-22s %6s s %7s %7s  %s' "$@")$'\n'
+  passed=$((passed + $3)) failed=$((failed + $4))
+}
+
+# One stage that passes or fails as a whole.
+stage() {
+  local name=$1 from=$SECONDS
+  shift
+  say "$name"
+  if "$@"; then row "$name" $((SECONDS - from)) "${STAGE_COUNTS:-1}" 0 ''; else row "$name" $((SECONDS - from)) 0 1 FAILED; return 1; fi
+}
+
+# build_stage PRESET [TARGET...]: counts only when it fails.
+build_stage() {
+  local from=$SECONDS
+  say "building $1"
+  if build "$@"; then row "build $1" $((SECONDS - from)) 0 0 ''; else row "build $1" $((SECONDS - from)) 0 1 FAILED; return 1; fi
+}
+
+# ctest_stage NAME PRESET CTEST-ARGUMENTS...: the count is of GoogleTest's cases, not of programs.
+ctest_stage() {
+  local name=$1 preset=$2 from=$SECONDS log counts status
+  shift 2
+  log=build/test-${name// /-}.log
+  say "$name"
+  rm -f "build/$preset/Testing/Temporary/LastTest.log"
+  ctest --preset "$preset" -j "$JOBS" --no-tests=error "$@" >"$log" 2>&1
+  status=$?
+  counts=$(python3 scripts/lib/count_tests.py "build/$preset/Testing/Temporary/LastTest.log" 2>/dev/null || echo 0 1)
+  # shellcheck disable=SC2086  # two numbers
+  set -- $counts
+  if [ $status -ne 0 ]; then
+    sed -n '/The following tests FAILED/,$p' "$log" >&2
+    grep -E '^\[  FAILED  \]|: Failure$|ERROR: |WARNING: ThreadSanitizer' "$log" | sort -u | head -n 40 >&2
+    [ "$2" -gt 0 ] || set -- "$1" 1
+    row "$name" $((SECONDS - from)) "$1" "$2" "FAILED (log: $log)"
+    return 1
+  fi
+  row "$name" $((SECONDS - from)) "$1" "$2" ''
+}
+
+# The official client against the real program and a bundled model.
+openai_client() {
+  setup_venv 'openai>=1.50,<3' && .venv/bin/python tests/integration/openai_client.py --binary build/dev/inferneo --model models/inferneo-story
+}
+
+# Threads meet in these rooms; ThreadSanitizer watches their tests.
+tsan_targets() {
+  (cd build/tsan && ctest -N -L 'fast|full') | sed -n 's/^ *Test *#[0-9]*: //p' |
+    grep -E '^(base|tensor|engine|manager|serving|server|app)_'
+}
+
+# Versions of clang-format disagree; where the system's is not the pinned one, .venv gets that.
+setup_clang_format() {
+  clang-format --version 2>/dev/null | grep -q 'version 14\.' || setup_venv clang-format==14.0.6
+}
+
+main() {
+  setup_packages
+  setup_test_packages
+  setup_rust
+  setup_clang_format
+  if build_stage dev; then
+    if [ -n "$only_label" ]; then
+      ctest_stage "$only_label" dev -L "$only_label"
+      return
+    fi
+    ctest_stage "fast" dev -L fast
+    ctest_stage "full" dev -L full
+    ctest_stage "soak (x$INFERNEO_SOAK_SCALE)" dev -L soak
+    [ -f tests/integration/openai_client.py ] && stage "openai client" openai_client
+  fi
+  if build_stage asan; then ctest_stage "asan" asan -L 'fast|full' -LE repo; fi
+  configure tsan
+  local targets
+  mapfile -t targets < <(tsan_targets)
+  if [ ${#targets[@]} -gt 0 ] && build_stage tsan "${targets[@]}"; then
+    ctest_stage "tsan" tsan -L 'fast|full' -R "^($(IFS='|'; echo "${targets[*]}"))\$"
+  fi
+}
+
+main
+printf '\n%-22s %8s %7s %7s\n%s' stage time passed failed "$table"
+echo "in $((SECONDS / 60)) min $((SECONDS % 60)) s"
+[ $((passed + failed)) -gt 0 ] || { echo "nothing ran" >&2; failed=1; }
+echo "$passed passed, $failed failed"
+[ $failed = 0 ]

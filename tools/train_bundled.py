@@ -1,0 +1,224 @@
+"""Trains the bundled models: python tools/train_bundled.py {story,code,draft} [--out models] [--minutes 20]
+
+Seeded: the same seed, step count, torch version and thread count give the same weights. --minutes sets the length of the
+learning-rate schedule from the speed measured in the first steps; --steps fixes it instead (what the models' READMEs name).
+Needs: pip install -r tools/requirements-train.txt. The draft takes the story model's tokenizer, so train that first.
+"""
+import argparse
+import json
+import math
+import pathlib
+import random
+import shutil
+import time
+
+import torch
+from safetensors.torch import save_file
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+import text_code
+import text_stories
+import train_tokenizer
+
+CONTEXT = 512  # length of a training sequence; positions beyond it up to max_position_embeddings are rotated, not trained
+SHAPES = {
+    "story": dict(hidden_size=192, num_hidden_layers=4, intermediate_size=512, num_attention_heads=6, num_key_value_heads=2),
+    "code": dict(hidden_size=192, num_hidden_layers=4, intermediate_size=512, num_attention_heads=6, num_key_value_heads=2),
+    "draft": dict(hidden_size=96, num_hidden_layers=2, intermediate_size=256, num_attention_heads=3, num_key_value_heads=1),
+}
+VOCABULARY = {"story": 1536, "code": 1024}
+FOLDERS = {"story": "inferneo-story", "code": "inferneo-code", "draft": "inferneo-story-draft"}
+
+
+def encode(tokenizer, document):
+    if isinstance(document, str):
+        ids = tokenizer(document, add_special_tokens=False)["input_ids"]
+    else:
+        ids = tokenizer(tokenizer.apply_chat_template(document, tokenize=False), add_special_tokens=False)["input_ids"]
+    return ids + [tokenizer.pad_token_id]
+
+
+IGNORED = -100  # a label that counts for nothing: padding
+
+
+class Batches:
+    """Batches of about TOKENS tokens. A row is one document, so that a name is only ever copied from its own story; some
+    batches are rows of CONTEXT tokens packed from several documents, so that far positions are learnt too."""
+
+    TOKENS, POOL, PACKED = 2048, 64, 0.08
+
+    def __init__(self, tokenizer, text, seed, held_out=False):
+        self.tokenizer, self.text, self.held_out = tokenizer, text, held_out
+        self.rng = random.Random(seed)
+        self.ready = []
+
+    def ids(self):
+        return encode(self.tokenizer, self.text.document(self.rng, self.held_out))[:CONTEXT]
+
+    def packed_row(self):
+        ids = []
+        while len(ids) < CONTEXT:
+            ids += self.ids()
+        return ids[:CONTEXT]
+
+    def next(self):
+        """Padded ids, and the same with IGNORED for padding."""
+        if self.rng.random() < self.PACKED:
+            rows = [self.packed_row() for _ in range(self.TOKENS // CONTEXT)]
+        else:
+            if not self.ready:  # rows of like length waste little padding
+                pool, batch = sorted((self.ids() for _ in range(self.POOL)), key=len), []
+                for row in pool:
+                    if batch and (len(batch) + 1) * len(row) > self.TOKENS:
+                        self.ready.append(batch)
+                        batch = []
+                    batch.append(row)
+                self.ready.append(batch)
+                self.rng.shuffle(self.ready)
+            rows = self.ready.pop()
+        longest = max(map(len, rows))
+        pad = self.tokenizer.pad_token_id
+        return (torch.tensor([row + [pad] * (longest - len(row)) for row in rows]),
+                torch.tensor([row + [IGNORED] * (longest - len(row)) for row in rows]))
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum whose matrix step is made orthogonal (Newton-Schulz); about half the steps of AdamW on these models."""
+
+    def __init__(self, params):
+        super().__init__(params, dict(lr=0.02))
+
+    @torch.no_grad()
+    def step(self):
+        for group in self.param_groups:
+            for p in group["params"]:
+                momentum = self.state[p].setdefault("momentum", torch.zeros_like(p))
+                momentum.lerp_(p.grad, 0.05)
+                g = p.grad.lerp(momentum, 0.95)
+                wide = g.shape[0] > g.shape[1]
+                x = g.T if wide else g
+                x = (x / (x.norm() + 1e-7)).bfloat16()
+                for _ in range(5):
+                    a = x @ x.T
+                    x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
+                x = (x.T if wide else x).float()
+                p.mul_(1 - group["lr"] * 0.01).add_(x, alpha=-group["lr"] * max(1, g.shape[0] / g.shape[1]) ** 0.5)
+
+
+def loss_of(model, batch, reduction="mean"):
+    ids, labels = batch
+    logits = model(ids[:, :-1], use_cache=False).logits.float()
+    return torch.nn.functional.cross_entropy(logits.reshape(-1, logits.shape[-1]), labels[:, 1:].reshape(-1),
+                                             ignore_index=IGNORED, reduction=reduction)
+
+
+@torch.no_grad()
+def held_out_loss(model, tokenizer, text, documents=300):
+    """Nats per token and bits per character over documents whose combinations were never trained on."""
+    batches, nats, tokens, characters = Batches(tokenizer, text, seed=999, held_out=True), 0.0, 0, 0
+    for _ in range(documents):
+        ids = batches.ids()
+        row = torch.tensor([ids])
+        nats += loss_of(model, (row, row), "sum").item()
+        tokens += len(ids) - 1
+        characters += len(tokenizer.decode(ids[1:-1]))
+    return nats / tokens, nats / math.log(2) / characters
+
+
+def fit(model, batches, args):
+    matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
+    others = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
+    optimizers = [(Muon(matrices), 0.02), (torch.optim.AdamW(others, lr=6e-3, betas=(0.9, 0.95), weight_decay=0.0), 6e-3)]
+    started, step, total, smooth = time.time(), 0, args.steps, None
+    while not total or step < total:
+        if not total and step == 20:
+            total = max(100, int(args.minutes * 60 / ((time.time() - started) / 20)))
+            print(f"{total} steps", flush=True)
+        done = step / (total or 10000)
+        scale = min(1.0, (step + 1) / 50) * (1 if done < 0.3 else max(0.02, (1 - done) / 0.7))
+        # A machine shared with others slows down: --deadline ends the schedule in time whatever the speed.
+        if args.deadline:
+            left = 1 - (time.time() - started) / (args.deadline * 60)
+            if left <= 0:
+                break
+            scale = min(scale, max(0.02, left / 0.7))
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=args.bf16):
+            loss = loss_of(model, batches.next())
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for optimizer, rate in optimizers:
+            optimizer.param_groups[0]["lr"] = rate * scale
+            optimizer.step()
+            optimizer.zero_grad()
+        smooth = loss.item() if smooth is None else 0.95 * smooth + 0.05 * loss.item()
+        if step % 100 == 0:
+            print(f"step {step} loss {smooth:.4f} lr {scale:.3f} {time.time() - started:.0f} s", flush=True)
+        step += 1
+        if step % 500 == 0:
+            args.checkpoint(model)
+    return step, time.time() - started
+
+
+def build_model(kind, tokenizer):
+    ids = [tokenizer.convert_tokens_to_ids(t) for t in (train_tokenizer.END_OF_TEXT, train_tokenizer.IM_END)]
+    config = LlamaConfig(vocab_size=len(tokenizer), max_position_embeddings=1024, rope_theta=10000.0, rms_norm_eps=1e-5,
+                         tie_word_embeddings=True, initializer_range=0.02, bos_token_id=None, eos_token_id=ids[1],
+                         pad_token_id=ids[0], **SHAPES[kind])
+    model = LlamaForCausalLM(config)
+    model.generation_config.eos_token_id = [ids[1], ids[0]]
+    return model
+
+
+def save(model, folder, sampling):
+    """A Hugging Face folder with the weights in bf16."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model.config.torch_dtype = torch.bfloat16
+    model.config.architectures = ["LlamaForCausalLM"]
+    model.config.save_pretrained(folder)
+    generation = {"eos_token_id": model.generation_config.eos_token_id, "pad_token_id": model.config.pad_token_id, **sampling}
+    (folder / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")
+    weights = {name: p.detach().to(torch.bfloat16).contiguous() for name, p in model.state_dict().items()
+               if name != "lm_head.weight"}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("kind", choices=SHAPES)
+    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path(__file__).parent.parent / "models")
+    parser.add_argument("--minutes", type=float, default=20)
+    parser.add_argument("--deadline", type=float, default=0, help="minutes after which training ends, whatever the speed")
+    parser.add_argument("--steps", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--bf16", action="store_true", help="matrix products in bf16")
+    args = parser.parse_args()
+    torch.manual_seed(args.seed)
+    torch.set_num_threads(args.threads)
+    text = text_code if args.kind == "code" else text_stories
+    folder = args.out / FOLDERS[args.kind]
+    folder.mkdir(parents=True, exist_ok=True)
+    if args.kind == "draft":
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            shutil.copy(args.out / FOLDERS["story"] / name, folder / name)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    else:
+        rng = random.Random(args.seed)
+        tokenizer = train_tokenizer.train((text.document(rng) for _ in range(20000)), VOCABULARY[args.kind], 1024)
+        train_tokenizer.save(tokenizer, folder)
+    model = build_model(args.kind, tokenizer)
+    size = sum(p.numel() for p in model.parameters())
+    print(f"{args.kind}: {size} parameters, {len(tokenizer)} tokens", flush=True)
+    sampling = dict(do_sample=True, temperature=0.7, top_p=0.95)
+    args.checkpoint = lambda m: save(m, folder, sampling)
+    steps, seconds = fit(model, Batches(tokenizer, text, args.seed + 1), args)
+    save(model, folder, sampling)
+    reloaded = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    loss, bits = held_out_loss(reloaded, tokenizer, text)
+    record = dict(steps=steps, seed=args.seed, seconds=round(seconds), parameters=size, bf16=args.bf16,
+                  held_out_loss=round(loss, 4), bits_per_character=round(bits, 4))
+    print(json.dumps(record), flush=True)
+
+
+if __name__ == "__main__":
+    main()
