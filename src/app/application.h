@@ -19,18 +19,18 @@
 namespace inferneo {
 
 // Told from loading threads, one at a time for a model, at least at the beginning and the end of each stage.
-struct LoadProgress {
+struct ModelProgress {
   std::string model;
   std::string stage;  // "reading weights", ...
   uint64_t bytes_done = 0;
   uint64_t bytes_total = 0;  // 0: not known
 };
-using LoadProgressCallback = std::function<void(const LoadProgress&)>;
+using ModelProgressCallback = std::function<void(const ModelProgress&)>;
 
 class Application {
  public:
   // Registers the configured models; loads none yet. Errors: invalid_argument naming the field.
-  static Result<std::unique_ptr<Application>> create(const EngineConfig& config, LoadProgressCallback progress = {});
+  static Result<std::unique_ptr<Application>> create(const EngineConfig& config, ModelProgressCallback progress = {});
   ~Application();
   Application(const Application&) = delete;
   Application& operator=(const Application&) = delete;

@@ -49,11 +49,14 @@ Status ModelManager::register_model(ModelRegistration registration) {
   if (registration.id.empty()) {
     return make_error(ErrorCode::invalid_argument, "a model needs a name", "name");
   }
-  if (find(registration.id) != nullptr) {
+  std::vector<std::string> names = registration.aliases;
+  names.push_back(registration.id);
+  for (const std::string& name : names) {
+    if (find(name) == nullptr) continue;
     return make_error(ErrorCode::already_exists,
                       fmt::format("a model named '{}' is registered already; give one of them another name with "
                                   "--served-model-name",
-                                  registration.id),
+                                  name),
                       "name");
   }
   auto entry = std::make_unique<Entry>();
@@ -66,8 +69,11 @@ Status ModelManager::register_model(ModelRegistration registration) {
 
 ModelManager::Entry* ModelManager::find(const std::string& id) {
   if (id.empty()) return entries_.empty() ? nullptr : entries_.front().get();
-  const auto found =
-      std::find_if(entries_.begin(), entries_.end(), [&](const auto& e) { return e->status.registration.id == id; });
+  const auto found = std::find_if(entries_.begin(), entries_.end(), [&](const auto& entry) {
+    const ModelRegistration& registration = entry->status.registration;
+    const std::vector<std::string>& aliases = registration.aliases;
+    return registration.id == id || std::find(aliases.begin(), aliases.end(), id) != aliases.end();
+  });
   return found == entries_.end() ? nullptr : found->get();
 }
 

@@ -62,6 +62,16 @@ TEST(ModelManager, UnknownNamesSayWhatThereIs) {
   EXPECT_EQ((*manager.acquire_blocking(""))->id, "a") << "no name means the first one";
 }
 
+TEST(ModelManager, AliasesNameTheSameModelAndAreTakenOnce) {
+  std::atomic<int> loads{0};
+  ModelManager manager(std::make_unique<FakeLoader>(&loads));
+  ASSERT_TRUE(manager.register_model({"a", "path", {"gpt-4", "default"}}).ok());
+  EXPECT_EQ((*manager.acquire_blocking("gpt-4"))->id, "a");
+  EXPECT_EQ((*manager.acquire_blocking("default"))->id, "a");
+  EXPECT_EQ(loads, 1);
+  EXPECT_EQ(manager.register_model({"b", "path", {"gpt-4"}}).error().code, ErrorCode::already_exists);
+}
+
 TEST(ModelManager, FailuresAreToldAndTriedAgain) {
   std::atomic<int> loads{0};
   ModelManager manager(std::make_unique<FakeLoader>(&loads));
