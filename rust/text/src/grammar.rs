@@ -1,0 +1,255 @@
+//! Grammars: llguidance over the model's own token table, padded to the width of a logits row.
+//!
+//! End of sequence is not llguidance's business: its table ends with one virtual token of ours that it treats as the
+//! end, and the model's own end tokens are set in a mask exactly where that one is.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use llguidance::api::{ParserLimits, TopLevelGrammar};
+use llguidance::toktrie::{ApproximateTokEnv, TokEnv, TokRxInfo, TokTrie};
+use llguidance::{regex_to_lark, Matcher, ParserFactory};
+
+use crate::error::{internal, invalid, Result};
+use crate::tokenizer::Tokenizer;
+
+const MAX_GRAMMAR_BYTES: usize = 256 << 10;
+const MAX_CHOICES: usize = 4096;
+const MAX_SCHEMA_DEPTH: usize = 64;
+/// A grammar whose first mask takes longer than this would stall the engine at every step.
+const COMPILE_TIME: Duration = Duration::from_millis(400);
+
+pub enum Source<'a> {
+    JsonObject,
+    JsonSchema(&'a str),
+    Regex(&'a str),
+    Choice(Vec<&'a str>),
+    Lark(&'a str),
+}
+
+/// What grammars of one logits width share: the trie of all tokens.
+pub struct Vocabulary {
+    factory: ParserFactory,
+    width: usize,
+}
+
+impl Vocabulary {
+    pub fn new(tokenizer: &Tokenizer, width: usize) -> Result<Vocabulary> {
+        if width < tokenizer.vocab_size() {
+            return Err(invalid(format!(
+                "a logits row of {width} is narrower than the vocabulary of {}",
+                tokenizer.vocab_size()
+            )));
+        }
+        let mut words: Vec<Vec<u8>> = Vec::with_capacity(width + 1);
+        for id in 0..width as u32 {
+            let mut bytes = tokenizer.token_bytes(id);
+            if tokenizer.is_control(id) && !bytes.is_empty() {
+                bytes.insert(0, TokTrie::SPECIAL_TOKEN_MARKER);
+            }
+            words.push(bytes);
+        }
+        words.push(b"\xff<|end of grammar|>".to_vec());
+        let info = TokRxInfo::new(words.len() as u32, width as u32);
+        let trie = TokTrie::from(&info, &words);
+        let env: TokEnv = Arc::new(ApproximateTokEnv::new(trie));
+        let mut factory = ParserFactory::new_simple(&env).map_err(|e| internal(format!("grammar: {e}")))?;
+        factory.quiet();
+        *factory.limits_mut() = ParserLimits {
+            initial_lexer_fuel: 500_000,
+            max_lexer_states: 50_000,
+            max_grammar_size: 100_000,
+            verbose_errors: false,
+            ..ParserLimits::default()
+        };
+        Ok(Vocabulary { factory, width })
+    }
+
+    fn create(&self, grammar: TopLevelGrammar) -> Result<Matcher> {
+        let refused = |e: String| invalid(format!("grammar: {}", first_line(&e)));
+        let parser = self.factory.create_parser(grammar).map_err(|e| refused(e.to_string()))?;
+        let matcher = Matcher::new(Ok(parser));
+        match matcher.get_error() {
+            Some(error) => Err(refused(error)),
+            None => Ok(matcher),
+        }
+    }
+}
+
+fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or("").trim()
+}
+
+/// A grammar that is ready to be matched; every matcher is a deep copy of this one.
+pub struct Compiled {
+    prototype: Mutex<Matcher>,
+    eos: Vec<u32>,
+    width: usize,
+}
+
+impl Compiled {
+    pub fn compile(vocabulary: &Vocabulary, source: &Source, eos: &[u32]) -> Result<Compiled> {
+        let started = Instant::now();
+        let mut matcher = vocabulary.create(build(source)?)?;
+        // The first mask runs the lexer over the whole vocabulary: what is too complex shows here, not in the engine.
+        let mut probe = matcher.deep_clone();
+        probe.compute_mask_or_eos().map_err(|e| invalid(format!("grammar: {}", first_line(&e.to_string()))))?;
+        if started.elapsed() > COMPILE_TIME {
+            return Err(invalid("grammar: it is too complex"));
+        }
+        std::mem::swap(&mut matcher, &mut probe);
+        let eos = eos.iter().copied().filter(|id| (*id as usize) < vocabulary.width).collect();
+        Ok(Compiled { prototype: Mutex::new(probe), eos, width: vocabulary.width })
+    }
+
+    pub fn new_matcher(&self) -> GrammarMatcher {
+        let prototype = self.prototype.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        GrammarMatcher {
+            matcher: prototype.deep_clone(),
+            eos: self.eos.clone(),
+            width: self.width,
+            accepted: Vec::new(),
+            ended: false,
+        }
+    }
+}
+
+fn build(source: &Source) -> Result<TopLevelGrammar> {
+    let limit = |text: &str| {
+        if text.len() > MAX_GRAMMAR_BYTES {
+            return Err(invalid(format!("grammar: it has more than {MAX_GRAMMAR_BYTES} bytes")));
+        }
+        Ok(())
+    };
+    match source {
+        Source::JsonObject => Ok(TopLevelGrammar::from_json_schema(serde_json::json!({"type": "object"}))),
+        Source::JsonSchema(text) => {
+            limit(text)?;
+            let schema: serde_json::Value =
+                serde_json::from_str(text).map_err(|e| invalid(format!("grammar: the schema is not JSON: {e}")))?;
+            check_depth(&schema, 0)?;
+            Ok(TopLevelGrammar::from_json_schema(schema))
+        }
+        Source::Regex(text) => {
+            limit(text)?;
+            Ok(TopLevelGrammar::from_lark(format!("start: /{}/", regex_to_lark(text, ""))))
+        }
+        Source::Choice(choices) => {
+            if choices.is_empty() || choices.len() > MAX_CHOICES {
+                return Err(invalid(format!("grammar: there must be 1 to {MAX_CHOICES} choices")));
+            }
+            let mut rules = Vec::new();
+            for choice in choices {
+                limit(choice)?;
+                rules.push(serde_json::to_string(choice).unwrap_or_default());
+            }
+            let text = format!("start: {}", rules.join(" | "));
+            limit(&text)?;
+            Ok(TopLevelGrammar::from_lark(text))
+        }
+        Source::Lark(text) => {
+            limit(text)?;
+            Ok(TopLevelGrammar::from_lark((*text).to_owned()))
+        }
+    }
+}
+
+fn check_depth(value: &serde_json::Value, depth: usize) -> Result<()> {
+    if depth > MAX_SCHEMA_DEPTH {
+        return Err(invalid("grammar: the schema is nested too deeply"));
+    }
+    match value {
+        serde_json::Value::Array(items) => items.iter().try_for_each(|item| check_depth(item, depth + 1)),
+        serde_json::Value::Object(map) => map.values().try_for_each(|item| check_depth(item, depth + 1)),
+        _ => Ok(()),
+    }
+}
+
+pub struct GrammarMatcher {
+    matcher: Matcher,
+    eos: Vec<u32>,
+    width: usize,
+    accepted: Vec<bool>, // for each accepted token: was it an end of sequence?
+    ended: bool,
+}
+
+impl GrammarMatcher {
+    fn failed(error: impl std::fmt::Display) -> crate::error::TextError {
+        internal(format!("grammar: {}", first_line(&error.to_string())))
+    }
+
+    fn may_end(&mut self) -> Result<bool> {
+        if self.matcher.is_stopped() {
+            return match self.matcher.get_error() {
+                Some(error) => Err(Self::failed(error)),
+                None => Ok(true),
+            };
+        }
+        self.matcher.is_accepting().map_err(Self::failed)
+    }
+
+    pub fn fill_mask(&mut self, mask: &mut [u32]) -> Result<()> {
+        if mask.len() != self.width.div_ceil(32) {
+            return Err(invalid(format!("a mask of {} words for {} tokens", mask.len(), self.width)));
+        }
+        mask.fill(0);
+        let may_end = self.may_end()?;
+        if !self.ended && !self.matcher.is_stopped() {
+            let allowed = self.matcher.compute_mask().or_else(|error| {
+                // Nothing can follow: the grammar's end was recognised only now.
+                if self.matcher.stop_reason().is_ok() { Ok(Default::default()) } else { Err(Self::failed(error)) }
+            })?;
+            let words = allowed.as_slice();
+            let count = words.len().min(mask.len());
+            mask[..count].copy_from_slice(&words[..count]);
+            if self.width % 32 != 0 {
+                mask[self.width / 32] &= (1u32 << (self.width % 32)) - 1; // the virtual end
+            }
+        }
+        for &id in &self.eos {
+            let bit = 1u32 << (id % 32);
+            if may_end {
+                mask[id as usize / 32] |= bit;
+            } else {
+                mask[id as usize / 32] &= !bit;
+            }
+        }
+        Ok(())
+    }
+
+    pub fn accept(&mut self, token: u32) -> Result<()> {
+        let refused = || invalid(format!("token {token} is not allowed by the grammar"));
+        if self.ended || token as usize >= self.width {
+            return Err(refused());
+        }
+        let is_end = self.eos.contains(&token);
+        if is_end {
+            if !self.may_end()? {
+                return Err(refused());
+            }
+            self.ended = true;
+        } else {
+            if self.matcher.is_stopped() || self.matcher.try_consume_tokens(&[token]).map_err(Self::failed)? != 1 {
+                return Err(refused());
+            }
+        }
+        self.accepted.push(is_end);
+        Ok(())
+    }
+
+    pub fn rollback(&mut self, count: usize) -> Result<()> {
+        if count > self.accepted.len() {
+            return Err(invalid(format!("rollback of {count} tokens, {} were accepted", self.accepted.len())));
+        }
+        let taken = self.accepted.split_off(self.accepted.len() - count);
+        let real = taken.iter().filter(|is_end| !**is_end).count();
+        if taken.iter().any(|is_end| *is_end) {
+            self.ended = false;
+        }
+        self.matcher.rollback(real).map_err(Self::failed)
+    }
+
+    pub fn is_finished(&self) -> bool {
+        self.ended || self.matcher.is_stopped()
+    }
+}

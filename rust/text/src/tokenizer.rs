@@ -1,0 +1,366 @@
+//! A model's tokenizer: `tokenizers` does the work of its pipeline, this file holds it together with what a server
+//! needs: checks on load, control tokens by permission, exact streaming, linear cost and typed errors.
+
+use std::collections::{HashMap, HashSet};
+
+use serde_json::Value;
+use tokenizers::tokenizer::normalizer::Range;
+use tokenizers::{
+    AddedToken, Model, Normalizer, OffsetType, PreTokenizedString, PreTokenizer, Token, Tokenizer as HfTokenizer,
+};
+
+use crate::added::{Control, Entry, Found, Matcher};
+use crate::decode::{Plan, Stream};
+use crate::error::{internal, invalid, malformed, too_large, Result};
+
+/// More bytes than a request body may hold; the pipeline needs some 60 bytes of memory for each.
+const MAX_TEXT_BYTES: usize = 16 << 20;
+const MAX_TOKEN_ID: u32 = 1 << 24;
+
+pub struct Piece {
+    pub text: String, // as the model writes it
+    pub special: bool,
+}
+
+pub struct Tokenizer {
+    hf: HfTokenizer,
+    entries: HashMap<u32, Entry>,
+    raw: Matcher,
+    normalized: Matcher,
+    pieces: Vec<Option<Piece>>, // by id
+    plan: Plan,
+    pub config: Value,
+}
+
+/// The parts of tokenizer.json that are checked here; the rest is the library's to read.
+#[derive(serde::Deserialize)]
+struct Outline {
+    #[serde(default)]
+    added_tokens: Vec<AddedOutline>,
+    #[serde(default)]
+    decoder: Value,
+}
+
+#[derive(serde::Deserialize)]
+struct AddedOutline {
+    id: u64,
+    content: String,
+}
+
+impl Tokenizer {
+    pub fn load(tokenizer_json: &[u8], config: Value, template: &str) -> Result<Tokenizer> {
+        let outline: Outline =
+            serde_json::from_slice(tokenizer_json).map_err(|e| malformed(format!("tokenizer.json: {e}")))?;
+        check_added(&outline.added_tokens)?;
+        let mut hf =
+            HfTokenizer::from_bytes(tokenizer_json).map_err(|e| malformed(format!("tokenizer.json: {e}")))?;
+        // Padding and truncation are the training script's; a prompt is never cut or filled silently.
+        hf.with_padding(None);
+        hf.with_truncation(None).map_err(|e| malformed(format!("tokenizer.json: {e}")))?;
+        for added in &outline.added_tokens {
+            if !added.content.is_empty() && hf.token_to_id(&added.content).map(u64::from) != Some(added.id) {
+                return Err(malformed(format!(
+                    "tokenizer.json: added token `{}` says id {}, which the vocabulary does not give it",
+                    added.content, added.id
+                )));
+            }
+        }
+        add_from_config(&mut hf, &config)?;
+
+        let pieces = list_pieces(&hf)?;
+        let entries = list_entries(&hf, template);
+        let (raw, normalized) = build_matchers(&hf, &entries)?;
+        let plan = Plan::from_json(&outline.decoder)?;
+        Ok(Tokenizer { hf, entries, raw, normalized, pieces, plan, config })
+    }
+
+    pub fn encode(&self, text: &str, add_special_tokens: bool, control: &Control) -> Result<Vec<u32>> {
+        if text.len() > MAX_TEXT_BYTES {
+            return Err(too_large(format!(
+                "the text has {} bytes, at most {MAX_TEXT_BYTES} can be tokenized",
+                text.len()
+            )));
+        }
+        let failed = |e: tokenizers::Error| internal(format!("tokenizer: {e}"));
+        let mut pretokenized = PreTokenizedString::from(text);
+        if !self.raw.is_empty() {
+            pretokenized
+                .split(|_, sequence| {
+                    let offset = sequence.offsets_original().0;
+                    let found = self.raw.split(sequence.get(), &self.entries, control, &|start, end| {
+                        (offset + start, offset + end)
+                    });
+                    Ok(cut(sequence, found))
+                })
+                .map_err(failed)?;
+        }
+        let normalizer = self.hf.get_normalizer();
+        if normalizer.is_some() || !self.normalized.is_empty() {
+            pretokenized
+                .split(|_, mut sequence| {
+                    if let Some(normalizer) = normalizer {
+                        normalizer.normalize(&mut sequence)?;
+                    }
+                    let offset = sequence.offsets_original().0;
+                    let found = self.normalized.split(sequence.get(), &self.entries, control, &|start, end| {
+                        let range = sequence.convert_offsets(Range::Normalized(start..end)).unwrap_or(start..end);
+                        (offset + range.start, offset + range.end)
+                    });
+                    Ok(cut(sequence, found))
+                })
+                .map_err(failed)?;
+        }
+        if let Some(pre_tokenizer) = self.hf.get_pre_tokenizer() {
+            pre_tokenizer.pre_tokenize(&mut pretokenized).map_err(failed)?;
+        }
+        self.hf.get_model().tokenize_in_pretokenized(&mut pretokenized, None).map_err(failed)?;
+        let encoding = pretokenized.into_encoding(None, 0, OffsetType::None).map_err(failed)?;
+        if !add_special_tokens {
+            return Ok(encoding.get_ids().to_vec());
+        }
+        let encoding = self.hf.post_process(encoding, None, true).map_err(failed)?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    pub fn decode(&self, ids: &[u32], skip_special_tokens: bool) -> Result<String> {
+        let mut stream = self.plan.start();
+        let mut out = String::new();
+        for &id in ids {
+            self.push(&mut stream, id, skip_special_tokens, &mut out)?;
+        }
+        stream.finish(&mut out);
+        Ok(out)
+    }
+
+    pub fn new_stream(&self) -> Stream {
+        self.plan.start()
+    }
+
+    /// Ids that no token has (a padded row of logits) stand for nothing; negative ones are a caller's mistake.
+    pub fn push(&self, stream: &mut Stream, id: u32, skip_special_tokens: bool, out: &mut String) -> Result<()> {
+        if id > i32::MAX as u32 {
+            return Err(invalid(format!("token {} is negative", id as i32)));
+        }
+        if let Some(piece) = self.piece(id) {
+            if !(skip_special_tokens && piece.special) {
+                stream.push(&piece.text, out);
+            }
+        }
+        Ok(())
+    }
+
+    pub fn piece(&self, id: u32) -> Option<&Piece> {
+        self.pieces.get(id as usize)?.as_ref()
+    }
+
+    pub fn vocab_size(&self) -> usize {
+        self.pieces.len()
+    }
+
+    pub fn token_to_id(&self, token: &str) -> Option<u32> {
+        self.hf.token_to_id(token)
+    }
+
+    pub fn token_bytes(&self, id: u32) -> Vec<u8> {
+        match (self.entries.get(&id), self.piece(id)) {
+            (Some(entry), _) if entry.control => entry.token.content.clone().into_bytes(),
+            (_, Some(piece)) => self.plan.token_bytes(&piece.text),
+            _ => Vec::new(),
+        }
+    }
+
+    pub fn is_special(&self, id: u32) -> bool {
+        self.piece(id).is_some_and(|piece| piece.special)
+    }
+
+    pub fn is_control(&self, id: u32) -> bool {
+        self.entries.get(&id).is_some_and(|entry| entry.control)
+    }
+
+    /// The strings that a user's text must not turn into tokens, and whether each is special.
+    pub fn control_literals(&self) -> impl Iterator<Item = (&str, bool)> {
+        let control = self.entries.values().filter(|entry| entry.control);
+        control.map(|entry| (entry.token.content.as_str(), entry.token.special))
+    }
+
+    /// Where control tokens would be found in `text` if it were trusted: (id, start, end) in bytes.
+    pub fn find_control(&self, text: &str) -> Vec<(u32, usize, usize)> {
+        let mut ranges = Vec::new();
+        for found in self.raw.split(text, &self.entries, &Control::All, &|start, end| (start, end)) {
+            if let Some(id) = found.id.filter(|id| self.is_control(*id)) {
+                ranges.push((id, found.start, found.end));
+            }
+        }
+        if self.normalized.has_control() {
+            let mut sequence = tokenizers::NormalizedString::from(text);
+            let normalized = self.hf.get_normalizer().map_or(Ok(()), |normalizer| normalizer.normalize(&mut sequence));
+            if normalized.is_ok() {
+                for found in self.normalized.split(sequence.get(), &self.entries, &Control::All, &|s, e| (s, e)) {
+                    let range = sequence.convert_offsets(Range::Normalized(found.start..found.end));
+                    if let (Some(id), Some(range)) = (found.id, range) {
+                        if self.is_control(id) {
+                            ranges.push((id, range.start, range.end));
+                        }
+                    }
+                }
+            }
+        }
+        ranges
+    }
+}
+
+fn cut(
+    sequence: tokenizers::NormalizedString,
+    found: Vec<Found>,
+) -> Vec<(tokenizers::NormalizedString, Option<Vec<Token>>)> {
+    let mut splits = Vec::with_capacity(found.len());
+    if let [Found { id: None, .. }] = found.as_slice() {
+        return vec![(sequence, None)];
+    }
+    for piece in found {
+        let Some(slice) = sequence.slice(Range::Normalized(piece.start..piece.end)) else {
+            continue;
+        };
+        let tokens = piece.id.map(|id| {
+            let value = slice.get().to_owned();
+            let end = value.len();
+            vec![Token::new(id, value, (0, end))]
+        });
+        splits.push((slice, tokens));
+    }
+    splits
+}
+
+fn check_added(added: &[AddedOutline]) -> Result<()> {
+    let mut ids = HashSet::new();
+    let mut contents = HashSet::new();
+    for token in added {
+        if token.id > u64::from(MAX_TOKEN_ID) {
+            return Err(malformed(format!("tokenizer.json: id {} of `{}` is out of range", token.id, token.content)));
+        }
+        if !ids.insert(token.id) {
+            return Err(malformed(format!("tokenizer.json: two added tokens have the id {}", token.id)));
+        }
+        if !contents.insert(&token.content) {
+            return Err(malformed(format!("tokenizer.json: the added token `{}` is there twice", token.content)));
+        }
+    }
+    Ok(())
+}
+
+/// What `transformers` adds on top of tokenizer.json: the config's added tokens (their flags win) and the named special
+/// tokens that are not there yet.
+fn add_from_config(hf: &mut HfTokenizer, config: &Value) -> Result<()> {
+    let failed = |e: tokenizers::Error| malformed(format!("tokenizer_config.json: {e}"));
+    let mut listed: Vec<(u64, AddedToken)> = Vec::new();
+    if let Some(map) = config["added_tokens_decoder"].as_object() {
+        for (id, value) in map {
+            let id = id
+                .parse::<u64>()
+                .map_err(|_| malformed(format!("tokenizer_config.json: added_tokens_decoder: `{id}` is no id")))?;
+            let token = added_token(value)
+                .ok_or_else(|| malformed(format!("tokenizer_config.json: added_tokens_decoder: {id} has no content")))?;
+            listed.push((id, token));
+        }
+    }
+    listed.sort_by_key(|(id, _)| *id);
+    let mut tokens: Vec<AddedToken> = listed.into_iter().map(|(_, token)| token).collect();
+    let known = hf.get_added_tokens_decoder();
+    for name in SPECIAL_NAMES {
+        let value = &config[*name];
+        let content = special_content(value);
+        let Some(content) = content.filter(|content| !content.is_empty()) else {
+            continue;
+        };
+        let there = tokens.iter().any(|token| token.content == content)
+            || known.values().any(|token| token.content == content);
+        if !there {
+            tokens.push(added_token(value).unwrap_or_else(|| AddedToken::from(content, true)));
+        }
+    }
+    tokens.retain(|token| !token.content.is_empty());
+    hf.add_tokens(tokens).map_err(failed)?;
+    Ok(())
+}
+
+pub const SPECIAL_NAMES: &[&str] =
+    &["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
+
+/// A special token's text, whether the config gives a string or an object.
+pub fn special_content(value: &Value) -> Option<String> {
+    value.as_str().or_else(|| value["content"].as_str()).map(str::to_owned)
+}
+
+fn added_token(value: &Value) -> Option<AddedToken> {
+    let flag = |name: &str, default: bool| value[name].as_bool().unwrap_or(default);
+    let special = flag("special", false);
+    Some(AddedToken {
+        content: value["content"].as_str()?.to_owned(),
+        single_word: flag("single_word", false),
+        lstrip: flag("lstrip", false),
+        rstrip: flag("rstrip", false),
+        normalized: flag("normalized", !special),
+        special,
+    })
+}
+
+fn list_pieces(hf: &HfTokenizer) -> Result<Vec<Option<Piece>>> {
+    let mut pieces: Vec<Option<Piece>> = Vec::new();
+    let added = hf.get_added_vocabulary();
+    let mut owner: HashMap<u32, String> = HashMap::new();
+    for (token, id) in hf.get_vocab(true) {
+        if id > MAX_TOKEN_ID {
+            return Err(malformed(format!("tokenizer.json: id {id} of `{token}` is out of range")));
+        }
+        if let Some(other) = owner.insert(id, token.clone()) {
+            return Err(malformed(format!("tokenizer.json: `{other}` and `{token}` have the same id {id}")));
+        }
+        if pieces.len() <= id as usize {
+            pieces.resize_with(id as usize + 1, || None);
+        }
+        let text = hf.id_to_token(id).unwrap_or_else(|| token.clone());
+        let special = added.is_special_token(&text);
+        pieces[id as usize] = Some(Piece { text, special });
+    }
+    if pieces.is_empty() {
+        return Err(malformed("tokenizer.json: the vocabulary is empty"));
+    }
+    Ok(pieces)
+}
+
+fn list_entries(hf: &HfTokenizer, template: &str) -> HashMap<u32, Entry> {
+    let blank = |text: &str| text.chars().all(|c| c.is_whitespace() || c == '\u{2581}');
+    let mut entries = HashMap::new();
+    for (id, token) in hf.get_added_vocabulary().get_added_tokens_decoder() {
+        let in_model = hf.get_model().token_to_id(&token.content).is_some();
+        let control = token.special
+            || (!blank(&token.content) && (!in_model || template.contains(token.content.as_str())));
+        entries.insert(*id, Entry { token: token.clone(), control });
+    }
+    entries
+}
+
+fn build_matchers(hf: &HfTokenizer, entries: &HashMap<u32, Entry>) -> Result<(Matcher, Matcher)> {
+    let mut raw = Vec::new();
+    let mut normalized = Vec::new();
+    for (id, entry) in entries {
+        let content = &entry.token.content;
+        if !entry.token.normalized {
+            raw.push((content.clone(), *id));
+            continue;
+        }
+        let mut text = tokenizers::NormalizedString::from(content.as_str());
+        if let Some(normalizer) = hf.get_normalizer() {
+            normalizer.normalize(&mut text).map_err(|e| malformed(format!("tokenizer.json: normalizer: {e}")))?;
+        }
+        if !text.get().is_empty() {
+            normalized.push((text.get().to_owned(), *id));
+        }
+    }
+    for patterns in [&mut raw, &mut normalized] {
+        // Two tokens may normalize to one pattern; the smaller id keeps it, whatever the map's order.
+        patterns.sort();
+        patterns.dedup_by(|later, earlier| later.0 == earlier.0);
+    }
+    Ok((Matcher::new(raw, entries)?, Matcher::new(normalized, entries)?))
+}
