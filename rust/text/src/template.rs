@@ -139,6 +139,12 @@ fn build_environment(default: &str, tool_use: Option<&str>) -> std::result::Resu
     env.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
     env.set_auto_escape_callback(|_| AutoEscape::None);
     env.set_recursion_limit(100);
+    env.set_formatter(|out, state, value| {
+        if value.is_number() && !value.is_integer() {
+            return out.write_str(&pyjson::float(f64::try_from(value.clone())?)).map_err(Error::from);
+        }
+        minijinja::escape_formatter(out, state, value)
+    });
     env.set_unknown_method_callback(python_method);
     env.add_filter("tojson", pyjson::tojson);
     env.add_filter("trim", trim);

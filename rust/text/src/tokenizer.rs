@@ -29,7 +29,7 @@ pub struct Tokenizer {
     normalized: Matcher,
     pieces: Vec<Option<Piece>>, // by id
     plan: Plan,
-    pub config: Value,
+    model_control: HashSet<u32>, // control tokens that the model itself could produce from text, but for <unk>
 }
 
 /// The parts of tokenizer.json that are checked here; the rest is the library's to read.
@@ -39,6 +39,15 @@ struct Outline {
     added_tokens: Vec<AddedOutline>,
     #[serde(default)]
     decoder: Value,
+    model: ModelOutline,
+}
+
+#[derive(serde::Deserialize)]
+struct ModelOutline {
+    #[serde(default)]
+    unk_token: Option<String>,
+    #[serde(default)]
+    unk_id: Option<u64>,
 }
 
 #[derive(serde::Deserialize)]
@@ -66,12 +75,22 @@ impl Tokenizer {
             }
         }
         add_from_config(&mut hf, &config)?;
+        let unknown = special_content(&config["unk_token"]).or(outline.model.unk_token);
 
         let pieces = list_pieces(&hf)?;
         let entries = list_entries(&hf, template);
         let (raw, normalized) = build_matchers(&hf, &entries)?;
         let plan = Plan::from_json(&outline.decoder)?;
-        Ok(Tokenizer { hf, entries, raw, normalized, pieces, plan, config })
+        let model_control = entries
+            .iter()
+            .filter(|(id, entry)| {
+                let content = &entry.token.content;
+                let unknown = Some(content) == unknown.as_ref() || Some(u64::from(**id)) == outline.model.unk_id;
+                entry.control && !unknown && hf.get_model().token_to_id(content).is_some()
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        Ok(Tokenizer { hf, entries, raw, normalized, pieces, plan, model_control })
     }
 
     pub fn encode(&self, text: &str, add_special_tokens: bool, control: &Control) -> Result<Vec<u32>> {
@@ -113,13 +132,50 @@ impl Tokenizer {
         if let Some(pre_tokenizer) = self.hf.get_pre_tokenizer() {
             pre_tokenizer.pre_tokenize(&mut pretokenized).map_err(failed)?;
         }
-        self.hf.get_model().tokenize_in_pretokenized(&mut pretokenized, None).map_err(failed)?;
+        if self.model_control.is_empty() || matches!(control, Control::All) {
+            self.hf.get_model().tokenize_in_pretokenized(&mut pretokenized, None).map_err(failed)?;
+        } else {
+            pretokenized.tokenize(|piece| self.tokenize_untrusted(piece.get())).map_err(failed)?;
+        }
         let encoding = pretokenized.into_encoding(None, 0, OffsetType::None).map_err(failed)?;
         if !add_special_tokens {
             return Ok(encoding.get_ids().to_vec());
         }
         let encoding = self.hf.post_process(encoding, None, true).map_err(failed)?;
         Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The model's own vocabulary may hold control tokens (`</s>` is a piece of a Unigram model), which it then finds in
+    /// plain text by itself. Where it does, the look-alikes are cut in two and the parts are tokenized on their own.
+    fn tokenize_untrusted(&self, text: &str) -> tokenizers::Result<Vec<Token>> {
+        let model = self.hf.get_model();
+        let tokens = model.tokenize(text)?;
+        if tokens.iter().all(|token| !self.model_control.contains(&token.id)) {
+            return Ok(tokens);
+        }
+        let mut cuts = Vec::new();
+        let found: HashSet<u32> =
+            tokens.iter().map(|token| token.id).filter(|id| self.model_control.contains(id)).collect();
+        for literal in found.iter().filter_map(|id| self.piece(*id)) {
+            for (at, found) in text.match_indices(literal.text.as_str()) {
+                cuts.push(at + found.chars().next().map_or(0, char::len_utf8));
+            }
+        }
+        cuts.push(text.len());
+        cuts.sort_unstable();
+        cuts.dedup();
+        let mut out = Vec::new();
+        let mut done = 0;
+        for cut in cuts {
+            for mut token in model.tokenize(&text[done..cut])? {
+                token.offsets = (token.offsets.0 + done, token.offsets.1 + done);
+                if !self.model_control.contains(&token.id) {
+                    out.push(token);
+                }
+            }
+            done = cut;
+        }
+        Ok(out)
     }
 
     pub fn decode(&self, ids: &[u32], skip_special_tokens: bool) -> Result<String> {
@@ -318,9 +374,8 @@ fn list_pieces(hf: &HfTokenizer) -> Result<Vec<Option<Piece>>> {
         if pieces.len() <= id as usize {
             pieces.resize_with(id as usize + 1, || None);
         }
-        let text = hf.id_to_token(id).unwrap_or_else(|| token.clone());
-        let special = added.is_special_token(&text);
-        pieces[id as usize] = Some(Piece { text, special });
+        let special = added.is_special_token(&token);
+        pieces[id as usize] = Some(Piece { text: token, special });
     }
     if pieces.is_empty() {
         return Err(malformed("tokenizer.json: the vocabulary is empty"));
