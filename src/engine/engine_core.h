@@ -48,7 +48,8 @@ struct EngineCoreConfig {
   // Another prompt joins the step only while it holds fewer prompt tokens than this: first tokens come one after the
   // other instead of all together, and short prompts still share a step.
   int32_t prefill_pack_tokens = 256;
-  Duration idle_shrink_after = std::chrono::seconds(30);  // idle KV memory above the minimum goes back then
+  Duration idle_shrink_after =
+      std::chrono::minutes(5);  // then idle KV memory above the minimum goes back, cached prefixes included
 };
 
 enum class EngineState : uint8_t { running, draining, stopped, failed };

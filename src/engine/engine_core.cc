@@ -1,0 +1,276 @@
+#include "engine/engine_core.h"
+
+#include <fmt/format.h>
+#include <pthread.h>
+
+#include <algorithm>
+#include <mutex>
+#include <thread>
+
+#include "base/log.h"
+#include "engine/inbox.h"
+#include "engine/kv_arena.h"
+#include "engine/kv_plan.h"
+#include "engine/step_loop.h"
+
+namespace inferneo {
+namespace {
+
+Inbox::Limits inbox_limits(const EngineCoreConfig& config) {
+  return {config.max_queued_requests, config.max_queued_tokens};
+}
+
+StepLoopConfig loop_config(const EngineCoreConfig& config, const KvPlan& plan) {
+  SchedulerConfig scheduler;
+  scheduler.max_num_seqs = config.max_num_seqs;
+  scheduler.max_num_batched_tokens = config.max_num_batched_tokens;
+  scheduler.max_prefill_tokens_beside_decode = config.max_prefill_tokens_beside_decode;
+  scheduler.prefill_pack_tokens = config.prefill_pack_tokens;
+  return {scheduler, plan.context_limit};
+}
+
+}  // namespace
+
+struct EngineCore::Impl {
+  Impl(const EngineCoreConfig& config_in, KvPlan plan_in, KvArena arena_in, std::unique_ptr<ModelRunner> runner_in,
+       const Clock& clock_in)
+      : config(config_in),
+        plan(std::move(plan_in)),
+        clock(clock_in),
+        arena(std::move(arena_in)),
+        runner(std::move(runner_in)),
+        kv(plan.cache, arena),
+        inbox(inbox_limits(config), config.model),
+        loop(loop_config(config, plan), *runner, kv, clock,
+             StepLoopEvents{[this](const Request& request) { inbox.started(request); },
+                            [this](RequestId id) { inbox.done(id); }}) {}
+
+  // The engine thread.
+  void run();
+  void apply(Inbox::Taken taken);
+  void wait_for_work();
+  void step();
+  void shut_down();
+  void fail(const Error& error);
+  void publish_stats();
+
+  // Any thread.
+  Status check_request(const Request& request) const;
+  Status check_length(const Request& request) const;
+
+  const EngineCoreConfig config;
+  const KvPlan plan;
+  const Clock& clock;
+  KvArena arena;  // outlives the runner, which points into it
+  std::unique_ptr<ModelRunner> runner;
+  KvCacheManager kv;
+  Inbox inbox;
+  StepLoop loop;
+  bool stop_requested = false;  // the engine thread's
+  std::optional<TimePoint> drain_deadline;
+  std::optional<Error> failure;
+
+  mutable std::mutex stats_mutex;
+  EngineStats stats;
+  std::mutex join_mutex;
+  std::thread thread;
+};
+
+Result<std::unique_ptr<EngineCore>> EngineCore::create(const EngineCoreConfig& config,
+                                                       std::unique_ptr<ModelRunner> runner, MemoryLedger& ledger,
+                                                       const Clock& clock) {
+  const size_t left = ledger.budget() - std::min(ledger.budget(), ledger.used());
+  ASSIGN_OR_RETURN(KvPlan plan, plan_kv(config, runner->spec(), runner->kv_spec(), runner->max_in_flight(), left));
+  if (plan.context_limit < plan.max_model_len) {
+    log_warning(
+        "{}: KV memory holds {} tokens of one sequence, less than max_model_len {}: longer requests are refused",
+        config.model, plan.context_limit, plan.max_model_len);
+  }
+  ASSIGN_OR_RETURN(KvArena arena, KvArena::reserve(ledger, config.model, runner->kv_spec(), plan.cache.groups));
+  RETURN_IF_ERROR(runner->bind(arena.binding(), config.max_num_seqs, config.max_num_batched_tokens));
+  auto impl = std::make_unique<Impl>(config, std::move(plan), std::move(arena), std::move(runner), clock);
+  RETURN_IF_ERROR(impl->kv.commit_minimum());
+  impl->stats.last_progress = clock.now();
+  impl->publish_stats();
+  Impl* engine = impl.get();
+  impl->thread = std::thread([engine] {
+    pthread_setname_np(pthread_self(), "engine");
+    engine->run();
+  });
+  return std::unique_ptr<EngineCore>(new EngineCore(std::move(impl)));
+}
+
+EngineCore::EngineCore(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+
+EngineCore::~EngineCore() { stop(); }
+
+void EngineCore::Impl::run() {
+  try {
+    while (!stop_requested) {
+      wait_for_work();
+      apply(inbox.take());
+      if (!stop_requested && loop.num_live() + loop.num_in_flight() > 0) step();
+      publish_stats();
+    }
+    shut_down();
+  } catch (const std::exception& e) {  // a bug of ours, or no memory left for the books
+    fail(make_error(ErrorCode::internal, fmt::format("the engine thread threw an exception: {}", e.what())));
+    shut_down();
+  }
+  publish_stats();
+}
+
+void EngineCore::Impl::wait_for_work() {
+  if (loop.num_live() + loop.num_in_flight() > 0) return;
+  if (inbox.wait_for(config.idle_shrink_after)) return;
+  kv.shrink_to_minimum();
+  publish_stats();
+  inbox.wait();
+}
+
+void EngineCore::Impl::apply(Inbox::Taken taken) {
+  for (EngineCommand& command : taken.commands) {
+    if (auto* submit = std::get_if<SubmitCommand>(&command)) {
+      loop.add(std::move(submit->request), submit->submitted);
+    } else {
+      const EndCommand& end = std::get<EndCommand>(command);
+      if (end.sample) {
+        loop.end_sample(end.id, *end.sample, end.reason);
+      } else {
+        loop.end_request(end.id, end.reason);
+      }
+    }
+  }
+  stop_requested = taken.stop;
+  drain_deadline = taken.drain_deadline;
+  if (drain_deadline && loop.num_live() > 0 && clock.now() >= *drain_deadline) {
+    loop.end_all(make_error(ErrorCode::unavailable, fmt::format("model {} was shut down before the request was "
+                                                                "finished",
+                                                                config.model)));
+  }
+  if (failure) loop.fail_all(*failure);  // accepted just before the failure was known
+}
+
+void EngineCore::Impl::step() {
+  if (Status stepped = loop.step(); !stepped.ok()) fail(stepped.error());
+  std::lock_guard lock(stats_mutex);
+  stats.last_progress = clock.now();
+}
+
+void EngineCore::Impl::fail(const Error& error) {
+  log_error("{}: the model failed: {}", config.model, error.message);
+  failure = make_error(ErrorCode::internal, fmt::format("model {} has failed: {}", config.model, error.message));
+  inbox.set_state(EngineState::failed, error.message);
+  loop.fail_all(*failure);
+}
+
+void EngineCore::Impl::shut_down() {
+  loop.collect_all();
+  // New requests are refused since the stop was asked for; what came before it is in here.
+  stop_requested = false;
+  apply(inbox.take());
+  loop.end_all(make_error(ErrorCode::unavailable,
+                          fmt::format("model {} was shut down before the request was finished", config.model)));
+}
+
+void EngineCore::Impl::publish_stats() {
+  std::lock_guard lock(stats_mutex);
+  loop.fill_stats(stats);
+}
+
+Status EngineCore::Impl::check_length(const Request& request) const {
+  const auto prompt = static_cast<int64_t>(request.prompt.size());
+  const int64_t output = request.sampling.max_tokens.value_or(1);
+  const int64_t limit = plan.context_limit;
+  if (prompt + std::max<int64_t>(output, 0) <= limit) return ok_status();
+  const std::string limit_text =
+      limit == plan.max_model_len
+          ? fmt::format("the maximum context length is {} tokens", limit)
+          : fmt::format("the KV memory holds {} tokens of one sequence (max_model_len is {}): raise max_memory_gb",
+                        limit, plan.max_model_len);
+  if (prompt + std::min<int64_t>(output, 1) > limit) {
+    return make_error(ErrorCode::context_too_long, fmt::format("the prompt has {} tokens; {}", prompt, limit_text),
+                      "prompt");
+  }
+  return make_error(
+      ErrorCode::context_too_long,
+      fmt::format("{} prompt tokens and {} output tokens are {}; {}", prompt, output, prompt + output, limit_text),
+      "max_tokens");
+}
+
+Status EngineCore::Impl::check_request(const Request& request) const {
+  const int32_t vocab = runner->spec().vocab_size;
+  const auto known = [&](Token token) { return token >= 0 && token < vocab; };
+  const auto bad = [](std::string message, std::string param) {
+    return make_error(ErrorCode::invalid_argument, std::move(message), std::move(param));
+  };
+  const SamplingParams& p = request.sampling;
+  if (request.sink == nullptr) return bad("a request needs a sink", "");
+  if (request.prompt.empty()) return bad("the prompt is empty", "prompt");
+  if (!std::ranges::all_of(request.prompt, known)) {
+    return bad(fmt::format("the prompt has a token outside the vocabulary of {}", vocab), "prompt");
+  }
+  if (!std::ranges::all_of(p.stop_token_ids, known)) {
+    return bad(fmt::format("stop_token_ids must be in [0, {})", vocab), "stop_token_ids");
+  }
+  if (!std::ranges::all_of(p.logit_bias, [&](const auto& bias) { return known(bias.first); })) {
+    return bad(fmt::format("logit_bias names a token outside [0, {})", vocab), "logit_bias");
+  }
+  if (p.n < 1 || p.n > 1024) return bad("n must be in [1, 1024]", "n");
+  if (p.max_tokens && *p.max_tokens < 0) return bad("max_tokens must not be negative", "max_tokens");
+  return check_length(request);
+}
+
+Status EngineCore::submit(Request request) {
+  RETURN_IF_ERROR(impl_->check_request(request));
+  return impl_->inbox.submit(std::move(request), impl_->clock.now());
+}
+
+void EngineCore::cancel(RequestId id, std::optional<int32_t> sample) {
+  impl_->inbox.end({id, sample, FinishReason::cancelled});
+}
+
+void EngineCore::finish_sample(RequestId id, int32_t sample) { impl_->inbox.end({id, sample, FinishReason::stop}); }
+
+void EngineCore::drain(TimePoint deadline) { impl_->inbox.drain(deadline); }
+
+bool EngineCore::wait_drained(Duration timeout) { return impl_->inbox.wait_until_empty(timeout); }
+
+void EngineCore::stop() {
+  impl_->inbox.request_stop();
+  std::lock_guard lock(impl_->join_mutex);
+  if (impl_->thread.joinable()) impl_->thread.join();
+}
+
+Status EngineCore::readiness(Duration stall_limit) const {
+  const Inbox::Snapshot inbox = impl_->inbox.snapshot();
+  const std::string& model = impl_->config.model;
+  if (inbox.state == EngineState::failed) {
+    return make_error(ErrorCode::internal, fmt::format("model {} has failed: {}", model, inbox.failure));
+  }
+  if (inbox.state != EngineState::running) {
+    return make_error(ErrorCode::unavailable, fmt::format("model {} is draining", model));
+  }
+  if (inbox.num_live == 0) return ok_status();
+  const Duration stalled = impl_->clock.now() - std::max(inbox.last_progress, stats().last_progress);
+  if (stalled <= stall_limit) return ok_status();
+  return make_error(ErrorCode::unavailable,
+                    fmt::format("model {} has not finished a step for {:.1f} s", model, to_seconds(stalled)));
+}
+
+EngineStats EngineCore::stats() const {
+  const Inbox::Snapshot inbox = impl_->inbox.snapshot();
+  std::lock_guard lock(impl_->stats_mutex);
+  EngineStats stats = impl_->stats;
+  stats.state = inbox.state;
+  stats.failure = inbox.failure;
+  stats.waiting += inbox.num_submitted;
+  stats.last_progress = std::max(stats.last_progress, inbox.last_progress);
+  return stats;
+}
+
+const ModelSpec& EngineCore::model_spec() const { return impl_->runner->spec(); }
+
+int32_t EngineCore::max_model_len() const { return impl_->plan.context_limit; }
+
+}  // namespace inferneo

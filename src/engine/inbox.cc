@@ -1,0 +1,120 @@
+#include "engine/inbox.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+namespace inferneo {
+
+Status Inbox::refusal() const {
+  switch (state_) {
+    case EngineState::running:
+      return ok_status();
+    case EngineState::draining:
+      return make_error(ErrorCode::unavailable, fmt::format("model {} is draining and takes no new requests", model_));
+    case EngineState::stopped:
+      return make_error(ErrorCode::unavailable, fmt::format("model {} is not running any more", model_));
+    case EngineState::failed:
+      break;
+  }
+  return make_error(ErrorCode::internal, fmt::format("model {} has failed: {}", model_, failure_));
+}
+
+Status Inbox::submit(Request request, TimePoint now) {
+  const auto prompt_size = static_cast<int64_t>(request.prompt.size());
+  std::lock_guard lock(mutex_);
+  RETURN_IF_ERROR(refusal());
+  if (queued_requests_ >= limits_.max_queued_requests) {
+    return make_error(ErrorCode::queue_full, fmt::format("model {} has {} requests waiting, which is its limit: try "
+                                                         "again later",
+                                                         model_, queued_requests_));
+  }
+  if (queued_requests_ > 0 && queued_tokens_ + prompt_size > limits_.max_queued_tokens) {
+    return make_error(
+        ErrorCode::queue_full,
+        fmt::format("model {} has {} prompt tokens waiting, and {} more exceed its limit of {}: try again "
+                    "later",
+                    model_, queued_tokens_, prompt_size, limits_.max_queued_tokens));
+  }
+  if (!live_.insert(request.id).second) {
+    return make_error(ErrorCode::already_exists, fmt::format("request {} is being served already", request.id));
+  }
+  if (live_.size() == 1) busy_since_ = now;
+  ++queued_requests_;
+  queued_tokens_ += prompt_size;
+  num_submitted_ += request.sampling.n;
+  commands_.emplace_back(SubmitCommand{std::move(request), now});
+  news_.notify_one();
+  return ok_status();
+}
+
+void Inbox::end(const EndCommand& command) {
+  std::lock_guard lock(mutex_);
+  if (!live_.contains(command.id)) return;
+  commands_.emplace_back(command);
+  news_.notify_one();
+}
+
+void Inbox::drain(TimePoint deadline) {
+  std::lock_guard lock(mutex_);
+  if (state_ == EngineState::running) state_ = EngineState::draining;
+  drain_deadline_ = drain_deadline_ ? std::min(*drain_deadline_, deadline) : deadline;
+  news_.notify_one();
+}
+
+void Inbox::request_stop() {
+  std::lock_guard lock(mutex_);
+  if (state_ != EngineState::failed) state_ = EngineState::stopped;
+  stop_ = true;
+  news_.notify_one();
+}
+
+Inbox::Taken Inbox::take() {
+  Taken taken;
+  std::lock_guard lock(mutex_);
+  taken.commands.swap(commands_);
+  num_submitted_ = 0;
+  taken.drain_deadline = drain_taken_ = drain_deadline_;
+  taken.stop = stop_taken_ = stop_;
+  return taken;
+}
+
+void Inbox::wait() {
+  std::unique_lock lock(mutex_);
+  news_.wait(lock, [this] { return has_news(); });
+}
+
+bool Inbox::wait_for(Duration timeout) {
+  std::unique_lock lock(mutex_);
+  return news_.wait_for(lock, timeout, [this] { return has_news(); });
+}
+
+void Inbox::started(const Request& request) {
+  std::lock_guard lock(mutex_);
+  --queued_requests_;
+  queued_tokens_ -= static_cast<int64_t>(request.prompt.size());
+}
+
+void Inbox::done(RequestId id) {
+  std::lock_guard lock(mutex_);
+  live_.erase(id);
+  if (live_.empty()) emptied_.notify_all();
+}
+
+void Inbox::set_state(EngineState state, const std::string& failure) {
+  std::lock_guard lock(mutex_);
+  state_ = state;
+  failure_ = failure;
+}
+
+bool Inbox::wait_until_empty(Duration timeout) {
+  std::unique_lock lock(mutex_);
+  return emptied_.wait_for(lock, timeout, [this] { return live_.empty(); });
+}
+
+Inbox::Snapshot Inbox::snapshot() const {
+  std::lock_guard lock(mutex_);
+  return {state_, failure_, live_.size(), num_submitted_, busy_since_};
+}
+
+}  // namespace inferneo

@@ -1,0 +1,92 @@
+// What other threads ask of an engine thread, and the books of admission.
+//
+// Thread-safe; one mutex, held for a few lines at a time and never across a step or a sink's call. The engine thread
+// takes everything at once with take().
+// Invariants: an accepted request is in `live` until done(); it counts as queued until started().
+#pragma once
+
+#include <condition_variable>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <unordered_set>
+#include <variant>
+#include <vector>
+
+#include "engine/engine_core.h"
+
+namespace inferneo {
+
+struct SubmitCommand {
+  Request request;
+  TimePoint submitted{};
+};
+struct EndCommand {
+  RequestId id = 0;
+  std::optional<int32_t> sample;  // none: the whole request
+  FinishReason reason = FinishReason::cancelled;
+};
+using EngineCommand = std::variant<SubmitCommand, EndCommand>;
+
+class Inbox {
+ public:
+  struct Limits {
+    int32_t max_queued_requests = 0;
+    int64_t max_queued_tokens = 0;
+  };
+  Inbox(const Limits& limits, const std::string& model) : limits_(limits), model_(model) {}
+
+  // From any thread. submit(): already_exists, queue_full, unavailable, internal (failed).
+  Status submit(Request request, TimePoint now);
+  void end(const EndCommand& command);
+  void drain(TimePoint deadline);
+  void request_stop();
+
+  // From the engine thread.
+  struct Taken {
+    std::vector<EngineCommand> commands;  // in order of arrival
+    std::optional<TimePoint> drain_deadline;
+    bool stop = false;
+  };
+  Taken take();                     // does not wait
+  bool wait_for(Duration timeout);  // until there is something to take; false: timed out
+  void wait();
+  void started(const Request& request);
+  void done(RequestId id);
+  void set_state(EngineState state, const std::string& failure = {});
+
+  // From any thread.
+  bool wait_until_empty(Duration timeout);  // no live request
+  struct Snapshot {
+    EngineState state = EngineState::running;
+    std::string failure;
+    size_t num_live = 0;
+    int32_t num_submitted = 0;  // samples of requests not taken yet
+    TimePoint last_progress{};  // work came to an idle core
+  };
+  Snapshot snapshot() const;
+
+ private:
+  bool has_news() const { return !commands_.empty() || stop_ != stop_taken_ || drain_deadline_ != drain_taken_; }
+  Status refusal() const;
+
+  const Limits limits_;
+  const std::string model_;
+  mutable std::mutex mutex_;
+  std::condition_variable news_;
+  std::condition_variable emptied_;
+  std::vector<EngineCommand> commands_;
+  std::unordered_set<RequestId> live_;
+  int32_t num_submitted_ = 0;
+  int32_t queued_requests_ = 0;
+  int64_t queued_tokens_ = 0;
+  EngineState state_ = EngineState::running;
+  std::string failure_;
+  std::optional<TimePoint> drain_deadline_;
+  std::optional<TimePoint> drain_taken_;
+  bool stop_ = false;
+  bool stop_taken_ = false;
+  TimePoint busy_since_{};
+};
+
+}  // namespace inferneo

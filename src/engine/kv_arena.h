@@ -1,0 +1,36 @@
+// The real KV memory of one model: a reserved range per plane whose front is committed as the block pools grow.
+//
+// Owns the ranges; one thread. Every committed byte is in the ledger under (model, kv).
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "engine/kv_cache_manager.h"
+#include "engine/kv_memory.h"
+#include "models/model_runner.h"
+#include "tensor/memory.h"
+
+namespace inferneo {
+
+class KvArena final : public KvMemory {
+ public:
+  // Address space for `groups[g].capacity` blocks in each group. invalid_argument: blocks would lose their alignment.
+  static Result<KvArena> reserve(MemoryLedger& ledger, const std::string& model, const KvCacheSpec& spec,
+                                 const std::vector<KvGroupConfig>& groups);
+
+  Status commit(int32_t group, int32_t num_blocks) override;
+  void shrink(int32_t group, int32_t num_blocks) override;
+  KvBinding binding() const;  // valid as long as the arena lives, moves included
+
+ private:
+  struct Plane {
+    ReservedRange range;
+    size_t bytes_per_block = 0;
+  };
+  std::vector<std::vector<Plane>> groups_;  // [groups][planes]
+  std::vector<int32_t> committed_;          // [groups] blocks
+  std::vector<int32_t> capacity_;           // [groups] blocks
+};
+
+}  // namespace inferneo

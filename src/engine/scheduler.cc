@@ -1,0 +1,150 @@
+#include "engine/scheduler.h"
+
+#include <algorithm>
+
+namespace inferneo {
+namespace {
+
+int32_t tokens_needed(const Sequence& sequence) { return sequence.num_wanted() - sequence.num_computed; }
+
+// A sibling whose blocks can be shared when there is no prefix cache.
+const Sequence* find_donor(const Sequence& sequence) {
+  for (const auto& sibling : sequence.request->samples) {
+    if (sibling.get() != &sequence && sibling->state == SequenceState::running && sibling->prompt_done()) {
+      return sibling.get();
+    }
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+void Scheduler::add(Sequence& sequence) {
+  INFERNEO_CHECK(sequence.num_computed == 0 && sequence.num_in_flight == 0, "a waiting sequence holds nothing");
+  sequence.state = SequenceState::waiting;
+  waiting_.insert(&sequence);
+}
+
+void Scheduler::remove(Sequence& sequence) {
+  waiting_.erase(&sequence);
+  running_.erase(&sequence);
+}
+
+Schedule Scheduler::schedule(bool steps_in_flight) {
+  Pass pass;
+  pass.may_preempt = !steps_in_flight;
+  pass.budget = config_.max_num_batched_tokens;
+  run_decodes(pass);
+  continue_prompts(pass);
+  if (pass.schedule.preempted.empty()) start_waiting(pass);
+  return std::move(pass.schedule);
+}
+
+void Scheduler::run_decodes(Pass& pass) {
+  std::vector<Sequence*> decoding;
+  for (Sequence* sequence : running_) {
+    if (tokens_needed(*sequence) == 1) decoding.push_back(sequence);
+  }
+  for (Sequence* sequence : decoding) {
+    // An earlier one may have preempted this one meanwhile.
+    if (sequence->state != SequenceState::running || !sequence->can_be_scheduled()) continue;
+    if (allocate_or_preempt(pass, *sequence, 1)) take(pass, *sequence, 1);
+  }
+  pass.prefill_budget =
+      decoding.empty() ? pass.budget : std::min(pass.budget, config_.max_prefill_tokens_beside_decode);
+}
+
+void Scheduler::continue_prompts(Pass& pass) {
+  std::vector<Sequence*> reading;
+  for (Sequence* sequence : running_) {
+    if (tokens_needed(*sequence) > 1) reading.push_back(sequence);
+  }
+  for (Sequence* sequence : reading) {
+    const int32_t chunk = std::min({tokens_needed(*sequence), pass.budget, pass.prefill_budget});
+    if (chunk <= 0) return;
+    if (sequence->state != SequenceState::running || !sequence->can_be_scheduled()) continue;
+    if (allocate_or_preempt(pass, *sequence, chunk)) take(pass, *sequence, chunk);
+  }
+}
+
+void Scheduler::start_waiting(Pass& pass) {
+  while (!waiting_.empty() && static_cast<int32_t>(running_.size()) < config_.max_num_seqs && pass.budget > 0 &&
+         pass.prefill_budget > 0 && pass.prefill_tokens < config_.prefill_pack_tokens) {
+    Sequence& sequence = **waiting_.begin();
+    if (try_start(pass, sequence)) continue;
+    // The first in line is not overtaken: smaller ones behind it would starve it.
+    if (running_.empty() && pass.may_preempt) pass.schedule.starved.push_back(&sequence);
+    return;
+  }
+}
+
+bool Scheduler::try_start(Pass& pass, Sequence& sequence) {
+  // Where logprobs of the whole prompt are still to come, nothing of it can be skipped.
+  const bool reads_all = sequence.sample == 0 && sequence.num_output() == 0 &&
+                         sequence.request->request.sampling.prompt_logprobs.has_value();
+  const bool may_share = !reads_all;
+  const int32_t hit = may_share ? kv_.acquire_prefix(sequence, find_donor(sequence)) : 0;
+  const int32_t chunk = std::min({tokens_needed(sequence), pass.budget, pass.prefill_budget});
+  if (!kv_.could_hold(sequence, !running_.empty()) || !kv_.allocate(sequence, chunk)) {
+    kv_.release(sequence);
+    return false;
+  }
+  const bool first_time = sequence.state == SequenceState::waiting;
+  if (first_time && may_share && kv_.prefix_cache() != nullptr) {
+    prefix_queries_ += static_cast<uint64_t>(sequence.num_tokens());
+    prefix_hits_ += static_cast<uint64_t>(hit);
+  }
+  if (first_time && sequence.sample == 0) sequence.request->stats.cached_tokens = hit;
+  waiting_.erase(&sequence);
+  running_.insert(&sequence);
+  sequence.state = SequenceState::running;
+  take(pass, sequence, chunk);
+  return true;
+}
+
+bool Scheduler::allocate_or_preempt(Pass& pass, Sequence& sequence, int32_t num_tokens) {
+  while (!kv_.allocate(sequence, num_tokens)) {
+    if (!pass.may_preempt) return false;
+    if (running_.size() == 1) {
+      pass.schedule.starved.push_back(&sequence);
+      return false;
+    }
+    Sequence& victim = **running_.rbegin();
+    preempt(pass, victim);
+    if (&victim == &sequence) return false;
+  }
+  return true;
+}
+
+void Scheduler::preempt(Pass& pass, Sequence& victim) {
+  INFERNEO_CHECK(victim.num_in_flight == 0, "a sequence in flight keeps its blocks");
+  std::erase_if(pass.schedule.sequences, [&](const ScheduledSequence& s) {
+    if (s.sequence != &victim) return false;
+    pass.budget += s.num_tokens;
+    pass.schedule.num_tokens -= s.num_tokens;
+    return true;
+  });
+  kv_.release(victim);
+  running_.erase(&victim);
+  waiting_.insert(&victim);
+  victim.state = SequenceState::preempted;
+  ++victim.request->stats.preemptions;
+  ++num_preemptions_;
+  pass.schedule.preempted.push_back(&victim);
+}
+
+void Scheduler::take(Pass& pass, Sequence& sequence, int32_t num_tokens) {
+  const bool is_prefill = tokens_needed(sequence) > 1;
+  ScheduledSequence scheduled{&sequence, sequence.num_computed, num_tokens, false};
+  sequence.num_computed += num_tokens;
+  scheduled.sample = sequence.num_computed == sequence.num_wanted() && sequence.max_output > 0;
+  pass.schedule.sequences.push_back(scheduled);
+  pass.schedule.num_tokens += num_tokens;
+  pass.budget -= num_tokens;
+  if (is_prefill) {
+    pass.prefill_budget -= num_tokens;
+    pass.prefill_tokens += num_tokens;
+  }
+}
+
+}  // namespace inferneo

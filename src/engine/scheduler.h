@@ -1,0 +1,83 @@
+// Decides how many tokens of which sequence the next step computes.
+//
+// One rule and no phases: a sequence has computed tokens and wanted tokens, and a step brings them closer. Chunked
+// prefill, prefix hits and recompute after preemption all fall out of it.
+// Pure: no threads, no clock, no tensors; the output is plain data, and equal inputs give equal outputs.
+//
+// Order of service within a step: running sequences that need one token (so decoding never starves behind prompts),
+// then running ones that need more (a prompt begun is finished before the next begins), then waiting ones; each in the
+// order (priority, arrival, sample). Preemption: when blocks are short, the running sequence that is served last gives
+// all of its blocks back and is computed anew later. Only while no step is in flight. Progress: with nothing in flight,
+// schedule() gives work, or names a starved sequence that nothing can help, unless there is no sequence at all.
+#pragma once
+
+#include <cstdint>
+#include <set>
+#include <vector>
+
+#include "engine/kv_cache_manager.h"
+#include "engine/sequence.h"
+
+namespace inferneo {
+
+struct SchedulerConfig {
+  int32_t max_num_seqs = 64;
+  int32_t max_num_batched_tokens = 2048;
+  int32_t max_prefill_tokens_beside_decode = 512;
+  int32_t prefill_pack_tokens = 256;
+};
+
+struct ScheduledSequence {
+  Sequence* sequence = nullptr;
+  int32_t position = 0;  // of the first token to compute
+  int32_t num_tokens = 0;
+  bool sample = false;  // these are the last tokens wanted: sample the next one
+};
+
+struct Schedule {
+  std::vector<ScheduledSequence> sequences;
+  std::vector<Sequence*> preempted;  // gave up their blocks in this step
+  std::vector<Sequence*> starved;    // can get no blocks although nobody else holds any
+  int32_t num_tokens = 0;
+};
+
+class Scheduler {
+ public:
+  Scheduler(const SchedulerConfig& config, KvCacheManager& kv) : config_(config), kv_(kv) {}
+
+  void add(Sequence& sequence);     // to the waiting ones
+  void remove(Sequence& sequence);  // from wherever it is; its blocks are the caller's to release
+  Schedule schedule(bool steps_in_flight);
+
+  const std::set<Sequence*, ServedBefore>& waiting() const { return waiting_; }
+  const std::set<Sequence*, ServedBefore>& running() const { return running_; }
+  uint64_t num_preemptions() const { return num_preemptions_; }
+  uint64_t prefix_queries() const { return prefix_queries_; }  // tokens
+  uint64_t prefix_hits() const { return prefix_hits_; }
+
+ private:
+  struct Pass {  // one schedule() in the making
+    Schedule schedule;
+    bool may_preempt = false;
+    int32_t budget = 0;          // tokens left
+    int32_t prefill_budget = 0;  // of them, for sequences that need more than one
+    int32_t prefill_tokens = 0;
+  };
+  void run_decodes(Pass& pass);
+  void continue_prompts(Pass& pass);
+  void start_waiting(Pass& pass);
+  bool try_start(Pass& pass, Sequence& sequence);
+  bool allocate_or_preempt(Pass& pass, Sequence& sequence, int32_t num_tokens);
+  void preempt(Pass& pass, Sequence& sequence);
+  void take(Pass& pass, Sequence& sequence, int32_t num_tokens);
+
+  SchedulerConfig config_;
+  KvCacheManager& kv_;
+  std::set<Sequence*, ServedBefore> waiting_;
+  std::set<Sequence*, ServedBefore> running_;
+  uint64_t num_preemptions_ = 0;
+  uint64_t prefix_queries_ = 0;
+  uint64_t prefix_hits_ = 0;
+};
+
+}  // namespace inferneo

@@ -1,0 +1,72 @@
+#include "engine/step_batch.h"
+
+#include <algorithm>
+
+namespace inferneo {
+namespace {
+
+constexpr Token kNotOnHostYet[1] = {0};
+
+SequenceStep make_row(const ScheduledSequence& scheduled) {
+  const Sequence& sequence = *scheduled.sequence;
+  const RequestState& request = *sequence.request;
+  const std::span<const Token> tokens(sequence.tokens);
+  const auto prompt_size = static_cast<size_t>(sequence.prompt_size);
+  const auto begin = static_cast<size_t>(scheduled.position);
+  const auto end = begin + static_cast<size_t>(scheduled.num_tokens);
+
+  SequenceStep step;
+  step.sequence_id = sequence.id;
+  step.position = scheduled.position;
+  step.want = scheduled.sample ? Want::sample : Want::nothing;
+  if (end <= tokens.size()) {
+    step.tokens = tokens.subspan(begin, end - begin);
+  } else {  // running ahead: one token, sampled by a step that is still in flight
+    step.tokens = kNotOnHostYet;
+    step.last_token = TokenRef{0, sequence.last_ticket, sequence.last_row};
+  }
+  step.sampling.params = &request.request.sampling;
+  step.sampling.prompt = tokens.first(prompt_size);
+  step.sampling.output = tokens.subspan(prompt_size);
+  step.sampling.seed = sequence.seed;
+  step.sampling.allowed_mask = sequence.mask;
+  if (sequence.num_output() + sequence.num_pending < request.request.sampling.min_tokens) {
+    step.sampling.banned = request.ending_tokens;
+  }
+  // Once there is output they have been delivered, and a preempted sequence only computes its cache anew.
+  const bool wants_prompt = sequence.sample == 0 && sequence.num_output() == 0;
+  if (wants_prompt && request.request.sampling.prompt_logprobs && begin + 1 < prompt_size) {
+    step.prompt_targets = tokens.subspan(begin + 1, std::min(end + 1, prompt_size) - begin - 1);
+    step.prompt_top_logprobs = *request.request.sampling.prompt_logprobs;
+  }
+  return step;
+}
+
+}  // namespace
+
+std::unique_ptr<InFlightStep> build_step(const std::vector<ScheduledSequence>& rows, int32_t num_groups) {
+  auto step = std::make_unique<InFlightStep>();
+  step->rows = rows;
+  size_t table_size = 0;
+  for (const ScheduledSequence& row : rows) {
+    for (const std::vector<BlockId>& table : row.sequence->block_tables) table_size += table.size();
+  }
+  step->table_storage.reserve(table_size);  // spans point into both: neither may move from here on
+  step->tables.reserve(rows.size() * static_cast<size_t>(num_groups));
+  step->batch.sequences.reserve(rows.size());
+  for (const ScheduledSequence& row : rows) {
+    const size_t first_table = step->tables.size();
+    for (const std::vector<BlockId>& table : row.sequence->block_tables) {
+      const size_t begin = step->table_storage.size();
+      step->table_storage.insert(step->table_storage.end(), table.begin(), table.end());
+      step->tables.emplace_back(step->table_storage.data() + begin, table.size());
+    }
+    SequenceStep sequence_step = make_row(row);
+    sequence_step.block_tables = std::span(step->tables).subspan(first_table, static_cast<size_t>(num_groups));
+    step->batch.sequences.push_back(sequence_step);
+    step->num_tokens += row.num_tokens;
+  }
+  return step;
+}
+
+}  // namespace inferneo

@@ -1,0 +1,30 @@
+// Turns a schedule into the batch that a runner sees, and owns what the batch points at until it is collected.
+//
+// Block tables are copied: the tables of a sequence change (blocks fall out of the window, new ones are appended) while
+// steps are in flight. Token spans point into the sequences, whose storage never moves.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "engine/scheduler.h"
+#include "models/model_runner.h"
+
+namespace inferneo {
+
+struct InFlightStep {
+  Ticket ticket = 0;
+  StepBatch batch;
+  std::vector<ScheduledSequence> rows;  // parallel to batch.sequences
+  int32_t num_tokens = 0;
+
+  std::vector<BlockId> table_storage;
+  std::vector<std::span<const int32_t>> tables;  // [rows * groups]
+};
+
+// Grammar masks have been filled; sequences still stand as they did before this step was scheduled, but for
+// num_computed.
+std::unique_ptr<InFlightStep> build_step(const std::vector<ScheduledSequence>& rows, int32_t num_groups);
+
+}  // namespace inferneo

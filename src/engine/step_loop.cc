@@ -1,0 +1,296 @@
+#include "engine/step_loop.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <exception>
+
+namespace inferneo {
+namespace {
+
+// A sample's own seed; sample 0 keeps the request's. Any odd multiplier keeps the samples of one request apart.
+uint64_t sample_seed(uint64_t seed, int32_t sample) {
+  return seed ^ (static_cast<uint64_t>(sample) * 0x9e3779b97f4a7c15ULL);
+}
+
+// The next token's distribution depends on the last token in code that runs on the host.
+bool needs_tokens_on_host(const Request& request) {
+  const SamplingParams& p = request.sampling;
+  return request.needs_host_tokens || request.grammar != nullptr || p.repetition_penalty != 1.0F ||
+         p.presence_penalty != 0.0F || p.frequency_penalty != 0.0F;
+}
+
+Error thrown(const char* what) {
+  return make_error(ErrorCode::internal, fmt::format("the model runner threw an exception: {}", what));
+}
+
+size_t iteration_bucket(int32_t num_tokens) {
+  const auto& bounds = EngineStats::kIterationBounds;
+  return static_cast<size_t>(std::ranges::lower_bound(bounds, num_tokens) - bounds.begin());
+}
+
+}  // namespace
+
+StepLoop::StepLoop(const StepLoopConfig& config, ModelRunner& runner, KvCacheManager& kv, const Clock& clock,
+                   StepLoopEvents events)
+    : config_(config),
+      runner_(runner),
+      kv_(kv),
+      clock_(clock),
+      events_(std::move(events)),
+      scheduler_(config.scheduler, kv) {}
+
+StepLoop::~StepLoop() = default;
+
+void StepLoop::add(Request request, TimePoint submitted) {
+  const uint64_t arrival = next_arrival_++;
+  RequestState& state = *(requests_[arrival] = std::make_unique<RequestState>());
+  state.request = std::move(request);
+  state.arrival = arrival;
+  state.stats.submitted = submitted;
+  const Request& r = state.request;
+  const auto prompt_size = static_cast<int32_t>(r.prompt.size());
+  state.stats.prompt_tokens = prompt_size;
+  by_id_[r.id] = &state;
+  if (r.deadline) deadlines_.emplace(*r.deadline, arrival);
+  // With a grammar the end of sequence always ends the output: nothing else may follow it.
+  if (!r.sampling.ignore_eos || r.grammar != nullptr) state.ending_tokens = runner_.spec().eos_token_ids;
+  state.ending_tokens.insert(state.ending_tokens.end(), r.sampling.stop_token_ids.begin(),
+                             r.sampling.stop_token_ids.end());
+
+  std::optional<Error> error;
+  for (int32_t sample = 0; sample < r.sampling.n; ++sample) {
+    auto sequence = std::make_unique<Sequence>();
+    sequence->id = next_sequence_id_++;
+    sequence->request = &state;
+    sequence->sample = sample;
+    sequence->seed = sample_seed(r.seed, sample);
+    sequence->prompt_size = prompt_size;
+    const int32_t room = std::max(0, config_.context_limit - prompt_size);
+    sequence->max_output = std::min(room, r.sampling.max_tokens.value_or(room));
+    sequence->needs_host_tokens = needs_tokens_on_host(r);
+    if (r.grammar != nullptr && !error) {
+      auto matcher = r.grammar->new_matcher();
+      if (matcher.ok()) {
+        sequence->grammar = std::move(matcher).value();
+        sequence->mask.resize((static_cast<size_t>(runner_.spec().vocab_size) + 31) / 32);
+      } else {
+        error = matcher.error();
+      }
+    }
+    state.samples.push_back(std::move(sequence));
+  }
+  state.num_live = r.sampling.n;
+  num_live_samples_ += r.sampling.n;
+  if (error) return finish_all(state, FinishReason::failed, error);
+  Sequence& first = *state.samples[0];
+  first.tokens.reserve(static_cast<size_t>(prompt_size + first.max_output));
+  first.tokens.assign(r.prompt.begin(), r.prompt.end());
+  scheduler_.add(first);
+}
+
+void StepLoop::release_held_samples(RequestState& request) {
+  for (const auto& sample : request.samples) {
+    if (sample->state != SequenceState::held) continue;
+    sample->tokens.reserve(static_cast<size_t>(sample->prompt_size + sample->max_output));
+    sample->tokens.assign(request.request.prompt.begin(), request.request.prompt.end());
+    scheduler_.add(*sample);
+  }
+}
+
+void StepLoop::end_sample(RequestId id, int32_t sample, FinishReason reason) {
+  const auto it = by_id_.find(id);
+  if (it == by_id_.end() || sample < 0 || sample >= static_cast<int32_t>(it->second->samples.size())) return;
+  now_ = clock_.now();
+  finish(*it->second->samples[static_cast<size_t>(sample)], reason);
+  reap();
+}
+
+void StepLoop::end_request(RequestId id, FinishReason reason, std::optional<Error> error) {
+  const auto it = by_id_.find(id);
+  if (it == by_id_.end()) return;
+  now_ = clock_.now();
+  finish_all(*it->second, reason, error);
+  reap();
+}
+
+void StepLoop::end_all(const Error& error) {
+  now_ = clock_.now();
+  std::vector<RequestState*> live;
+  for (const auto& [arrival, request] : requests_) {
+    if (!request->done) live.push_back(request.get());
+  }
+  for (RequestState* request : live) finish_all(*request, FinishReason::failed, error);
+  reap();
+}
+
+void StepLoop::fail_all(const Error& error) {
+  for (const auto& step : in_flight_) {
+    for (const ScheduledSequence& row : step->rows) row.sequence->num_in_flight = 0;
+  }
+  for (const auto& step : in_flight_) {
+    for (const ScheduledSequence& row : step->rows) release_if_unused(*row.sequence);
+  }
+  in_flight_.clear();
+  end_all(error);
+}
+
+void StepLoop::collect_all() {
+  while (!in_flight_.empty()) {
+    Result<Collected> collected = collect_oldest();
+    if (!collected.ok()) return fail_all(collected.error());
+    update(std::move(collected).value());
+  }
+}
+
+Status StepLoop::step() {
+  Schedule next = schedule();
+  ASSIGN_OR_RETURN(Collected collected, execute(next));
+  update(std::move(collected));
+  return ok_status();
+}
+
+void StepLoop::expire_deadlines() {
+  while (!deadlines_.empty() && deadlines_.begin()->first <= now_) {
+    RequestState& request = *requests_.at(deadlines_.begin()->second);
+    finish_all(request, FinishReason::cancelled,
+               make_error(ErrorCode::deadline_exceeded, "the request's deadline passed before it was finished"));
+  }
+}
+
+Schedule StepLoop::schedule() {
+  now_ = clock_.now();
+  expire_deadlines();
+  Schedule next = scheduler_.schedule(!in_flight_.empty());
+  for (Sequence* sequence : next.starved) {
+    finish(*sequence, FinishReason::failed, std::nullopt,
+           make_error(ErrorCode::out_of_memory,
+                      fmt::format("no KV memory for {} tokens although nothing else runs: other models hold it; raise "
+                                  "max_memory_gb or unload one",
+                                  sequence->num_tokens())));
+  }
+  for (const ScheduledSequence& row : next.sequences) mark_started(*row.sequence->request);
+  counters_.schedule_seconds += to_seconds(clock_.now() - now_);
+  return next;
+}
+
+void StepLoop::mark_started(RequestState& request) {
+  if (request.started) return;
+  request.started = true;
+  if (!request.done) request.stats.scheduled = now_;
+  events_.started(request.request);
+}
+
+std::vector<ScheduledSequence> StepLoop::fill_masks(const std::vector<ScheduledSequence>& rows) {
+  std::vector<ScheduledSequence> kept;
+  for (const ScheduledSequence& row : rows) {
+    if (row.sequence->state == SequenceState::finished) continue;
+    if (row.sample && row.sequence->grammar != nullptr) {
+      if (Status filled = row.sequence->grammar->fill_mask(row.sequence->mask); !filled.ok()) {
+        finish(*row.sequence, FinishReason::failed, std::nullopt, filled.error());
+        continue;
+      }
+    }
+    kept.push_back(row);
+  }
+  return kept;
+}
+
+Status StepLoop::submit(const std::vector<ScheduledSequence>& rows) {
+  auto step = build_step(rows, kv_.num_groups());
+  try {
+    ASSIGN_OR_RETURN(step->ticket, runner_.submit(step->batch));
+  } catch (const std::exception& e) {
+    return thrown(e.what());
+  } catch (...) {
+    return thrown("not a std::exception");
+  }
+  for (size_t i = 0; i < rows.size(); ++i) {
+    Sequence& sequence = *rows[i].sequence;
+    ++sequence.num_in_flight;
+    if (!rows[i].sample) continue;
+    ++sequence.num_pending;
+    sequence.last_ticket = step->ticket;
+    sequence.last_row = static_cast<int32_t>(i);
+  }
+  ++counters_.steps;
+  ++counters_.iteration_tokens[iteration_bucket(step->num_tokens)];
+  counters_.iteration_tokens_sum += static_cast<uint64_t>(step->num_tokens);
+  in_flight_.push_back(std::move(step));
+  return ok_status();
+}
+
+Result<StepLoop::Collected> StepLoop::collect_oldest() {
+  Collected collected;
+  try {
+    ASSIGN_OR_RETURN(collected.result, runner_.collect(in_flight_.front()->ticket));
+  } catch (const std::exception& e) {
+    return thrown(e.what());
+  } catch (...) {
+    return thrown("not a std::exception");
+  }
+  if (collected.result.sequences.size() != in_flight_.front()->rows.size()) {
+    return make_error(ErrorCode::internal, "the model runner returned a result of another shape than its batch");
+  }
+  collected.step = std::move(in_flight_.front());
+  in_flight_.pop_front();
+  return collected;
+}
+
+Result<StepLoop::Collected> StepLoop::execute(const Schedule& schedule) {
+  const TimePoint begin = clock_.now();
+  const std::vector<ScheduledSequence> rows = fill_masks(schedule.sequences);
+  if (!rows.empty()) RETURN_IF_ERROR(submit(rows));
+  // Run ahead while there is room: collecting waits for the device.
+  const bool run_ahead = !rows.empty() && static_cast<int>(in_flight_.size()) < runner_.max_in_flight();
+  Result<Collected> collected = in_flight_.empty() || run_ahead ? Result<Collected>(Collected{}) : collect_oldest();
+  counters_.execute_seconds += to_seconds(clock_.now() - begin);
+  return collected;
+}
+
+void StepLoop::fill_stats(EngineStats& stats) const {
+  stats.running = static_cast<int32_t>(scheduler_.running().size());
+  stats.waiting = num_live_samples_ - stats.running;
+  stats.kv_usage = kv_.usage();
+  stats.kv_committed_bytes = kv_.committed_bytes();
+  stats.kv_capacity_bytes = kv_.capacity_bytes();
+  stats.block_size = kv_.config().groups[0].block_size;
+  stats.num_blocks = kv_.config().groups[0].capacity;
+  stats.preemptions = scheduler_.num_preemptions();
+  stats.prefix_queries = scheduler_.prefix_queries();
+  stats.prefix_hits = scheduler_.prefix_hits();
+  stats.steps = counters_.steps;
+  stats.prompt_tokens = counters_.prompt_tokens;
+  stats.generation_tokens = counters_.generation_tokens;
+  stats.finished_requests = counters_.finished_requests;
+  stats.iteration_tokens = counters_.iteration_tokens;
+  stats.iteration_tokens_sum = counters_.iteration_tokens_sum;
+  stats.schedule_seconds = counters_.schedule_seconds;
+  stats.execute_seconds = counters_.execute_seconds;
+  stats.update_seconds = counters_.update_seconds;
+}
+
+Status StepLoop::check_integrity() const {
+  RETURN_IF_ERROR(kv_.check_integrity());
+  for (int32_t g = 0; g < kv_.num_groups(); ++g) {
+    std::vector<int32_t> references(static_cast<size_t>(kv_.pool(g).total()), 0);
+    for (const auto& [arrival, request] : requests_) {
+      for (const auto& sequence : request->samples) {
+        if (sequence->block_tables.empty()) continue;
+        for (BlockId block : sequence->block_tables[static_cast<size_t>(g)]) {
+          if (block != kNoBlock) ++references[static_cast<size_t>(block)];
+        }
+      }
+    }
+    for (BlockId block = 0; block < kv_.pool(g).total(); ++block) {
+      if (references[static_cast<size_t>(block)] != kv_.pool(g).ref_count(block)) {
+        return make_error(ErrorCode::internal,
+                          fmt::format("block {} of group {} has {} references, tables name it {} times", block, g,
+                                      kv_.pool(g).ref_count(block), references[static_cast<size_t>(block)]));
+      }
+    }
+  }
+  return ok_status();
+}
+
+}  // namespace inferneo

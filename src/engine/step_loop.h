@@ -1,0 +1,104 @@
+// One model's requests, advanced step by step: schedule, execute, update. The single-threaded heart of EngineCore,
+// which adds the thread, the inbox and admission; tests drive it by hand.
+//
+// Ownership: owns the requests and the steps in flight; points at runner, KV manager and clock, which outlive it.
+// Invariants: each added request gets exactly one on_done; a sequence's blocks are released when it has ended and no
+// step in flight names it; num_live() == 0 and no step in flight mean that the KV manager is idle.
+// Errors: what concerns one sequence ends that sequence; step() fails only when the runner as a whole does, and the
+// caller then ends everything with fail_all().
+#pragma once
+
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <set>
+#include <unordered_map>
+#include <vector>
+
+#include "engine/engine_core.h"
+#include "engine/kv_cache_manager.h"
+#include "engine/scheduler.h"
+#include "engine/step_batch.h"
+
+namespace inferneo {
+
+struct StepLoopConfig {
+  SchedulerConfig scheduler;
+  int32_t context_limit = 0;  // prompt and output of one sequence
+};
+
+struct StepLoopEvents {                                                 // for the owner's accounting; neither may throw
+  std::function<void(const Request&)> started = [](const Request&) {};  // or ended without having been started
+  std::function<void(RequestId)> done = [](RequestId) {};               // right after the sink's on_done
+};
+
+class StepLoop {
+ public:
+  StepLoop(const StepLoopConfig& config, ModelRunner& runner, KvCacheManager& kv, const Clock& clock,
+           StepLoopEvents events = {});
+  ~StepLoop();
+
+  void add(Request request, TimePoint submitted);                      // admitted: prompt fits the context limit
+  void end_sample(RequestId id, int32_t sample, FinishReason reason);  // unknown or ended: nothing happens
+  void end_request(RequestId id, FinishReason reason, std::optional<Error> error = std::nullopt);
+
+  Status step();
+
+  void collect_all();  // waits for the steps in flight and forgets their results
+  void end_all(const Error& error);
+  void fail_all(const Error& error);  // the runner is gone: nothing in flight will be collected
+
+  size_t num_live() const { return by_id_.size(); }           // requests without on_done
+  size_t num_in_flight() const { return in_flight_.size(); }  // steps
+  const Scheduler& scheduler() const { return scheduler_; }
+  void fill_stats(EngineStats& stats) const;
+  Status check_integrity() const;  // references of blocks equal those in the tables, and the KV manager's own laws
+
+ private:
+  struct Collected {  // a step and what came of it; none when nothing was in flight
+    std::unique_ptr<InFlightStep> step;
+    StepResult result;
+  };
+  Schedule schedule();
+  Result<Collected> execute(const Schedule& schedule);
+  void update(Collected collected);
+
+  Status submit(const std::vector<ScheduledSequence>& rows);
+  Result<Collected> collect_oldest();
+  std::vector<ScheduledSequence> fill_masks(const std::vector<ScheduledSequence>& rows);
+  void update_row(const ScheduledSequence& row, SequenceResult& result);
+  void take_prompt_logprobs(const ScheduledSequence& row, SequenceResult& result);
+  void prompt_finished(Sequence& sequence);
+  void take_token(Sequence& sequence, Token token, const TokenLogprobs* logprobs);
+  void release_held_samples(RequestState& request);
+  void finish(Sequence& sequence, FinishReason reason, std::optional<Token> stop_token = std::nullopt,
+              std::optional<Error> error = std::nullopt);
+  void finish_all(RequestState& request, FinishReason reason, const std::optional<Error>& error);
+  void finish_request(RequestState& request);
+  void release_if_unused(Sequence& sequence);
+  void mark_started(RequestState& request);
+  template <typename Event>
+  void emit(RequestState& request, Event&& event);
+  void expire_deadlines();
+  void reap();
+
+  StepLoopConfig config_;
+  ModelRunner& runner_;
+  KvCacheManager& kv_;
+  const Clock& clock_;
+  StepLoopEvents events_;
+  Scheduler scheduler_;
+  std::deque<std::unique_ptr<InFlightStep>> in_flight_;         // oldest first
+  std::map<uint64_t, std::unique_ptr<RequestState>> requests_;  // by arrival
+  std::unordered_map<RequestId, RequestState*> by_id_;          // live ones
+  std::set<std::pair<TimePoint, uint64_t>> deadlines_;          // (deadline, arrival) of live ones
+  std::vector<uint64_t> done_;                                  // arrivals, to be reaped
+  TimePoint now_{};                                             // of the step
+  uint64_t next_arrival_ = 0;
+  uint64_t next_sequence_id_ = 1;
+  int32_t num_live_samples_ = 0;
+  EngineStats counters_;
+};
+
+}  // namespace inferneo
