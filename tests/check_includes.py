@@ -113,7 +113,7 @@ def check_file(name):
         yield 1, "a header without #pragma once"
     if name.endswith((".h", ".cc", ".cu")):
         yield from check_source(name, lines)
-    if name == str(pathlib.Path(__file__).relative_to(ROOT)):
+    if name == "tests/check_includes.py":  # the words themselves
         return
     for number, line in enumerate(lines, 1):
         if UNWANTED.search(line):

@@ -21,8 +21,8 @@
 namespace inferneo {
 
 struct ModelRegistration {
-  std::string id;      // what requests name
-  std::string source;  // local path or hub id
+  std::string id;                         // what requests name
+  std::string source;                     // local path or hub id
   std::vector<std::string> aliases = {};  // further names that requests may use
 };
 
