@@ -56,8 +56,7 @@ struct Application::Impl {
       : config(given),
         pool(config.num_threads > 0 ? config.num_threads : available_cpus()),
         ledger(memory_budget_of(config)),
-        manager(std::make_unique<ModelManager>(
-            make_model_loader({config, pool, ledger, clock, std::move(progress)}))) {
+        manager(std::make_unique<ModelManager>(make_model_loader({config, pool, ledger, clock, std::move(progress)}))) {
     EngineServiceConfig service_config;
     service_config.text_threads = std::clamp(pool.size(), 1, 4);
     service_config.seed = config.seed.value_or(0);
@@ -82,7 +81,8 @@ Application::~Application() = default;
 Result<std::unique_ptr<Application>> Application::create(const EngineConfig& config, ModelProgressCallback progress) {
   RETURN_IF_ERROR(validate_config(config));
   if (config.model.empty()) {
-    return make_error(ErrorCode::invalid_argument, "no model is named; give a directory in Hugging Face layout", "model");
+    return make_error(ErrorCode::invalid_argument, "no model is named; give a directory in Hugging Face layout",
+                      "model");
   }
   if (config.device != "auto" && config.device != "cpu") {
     return make_error(ErrorCode::unsupported,

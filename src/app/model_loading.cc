@@ -35,7 +35,8 @@ Result<std::string> read_template_override(const std::string& path) {
   }
   std::string text = std::move(content).str();
   if (text.size() > kMaxTemplateBytes) {
-    return make_error(ErrorCode::malformed, fmt::format("chat_template: {} is longer than 1 MiB", path), "chat_template");
+    return make_error(ErrorCode::malformed, fmt::format("chat_template: {} is longer than 1 MiB", path),
+                      "chat_template");
   }
   return text;
 }
@@ -49,7 +50,8 @@ Result<std::shared_ptr<const Tokenizer>> load_directory_tokenizer(const ModelDir
   if (!config.chat_template.empty()) {
     ASSIGN_OR_RETURN(files.chat_template_jinja, read_template_override(config.chat_template));
   } else {
-    ASSIGN_OR_RETURN(files.chat_template_jinja, read_optional_file(directory, "chat_template.jinja", kMaxTemplateBytes));
+    ASSIGN_OR_RETURN(files.chat_template_jinja,
+                     read_optional_file(directory, "chat_template.jinja", kMaxTemplateBytes));
   }
   return load_tokenizer(files);
 }
@@ -142,10 +144,11 @@ class DirectoryLoader final : public ModelLoader {
     model->spec = runner->spec();
     ASSIGN_OR_RETURN(model->tokenizer, load_directory_tokenizer(directory, context_.config));
     if (model->tokenizer->vocab_size() > model->spec.vocab_size) {
-      return make_error(ErrorCode::malformed,
-                        fmt::format("{}: the tokenizer has {} tokens and the model's vocab_size is {}; the files do not "
-                                    "belong together",
-                                    registration.source, model->tokenizer->vocab_size(), model->spec.vocab_size));
+      return make_error(
+          ErrorCode::malformed,
+          fmt::format("{}: the tokenizer has {} tokens and the model's vocab_size is {}; the files do not "
+                      "belong together",
+                      registration.source, model->tokenizer->vocab_size(), model->spec.vocab_size));
     }
     ASSIGN_OR_RETURN(model->defaults, read_defaults(directory, model->spec.vocab_size));
     ASSIGN_OR_RETURN(model->core, EngineCore::create(core_config(registration.id), std::move(runner), context_.ledger,
