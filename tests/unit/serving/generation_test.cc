@@ -224,6 +224,7 @@ TEST_F(GenerationTest, EndingTheManagerEndsWhatRuns) {
   sink->wait_for_text();
   manager_.reset();
   sink->wait();
+  ASSERT_TRUE(sink->outcome.error.has_value());
   EXPECT_EQ(sink->outcome.error->code, ErrorCode::unavailable);
 }
 
