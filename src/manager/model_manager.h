@@ -48,7 +48,8 @@ struct ModelStatus {
 class ModelManager {
  public:
   explicit ModelManager(std::unique_ptr<ModelLoader> loader);
-  // Waits for a load in progress, then stops every engine; callers still waiting and running requests get `unavailable`.
+  // Waits for a load in progress, then stops every engine; callers still waiting and running requests get
+  // `unavailable`.
   ~ModelManager();
   ModelManager(const ModelManager&) = delete;
   ModelManager& operator=(const ModelManager&) = delete;
