@@ -1,0 +1,38 @@
+// From a directory in Hugging Face layout to a runner: config.json, generation_config.json, safetensors.
+//
+// The weight files are mapped while they are packed and unmapped before this returns; both the mapping and the packed
+// weights are booked in the ledger, so loading is refused up front when it would exceed the budget.
+// Threads: any thread; packing takes turns on the pool with whatever else computes.
+// Errors: those of formats (refused, not_found, malformed), of the architecture (unsupported, malformed, naming field
+// and file), of the tensors (malformed, naming the tensor), invalid_argument for an option, out_of_memory. Nothing
+// stays booked after an error.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "base/result.h"
+#include "base/thread_pool.h"
+#include "formats/model_directory.h"
+#include "models/model_runner.h"
+#include "models/transformers/weights.h"
+#include "tensor/ledger.h"
+
+namespace inferneo {
+
+struct LoadOptions {
+  const ModelDirectory* directory = nullptr;  // resolved and checked against the roots
+  std::string model_name;                     // for the ledger's books and for messages
+  MemoryLedger* ledger = nullptr;             // outlives the runner
+  ThreadPool* pool = nullptr;                 // outlives the runner
+  std::string isa = "auto";                   // a name of kernels/op_table.h
+  std::string kv_cache_dtype = "auto";        // "auto": the weights' type; or f32, bf16, f16
+  int32_t block_size = 16;                    // 0: one block per sequence (of max_model_len tokens)
+  int32_t max_model_len = 0;                  // longest context to be served; 0: the model's
+  LoadProgressCallback progress;              // may be empty
+};
+
+Result<std::unique_ptr<ModelRunner>> load_transformers_model(const LoadOptions& options);
+
+}  // namespace inferneo

@@ -1,0 +1,118 @@
+#include "models/transformers/logits_stage.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace inferneo {
+
+LogitsStage::LogitsStage(int32_t vocab_size, int num_threads) : vocab_size_(static_cast<size_t>(vocab_size)) {
+  for (int i = 0; i < num_threads; ++i) samplers_.push_back(std::make_unique<Sampler>());
+}
+
+std::vector<LogitsStage::Job> LogitsStage::plan(const StepBatch& batch) const {
+  std::vector<Job> jobs;
+  for (size_t s = 0; s < batch.sequences.size(); ++s) {
+    const SequenceStep& step = batch.sequences[s];
+    const auto num_tokens = static_cast<int32_t>(step.tokens.size());
+    const auto sequence = static_cast<int32_t>(s);
+    const int32_t chosen = step.want == Want::sample ? 1 : step.want == Want::verify ? step.num_draft + 1 : 0;
+    const int32_t rows = step.want == Want::logits ? num_tokens : static_cast<int32_t>(step.prompt_targets.size());
+    for (int32_t t = 0; t < std::min(rows, num_tokens - chosen); ++t) jobs.push_back({sequence, t, 1, false, 0, {}});
+    if (chosen > 0) jobs.push_back({sequence, num_tokens - chosen, chosen, true, 0, {}});
+  }
+  return jobs;
+}
+
+void LogitsStage::prepare(const StepBatch& batch, StepResult& result) const {
+  result.sequences.resize(batch.sequences.size());
+  for (size_t s = 0; s < batch.sequences.size(); ++s) {
+    const SequenceStep& step = batch.sequences[s];
+    if (step.want == Want::logits) result.sequences[s].logits.resize(step.tokens.size() * vocab_size_);
+    result.sequences[s].prompt_logprobs.resize(step.prompt_targets.size());
+  }
+}
+
+StepResult LogitsStage::run(kernels::Context& context, Forward& forward, const StepBatch& batch,
+                            const std::vector<int32_t>& first_rows) {
+  StepResult result;
+  prepare(batch, result);
+  std::vector<Job> jobs = plan(batch);
+  for (size_t first = 0; first < jobs.size();) {
+    size_t last = first;
+    int32_t rows = 0;
+    while (last < jobs.size() && rows + jobs[last].num_rows <= kMaxLogitRows) {
+      jobs[last].piece_row = rows;
+      rows += jobs[last++].num_rows;
+    }
+    run_piece(context, forward, batch, first_rows, std::span(jobs).subspan(first, last - first), result);
+    first = last;
+  }
+  for (Job& job : jobs) {
+    SequenceResult& sequence = result.sequences[static_cast<size_t>(job.sequence)];
+    if (!job.status.ok() && !sequence.error) sequence.error = std::move(job.status).error();
+  }
+  return result;
+}
+
+void LogitsStage::run_piece(kernels::Context& context, Forward& forward, const StepBatch& batch,
+                            const std::vector<int32_t>& first_rows, std::span<Job> jobs, StepResult& result) {
+  std::vector<int32_t> rows;
+  for (const Job& job : jobs) {
+    const int32_t base = first_rows[static_cast<size_t>(job.sequence)] + job.token;
+    for (int32_t i = 0; i < job.num_rows; ++i) rows.push_back(base + i);
+  }
+  const std::span<float> logits = forward.logits(context, rows);
+  const auto finish_job = [&](int64_t index, int thread) {
+    Job& job = jobs[static_cast<size_t>(index)];
+    const auto sequence = static_cast<size_t>(job.sequence);
+    job.status = finish(batch.sequences[sequence], job,
+                        logits.subspan(static_cast<size_t>(job.piece_row) * vocab_size_,
+                                       static_cast<size_t>(job.num_rows) * vocab_size_),
+                        *samplers_[static_cast<size_t>(thread)], result.sequences[sequence]);
+  };
+  if (jobs.size() == 1) {
+    finish_job(0, 0);
+  } else {
+    context.session.for_chunks(static_cast<int64_t>(jobs.size()), finish_job);
+  }
+}
+
+// Jobs of one sequence write to different places of its result: rows of their own, and one job alone chooses tokens.
+Status LogitsStage::finish(const SequenceStep& step, const Job& job, std::span<float> rows, Sampler& sampler,
+                           SequenceResult& result) const {
+  for (int32_t i = 0; i < job.num_rows; ++i) {
+    const std::span<float> row = rows.subspan(static_cast<size_t>(i) * vocab_size_, vocab_size_);
+    const auto token = static_cast<size_t>(job.token + i);
+    if (step.want == Want::logits) {
+      if (std::any_of(row.begin(), row.end(), [](float x) { return std::isnan(x); })) {
+        return make_error(ErrorCode::numeric, "the model's logits are not numbers");
+      }
+      std::copy(row.begin(), row.end(), result.logits.begin() + static_cast<std::ptrdiff_t>(token * vocab_size_));
+    }
+    if (token < step.prompt_targets.size()) {
+      ASSIGN_OR_RETURN(result.prompt_logprobs[token],
+                       sampler.logprobs_of(row, step.prompt_targets[token], step.prompt_top_logprobs));
+    }
+  }
+  return job.chooses ? choose(step, job, rows, sampler, result) : ok_status();
+}
+
+Status LogitsStage::choose(const SequenceStep& step, const Job& job, std::span<float> rows, Sampler& sampler,
+                           SequenceResult& result) const {
+  const int64_t position = step.position + static_cast<int64_t>(step.tokens.size());
+  if (step.want == Want::verify) {
+    const std::span<const Token> drafts = step.tokens.last(static_cast<size_t>(step.num_draft));
+    ASSIGN_OR_RETURN(VerifiedDrafts verified, sampler.verify_drafts(rows, static_cast<int>(vocab_size_), drafts, {},
+                                                                    step.sampling, position - step.num_draft));
+    result.tokens = std::move(verified.tokens);
+    result.logprobs = std::move(verified.logprobs);
+    return ok_status();
+  }
+  (void)job;
+  ASSIGN_OR_RETURN(SampledToken sampled, sampler.sample(rows, step.sampling, position));
+  result.tokens = {sampled.token};
+  if (step.sampling.params->logprobs) result.logprobs = {std::move(sampled.logprobs)};
+  return ok_status();
+}
+
+}  // namespace inferneo

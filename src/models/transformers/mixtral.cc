@@ -1,0 +1,35 @@
+// Mixtral: Mistral with experts, the best few of each token weighted by their renormalised probabilities.
+#include "models/transformers/architectures.h"
+#include "models/transformers/tensor_map.h"
+
+namespace inferneo {
+
+DecoderSpec describe_mixtral(ConfigFields& config) {
+  DecoderSpec spec = read_decoder(config, /*tied_by_default=*/false);
+  AttentionSpec attention = read_attention(config, spec, {});
+  attention.window = read_window(config, 0);
+  attention.rope = 0;
+  FeedForwardSpec ffn = read_gated_ffn(config);
+  ffn.num_experts = config.integer_or("num_local_experts", 8, 1, 4096);
+  ffn.experts_per_token = config.integer_or("num_experts_per_tok", 2, 1, ffn.num_experts);
+  if (ffn.experts_per_token > ffn.num_experts) config.fail("num_experts_per_tok", "must not exceed num_local_experts");
+  ffn.normalize_routing = true;
+  const NormSpec norm = read_rms_norm(config, 1e-5);
+  spec.ropes = {read_rope(config, spec, attention.head_dim, 1e6)};
+  spec.final_norm = norm;
+  map_ends(spec);
+  for (size_t i = 0; i < spec.layers.size(); ++i) {
+    LayerSpec& layer = spec.layers[i];
+    layer.attention_pre_norm = layer.ffn_pre_norm = norm;
+    layer.attention = attention;
+    layer.ffn = ffn;
+    map_pre_norms(spec, i);
+    map_attention(spec, i);
+    map_experts(
+        spec, i,
+        {"block_sparse_moe.gate.weight", "block_sparse_moe.experts.", ".w1.weight", ".w3.weight", ".w2.weight"});
+  }
+  return spec;
+}
+
+}  // namespace inferneo

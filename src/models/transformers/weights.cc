@@ -1,0 +1,266 @@
+#include "models/transformers/weights.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <map>
+#include <set>
+
+namespace inferneo {
+namespace {
+
+using kernels::kPanelRows;
+using kernels::PackedMatrix;
+using kernels::PackedView;
+using kernels::WeightView;
+
+constexpr size_t kTaskBytes = size_t{1} << 20;    // of the checkpoint, packed by one thread at a time
+constexpr size_t kRoundBytes = size_t{64} << 20;  // between two calls of the progress callback
+
+bool is_loadable(DType dtype) { return dtype == DType::f32 || dtype == DType::f16 || dtype == DType::bf16; }
+
+// Roles that share an input are stacked; the others stand alone.
+TensorRole stack_of(TensorRole role) {
+  switch (role) {
+    case TensorRole::k:
+    case TensorRole::v:
+      return TensorRole::q;
+    case TensorRole::up:
+      return TensorRole::gate;
+    default:
+      return role;
+  }
+}
+
+float read_element(const SafetensorsTensor& tensor, int64_t i) {
+  const std::byte* data = tensor.bytes.data();
+  switch (tensor.dtype) {
+    case DType::bf16:
+      return bf16_to_f32(reinterpret_cast<const uint16_t*>(data)[i]);
+    case DType::f16:
+      return f16_to_f32(reinterpret_cast<const uint16_t*>(data)[i]);
+    default:
+      return reinterpret_cast<const float*>(data)[i];
+  }
+}
+
+bool has_suffix(const std::string& name, const std::vector<std::string>& suffixes) {
+  return std::any_of(suffixes.begin(), suffixes.end(), [&](const std::string& s) { return name.ends_with(s); });
+}
+
+}  // namespace
+
+// One load: plan (names, shapes, sizes), allocate, pack.
+class WeightLoader {
+ public:
+  WeightLoader(const DecoderSpec& spec, const Checkpoint& checkpoint) : spec_(spec), checkpoint_(checkpoint) {
+    weights_.layers.resize(spec.layers.size());
+  }
+
+  Status plan();
+  Status allocate(MemoryLedger& ledger, const std::string& model);
+  Status pack(ThreadPool& pool, const LoadProgressCallback& progress);
+  ModelWeights take() { return std::move(weights_); }
+
+ private:
+  struct Part {
+    const TensorBinding* binding = nullptr;
+    const SafetensorsTensor* tensor = nullptr;
+    int64_t dest_row = 0;  // within the stack; of a vector: its offset among all vectors
+  };
+  struct Stack {
+    DType dtype = DType::f32;
+    int64_t rows = 0;
+    int64_t cols = 0;
+    std::vector<Part> parts;
+    size_t storage = 0;  // index into matrix_storage
+  };
+  struct Task {
+    const Stack* stack = nullptr;
+    const Part* part = nullptr;
+    int64_t begin = 0;  // rows of the binding
+    int64_t end = 0;
+  };
+
+  const SafetensorsTensor* find(const TensorBinding& binding) const;
+  Status check(const TensorBinding& binding, const SafetensorsTensor* tensor) const;
+  Status check_surplus(const std::set<const SafetensorsTensor*>& used) const;
+  void add_matrix(const TensorBinding& binding, const SafetensorsTensor* tensor);
+  std::vector<Task> make_tasks() const;
+  void pack_task(const Task& task);
+  void fill_vectors();
+  WeightSet& set_of(const TensorBinding& binding) {
+    return binding.layer < 0 ? weights_.ends : weights_.layers[static_cast<size_t>(binding.layer)];
+  }
+
+  const DecoderSpec& spec_;
+  const Checkpoint& checkpoint_;
+  std::map<std::pair<int32_t, TensorRole>, Stack> stacks_;  // by layer and first role
+  std::vector<Part> vectors_;
+  int64_t vector_elements_ = 0;
+  ModelWeights weights_;
+};
+
+const SafetensorsTensor* WeightLoader::find(const TensorBinding& binding) const {
+  if (const SafetensorsTensor* tensor = checkpoint_.find(binding.name)) return tensor;
+  if (spec_.optional_prefix.empty() || !binding.name.starts_with(spec_.optional_prefix)) return nullptr;
+  return checkpoint_.find(std::string_view(binding.name).substr(spec_.optional_prefix.size()));
+}
+
+Status WeightLoader::check(const TensorBinding& binding, const SafetensorsTensor* tensor) const {
+  if (tensor == nullptr) {
+    return make_error(ErrorCode::malformed,
+                      fmt::format("the checkpoint has no tensor {}, which {} needs", binding.name, spec_.architecture));
+  }
+  if (!is_loadable(tensor->dtype)) {
+    return make_error(ErrorCode::unsupported, fmt::format("tensor {} is of type {}; f32, f16 and bf16 can be loaded",
+                                                          tensor->name, dtype_name(tensor->dtype)));
+  }
+  std::vector<int64_t> shape{binding.source_rows};
+  if (binding.cols > 0) shape.push_back(binding.cols);
+  if (binding.transposed) std::reverse(shape.begin(), shape.end());
+  if (tensor->shape != shape) {
+    return make_error(ErrorCode::malformed,
+                      fmt::format("tensor {} has shape [{}]; config.json makes it [{}]", tensor->name,
+                                  fmt::join(tensor->shape, ", "), fmt::join(shape, ", ")));
+  }
+  return ok_status();
+}
+
+Status WeightLoader::check_surplus(const std::set<const SafetensorsTensor*>& used) const {
+  for (const SafetensorsTensor* tensor : checkpoint_.tensors()) {
+    if (used.contains(tensor) || has_suffix(tensor->name, spec_.ignored_suffixes)) continue;
+    return make_error(ErrorCode::malformed,
+                      fmt::format("the checkpoint has a tensor {}, which {} with this config.json "
+                                  "does not use",
+                                  tensor->name, spec_.architecture));
+  }
+  return ok_status();
+}
+
+void WeightLoader::add_matrix(const TensorBinding& binding, const SafetensorsTensor* tensor) {
+  Stack& stack = stacks_[{binding.layer, stack_of(binding.role)}];
+  // Routers decide: their inputs are not rounded to bf16. Parts of unlike types meet in f32.
+  const DType dtype = binding.role == TensorRole::router ? DType::f32 : tensor->dtype;
+  if (stack.parts.empty()) stack.dtype = dtype;
+  if (stack.dtype != dtype) stack.dtype = DType::f32;
+  stack.cols = binding.cols;
+  stack.parts.push_back({&binding, tensor, stack.rows});
+  stack.rows += kernels::round_up(binding.rows, kPanelRows);
+}
+
+Status WeightLoader::plan() {
+  std::set<const SafetensorsTensor*> used;
+  for (const TensorBinding& binding : spec_.tensors) {
+    const SafetensorsTensor* tensor = find(binding);
+    RETURN_IF_ERROR(check(binding, tensor));
+    used.insert(tensor);
+    if (binding.cols > 0) {
+      add_matrix(binding, tensor);
+    } else {
+      vectors_.push_back({&binding, tensor, vector_elements_});
+      vector_elements_ += kernels::round_up(binding.rows, 16);
+    }
+  }
+  return check_surplus(used);
+}
+
+Status WeightLoader::allocate(MemoryLedger& ledger, const std::string& model) {
+  for (auto& [key, stack] : stacks_) {
+    ASSIGN_OR_RETURN(PackedMatrix matrix, PackedMatrix::allocate(ledger, model, stack.dtype, stack.rows, stack.cols));
+    weights_.bytes += matrix.size_bytes();
+    stack.storage = weights_.matrix_storage.size();
+    weights_.matrix_storage.push_back(std::move(matrix));
+    const PackedView& whole = weights_.matrix_storage.back().view();
+    for (const Part& part : stack.parts) {
+      auto& views = set_of(*part.binding).matrices_[static_cast<size_t>(part.binding->role)];
+      const auto expert = static_cast<size_t>(std::max(part.binding->expert, 0));
+      if (views.size() <= expert) views.resize(expert + 1);
+      views[expert] = {whole.panel(part.dest_row / kPanelRows), stack.dtype, part.binding->rows, stack.cols};
+    }
+    if (key.second == TensorRole::attention_output) weights_.dtype = stack.dtype;
+  }
+  const size_t bytes = static_cast<size_t>(vector_elements_) * sizeof(float);
+  ASSIGN_OR_RETURN(weights_.vector_storage,
+                   Buffer::allocate(ledger, model, MemoryPurpose::packed_weights, std::max<size_t>(bytes, 64)));
+  weights_.bytes += bytes;
+  return ok_status();
+}
+
+std::vector<WeightLoader::Task> WeightLoader::make_tasks() const {
+  std::vector<Task> tasks;
+  for (const auto& [key, stack] : stacks_) {
+    for (const Part& part : stack.parts) {
+      const size_t row_bytes = static_cast<size_t>(stack.cols) * dtype_size(part.tensor->dtype);
+      const int64_t step =
+          kernels::round_up(std::max<int64_t>(1, static_cast<int64_t>(kTaskBytes / row_bytes)), kPanelRows);
+      for (int64_t row = 0; row < part.binding->rows; row += step) {
+        tasks.push_back({&stack, &part, row, std::min(part.binding->rows, row + step)});
+      }
+    }
+  }
+  return tasks;
+}
+
+void WeightLoader::pack_task(const Task& task) {
+  const TensorBinding& binding = *task.part->binding;
+  WeightView source;
+  source.data = task.part->tensor->bytes.data();
+  source.dtype = task.part->tensor->dtype;
+  source.rows = binding.source_rows;
+  source.cols = binding.cols;
+  source.row_stride = binding.transposed ? 1 : binding.cols;
+  source.col_stride = binding.transposed ? binding.source_rows : 1;
+  weights_.matrix_storage[task.stack->storage].pack(source, binding.row_begin + task.begin,
+                                                    binding.row_begin + task.end, task.part->dest_row + task.begin);
+}
+
+void WeightLoader::fill_vectors() {
+  for (const Part& part : vectors_) {
+    float* out = weights_.vector_storage.as<float>() + part.dest_row;
+    for (int64_t i = 0; i < part.binding->rows; ++i) out[i] = read_element(*part.tensor, part.binding->row_begin + i);
+    set_of(*part.binding).vectors_[static_cast<size_t>(part.binding->role)] = out;
+  }
+}
+
+Status WeightLoader::pack(ThreadPool& pool, const LoadProgressCallback& progress) {
+  const std::vector<Task> tasks = make_tasks();
+  LoadProgress state{"packing weights", 0, 0};
+  const auto bytes_of = [](const Task& task) {
+    return static_cast<size_t>((task.end - task.begin) * task.stack->cols) * dtype_size(task.part->tensor->dtype);
+  };
+  for (const Task& task : tasks) state.bytes_total += bytes_of(task);
+  fill_vectors();
+  for (size_t first = 0; first < tasks.size();) {
+    size_t last = first;
+    size_t bytes = 0;
+    while (last < tasks.size() && bytes < kRoundBytes) bytes += bytes_of(tasks[last++]);
+    {
+      // A turn per round: models that serve go on serving while this one loads.
+      ThreadPool::Session session(pool);
+      session.for_chunks(static_cast<int64_t>(last - first),
+                         [&](int64_t chunk, int) { pack_task(tasks[first + static_cast<size_t>(chunk)]); });
+    }
+    if (checkpoint_.truncated()) {
+      return make_error(ErrorCode::malformed,
+                        "a weight file was cut short while it was being read; load the model again "
+                        "once its files are complete");
+    }
+    state.bytes_done += bytes;
+    if (progress) progress(state);
+    first = last;
+  }
+  return ok_status();
+}
+
+Result<ModelWeights> load_weights(const DecoderSpec& spec, const Checkpoint& checkpoint, MemoryLedger& ledger,
+                                  const std::string& model, ThreadPool& pool, const LoadProgressCallback& progress) {
+  WeightLoader loader(spec, checkpoint);
+  RETURN_IF_ERROR(loader.plan());
+  RETURN_IF_ERROR(loader.allocate(ledger, model));
+  RETURN_IF_ERROR(loader.pack(pool, progress));
+  return loader.take();
+}
+
+}  // namespace inferneo
