@@ -95,6 +95,11 @@ def document(rng, held_out=False):
     return "\n\n".join(parts)
 
 
+def warm_up(rng):
+    """What training begins with: a single function, whose parameters come back in its body."""
+    return source(draw(rng), rng)
+
+
 if __name__ == "__main__":
     import sys
     generator = random.Random(int(sys.argv[1]) if len(sys.argv) > 1 else 0)

@@ -172,6 +172,36 @@ def as_chat(story, rng):
     return messages
 
 
+FACTS = [
+    "{name} is {a_kind}.", "{name} is {trait}.", "{name} loves {hobby}.", "{name} lives {in_place}.", "{name} has {a_thing}.",
+    "{name} is {a_trait} {kind}.", "{name} ate {food}.", "{name} said, \"I am {name}.\"", "The {kind} is {name}.", "{name} ran.",
+    "{name} smiled, and {he} was {joy}.", "{name} lost {his} {thing}.", "\"Hello,\" said {name}.", "{his} name is {name}.",
+    "{name} the {kind} was {feeling}.", "{name} hid {hiding}.", "\"Thank you, {name}.\"",
+    "The {kind} was {trait}, and {his} name was {name}.", "{name} painted the {thing} {color}.", "{name} laughed at {himself}.",
+    "Where is {name}? {he} is {hiding}.", "Who is {trait}? {name}.", "What is {name}? {a_kind}.", "{name} and {f_name} met.",
+    "{name} helped {f_name}, and {f_name} thanked {name}.", "{f_name} is {f_a_kind}, and {name} is {a_kind}.",
+    "{name} gave the {thing} to {f_name}, and {f_he} gave {name} {food}.", "{name} saw the {f_kind}. It was {f_name}.",
+]
+
+
+def notes(rng, held_out=False):
+    """Facts about two characters. Names come back in every line, which is where a young model learns to copy them."""
+    slots = dict(draw(rng, held_out).slots)
+    turned = dict(slots)  # the same with hero and friend exchanged
+    for key in ("name", "kind", "trait", "a_kind", "a_trait", "he", "him", "his", "himself"):
+        turned[key], turned["f_" + key] = slots["f_" + key], slots[key]
+    alone = [fact for fact in FACTS if "{f_" not in fact]
+    both = rng.random() < 0.7
+    lines = [expand(rng.choice(FACTS if both else alone), rng.choice([slots, turned]) if both else slots, rng)
+             for _ in range(rng.randint(4, 14))]
+    return " ".join(lines)
+
+
+def warm_up(rng):
+    """What training begins with."""
+    return notes(rng)
+
+
 def document(rng, held_out=False):
     """Either a plain text or a list of chat messages."""
     story = draw(rng, held_out)

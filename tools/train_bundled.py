@@ -20,6 +20,7 @@ import text_code
 import text_stories
 import train_tokenizer
 
+RATE = 2.5e-3
 CONTEXT = 512  # length of a training sequence; positions beyond it up to max_position_embeddings are rotated, not trained
 SHAPES = {
     "story": dict(hidden_size=192, num_hidden_layers=4, intermediate_size=512, num_attention_heads=6, num_key_value_heads=2),
@@ -46,14 +47,17 @@ class Batches:
     batches are rows of CONTEXT tokens packed from several documents, so that far positions are learnt too."""
 
     TOKENS, POOL, PACKED = 2048, 64, 0.08
+    WARM_UP, REVISED = 500, 0.06  # the share of warm-up text falls from all to REVISED in so many steps
 
     def __init__(self, tokenizer, text, seed, held_out=False):
         self.tokenizer, self.text, self.held_out = tokenizer, text, held_out
         self.rng = random.Random(seed)
         self.ready = []
 
-    def ids(self):
-        return encode(self.tokenizer, self.text.document(self.rng, self.held_out))[:CONTEXT]
+    def ids(self, step=None):
+        warm = step is not None and self.rng.random() < max(self.REVISED, 1 - step / self.WARM_UP)
+        document = self.text.warm_up(self.rng) if warm else self.text.document(self.rng, self.held_out)
+        return encode(self.tokenizer, document)[:CONTEXT]
 
     def packed_row(self):
         ids = []
@@ -61,13 +65,13 @@ class Batches:
             ids += self.ids()
         return ids[:CONTEXT]
 
-    def next(self):
+    def next(self, step):
         """Padded ids, and the same with IGNORED for padding."""
         if self.rng.random() < self.PACKED:
             rows = [self.packed_row() for _ in range(self.TOKENS // CONTEXT)]
         else:
             if not self.ready:  # rows of like length waste little padding
-                pool, batch = sorted((self.ids() for _ in range(self.POOL)), key=len), []
+                pool, batch = sorted((self.ids(step) for _ in range(self.POOL)), key=len), []
                 for row in pool:
                     if batch and (len(batch) + 1) * len(row) > self.TOKENS:
                         self.ready.append(batch)
@@ -80,29 +84,6 @@ class Batches:
         pad = self.tokenizer.pad_token_id
         return (torch.tensor([row + [pad] * (longest - len(row)) for row in rows]),
                 torch.tensor([row + [IGNORED] * (longest - len(row)) for row in rows]))
-
-
-class Muon(torch.optim.Optimizer):
-    """Momentum whose matrix step is made orthogonal (Newton-Schulz); about half the steps of AdamW on these models."""
-
-    def __init__(self, params):
-        super().__init__(params, dict(lr=0.02))
-
-    @torch.no_grad()
-    def step(self):
-        for group in self.param_groups:
-            for p in group["params"]:
-                momentum = self.state[p].setdefault("momentum", torch.zeros_like(p))
-                momentum.lerp_(p.grad, 0.05)
-                g = p.grad.lerp(momentum, 0.95)
-                wide = g.shape[0] > g.shape[1]
-                x = g.T if wide else g
-                x = (x / (x.norm() + 1e-7)).bfloat16()
-                for _ in range(5):
-                    a = x @ x.T
-                    x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
-                x = (x.T if wide else x).float()
-                p.mul_(1 - group["lr"] * 0.01).add_(x, alpha=-group["lr"] * max(1, g.shape[0] / g.shape[1]) ** 0.5)
 
 
 def loss_of(model, batch, reduction="mean"):
@@ -126,9 +107,7 @@ def held_out_loss(model, tokenizer, text, documents=300):
 
 
 def fit(model, batches, args):
-    matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
-    others = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
-    optimizers = [(Muon(matrices), 0.02), (torch.optim.AdamW(others, lr=6e-3, betas=(0.9, 0.95), weight_decay=0.0), 6e-3)]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.98), weight_decay=0.01)
     started, step, total, smooth = time.time(), 0, args.steps, None
     while not total or step < total:
         if not total and step == 20:
@@ -143,13 +122,12 @@ def fit(model, batches, args):
                 break
             scale = min(scale, max(0.02, left / 0.7))
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=args.bf16):
-            loss = loss_of(model, batches.next())
+            loss = loss_of(model, batches.next(step))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimizer, rate in optimizers:
-            optimizer.param_groups[0]["lr"] = rate * scale
-            optimizer.step()
-            optimizer.zero_grad()
+        optimizer.param_groups[0]["lr"] = RATE * scale
+        optimizer.step()
+        optimizer.zero_grad()
         smooth = loss.item() if smooth is None else 0.95 * smooth + 0.05 * loss.item()
         if step % 100 == 0:
             print(f"step {step} loss {smooth:.4f} lr {scale:.3f} {time.time() - started:.0f} s", flush=True)
@@ -162,7 +140,7 @@ def fit(model, batches, args):
 def build_model(kind, tokenizer):
     ids = [tokenizer.convert_tokens_to_ids(t) for t in (train_tokenizer.END_OF_TEXT, train_tokenizer.IM_END)]
     config = LlamaConfig(vocab_size=len(tokenizer), max_position_embeddings=1024, rope_theta=10000.0, rms_norm_eps=1e-5,
-                         tie_word_embeddings=True, initializer_range=0.02, bos_token_id=None, eos_token_id=ids[1],
+                         tie_word_embeddings=True, initializer_range=0.06, bos_token_id=None, eos_token_id=ids[1],
                          pad_token_id=ids[0], **SHAPES[kind])
     model = LlamaForCausalLM(config)
     model.generation_config.eos_token_id = [ids[1], ids[0]]

@@ -10,7 +10,7 @@
 namespace inferneo {
 
 struct GenerationSample {
-  std::string text;           // without stop strings and end-of-sequence tokens
+  std::string text;  // without stop strings and end-of-sequence tokens
   std::vector<Token> tokens;
   std::string finish_reason;  // "stop" or "length"
 };
@@ -19,10 +19,10 @@ struct GenerationResult {
   std::string model;                      // that answered
   std::vector<GenerationSample> samples;  // SamplingParams::n of them
   int32_t prompt_tokens = 0;
-  int32_t cached_tokens = 0;              // of the prompt, found in the prefix cache
-  int32_t completion_tokens = 0;          // over all samples
-  double time_to_first_token = 0.0;       // seconds since submission
-  double total_time = 0.0;                // seconds since submission
+  int32_t cached_tokens = 0;         // of the prompt, found in the prefix cache
+  int32_t completion_tokens = 0;     // over all samples
+  double time_to_first_token = 0.0;  // seconds since submission
+  double total_time = 0.0;           // seconds since submission
 };
 
 }  // namespace inferneo

@@ -65,7 +65,7 @@ void attention_split(Context& context, const AttentionArgs& args, int64_t tiles,
 }  // namespace
 
 size_t scratch_bytes(const ScratchNeeds& needs) {
-  const int64_t rows = std::min(kRowBlock, std::max<int64_t>(1, needs.max_rows));
+  const int64_t rows = std::min(kRowBlock, round_up(std::max<int64_t>(1, needs.max_rows), 16));
   const size_t matmul_bytes = static_cast<size_t>(rows * matmul_row_bytes(needs.max_cols));
   if (needs.num_kv_heads <= 0) return matmul_bytes;
   const int32_t group = needs.num_heads / needs.num_kv_heads;

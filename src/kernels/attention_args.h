@@ -65,17 +65,17 @@ struct AttentionItem {
 };
 
 // The splits that the rows of a tile look at.
-inline int32_t first_split(const AttentionArgs& args, const AttentionItem& item) {
+[[gnu::always_inline]] inline int32_t first_split(const AttentionArgs& args, const AttentionItem& item) {
   const int32_t position = item.sequence->position + item.query_begin;
   return args.window > 0 && position >= args.window ? (position - args.window + 1) / kAttentionSplit : 0;
 }
-inline int32_t end_split(const AttentionItem& item) {
+[[gnu::always_inline]] inline int32_t end_split(const AttentionItem& item) {
   return (item.sequence->position + item.query_begin + item.num_queries - 1) / kAttentionSplit + 1;
 }
 // f32 values of scratch that a thread needs for one item.
 inline size_t attention_item_scratch(int32_t rows, int32_t head_dim) {
-  const size_t row = 3 * static_cast<size_t>(head_dim + 16) + 2 * static_cast<size_t>(kAttentionSplit) + 64;
-  return static_cast<size_t>(rows) * row;
+  const size_t row = 3 * (static_cast<size_t>(head_dim) + 16) + static_cast<size_t>(kAttentionSplit) + 64;
+  return static_cast<size_t>(rows + 8) * row;
 }
 
 }  // namespace inferneo::kernels

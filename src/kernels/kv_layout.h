@@ -8,10 +8,10 @@
 // tile = min(16, block_size): a register holds one or two dimensions of 16 tokens, so q.K needs no horizontal sum, and
 // V's token pairs feed the bf16 dot product. block_size is rounded up to whole tiles inside a block, head_dim of bf16 K
 // to even, block_size of bf16 V to even; a slot format (block_size = a whole sequence) uses the same formulas.
+// Blocks of a multiple of 16 tokens take the fast paths; a slot format rounds its length up to one.
 // Elements of tokens that were never written may hold anything, NaN included; no kernel lets them reach a result.
 #pragma once
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 
@@ -26,41 +26,43 @@ struct KvLayout {
   int32_t head_dim = 0;
   int32_t block_size = 16;  // tokens
 
-  int64_t element_bytes() const { return dtype == DType::f32 ? 4 : 2; }
-  int64_t pair() const { return dtype == DType::bf16 ? 2 : 1; }
-  int64_t tile() const { return std::min<int64_t>(16, block_size); }
-  int64_t padded_head_dim() const { return (head_dim + pair() - 1) / pair() * pair(); }  // of K
+  [[gnu::always_inline]] int64_t element_bytes() const { return dtype == DType::f32 ? 4 : 2; }
+  [[gnu::always_inline]] int64_t pair() const { return dtype == DType::bf16 ? 2 : 1; }
+  [[gnu::always_inline]] int64_t tile() const { return block_size < 16 ? block_size : 16; }
+  [[gnu::always_inline]] int64_t padded_head_dim() const { return (head_dim + pair() - 1) / pair() * pair(); }  // of K
 
-  size_t k_bytes() const {
+  [[gnu::always_inline]] size_t k_bytes() const {
     const int64_t tokens = (block_size + tile() - 1) / tile() * tile();
     return align64(tokens * padded_head_dim() * element_bytes());
   }
-  size_t v_bytes() const {
+  [[gnu::always_inline]] size_t v_bytes() const {
     const int64_t tokens = (block_size + pair() - 1) / pair() * pair();
     return align64(tokens * head_dim * element_bytes());
   }
-  size_t bytes_per_block() const {
+  [[gnu::always_inline]] size_t bytes_per_block() const {
     return (k_bytes() + v_bytes()) * static_cast<size_t>(num_kv_heads) * static_cast<size_t>(num_layers);
   }
   // Byte offsets of the regions of (layer of the group, head) from the start of a block.
-  size_t k_offset(int32_t layer, int32_t head) const {
+  [[gnu::always_inline]] size_t k_offset(int32_t layer, int32_t head) const {
     return (static_cast<size_t>(layer) * static_cast<size_t>(num_kv_heads) + static_cast<size_t>(head)) *
            (k_bytes() + v_bytes());
   }
-  size_t v_offset(int32_t layer, int32_t head) const { return k_offset(layer, head) + k_bytes(); }
+  [[gnu::always_inline]] size_t v_offset(int32_t layer, int32_t head) const {
+    return k_offset(layer, head) + k_bytes();
+  }
 
   // Index of an element within its region, in elements.
-  int64_t k_index(int64_t token, int64_t dim) const {
+  [[gnu::always_inline]] int64_t k_index(int64_t token, int64_t dim) const {
     const int64_t t = tile();
     const int64_t first = token / t * t * padded_head_dim();
     return dtype == DType::bf16 ? first + (dim / 2) * t * 2 + (token % t) * 2 + dim % 2 : first + dim * t + token % t;
   }
-  int64_t v_index(int64_t token, int64_t dim) const {
+  [[gnu::always_inline]] int64_t v_index(int64_t token, int64_t dim) const {
     return dtype == DType::bf16 ? (token / 2 * head_dim + dim) * 2 + token % 2 : token * head_dim + dim;
   }
 
  private:
-  static size_t align64(int64_t bytes) { return static_cast<size_t>((bytes + 63) / 64 * 64); }
+  [[gnu::always_inline]] static size_t align64(int64_t bytes) { return static_cast<size_t>((bytes + 63) / 64 * 64); }
 };
 
 }  // namespace inferneo::kernels

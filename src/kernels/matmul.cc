@@ -1,22 +1,33 @@
 // The threaded matrix product: rows are packed once, then chunks of panels go round the threads.
 #include <algorithm>
+#include <bit>
 
 #include "kernels/ops.h"
 
 namespace inferneo::kernels {
 namespace {
 
-constexpr int64_t kRowBlock = 512;                 // rows packed at a time: what stays in the last-level cache
-constexpr size_t kChunkBytes = size_t{256} << 10;  // a thread reads weights in pieces of at least this size
+constexpr int64_t kRowBlock = 512;  // rows packed at a time: what stays in the last-level cache
+constexpr size_t kStreamBytes = size_t{256} << 10;
+constexpr size_t kCachedBytes = size_t{512} << 10;
 constexpr int64_t kSmallBatch = 16;
 
-// Panels per chunk: large enough to stream, small enough that every thread gets its share.
+// Panels per chunk: large enough to stream, small enough to stay in a second-level cache while row tiles pass by, and
+// every thread gets its share.
 int64_t chunk_panels(const MatmulArgs& args, int64_t rows, int64_t total_panels, int threads) {
   const size_t bytes = args.outputs[0].weight.panel_bytes();
-  const int64_t streaming = std::max<int64_t>(1, static_cast<int64_t>(kChunkBytes / bytes));
-  const int64_t wanted = rows <= kSmallBatch ? streaming : std::max<int64_t>(8, streaming);
-  const int64_t fair = std::max<int64_t>(1, total_panels / (int64_t{4} * threads));
-  return std::min(wanted, fair);
+  const size_t wanted = rows <= kSmallBatch ? kStreamBytes : kCachedBytes;
+  const int64_t fair = total_panels / (int64_t{4} * threads);
+  return std::max<int64_t>(1, std::min(static_cast<int64_t>(wanted / bytes), fair));
+}
+
+// Rows of a block: whole tiles where the scratch memory holds one, else as many as fit after padding to a power of two.
+int64_t rows_per_block(const Context& context, int64_t cols) {
+  const int64_t fits = static_cast<int64_t>(context.scratch.size()) / matmul_row_bytes(cols);
+  INFERNEO_CHECK(fits >= 1, "scratch memory is smaller than one row");
+  const int64_t tile = context.ops.matmul_row_tile;
+  if (fits >= tile) return std::min(kRowBlock, fits / tile * tile);
+  return static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(fits)));
 }
 
 void multiply_block(Context& context, const MatmulArgs& args, int64_t first_row, int64_t rows) {
@@ -72,9 +83,7 @@ void matmul(Context& context, const MatmulArgs& args) {
     matmul(context, part);
     return;
   }
-  const int64_t fits = static_cast<int64_t>(context.scratch.size()) / matmul_row_bytes(first.cols);
-  INFERNEO_CHECK(fits >= 1, "scratch memory is smaller than one row");
-  const int64_t block = std::min(kRowBlock, fits);
+  const int64_t block = rows_per_block(context, first.cols);
   for (int64_t row = 0; row < args.num_rows; row += block) {
     multiply_block(context, args, row, std::min(block, args.num_rows - row));
   }

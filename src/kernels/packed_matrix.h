@@ -24,7 +24,10 @@ namespace inferneo::kernels {
 
 inline constexpr int64_t kPanelRows = 16;
 
-constexpr int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
+// Accessors that per-ISA files use are always inlined: a copy compiled for AVX-512 must never serve other code.
+[[gnu::always_inline]] constexpr int64_t round_up(int64_t value, int64_t step) {
+  return (value + step - 1) / step * step;
+}
 
 // A strided matrix as a checkpoint stores it: f32, f16 or bf16. Strides in elements (GPT-2 stores its transpose).
 struct WeightView {
@@ -42,14 +45,16 @@ struct PackedView {
   int64_t rows = 0;
   int64_t cols = 0;
 
-  int64_t num_panels() const { return (rows + kPanelRows - 1) / kPanelRows; }
-  int64_t padded_cols() const { return dtype == DType::bf16 ? round_up(cols, 2) : cols; }
-  size_t panel_bytes() const {
+  [[gnu::always_inline]] int64_t num_panels() const { return (rows + kPanelRows - 1) / kPanelRows; }
+  [[gnu::always_inline]] int64_t padded_cols() const { return dtype == DType::bf16 ? round_up(cols, 2) : cols; }
+  [[gnu::always_inline]] size_t panel_bytes() const {
     return static_cast<size_t>(padded_cols() * kPanelRows) * (dtype == DType::f32 ? sizeof(float) : sizeof(uint16_t));
   }
-  const std::byte* panel(int64_t index) const { return data + static_cast<size_t>(index) * panel_bytes(); }
+  [[gnu::always_inline]] const std::byte* panel(int64_t index) const {
+    return data + static_cast<size_t>(index) * panel_bytes();
+  }
   // Index of element (row, col), counted in elements from `data`.
-  size_t index(int64_t row, int64_t col) const {
+  [[gnu::always_inline]] size_t index(int64_t row, int64_t col) const {
     const int64_t base = row / kPanelRows * padded_cols() * kPanelRows;
     const int64_t lane = row % kPanelRows;
     return static_cast<size_t>(dtype == DType::bf16 ? base + (col / 2) * 2 * kPanelRows + lane * 2 + col % 2

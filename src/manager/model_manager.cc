@@ -38,6 +38,8 @@ ModelManager::~ModelManager() {
   changed_.notify_all();
   thread_.join();
   for (const auto& entry : entries_) {
+    // Requests hold leases of their own: ending the engines is what ends them.
+    if (entry->status.lease != nullptr && entry->status.lease->core != nullptr) entry->status.lease->core->stop();
     for (AcquireCallback& callback : entry->waiting) {
       callback(make_error(ErrorCode::unavailable, "the server is shutting down"));
     }

@@ -21,8 +21,8 @@
 namespace inferneo {
 
 struct ModelRegistration {
-  std::string id;      // what requests name
-  std::string source;  // local path or hub id
+  std::string id;                         // what requests name
+  std::string source;                     // local path or hub id
   std::vector<std::string> aliases = {};  // further names that requests may use
 };
 
@@ -48,7 +48,9 @@ struct ModelStatus {
 class ModelManager {
  public:
   explicit ModelManager(std::unique_ptr<ModelLoader> loader);
-  ~ModelManager();  // waits for a load in progress; callers still waiting get `unavailable`
+  // Waits for a load in progress, then stops every engine; callers still waiting and running requests get
+  // `unavailable`.
+  ~ModelManager();
   ModelManager(const ModelManager&) = delete;
   ModelManager& operator=(const ModelManager&) = delete;
 

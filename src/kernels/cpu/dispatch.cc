@@ -1,15 +1,30 @@
 #include <fmt/format.h>
 
+#include "kernels/cpu/isa_tables.h"
 #include "kernels/cpu/reference.h"
 #include "kernels/op_table.h"
 
 namespace inferneo::kernels {
 namespace {
 
+// GCC's cpu model asks XGETBV as well: a feature whose registers the system does not save is not reported.
+bool has_avx2() {
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+}
+bool has_avx512() {
+  return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+}
+bool has_avx512_bf16() {
+  return has_avx512() && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni");
+}
 bool always() { return true; }
 
 // Best first; the last one always runs.
 constexpr IsaEntry kIsas[] = {
+    {"avx512_bf16", has_avx512_bf16, avx512_bf16_table},
+    {"avx512", has_avx512, avx512_table},
+    {"avx2", has_avx2, avx2_table},
     {"reference", always, reference_table},
 };
 

@@ -181,10 +181,10 @@ std::string describe(const OpTable& ops, const Case& c) {
 }
 
 TEST(Attention, AgreesWithF64OverShuffledPoisonedBlocks) {
+  Workbench bench(2);
   for (const OpTable* ops : testing::runnable_tables()) {
     for (const Case& c : cases()) {
       Cache cache(c, 7);
-      Workbench bench(2);
       cache.write(*ops, bench);
       for (size_t s = 0; s < c.sequences.size(); ++s) {
         GuardedOutput out = attend(*ops, c, cache, {{s, 0, c.sequences[s].second}}, bench);
@@ -203,11 +203,11 @@ TEST(Attention, AgreesWithF64OverShuffledPoisonedBlocks) {
 }
 
 TEST(Attention, ARowIsTheSameBitForBitAloneBatchedChunkedAndCutAlongTheContext) {
+  Workbench one(1);
+  Workbench many(2);
   for (const OpTable* ops : testing::runnable_tables()) {
     for (const Case& c : cases()) {
       Cache cache(c, 8);
-      Workbench one(1);
-      Workbench many(3);
       cache.write(*ops, one);
       std::vector<Piece> together;
       for (size_t s = 0; s < c.sequences.size(); ++s) together.push_back({s, 0, c.sequences[s].second});

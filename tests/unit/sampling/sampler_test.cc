@@ -4,30 +4,16 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <limits>
-#include <random>
 
-#include "models/sampling/row_math.h"
+#include "rows.h"
 
 namespace inferneo {
 namespace {
 
-constexpr float kInf = std::numeric_limits<float>::infinity();
-constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
-
-std::vector<float> random_row(int vocab, uint32_t seed, float width = 3.0F) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal(0.0F, width);
-  std::vector<float> row(static_cast<size_t>(vocab));
-  for (float& value : row) value = normal(random);
-  return row;
-}
-
-SamplingParams with_temperature(float temperature) {
-  SamplingParams params;
-  params.temperature = temperature;
-  return params;
-}
+using testing::kInf;
+using testing::kNan;
+using testing::random_row;
+using testing::with_temperature;
 
 SampledToken sample(std::vector<float> row, const SamplingParams& params, uint64_t seed = 1, int64_t position = 0) {
   Sampler sampler;
@@ -113,6 +99,121 @@ TEST(SamplerTest, DrawsDependOnSeedAndPositionOnly) {
     }
   }
   EXPECT_GT(differences, 300);
+}
+
+TEST(SamplerTest, OneTokenIsAlwaysChosen) {
+  SamplingParams params = with_temperature(1.5F);
+  params.top_k = 5;
+  params.top_p = 0.1F;
+  params.min_p = 0.9F;
+  params.typical_p = 0.1F;
+  params.logprobs = 5;
+  const SampledToken result = sample({-3.0F}, params);
+  EXPECT_EQ(result.token, 0);
+  EXPECT_EQ(result.logprobs.logprob, 0.0F);
+  ASSERT_EQ(result.logprobs.top.size(), 1U);
+  EXPECT_EQ(result.logprobs.top[0].second, 0.0F);
+}
+
+TEST(SamplerTest, ExcludedTokensStayExcludedWhateverTheBias) {
+  SamplingParams params = with_temperature(0.0F);
+  params.logit_bias = {{0, 100.0F}, {1, 100.0F}, {7, 100.0F}};
+  params.repetition_penalty = 0.1F;
+  params.presence_penalty = -2.0F;
+  const std::vector<uint32_t> mask = {0b1110};
+  const std::vector<Token> banned = {1};
+  const std::vector<Token> output = {0, 1, 0};
+  SamplingInput input;
+  input.params = &params;
+  input.allowed_mask = mask;
+  input.banned = banned;
+  input.output = output;
+  Sampler sampler;
+  for (const float temperature : {0.0F, 1.0F}) {
+    params.temperature = temperature;
+    for (int64_t position = 0; position < 100; ++position) {
+      std::vector<float> row = {9.0F, 9.0F, 0.0F, 0.0F, 9.0F};
+      Result<SampledToken> result = sampler.sample(row, input, position);
+      ASSERT_TRUE(result.ok());
+      EXPECT_TRUE(result->token == 2 || result->token == 3) << result->token;
+    }
+  }
+}
+
+TEST(SamplerTest, TokensOutsideTheRowArePassedOver) {
+  SamplingParams params = with_temperature(0.0F);
+  params.logit_bias = {{-1, 5.0F}, {3, 5.0F}, {INT32_MAX, 5.0F}};
+  params.repetition_penalty = 1.5F;
+  params.frequency_penalty = 1.0F;
+  const std::vector<Token> tokens = {-1, 3, INT32_MIN, INT32_MAX};
+  SamplingInput input;
+  input.params = &params;
+  input.prompt = tokens;
+  input.output = tokens;
+  input.banned = tokens;
+  Sampler sampler;
+  std::vector<float> row = {1.0F, 3.0F, 2.0F};
+  EXPECT_EQ(sampler.sample(row, input, 0)->token, 1);
+}
+
+TEST(SamplerTest, RowsOfDifferentWidthShareASampler) {
+  Sampler sampler;
+  SamplingParams params = with_temperature(0.0F);
+  params.frequency_penalty = 2.0F;
+  const std::vector<Token> wide_output = {400, 400};
+  const std::vector<Token> output = {1};
+  SamplingInput input;
+  input.params = &params;
+  input.output = wide_output;
+  std::vector<float> wide = random_row(500, 1);
+  EXPECT_TRUE(sampler.sample(wide, input, 0).ok());
+  input.output = output;
+  std::vector<float> narrow = {0.0F, 1.0F, 0.5F};
+  EXPECT_EQ(sampler.sample(narrow, input, 0)->token, 2);
+}
+
+TEST(SamplerTest, AnExtremePenaltyIsANumericErrorAndNotACrash) {
+  SamplingParams params = with_temperature(1.0F);
+  params.repetition_penalty = 1e-38F;
+  const std::vector<Token> output = {0};
+  SamplingInput input;
+  input.params = &params;
+  input.output = output;
+  Sampler sampler;
+  std::vector<float> row = {1e5F, 0.0F};
+  EXPECT_EQ(sampler.sample(row, input, 0).error().code, ErrorCode::numeric);
+}
+
+TEST(SamplerTest, LogprobsMatchFloat64OnLongRows) {
+  const std::vector<float> row = random_row(40'000, 11);
+  SamplingParams params = with_temperature(1.0F);
+  params.logprobs = 20;
+  const SampledToken result = sample(row, params);
+  const std::vector<double> p = testing::softmax(row);
+  EXPECT_NEAR(result.logprobs.logprob, std::log(p[static_cast<size_t>(result.token)]), 2e-6);
+  ASSERT_EQ(result.logprobs.top.size(), 20U);
+  std::vector<float> sorted = row;
+  std::sort(sorted.begin(), sorted.end(), std::greater<>());
+  for (size_t i = 0; i < 20; ++i) {
+    const auto& [token, logprob] = result.logprobs.top[i];
+    EXPECT_EQ(row[static_cast<size_t>(token)], sorted[i]);
+    EXPECT_NEAR(logprob, std::log(p[static_cast<size_t>(token)]), 2e-6);
+  }
+}
+
+TEST(SamplerTest, LogprobsOfAGivenToken) {
+  Sampler sampler;
+  const std::vector<float> row = {0.0F, 1.0F, -kInf, 1.0F};
+  Result<TokenLogprobs> result = sampler.logprobs_of(row, 0, 4);
+  ASSERT_TRUE(result.ok());
+  const double total = std::log(1.0 + 2 * std::exp(1.0));
+  EXPECT_NEAR(result->logprob, -total, 1e-6);
+  ASSERT_EQ(result->top.size(), 3U);  // what has no probability is not listed
+  EXPECT_EQ(result->top[0].first, 1);
+  EXPECT_EQ(result->top[1].first, 3);
+  EXPECT_EQ(sampler.logprobs_of(row, 2, 0)->logprob, kLowestLogprob);
+  EXPECT_EQ(sampler.logprobs_of(row, 4, 0).error().code, ErrorCode::invalid_argument);
+  EXPECT_EQ(sampler.logprobs_of(row, -1, 0).error().code, ErrorCode::invalid_argument);
 }
 
 }  // namespace

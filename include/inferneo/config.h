@@ -1,0 +1,73 @@
+// What an engine and a server can be told: plain data with its defaults, which are written nowhere else.
+//
+// Each field has one row in src/base/config/field_table.cc that gives its flag, YAML key, environment variable, range,
+// help and documentation; docs/configuration.md is generated from those rows. load_config() fills this struct from
+// flags, environment and file; a program that embeds the engine may fill it by hand and call validate_config().
+// Secrets (api_key, admin_key) never appear when a configuration is printed.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace inferneo {
+
+struct EngineConfig {
+  // Models
+  std::vector<std::string> model = {};  // paths of Hugging Face directories or hub ids; the first is the default
+  std::vector<std::string> served_model_name = {};  // one model: all its names; several: one for each, in their order
+  std::optional<int> max_model_len = {};            // tokens of prompt and output; none: "auto", what fits into memory
+  std::string dtype = "auto";                       // compute type of weights; auto: as the checkpoint says
+  std::string kv_cache_dtype = "auto";              // auto: the compute type
+  std::string chat_template = {};                   // file that replaces the models' own template; empty: none
+  std::vector<std::string> model_roots = {};        // folders whose models may be named later, besides those in `model`
+  std::string hub_cache = {};                       // the hub's cache; load_config() resolves it from HF_HOME and HOME
+  std::string home = {};                            // where Inferneo keeps files of its own; resolved as well
+  int max_models = 0;                               // 0: no limit but memory
+  bool enable_lazy_loading = false;                 // load a model at its first request
+
+  // Batching
+  int max_num_seqs = 256;              // sequences of one step
+  int max_num_batched_tokens = 2048;   // tokens of one step
+  int max_queue_requests = 1024;       // waiting requests before new ones are refused
+  int64_t max_queue_tokens = 1 << 20;  // their prompt tokens
+  double request_timeout = 0.0;        // seconds; 0: none
+  bool deterministic = false;          // batch-invariant kernels: the same tokens whatever the batch
+  std::optional<uint64_t> seed = {};   // of requests that bring none; none: drawn for each
+
+  // KV cache
+  int block_size = 16;  // tokens of a block
+  bool enable_prefix_caching = true;
+  bool enable_paged_attention = true;  // false: one block per sequence, and no prefix cache
+  double kv_cache_gb = 0.0;            // GiB for all models; 0: what the weights leave of max_memory_gb
+
+  // Device and memory
+  std::string device = "auto";          // auto, cpu, cuda or cuda:N
+  std::string isa = "auto";             // instruction set of the CPU kernels
+  int num_threads = 0;                  // compute threads; 0: the CPU quota of the cgroup
+  double max_memory_gb = 0.0;           // GiB, ceiling of the memory ledger; 0: 0.8 of the cgroup's limit
+  double gpu_memory_utilization = 0.9;  // share of a GPU's memory
+  bool enable_cuda_graph = true;
+  bool enable_speculative_decoding = false;
+
+  // Server
+  std::string host = "127.0.0.1";
+  int port = 8000;                                // 0: any free port
+  std::vector<std::string> api_key = {};          // secret; any of them opens the API
+  std::vector<std::string> admin_key = {};        // secret; any of them opens the admin routes
+  std::string tls_cert = {};                      // PEM file with the chain; needs tls_key
+  std::string tls_key = {};                       // PEM file
+  bool insecure = false;                          // allow a public address without an API key
+  int io_threads = 0;                             // 0: one per core, at most 4
+  double max_body_mb = 8.0;                       // MiB of a request's body, after decompression
+  std::vector<std::string> allowed_origins = {};  // browsers' origins for CORS; "*": all
+  bool metrics_public = false;                    // /metrics without a key
+  double drain_timeout = 30.0;                    // seconds that running requests get at shutdown
+
+  // Logging
+  std::string log_level = "info";  // debug, info, warning, error, off
+  bool quiet = false;              // no progress lines
+};
+
+}  // namespace inferneo

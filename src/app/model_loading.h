@@ -1,0 +1,27 @@
+// The effects behind the model manager: from a name to a model that answers (files, tokenizer, runner, engine core).
+//
+// Thread: load() runs on the manager's thread; the pool, ledger and clock are shared and outlive every model.
+#pragma once
+
+#include <memory>
+
+#include "app/application.h"
+#include "base/clock.h"
+#include "base/thread_pool.h"
+#include "inferneo/config.h"
+#include "manager/model_manager.h"
+#include "tensor/ledger.h"
+
+namespace inferneo {
+
+struct LoadingContext {
+  const EngineConfig& config;
+  ThreadPool& pool;
+  MemoryLedger& ledger;
+  const Clock& clock;
+  ModelProgressCallback progress;
+};
+
+std::unique_ptr<ModelLoader> make_model_loader(const LoadingContext& context);
+
+}  // namespace inferneo

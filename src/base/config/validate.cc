@@ -1,0 +1,53 @@
+#include <fmt/format.h>
+
+#include "base/config/load.h"
+
+namespace inferneo {
+namespace {
+
+bool is_loopback(std::string_view host) {
+  return host == "localhost" || host == "::1" || host == "[::1]" ||
+         (host.starts_with("127.") && host.find_first_not_of("0123456789.") == std::string_view::npos);
+}
+
+Error invalid(std::string_view field, std::string message) {
+  return make_error(ErrorCode::invalid_argument, fmt::format("{}: {}", field, message), std::string(field));
+}
+
+}  // namespace
+
+Status validate_config(const EngineConfig& config) {
+  EngineConfig scratch;
+  for (const ConfigField& field : config_fields()) {
+    if (Status status = set_field(scratch, field, field_values(config, field)); !status.ok()) {
+      return invalid(field.name, status.error().message);
+    }
+  }
+  const size_t models = config.model.size();
+  const size_t names = config.served_model_name.size();
+  if (models > 1 && names > 0 && names != models) {
+    return invalid("served_model_name", fmt::format("{} names for {} models; give one for each", names, models));
+  }
+  if (config.max_models > 0 && models > static_cast<size_t>(config.max_models)) {
+    return invalid("max_models",
+                   fmt::format("{} models are named, and at most {} may be loaded", models, config.max_models));
+  }
+  return ok_status();
+}
+
+Status validate_server_config(const EngineConfig& config) {
+  if (config.host.empty()) return invalid("host", "expected an address to listen on");
+  if (config.tls_cert.empty() != config.tls_key.empty()) {
+    return invalid(config.tls_cert.empty() ? "tls_cert" : "tls_key", "tls_cert and tls_key are given together");
+  }
+  if (!is_loopback(config.host) && config.api_key.empty() && !config.insecure) {
+    return make_error(ErrorCode::refused,
+                      fmt::format("host: {} can be reached from other machines and no API key is set; give --api-key "
+                                  "(or INFERNEO_API_KEY), or --insecure to serve everyone",
+                                  config.host),
+                      "host");
+  }
+  return ok_status();
+}
+
+}  // namespace inferneo

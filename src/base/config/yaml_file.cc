@@ -1,0 +1,135 @@
+#include "base/config/yaml_file.h"
+
+#include <fmt/format.h>
+#include <yaml-cpp/yaml.h>
+
+#include <array>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <memory>
+#include <set>
+
+#include "base/config/suggest.h"
+
+namespace inferneo {
+namespace {
+
+constexpr size_t kMaxBytes = 1 << 20;
+
+struct ReservedKey {
+  std::string_view key;
+  std::string_view instead;
+};
+constexpr std::array kReserved = {
+    ReservedKey{"models", "name the models under 'model:', a list"},
+    ReservedKey{"aliases", "a model's names go under 'served_model_name:'"},
+    ReservedKey{"routing_rules", "requests go to the model that they name"},
+    ReservedKey{"ab_tests", "requests go to the model that they name"},
+    ReservedKey{"shadow", "requests go to the model that they name"},
+};
+
+std::string position(const std::string& name, const YAML::Mark& mark) {
+  if (mark.is_null()) return name;
+  return fmt::format("{}:{}:{}", name, mark.line + 1, mark.column + 1);
+}
+
+Error at(const std::string& where, ErrorCode code, std::string message, std::string_view field = {}) {
+  return make_error(code, where + ": " + std::move(message), std::string(field));
+}
+
+std::vector<std::string_view> known_keys() {
+  std::vector<std::string_view> keys;
+  for (const ConfigField& field : config_fields()) keys.push_back(field.name);
+  return keys;
+}
+
+Result<const ConfigField*> field_of_key(const std::string& key, const std::string& where) {
+  if (const ConfigField* field = find_config_field(key)) return field;
+  for (const ReservedKey& reserved : kReserved) {
+    if (key != reserved.key) continue;
+    return at(where, ErrorCode::unsupported, fmt::format("'{}' is not there yet; {}", key, reserved.instead), key);
+  }
+  const std::string hint = did_you_mean(key, known_keys());
+  return at(where, ErrorCode::invalid_argument,
+            fmt::format("unknown key '{}'{}", key.substr(0, 80),
+                        hint.empty() ? "; 'inferneo config' lists the known ones" : hint),
+            key);
+}
+
+Result<std::vector<std::string>> values_of(const YAML::Node& node, const ConfigField& field, const std::string& name) {
+  std::vector<std::string> values;
+  if (node.IsScalar()) {
+    values.push_back(node.Scalar());
+    return values;
+  }
+  const std::string where = position(name, node.Mark());
+  if (!node.IsSequence() || !is_list_field(field)) {
+    const std::string_view got = node.IsSequence() ? "a list" : node.IsMap() ? "a mapping" : "nothing";
+    return at(where, ErrorCode::invalid_argument,
+              fmt::format("{}: expected {}, got {}", field.name,
+                          is_list_field(field) ? "a list of texts" : field_expectation(field), got),
+              field.name);
+  }
+  for (const YAML::Node& entry : node) {
+    if (!entry.IsScalar()) {
+      return at(position(name, entry.Mark()), ErrorCode::invalid_argument,
+                fmt::format("{}: expected a list of texts", field.name), field.name);
+    }
+    values.push_back(entry.Scalar());
+  }
+  return values;
+}
+
+Result<std::vector<FileEntry>> entries_of(const YAML::Node& root, const std::string& name) {
+  std::vector<FileEntry> entries;
+  if (!root.IsDefined() || root.IsNull()) return entries;
+  if (!root.IsMap()) {
+    return at(position(name, root.Mark()), ErrorCode::invalid_argument, "expected lines of the form 'key: value'");
+  }
+  std::set<std::string> seen;
+  for (const auto& pair : root) {
+    const std::string where = position(name, pair.first.Mark());
+    if (!pair.first.IsScalar()) return at(where, ErrorCode::invalid_argument, "expected a key");
+    const std::string& key = pair.first.Scalar();
+    ASSIGN_OR_RETURN(const ConfigField* field, field_of_key(key, where));
+    if (!seen.insert(key).second) {
+      return at(where, ErrorCode::invalid_argument, fmt::format("'{}' stands here a second time", key), key);
+    }
+    ASSIGN_OR_RETURN(auto values, values_of(pair.second, *field, name));
+    const YAML::Mark mark = pair.second.Mark();
+    entries.push_back({field, std::move(values), position(name, mark.is_null() ? pair.first.Mark() : mark)});
+  }
+  return entries;
+}
+
+}  // namespace
+
+Result<std::vector<FileEntry>> parse_config_yaml(const std::string& text, const std::string& name) {
+  try {
+    return entries_of(YAML::Load(text), name);
+  } catch (const YAML::Exception& error) {
+    return at(position(name, error.mark), ErrorCode::invalid_argument, "not YAML: " + error.msg);
+  }
+}
+
+Result<std::string> read_config_file(const std::string& path) {
+  const std::unique_ptr<FILE, int (*)(FILE*)> file(std::fopen(path.c_str(), "re"), &std::fclose);
+  const auto failed = [&] {
+    return make_error(ErrorCode::io_error, fmt::format("cannot read {}: {}", path, std::strerror(errno)), "config");
+  };
+  if (file == nullptr) return failed();
+  std::string text;
+  std::array<char, 4096> chunk;
+  while (const size_t count = std::fread(chunk.data(), 1, chunk.size(), file.get())) {
+    text.append(chunk.data(), count);
+    if (text.size() > kMaxBytes) {
+      return make_error(ErrorCode::invalid_argument, path + " is larger than 1 MiB: not a configuration file",
+                        "config");
+    }
+  }
+  if (std::ferror(file.get()) != 0) return failed();
+  return text;
+}
+
+}  // namespace inferneo

@@ -1,0 +1,24 @@
+// Reads a configuration file into (field, values, position) triples; knows YAML, not precedence.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/config/field.h"
+#include "base/result.h"
+
+namespace inferneo {
+
+struct FileEntry {
+  const ConfigField* field;
+  std::vector<std::string> values;
+  std::string where;  // "inferneo.yaml:3:7", of the value
+};
+
+// `name` is how errors call the file. Errors: invalid_argument with the position, unsupported for reserved keys.
+Result<std::vector<FileEntry>> parse_config_yaml(const std::string& text, const std::string& name);
+// At most 1 MiB. Errors: io_error, naming the path.
+Result<std::string> read_config_file(const std::string& path);
+
+}  // namespace inferneo

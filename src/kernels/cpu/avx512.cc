@@ -1,0 +1,24 @@
+// Compiled for avx512 (see CMakeLists.txt) and reached only through its table, after a CPUID check.
+#include <immintrin.h>
+
+#include "kernels/cpu/isa_tables.h"
+#include "kernels/cpu/reference.h"
+
+namespace inferneo::kernels {
+namespace {
+
+// clang-format off: each needs the ones above it
+#include "kernels/cpu/attention_inl.h"
+#include "kernels/cpu/matmul_inl.h"
+#include "kernels/cpu/rows_inl.h"
+#include "kernels/cpu/simd_avx512.h"
+#include "kernels/cpu/table_inl.h"
+// clang-format on
+
+constexpr OpTable kTable = make_table("avx512", sizeof("avx512") - 1);
+
+}  // namespace
+
+const OpTable* avx512_table() { return &kTable; }
+
+}  // namespace inferneo::kernels

@@ -1,0 +1,183 @@
+// The matrix product over the 16 lanes of simd_*.h. Included inside a per-ISA file's anonymous namespace.
+//
+// Packed form of the input, in tiles of at most kRowTile rows, m = the row count rounded up to one of kTileRows:
+//   bf16 weights, where the ISA has a pair dot product: [cols/2][m] pairs of bf16; else [cols][m] f32.
+// A tile holds one accumulator per (row, panel), so each output is summed along K in order, whatever m is.
+
+enum class Operand { f32, f16, bf16 };
+
+SIMD_INLINE constexpr int64_t tile_rows(int64_t rows) {
+  return rows <= 2 ? rows : rows <= 4 ? 4 : rows <= 8 ? 8 : rows <= 12 ? 12 : 16;
+}
+// Panels that a tile of m rows takes at once: enough independent sums to hide the latency of one.
+SIMD_INLINE constexpr int panels_at_once(int m) {
+  return kRowTile == 16 ? (m <= 2 ? 4 : m <= 8 ? 2 : 1) : (m <= 2 ? 2 : 1);
+}
+SIMD_INLINE int64_t packed_row_bytes(Operand operand, int64_t cols) {
+  return operand == Operand::bf16 && kPairDot ? (cols + 1) / 2 * 4 : cols * 4;
+}
+SIMD_INLINE Operand operand_of(DType dtype) {
+  return dtype == DType::bf16 ? Operand::bf16 : dtype == DType::f16 ? Operand::f16 : Operand::f32;
+}
+
+template <Operand W>
+SIMD_INLINE auto element_pointer(const std::byte* p) {
+  if constexpr (W == Operand::f32) {
+    return reinterpret_cast<const float*>(p);
+  } else {
+    return reinterpret_cast<const uint16_t*>(p);
+  }
+}
+
+constexpr int64_t kPrefetchBytes = 2048;  // ahead in a panel: two 4 KiB pages' worth of streams cross unaided
+
+// acc[r][n] += sum over cols of x[r] * w[n]; w[n] points at 16 channels (or tokens) by cols.
+template <int M, int N, Operand W>
+SIMD_INLINE void tile_dot(const std::byte* packed, const std::byte* const (&w)[N], int64_t cols, V (&acc)[M][N]) {
+  if constexpr (W == Operand::bf16) {
+    const int64_t pairs = (cols + 1) / 2;
+    const uint32_t* x = reinterpret_cast<const uint32_t*>(packed);
+    const float* xf = reinterpret_cast<const float*>(packed);
+    for (int64_t k = 0; k < pairs; ++k) {
+      P b[N];
+#pragma GCC unroll 4
+      for (int n = 0; n < N; ++n) {
+        prefetch(w[n] + k * 64 + kPrefetchBytes);
+        b[n] = load_pairs(w[n] + k * 64);
+      }
+      if constexpr (kPairDot) {
+#pragma GCC unroll 16
+        for (int r = 0; r < M; ++r) {
+#pragma GCC unroll 4
+          for (int n = 0; n < N; ++n) acc[r][n] = dot_pair(acc[r][n], b[n], x[k * M + r]);
+        }
+      } else {
+#pragma GCC unroll 16
+        for (int r = 0; r < M; ++r) {
+          const V x0 = set1(xf[2 * k * M + r]);
+#pragma GCC unroll 4
+          for (int n = 0; n < N; ++n) acc[r][n] = fma(even(b[n]), x0, acc[r][n]);
+        }
+        if (2 * k + 1 < cols) {
+#pragma GCC unroll 16
+          for (int r = 0; r < M; ++r) {
+            const V x1 = set1(xf[(2 * k + 1) * M + r]);
+#pragma GCC unroll 4
+            for (int n = 0; n < N; ++n) acc[r][n] = fma(odd(b[n]), x1, acc[r][n]);
+          }
+        }
+      }
+    }
+  } else {
+    const float* x = reinterpret_cast<const float*>(packed);
+    constexpr int64_t kStep = W == Operand::f32 ? 64 : 32;
+    for (int64_t k = 0; k < cols; ++k) {
+      V b[N];
+#pragma GCC unroll 4
+      for (int n = 0; n < N; ++n) {
+        prefetch(w[n] + k * kStep + kPrefetchBytes);
+        b[n] = load(element_pointer<W>(w[n] + k * kStep));
+      }
+#pragma GCC unroll 16
+      for (int r = 0; r < M; ++r) {
+        const V xr = set1(x[k * M + r]);
+#pragma GCC unroll 4
+        for (int n = 0; n < N; ++n) acc[r][n] = fma(b[n], xr, acc[r][n]);
+      }
+    }
+  }
+}
+
+template <int M, int N, Operand W>
+void multiply_tile(const MatmulOutput& output, const std::byte* packed, int64_t row, int64_t rows, int64_t panel) {
+  const std::byte* w[N];
+#pragma GCC unroll 4
+  for (int n = 0; n < N; ++n) w[n] = output.weight.panel(panel + n);
+  V acc[M][N];
+#pragma GCC unroll 16
+  for (int r = 0; r < M; ++r) {
+#pragma GCC unroll 4
+    for (int n = 0; n < N; ++n) acc[r][n] = zero();
+  }
+  tile_dot<M, N, W>(packed, w, output.weight.cols, acc);
+  const V scale = set1(output.scale);
+#pragma GCC unroll 4
+  for (int n = 0; n < N; ++n) {
+    const int64_t channel = (panel + n) * kPanelRows;
+    const int64_t count = output.weight.rows - channel;
+    const V bias = output.bias != nullptr ? load_n(output.bias + channel, count) : zero();
+#pragma GCC unroll 16
+    for (int r = 0; r < M; ++r) {
+      if (r >= rows) break;
+      float* out = output.out + (row + r) * output.out_stride + channel;
+      V value = mul(scale, add(acc[r][n], bias));
+      if (count >= kPanelRows) {
+        store(out, output.accumulate ? add(load(out), value) : value);
+      } else {
+        store_n(out, output.accumulate ? add(load_n(out, count), value) : value, count);
+      }
+    }
+  }
+}
+
+template <int M, Operand W>
+void multiply_row_tile(const MatmulOutput& output, const std::byte* packed, int64_t row, int64_t rows, int64_t begin,
+                       int64_t end) {
+  constexpr int kPanels = panels_at_once(M);
+  int64_t panel = begin;
+  for (; panel + kPanels <= end; panel += kPanels) multiply_tile<M, kPanels, W>(output, packed, row, rows, panel);
+  if constexpr (kPanels > 1) {
+    for (; panel < end; ++panel) multiply_tile<M, 1, W>(output, packed, row, rows, panel);
+  }
+}
+
+template <Operand W>
+void multiply_panels(const MatmulPanelArgs& args, int64_t begin, int64_t end) {
+  const int64_t tile_bytes = kRowTile * packed_row_bytes(W, args.output.weight.cols);
+  const std::byte* packed = args.packed;
+  for (int64_t row = 0; row < args.num_rows; row += kRowTile, packed += tile_bytes) {
+    const int64_t rows = args.num_rows - row < kRowTile ? args.num_rows - row : kRowTile;
+    const int64_t m = tile_rows(rows);
+    if (m == 1) {
+      multiply_row_tile<1, W>(args.output, packed, row, rows, begin, end);
+    } else if (m == 2) {
+      multiply_row_tile<2, W>(args.output, packed, row, rows, begin, end);
+    } else if (m == 4) {
+      multiply_row_tile<4, W>(args.output, packed, row, rows, begin, end);
+    } else if constexpr (kRowTile == 16) {
+      if (m == 8) {
+        multiply_row_tile<8, W>(args.output, packed, row, rows, begin, end);
+      } else if (m == 12) {
+        multiply_row_tile<12, W>(args.output, packed, row, rows, begin, end);
+      } else {
+        multiply_row_tile<16, W>(args.output, packed, row, rows, begin, end);
+      }
+    }
+  }
+}
+
+void matmul_panels(const MatmulPanelArgs& args, int64_t begin, int64_t end) {
+  switch (operand_of(args.output.weight.dtype)) {
+    case Operand::bf16:
+      return multiply_panels<Operand::bf16>(args, begin, end);
+    case Operand::f16:
+      return multiply_panels<Operand::f16>(args, begin, end);
+    case Operand::f32:
+      return multiply_panels<Operand::f32>(args, begin, end);
+  }
+}
+
+void matmul_pack(const MatmulPackArgs& args, int64_t begin, int64_t end) {
+  const Operand operand = operand_of(args.weight_dtype);
+  const bool bf16 = operand == Operand::bf16;
+  for (int64_t tile = begin; tile < end; ++tile) {
+    const int64_t row = tile * kRowTile;
+    const int64_t rows = args.num_rows - row < kRowTile ? args.num_rows - row : kRowTile;
+    const float* x[kRowTile];
+    for (int64_t r = 0; r < rows; ++r) {
+      x[r] = args.x + (args.row_index != nullptr ? args.row_index[row + r] : row + r) * args.x_stride;
+    }
+    uint32_t* to = reinterpret_cast<uint32_t*>(args.packed + row * packed_row_bytes(operand, args.cols));
+    pack_rows(x, rows, tile_rows(rows), args.cols, bf16 && kPairDot, bf16, to);
+  }
+}

@@ -1,0 +1,265 @@
+// Precedence, positions of errors, and what the environment may hold.
+#include "base/config/load.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+
+#include "base/config/yaml_file.h"
+
+namespace inferneo {
+namespace {
+
+Environment of(Environment::Variables variables) { return Environment(std::move(variables)); }
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+using testing::Not;
+
+class LoadConfig : public testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ = std::filesystem::path(testing::TempDir()) /
+              (std::string("config_") + testing::UnitTest::GetInstance()->current_test_info()->name());
+    std::filesystem::create_directories(folder_);
+  }
+  void TearDown() override { std::filesystem::remove_all(folder_); }
+
+  std::string write(const std::string& text) {
+    const std::string path = folder_ / "test.yaml";
+    std::ofstream(path) << text;
+    return path;
+  }
+  Result<LoadedConfig> load_file(const std::string& text) {
+    inputs_.file = write(text);
+    return load_config(inputs_);
+  }
+  // The error's message with the path cut to the file's name.
+  std::string error_of(const std::string& text) {
+    auto loaded = load_file(text);
+    if (loaded.ok()) return "no error";
+    std::string message = loaded.error().message;
+    const std::string prefix = folder_.string() + "/";
+    if (const size_t at = message.find(prefix); at != std::string::npos) message.erase(at, prefix.size());
+    return message;
+  }
+
+  std::filesystem::path folder_;
+  ConfigInputs inputs_{.default_file = ""};
+};
+
+// A value that differs from the default, by the kind of the field; `turn` makes three different ones.
+std::string other_value(const ConfigField& field, int turn) {
+  const std::string current = field_values(EngineConfig{}, field).empty() ? "" : field_values(EngineConfig{}, field)[0];
+  if (is_bool_field(field)) return (current == "true") == (turn % 2 == 0) ? "false" : "true";
+  if (!field.choices.empty()) return std::string(field.choices[static_cast<size_t>(turn) + 1].name);
+  if (field.name == "device") return "cuda:" + std::to_string(turn);
+  if (field.name == "block_size") return std::to_string(32 << turn);
+  if (field.name == "gpu_memory_utilization") return "0." + std::to_string(turn + 2);
+  const bool text = std::holds_alternative<std::string EngineConfig::*>(field.member) || is_list_field(field);
+  return text ? "word" + std::to_string(turn) : std::to_string(turn + 101);
+}
+
+TEST_F(LoadConfig, EveryFieldByFileVariableAndFlag) {
+  for (const ConfigField& field : config_fields()) {
+    SCOPED_TRACE(field.name);
+    const std::string in_file = other_value(field, 0);
+    const std::string in_variable = other_value(field, 1);
+    const std::string in_flag = other_value(field, 2);
+    ConfigInputs inputs = inputs_;
+    inputs.file = write(std::string(field.name) + ": " + in_file + "\n");
+    const auto value_now = [&](ConfigSource source, const std::string& where) {
+      auto loaded = load_config(inputs);
+      EXPECT_TRUE(loaded.ok()) << (loaded.ok() ? "" : loaded.error().message);
+      if (!loaded.ok()) return std::string();
+      EXPECT_EQ(loaded->origins.at(field.name).source, source);
+      EXPECT_THAT(loaded->origins.at(field.name).where, HasSubstr(where));
+      EXPECT_EQ(loaded->notices.size(), field.notice.empty() ? 0U : 1U);
+      return field_values(loaded->config, field).at(0);
+    };
+    EXPECT_EQ(value_now(ConfigSource::file, "test.yaml:1:" + std::to_string(field.name.size() + 3)), in_file);
+    inputs.environment = of({{field_environment(field), in_variable}});
+    EXPECT_EQ(value_now(ConfigSource::environment, field_environment(field)), in_variable);
+    inputs.flags = {{std::string(field.name), in_flag, field_flag(field)}};
+    EXPECT_EQ(value_now(ConfigSource::flag, field_flag(field)), in_flag);
+    EXPECT_NE(in_file, in_variable);
+  }
+}
+
+TEST_F(LoadConfig, NothingGivenIsTheDefault) {
+  const auto loaded = load_config(inputs_);
+  ASSERT_TRUE(loaded.ok());
+  EXPECT_TRUE(loaded->origins.empty());
+  EXPECT_THAT(loaded->warnings, IsEmpty());
+  EXPECT_THAT(loaded->notices, IsEmpty());
+  for (const ConfigField& field : config_fields()) {
+    EXPECT_EQ(field_values(loaded->config, field), field_values(EngineConfig{}, field)) << field.name;
+  }
+}
+
+TEST_F(LoadConfig, ErrorsSayWhereTheyStand) {
+  EXPECT_EQ(error_of("# a comment\nhost: 0.0.0.0\nmax_num_seq: 4\n"),
+            "test.yaml:3:1: unknown key 'max_num_seq', did you mean 'max_num_seqs'?");
+  EXPECT_EQ(error_of("zebra: 4\n"), "test.yaml:1:1: unknown key 'zebra'; 'inferneo config' lists the known ones");
+  EXPECT_EQ(error_of("quiet: true\nport:   eighty\n"),
+            "test.yaml:2:9: port: expected a whole number from 0 to 65535, got 'eighty'");
+  EXPECT_EQ(error_of("port: 1\nport: 2\n"), "test.yaml:2:1: 'port' stands here a second time");
+  EXPECT_EQ(error_of("port: [1]\n"), "test.yaml:1:7: port: expected a whole number from 0 to 65535, got a list");
+  EXPECT_THAT(error_of("port:\n"), HasSubstr("port: expected a whole number from 0 to 65535, got nothing"));
+  EXPECT_EQ(error_of("model: {a: b}\n"), "test.yaml:1:8: model: expected a list of texts, got a mapping");
+  EXPECT_EQ(error_of("model: [a, [b]]\n"), "test.yaml:1:12: model: expected a list of texts");
+  EXPECT_THAT(error_of("port: [1\n"), HasSubstr("test.yaml:2:1: not YAML"));
+  EXPECT_THAT(error_of("- a\n- b\n"), HasSubstr("test.yaml:1:1: expected lines of the form"));
+  EXPECT_THAT(error_of("just words\n"), HasSubstr("expected lines of the form"));
+  EXPECT_THAT(error_of("gpu_memory_utilization: .nan\n"), HasSubstr("got '.nan'"));
+}
+
+TEST_F(LoadConfig, ReservedKeysSayThatTheyAreNotThere) {
+  for (const std::string key : {"models", "aliases", "routing_rules", "ab_tests", "shadow"}) {
+    auto loaded = load_file(key + ": []\n");
+    ASSERT_FALSE(loaded.ok());
+    EXPECT_EQ(loaded.error().code, ErrorCode::unsupported);
+    EXPECT_THAT(loaded.error().message, HasSubstr(":1:1: '" + key + "' is not there yet"));
+  }
+}
+
+TEST_F(LoadConfig, FilesThatAreNone) {
+  inputs_.file = (folder_ / "absent.yaml").string();
+  auto loaded = load_config(inputs_);
+  ASSERT_FALSE(loaded.ok());
+  EXPECT_EQ(loaded.error().code, ErrorCode::io_error);
+  EXPECT_THAT(loaded.error().message, HasSubstr("absent.yaml"));
+  EXPECT_THAT(error_of(std::string(2 << 20, '#')), HasSubstr("larger than 1 MiB"));
+  inputs_.file = folder_.string();
+  EXPECT_FALSE(load_config(inputs_).ok()) << "a folder";
+  EXPECT_EQ(error_of(""), "no error");
+  EXPECT_EQ(error_of("# nothing but a comment\n"), "no error");
+}
+
+TEST_F(LoadConfig, HostileFilesEndInAnError) {
+  EXPECT_NE(error_of(std::string("\x01\x00\xff\xfe", 4)), "no error");
+  EXPECT_NE(error_of("a: &a [*a]\n"), "no error");
+  EXPECT_NE(error_of("port: !!binary aGk=\n"), "no error");
+  std::string deep = "port: ";
+  for (int i = 0; i < 100000; ++i) deep += '[';
+  EXPECT_NE(error_of(deep), "no error");
+}
+
+TEST_F(LoadConfig, DefaultFileIsReadWhenThere) {
+  inputs_.default_file = write("port: 8123\n");
+  EXPECT_EQ(load_config(inputs_)->config.port, 8123);
+  inputs_.default_file = folder_ / "absent.yaml";
+  const auto loaded = load_config(inputs_);
+  ASSERT_TRUE(loaded.ok());
+  EXPECT_EQ(loaded->file, "");
+}
+
+TEST_F(LoadConfig, VariableMayNameTheFile) {
+  inputs_.environment = of({{"INFERNEO_CONFIG", write("port: 8124\n")}});
+  const auto loaded = load_config(inputs_);
+  ASSERT_TRUE(loaded.ok());
+  EXPECT_EQ(loaded->config.port, 8124);
+  EXPECT_THAT(loaded->warnings, IsEmpty());
+}
+
+TEST_F(LoadConfig, ListsFromEverywhere) {
+  EXPECT_THAT(load_file("model: one\n")->config.model, ElementsAre("one"));
+  EXPECT_THAT(load_file("model: [one, two]\n")->config.model, ElementsAre("one", "two"));
+  inputs_.environment = of({{"INFERNEO_MODEL", " a , b,,c "}});
+  EXPECT_THAT(load_config(inputs_)->config.model, ElementsAre("a", "b", "c"));
+  inputs_.flags = {{"model", "x", "MODEL"}, {"model", "y,z", "MODEL"}};
+  EXPECT_THAT(load_config(inputs_)->config.model, ElementsAre("x", "y,z"));
+}
+
+TEST_F(LoadConfig, LastFlagWinsForSingleValues) {
+  inputs_.flags = {{"port", "1", "--port"}, {"port", "2", "--port"}};
+  EXPECT_EQ(load_config(inputs_)->config.port, 2);
+}
+
+TEST_F(LoadConfig, PathsMayBeginAtHome) {
+  inputs_.environment = of({{"HOME", "/h"}, {"INFERNEO_MODEL", "~/m,./n"}, {"INFERNEO_HOST", "~/x"}});
+  const auto loaded = load_config(inputs_);
+  EXPECT_THAT(loaded->config.model, ElementsAre("/h/m", "./n"));
+  EXPECT_EQ(loaded->config.host, "~/x") << "not a path";
+  EXPECT_EQ(loaded->config.hub_cache, "/h/.cache/huggingface/hub");
+}
+
+TEST_F(LoadConfig, AliasOfAVariable) {
+  inputs_.environment = of({{"INFERNEO_GPU_MEMORY_UTIL", "0.5"}});
+  EXPECT_DOUBLE_EQ(load_config(inputs_)->config.gpu_memory_utilization, 0.5);
+  EXPECT_THAT(load_config(inputs_)->warnings, IsEmpty());
+  inputs_.environment = of({{"INFERNEO_GPU_MEMORY_UTIL", "0.5"}, {"INFERNEO_GPU_MEMORY_UTILIZATION", "0.6"}});
+  EXPECT_DOUBLE_EQ(load_config(inputs_)->config.gpu_memory_utilization, 0.6);
+  EXPECT_THAT(load_config(inputs_)->warnings, ElementsAre(HasSubstr("differ")));
+}
+
+TEST_F(LoadConfig, BadVariableIsAnErrorThatNamesIt) {
+  inputs_.environment = of({{"INFERNEO_MAX_NUM_SEQS", "lots"}});
+  const auto loaded = load_config(inputs_);
+  ASSERT_FALSE(loaded.ok());
+  EXPECT_EQ(loaded.error().message, "INFERNEO_MAX_NUM_SEQS: expected a whole number from 1 to 65536, got 'lots'");
+}
+
+TEST_F(LoadConfig, UnknownVariableWarns) {
+  inputs_.environment = of({{"INFERNEO_MAX_MODEL_LENGTH", "1"}, {"INFERNEO_ZEBRA", "1"}, {"OTHER", "1"}});
+  const auto loaded = load_config(inputs_);
+  ASSERT_TRUE(loaded.ok());
+  EXPECT_THAT(loaded->warnings, ElementsAre("unknown environment variable INFERNEO_MAX_MODEL_LENGTH, did you mean "
+                                            "'INFERNEO_MAX_MODEL_LEN'?",
+                                            "unknown environment variable INFERNEO_ZEBRA"));
+}
+
+TEST_F(LoadConfig, KubernetesServiceVariablesArePassedOver) {
+  inputs_.environment = of({{"INFERNEO_PORT", "tcp://10.96.0.7:8000"},
+                            {"INFERNEO_SERVICE_HOST", "10.96.0.7"},
+                            {"INFERNEO_SERVICE_PORT", "8000"},
+                            {"INFERNEO_SERVICE_PORT_HTTP", "8000"},
+                            {"INFERNEO_PORT_8000_TCP", "tcp://10.96.0.7:8000"},
+                            {"INFERNEO_PORT_8000_TCP_PROTO", "tcp"},
+                            {"INFERNEO_PORT_8000_TCP_PORT", "8000"},
+                            {"INFERNEO_PORT_8000_TCP_ADDR", "10.96.0.7"}});
+  const auto loaded = load_config(inputs_);
+  ASSERT_TRUE(loaded.ok()) << loaded.error().message;
+  EXPECT_EQ(loaded->config.port, 8000);
+  EXPECT_THAT(loaded->warnings, IsEmpty());
+}
+
+TEST_F(LoadConfig, SecretsStayOutOfErrors) {
+  inputs_.environment = of({{"INFERNEO_API_KEY", "planted secret"}});
+  const auto loaded = load_config(inputs_);
+  ASSERT_FALSE(loaded.ok());
+  EXPECT_THAT(loaded.error().message, Not(HasSubstr("planted")));
+  EXPECT_THAT(loaded.error().message, HasSubstr("INFERNEO_API_KEY"));
+}
+
+TEST(ValidateConfig, HandFilledStructsAreChecked) {
+  EXPECT_TRUE(validate_config({.model = {"a"}}).ok());
+  EXPECT_EQ(validate_config({.max_num_seqs = 0}).error().param, "max_num_seqs");
+  EXPECT_FALSE(validate_config({.max_memory_gb = std::numeric_limits<double>::quiet_NaN()}).ok());
+  EXPECT_FALSE(validate_config({.block_size = 12}).ok());
+  EXPECT_FALSE(validate_config({.model = {"a", "b"}, .served_model_name = {"x"}}).ok());
+  EXPECT_TRUE(validate_config({.model = {"a"}, .served_model_name = {"x", "y"}}).ok());
+  EXPECT_FALSE(validate_config({.model = {"a", "b"}, .max_models = 1}).ok());
+}
+
+TEST(ValidateServerConfig, PublicAddressNeedsAKey) {
+  for (const auto* host : {"127.0.0.1", "127.9.9.9", "::1", "localhost"}) {
+    EXPECT_TRUE(validate_server_config({.host = host}).ok()) << host;
+  }
+  for (const auto* host : {"0.0.0.0", "::", "192.168.0.1", "example.org", "127.evil.example"}) {
+    EXPECT_EQ(validate_server_config({.host = host}).error().code, ErrorCode::refused) << host;
+    EXPECT_TRUE(validate_server_config({.host = host, .api_key = {"k"}}).ok());
+    EXPECT_TRUE(validate_server_config({.host = host, .insecure = true}).ok());
+  }
+  EXPECT_FALSE(validate_server_config({.host = ""}).ok());
+  EXPECT_FALSE(validate_server_config({.tls_cert = "c.pem"}).ok());
+  EXPECT_FALSE(validate_server_config({.tls_key = "k.pem"}).ok());
+  EXPECT_TRUE(validate_server_config({.tls_cert = "c.pem", .tls_key = "k.pem"}).ok());
+}
+
+}  // namespace
+}  // namespace inferneo

@@ -1,0 +1,272 @@
+// The text side over the real engine core and a scripted runner: deltas, stop strings, cancellation, ends, metrics.
+#include <gtest/gtest.h>
+
+#include <condition_variable>
+#include <map>
+#include <mutex>
+#include <string>
+
+#include "byte_tokenizer.h"
+#include "engine/scripted_runner.h"
+#include "serving/engine_service.h"
+
+namespace inferneo {
+namespace {
+
+// What a client sees of one request.
+class ClientSink final : public OutputSink {
+ public:
+  void on_prompt(PromptInfo info) override {
+    std::lock_guard lock(mutex_);
+    EXPECT_FALSE(prompt_seen);
+    EXPECT_TRUE(text.empty());
+    prompt_seen = true;
+    prompt = std::move(info);
+  }
+  void on_delta(OutputDelta delta) override {
+    std::lock_guard lock(mutex_);
+    EXPECT_FALSE(finish.contains(delta.sample)) << "a delta after the sample's end";
+    EXPECT_EQ(outcomes, 0);
+    text[delta.sample] += delta.text;
+    if (delta.finish) {
+      finish[delta.sample] = *delta.finish;
+      stop_reason[delta.sample] = delta.stop_reason;
+    }
+    changed_.notify_all();
+  }
+  void on_done(GenerateOutcome result) override {
+    std::lock_guard lock(mutex_);
+    outcome = std::move(result);
+    ++outcomes;
+    changed_.notify_all();
+  }
+  void wait() {
+    std::unique_lock lock(mutex_);
+    ASSERT_TRUE(changed_.wait_for(lock, std::chrono::seconds(20), [this] { return outcomes > 0; }));
+  }
+  void wait_for_text() {
+    std::unique_lock lock(mutex_);
+    ASSERT_TRUE(changed_.wait_for(lock, std::chrono::seconds(20), [this] { return !text.empty(); }));
+  }
+
+  bool prompt_seen = false;
+  PromptInfo prompt;
+  std::map<int32_t, std::string> text;
+  std::map<int32_t, FinishReason> finish;
+  std::map<int32_t, std::string> stop_reason;
+  GenerateOutcome outcome;
+  int outcomes = 0;
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+};
+
+// "story" writes a fixed text and ends; "endless" never ends; "broken" cannot be loaded.
+class ScriptedLoader final : public ModelLoader {
+ public:
+  ScriptedLoader(MemoryLedger& ledger, const Clock& clock) : ledger_(ledger), clock_(clock) {}
+  Result<ModelLease> load(const ModelRegistration& registration) override {
+    if (registration.source == "broken") return make_error(ErrorCode::malformed, "bad weights");
+    Script script;
+    script.vocab_size = 257;
+    script.eos_token_ids = {ByteTokenizer::kEos};
+    const std::string text = registration.source == "endless" ? std::string() : registration.source;
+    script.next_token = [text](const ScriptedToken& at) -> Token {
+      if (text.empty()) return 'a' + at.output_index % 26;
+      const auto index = static_cast<size_t>(at.output_index);
+      return index < text.size() ? static_cast<unsigned char>(text[index]) : ByteTokenizer::kEos;
+    };
+    if (text.empty()) script.step_cost = std::chrono::microseconds(200);
+    EngineCoreConfig config;
+    config.model = registration.id;
+    config.max_kv_bytes = size_t{8} << 20;
+    auto core = EngineCore::create(config, std::make_unique<ScriptedRunner>(std::move(script)), ledger_, clock_);
+    if (!core.ok()) return std::move(core).error();
+    auto model = std::make_shared<LoadedModel>();
+    model->id = registration.id;
+    model->core = std::move(*core);
+    model->spec = model->core->model_spec();
+    model->max_model_len = model->core->max_model_len();
+    model->tokenizer = std::make_shared<ByteTokenizer>();
+    model->defaults.temperature = 0.0F;
+    return ModelLease(std::move(model));
+  }
+
+ private:
+  MemoryLedger& ledger_;
+  const Clock& clock_;
+};
+
+class GenerationTest : public ::testing::Test {
+ protected:
+  GenerationTest() : ledger_(size_t{256} << 20) {
+    manager_ = std::make_unique<ModelManager>(std::make_unique<ScriptedLoader>(ledger_, clock_));
+    EXPECT_TRUE(manager_->register_model({"story", "Once upon a time there was an end. More."}).ok());
+    EXPECT_TRUE(manager_->register_model({"endless", "endless"}).ok());
+    EXPECT_TRUE(manager_->register_model({"broken", "broken"}).ok());
+    EngineServiceConfig config;
+    config.text_threads = 2;
+    service_ = std::make_unique<EngineService>(config, *manager_, ledger_, clock_);
+  }
+  ~GenerationTest() override {
+    manager_.reset();
+    service_.reset();
+    EXPECT_EQ(ledger_.used(), 0U);
+  }
+
+  static GenerateRequest ask(const std::string& model, SamplingParams sampling = {}) {
+    GenerateRequest request;
+    request.model = model;
+    request.prompt = std::string("prompt");
+    request.sampling = std::move(sampling);
+    return request;
+  }
+  std::shared_ptr<ClientSink> run(GenerateRequest request) {
+    auto sink = std::make_shared<ClientSink>();
+    service_->generate(std::move(request), sink);
+    sink->wait();
+    return sink;
+  }
+
+  SteadyClock clock_;
+  MemoryLedger ledger_;
+  std::unique_ptr<ModelManager> manager_;
+  std::unique_ptr<EngineService> service_;
+};
+
+TEST_F(GenerationTest, TellsTheWholeTextAndCountsIt) {
+  const auto sink = run(ask("story"));
+  EXPECT_FALSE(sink->outcome.error.has_value());
+  EXPECT_EQ(sink->text[0], "Once upon a time there was an end. More.");
+  EXPECT_EQ(sink->finish[0], FinishReason::stop);
+  EXPECT_TRUE(sink->prompt_seen);
+  EXPECT_EQ(sink->prompt.model, "story");
+  EXPECT_EQ(sink->outcome.usage.prompt_tokens, 6);
+  EXPECT_EQ(sink->outcome.usage.completion_tokens, 41) << "the end-of-sequence token is counted and not shown";
+  EXPECT_EQ(sink->outcomes, 1);
+}
+
+TEST_F(GenerationTest, StopStringsEndTheTextAndTheEngineWork) {
+  SamplingParams sampling;
+  sampling.stop = {"there was", "never"};
+  const auto sink = run(ask("story", sampling));
+  EXPECT_EQ(sink->text[0], "Once upon a time ");
+  EXPECT_EQ(sink->finish[0], FinishReason::stop);
+  EXPECT_EQ(sink->stop_reason[0], "there was");
+  EXPECT_EQ(sink->outcome.usage.completion_tokens, 26);
+
+  sampling.stop = {"jkl"};
+  sampling.min_tokens = 20;  // the first "jkl" comes too early
+  const auto later = run(ask("endless", sampling));
+  EXPECT_EQ(later->text[0].size(), 26U + 9U);
+}
+
+TEST_F(GenerationTest, StopTokensAreNamed) {
+  SamplingParams sampling;
+  sampling.stop_token_ids = {'p'};
+  const auto sink = run(ask("story", sampling));
+  EXPECT_EQ(sink->text[0], "Once u");
+  EXPECT_EQ(sink->stop_reason[0], "112");
+}
+
+TEST_F(GenerationTest, SamplesEndOnTheirOwn) {
+  SamplingParams sampling;
+  sampling.n = 3;
+  sampling.max_tokens = 10;
+  const auto sink = run(ask("story", sampling));
+  ASSERT_EQ(sink->text.size(), 3U);
+  for (int sample = 0; sample < 3; ++sample) {
+    EXPECT_EQ(sink->text[sample], "Once upon ");
+    EXPECT_EQ(sink->finish[sample], FinishReason::length);
+  }
+  EXPECT_EQ(sink->outcome.usage.completion_tokens, 30);
+}
+
+TEST_F(GenerationTest, CancelEndsWithOneTerminalEventWheneverItComes) {
+  for (int i = 0; i < 50; ++i) {
+    auto sink = std::make_shared<ClientSink>();
+    SamplingParams sampling;
+    sampling.max_tokens = 4000;
+    const auto handle = service_->generate(ask("endless", sampling), sink);
+    if (i % 2 == 1) sink->wait_for_text();
+    handle->cancel();
+    handle->cancel();
+    sink->wait();
+    EXPECT_EQ(sink->outcomes, 1);
+    ASSERT_TRUE(sink->outcome.error.has_value());
+    EXPECT_EQ(sink->outcome.error->code, ErrorCode::cancelled);
+  }
+}
+
+TEST_F(GenerationTest, ErrorsComeThroughOnDone) {
+  EXPECT_EQ(run(ask("nobody"))->outcome.error->code, ErrorCode::not_found);
+  EXPECT_EQ(run(ask("broken"))->outcome.error->code, ErrorCode::malformed);
+  GenerateRequest chat = ask("story");
+  chat.prompt = ChatInput{};
+  EXPECT_EQ(run(chat)->outcome.error->param, "messages");
+  SamplingParams grammar;
+  grammar.grammar.kind = GrammarSpec::Kind::json_object;
+  EXPECT_EQ(run(ask("story", grammar))->outcome.error->param, "response_format");
+  GenerateRequest tokens = ask("story");
+  tokens.prompt = std::vector<Token>{1, 9999};
+  EXPECT_EQ(run(tokens)->outcome.error->code, ErrorCode::invalid_argument);
+  GenerateRequest late = ask("endless");
+  late.timeout = std::chrono::milliseconds(20);
+  EXPECT_EQ(run(late)->outcome.error->code, ErrorCode::deadline_exceeded);
+}
+
+TEST_F(GenerationTest, EndingTheManagerEndsWhatRuns) {
+  auto sink = std::make_shared<ClientSink>();
+  SamplingParams sampling;
+  sampling.max_tokens = 4000;
+  service_->generate(ask("endless", sampling), sink);
+  sink->wait_for_text();
+  manager_.reset();
+  sink->wait();
+  ASSERT_TRUE(sink->outcome.error.has_value());
+  EXPECT_EQ(sink->outcome.error->code, ErrorCode::unavailable);
+}
+
+TEST_F(GenerationTest, DrainLetsRequestsEndAndRefusesNewOnes) {
+  auto sink = std::make_shared<ClientSink>();
+  SamplingParams sampling;
+  sampling.max_tokens = 200;
+  service_->generate(ask("endless", sampling), sink);
+  sink->wait_for_text();
+  EXPECT_TRUE(service_->ready().ok());
+  EXPECT_TRUE(service_->drain(clock_.now() + std::chrono::seconds(10)));
+  EXPECT_FALSE(service_->ready().ok());
+  sink->wait();
+  EXPECT_FALSE(sink->outcome.error.has_value());
+  EXPECT_EQ(sink->outcome.usage.completion_tokens, 200);
+  EXPECT_EQ(run(ask("endless"))->outcome.error->code, ErrorCode::unavailable);
+}
+
+TEST_F(GenerationTest, MetricsFollowTheRequests) {
+  run(ask("story"));
+  run(ask("nobody"));
+  std::map<std::string, double> values;
+  for (const MetricSample& sample : service_->metrics()) {
+    std::string key = sample.name;
+    for (const auto& [label, value] : sample.labels) {
+      if (label != "engine" && label != "version") key += " " + value;
+    }
+    if (const auto* number = std::get_if<double>(&sample.value)) values[key] = *number;
+    if (const auto* histogram = std::get_if<Histogram>(&sample.value)) {
+      values[key] = static_cast<double>(histogram->count());
+    }
+  }
+  EXPECT_EQ(values["vllm:request_success story stop"], 1.0);
+  EXPECT_EQ(values["vllm:time_to_first_token_seconds story"], 1.0);
+  EXPECT_EQ(values["vllm:inter_token_latency_seconds story"], 40.0);
+  EXPECT_EQ(values["vllm:prompt_tokens story"], 6.0);
+  EXPECT_EQ(values["vllm:generation_tokens story"], 41.0);
+  EXPECT_EQ(values["vllm:num_requests_running story"], 0.0);
+  EXPECT_EQ(values["inferneo:model_state broken unloaded"], 1.0);
+  EXPECT_GT(values["inferneo:memory_used_bytes story kv"], 0.0);
+  EXPECT_EQ(values.count("vllm:request_success nobody error"), 0U) << "unknown names make no series";
+}
+
+}  // namespace
+}  // namespace inferneo
