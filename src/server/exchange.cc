@@ -1,0 +1,119 @@
+#include "server/exchange.h"
+
+#include <utility>
+
+namespace inferneo {
+
+Exchange::Exchange(HttpRequest request, size_t max_queued_bytes, std::function<void()> wake)
+    : request_(std::move(request)), max_queued_bytes_(max_queued_bytes), wake_(std::move(wake)) {}
+
+void Exchange::wake_locked() {
+  if (woken_ || !wake_) return;
+  woken_ = true;
+  wake_();
+}
+
+void Exchange::respond(HttpResponse response) {
+  const std::lock_guard lock(mutex_);
+  if (finished_ || streaming_) return;
+  response_ = std::move(response);
+  finished_ = true;
+  wake_locked();
+}
+
+void Exchange::fail(const Error& error) { fail(to_http_error(error)); }
+
+void Exchange::fail(const HttpError& error) {
+  const std::lock_guard lock(mutex_);
+  if (finished_) return;
+  if (streaming_) {
+    queued_ += "data: " + error_body(error, request_.request_id) + "\n\ndata: [DONE]\n\n";
+  } else {
+    response_ = error_response(error, request_.request_id);
+  }
+  failed_ = true;
+  finished_ = true;
+  wake_locked();
+}
+
+void Exchange::expect_stream() {
+  const std::lock_guard lock(mutex_);
+  stream_expected_ = true;
+}
+
+void Exchange::write_event(std::string_view bytes) {
+  const std::lock_guard lock(mutex_);
+  if (finished_) return;
+  streaming_ = true;
+  if (queued_.size() + bytes.size() > max_queued_bytes_) {
+    overflowed_ = true;
+    finished_ = true;
+  } else {
+    queued_ += bytes;
+  }
+  wake_locked();
+}
+
+void Exchange::finish_stream() {
+  const std::lock_guard lock(mutex_);
+  if (finished_) return;
+  streaming_ = true;
+  finished_ = true;
+  wake_locked();
+}
+
+void Exchange::on_abandoned(std::function<void()> callback) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (!abandoned_) {
+      on_abandoned_ = std::move(callback);
+      return;
+    }
+  }
+  callback();
+}
+
+Exchange::Outgoing Exchange::take() {
+  const std::lock_guard lock(mutex_);
+  woken_ = false;
+  Outgoing out;
+  out.response = std::exchange(response_, std::nullopt);
+  out.streaming = streaming_;
+  out.bytes = std::exchange(queued_, {});
+  out.finished = finished_;
+  out.overflowed = overflowed_;
+  return out;
+}
+
+void Exchange::write_comment() {
+  const std::lock_guard lock(mutex_);
+  if (finished_ || !(streaming_ || stream_expected_)) return;
+  streaming_ = true;
+  queued_ += ": waiting\n\n";
+}
+
+void Exchange::abandon() {
+  std::function<void()> callback;
+  {
+    const std::lock_guard lock(mutex_);
+    if (abandoned_) return;
+    abandoned_ = true;
+    finished_ = true;
+    callback = std::exchange(on_abandoned_, nullptr);
+  }
+  if (callback) callback();
+}
+
+bool Exchange::failed() {
+  const std::lock_guard lock(mutex_);
+  return failed_;
+}
+
+void Exchange::detach() {
+  std::function<void()> callback;  // destroyed outside the lock: it may hold the last reference to a request
+  const std::lock_guard lock(mutex_);
+  wake_ = nullptr;
+  callback = std::exchange(on_abandoned_, nullptr);
+}
+
+}  // namespace inferneo

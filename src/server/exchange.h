@@ -1,0 +1,72 @@
+// One request and its answer, between a handler (with the sinks it makes) and the connection that carries them.
+//
+// Threads: handlers and sinks may call from any thread; nothing blocks: bytes are queued under a short lock and the
+// connection is woken once for whatever has gathered by then, so that tokens queued during a write leave in one write.
+// Invariants: at most one answer; after the end of the answer everything written is dropped; the callback of
+// on_abandoned runs at most once. An exchange outlives its connection safely: detach() cuts the tie.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "server/http_message.h"
+
+namespace inferneo {
+
+class Exchange {
+ public:
+  Exchange(HttpRequest request, size_t max_queued_bytes, std::function<void()> wake);
+
+  const HttpRequest& request() const { return request_; }
+  const std::string& request_id() const { return request_.request_id; }
+  std::string take_body() { return std::move(request_.body); }  // by the handler, once
+
+  // The handler's side.
+  void respond(HttpResponse response);  // the whole answer; ignored once a stream has begun
+  void fail(const Error& error);        // an error answer, or the error event that ends a begun stream
+  void fail(const HttpError& error);
+  void expect_stream();  // the answer will be an event stream: it may be opened while nothing is ready
+  void write_event(std::string_view bytes);  // whole SSE frames; the first opens the stream
+  void finish_stream();
+  // Runs when nobody waits for the answer any more: the client left or reads too slowly, or the server ends.
+  // At once when that has happened already.
+  void on_abandoned(std::function<void()> callback);
+
+  // The connection's side.
+  struct Outgoing {
+    std::optional<HttpResponse> response;  // a whole answer
+    bool streaming = false;                // else, when true: bytes belong to an event stream
+    std::string bytes;
+    bool finished = false;    // nothing follows
+    bool overflowed = false;  // the client reads too slowly
+  };
+  Outgoing take();
+  void write_comment();  // opens an expected stream, keeps an open one alive
+  void abandon();
+  bool failed();  // the answer was an error
+  void detach();  // the connection ends: no wake-ups any more
+
+ private:
+  void wake_locked();
+
+  HttpRequest request_;
+  const size_t max_queued_bytes_;
+  std::mutex mutex_;
+  std::function<void()> wake_;
+  bool woken_ = false;
+  bool stream_expected_ = false;
+  bool streaming_ = false;
+  bool finished_ = false;
+  bool failed_ = false;
+  bool overflowed_ = false;
+  bool abandoned_ = false;
+  std::optional<HttpResponse> response_;
+  std::string queued_;
+  std::function<void()> on_abandoned_;
+};
+
+}  // namespace inferneo

@@ -1,0 +1,152 @@
+#include "server/gate.h"
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+
+namespace inferneo {
+namespace {
+
+std::string lower_case(std::string_view text) {
+  std::string out(text);
+  std::transform(out.begin(), out.end(), out.begin(),
+                 [](unsigned char c) { return static_cast<char>(c >= 'A' && c <= 'Z' ? c + 32 : c); });
+  return out;
+}
+
+// "host", "host:port", "[v6]:port" to the host, brackets kept off.
+std::string host_without_port(std::string_view authority) {
+  if (authority.starts_with('[')) return std::string(authority.substr(1, authority.find(']') - 1));
+  const size_t colon = authority.find(':');
+  // More than one colon and no brackets: a bare IPv6 address.
+  if (colon != std::string_view::npos && authority.find(':', colon + 1) != std::string_view::npos) {
+    return std::string(authority);
+  }
+  return std::string(authority.substr(0, colon));
+}
+
+bool any_key_matches(const std::vector<std::string>& keys, std::string_view guess) {
+  bool found = false;
+  for (const std::string& key : keys) found |= equal_in_constant_time(key, guess);
+  return found;
+}
+
+// The token of a single, well-formed `Authorization: Bearer` field.
+std::optional<std::string_view> bearer_token(const HttpHead& head) {
+  if (head.header_count("authorization") != 1) return std::nullopt;
+  const std::string_view value = *head.header("authorization");
+  if (value.size() < 8 || lower_case(value.substr(0, 7)) != "bearer ") return std::nullopt;
+  return value.substr(7);
+}
+
+HttpError forbidden(std::string message) { return to_http_error(make_error(ErrorCode::forbidden, std::move(message))); }
+
+std::optional<HttpError> check_media(const HttpHead& head) {
+  if (head.method == Method::get || head.method == Method::head) return std::nullopt;
+  const std::string* type = head.header("content-type");
+  const std::string media = type == nullptr ? "" : lower_case(type->substr(0, type->find(';')));
+  if (media.substr(0, media.find_last_not_of(" \t") + 1) != "application/json") {
+    return bad_request(415, "unsupported_media_type", "Send the request with Content-Type: application/json.");
+  }
+  const std::string* encoding = head.header("content-encoding");
+  if (encoding != nullptr && lower_case(*encoding) != "identity") {
+    return bad_request(415, "unsupported_media_type",
+                       "Content-Encoding is not understood here; send the body uncompressed.");
+  }
+  return std::nullopt;
+}
+
+}  // namespace
+
+bool equal_in_constant_time(std::string_view a, std::string_view b) {
+  // Reads all of b whatever a holds; only the length of the caller's own guess shows in the time.
+  unsigned char difference = a.size() == b.size() ? 0 : 1;
+  for (size_t i = 0; i < b.size(); ++i) {
+    const unsigned char expected = a.empty() ? 0 : static_cast<unsigned char>(a[i % a.size()]);
+    difference = static_cast<unsigned char>(difference | (expected ^ static_cast<unsigned char>(b[i])));
+  }
+  return difference == 0;
+}
+
+bool is_loopback_host(std::string_view host) {
+  const std::string name = lower_case(host);
+  if (name == "localhost" || name == "::1" || name == "[::1]") return true;
+  // 127.a.b.c, and nothing that merely begins with it: 127.0.0.1.example.com is somebody else's.
+  std::array<unsigned, 4> parts{};
+  const char* at = name.data();
+  const char* const end = name.data() + name.size();
+  for (size_t i = 0; i < parts.size(); ++i) {
+    const auto [next, ec] = std::from_chars(at, end, parts[i]);
+    if (ec != std::errc() || parts[i] > 255) return false;
+    if (i + 1 == parts.size()) return next == end && parts[0] == 127;
+    if (next == end || *next != '.') return false;
+    at = next + 1;
+  }
+  return false;
+}
+
+Gate::Gate(const ServerConfig& config, const RouteTable& routes)
+    : api_keys_(config.api_keys),
+      admin_keys_(config.admin_keys),
+      metrics_need_key_(config.metrics_need_key),
+      bound_to_loopback_(is_loopback_host(config.host)),
+      bound_host_(lower_case(config.host)),
+      max_body_bytes_(config.limits.body_bytes),
+      routes_(routes) {}
+
+std::optional<HttpError> Gate::check_keys(const HttpHead& head, AuthPolicy policy, bool peer_is_loopback) const {
+  if (policy == AuthPolicy::open || (policy == AuthPolicy::metrics && !metrics_need_key_)) return std::nullopt;
+  const bool admin = policy == AuthPolicy::admin_key;
+  const std::vector<std::string>& keys = admin ? admin_keys_ : api_keys_;
+  if (keys.empty()) {
+    if (!admin || peer_is_loopback) return std::nullopt;
+    return forbidden("Without an admin key, admin routes answer on loopback only; start the server with --admin-key.");
+  }
+  const std::optional<std::string_view> token = bearer_token(head);
+  if (token && any_key_matches(keys, *token)) return std::nullopt;
+  return to_http_error(
+      make_error(ErrorCode::unauthorized, token ? "The key is not valid for this route."
+                                                : "No key was given; send the header `Authorization: Bearer KEY`."));
+}
+
+std::optional<HttpError> Gate::check_browser(const HttpHead& head) const {
+  if (!bound_to_loopback_) return std::nullopt;
+  if (const std::string* host = head.header("host")) {
+    const std::string name = host_without_port(*host);
+    if (!is_loopback_host(name) && lower_case(name) != bound_host_) {
+      return forbidden("This server is bound to loopback and does not answer to a foreign Host.");
+    }
+  }
+  if (const std::string* origin = head.header("origin")) {
+    const size_t scheme = origin->find("://");
+    const std::string name = scheme == std::string::npos ? "" : host_without_port(origin->substr(scheme + 3));
+    if (!is_loopback_host(name)) return forbidden("Requests from a foreign Origin are refused.");
+  }
+  return std::nullopt;
+}
+
+std::variant<Gate::Admitted, Gate::Refused> Gate::admit(const HttpHead& head, bool peer_is_loopback) const {
+  const RouteMatch match = routes_.match(head.method, head.path);
+  const AuthPolicy policy = match.route != nullptr ? match.route->policy : AuthPolicy::api_key;
+  if (auto error = check_keys(head, policy, peer_is_loopback)) return Refused{std::move(*error), {}};
+  if (auto error = check_browser(head)) return Refused{std::move(*error), {}};
+  if (match.route == nullptr) {
+    if (!match.allowed_methods.empty()) {
+      return Refused{to_http_error(make_error(ErrorCode::method_not_allowed,
+                                              "This path answers only to " + match.allowed_methods + ".")),
+                     match.allowed_methods};
+    }
+    return Refused{to_http_error(make_error(ErrorCode::not_found, "There is no such route.")), {}};
+  }
+  if (auto error = check_media(head)) return Refused{std::move(*error), {}};
+  if (head.content_length > max_body_bytes_) {
+    return Refused{
+        bad_request(413, "payload_too_large", "The body is longer than " + std::to_string(max_body_bytes_) + " bytes."),
+        {}};
+  }
+  std::optional<std::string> param = percent_decode(match.param);
+  if (!param) return Refused{bad_request(400, "bad_request", "The path holds a broken percent escape."), {}};
+  return Admitted{match.route, std::move(*param)};
+}
+
+}  // namespace inferneo

@@ -1,0 +1,49 @@
+// What every request passes before its body is read: keys, browser safety, existence of the route, media types.
+//
+// Pure and immutable: a head and a peer in, a route or an error out.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <variant>
+
+#include "server/http_message.h"
+#include "server/route_table.h"
+#include "server/server_config.h"
+
+namespace inferneo {
+
+// Compares without telling by its time how much of a guess was right.
+bool equal_in_constant_time(std::string_view a, std::string_view b);
+
+bool is_loopback_host(std::string_view host);  // localhost, 127.0.0.0/8, ::1; with or without brackets, no port
+
+class Gate {
+ public:
+  Gate(const ServerConfig& config, const RouteTable& routes);
+
+  struct Admitted {
+    const Route* route = nullptr;
+    std::string path_param;
+  };
+  struct Refused {
+    HttpError error;
+    std::string allow;  // for 405
+  };
+  std::variant<Admitted, Refused> admit(const HttpHead& head, bool peer_is_loopback) const;
+
+ private:
+  std::optional<HttpError> check_keys(const HttpHead& head, AuthPolicy policy, bool peer_is_loopback) const;
+  std::optional<HttpError> check_browser(const HttpHead& head) const;
+
+  std::vector<std::string> api_keys_;
+  std::vector<std::string> admin_keys_;
+  bool metrics_need_key_;
+  bool bound_to_loopback_;
+  std::string bound_host_;
+  size_t max_body_bytes_;
+  const RouteTable& routes_;
+};
+
+}  // namespace inferneo

@@ -1,0 +1,153 @@
+#include "server/http_message.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+
+#include "server/json_writer.h"
+
+namespace inferneo {
+namespace {
+
+int hex_digit(char c) {
+  if (c >= '0' && c <= '9') return c - '0';
+  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
+  return -1;
+}
+
+constexpr std::array<std::pair<int, std::string_view>, 24> kReasons = {{
+    {200, "OK"},
+    {202, "Accepted"},
+    {204, "No Content"},
+    {400, "Bad Request"},
+    {401, "Unauthorized"},
+    {403, "Forbidden"},
+    {404, "Not Found"},
+    {405, "Method Not Allowed"},
+    {408, "Request Timeout"},
+    {409, "Conflict"},
+    {411, "Length Required"},
+    {413, "Content Too Large"},
+    {415, "Unsupported Media Type"},
+    {417, "Expectation Failed"},
+    {422, "Unprocessable Content"},
+    {429, "Too Many Requests"},
+    {431, "Request Header Fields Too Large"},
+    {499, "Client Closed Request"},
+    {500, "Internal Server Error"},
+    {501, "Not Implemented"},
+    {503, "Service Unavailable"},
+    {504, "Gateway Timeout"},
+    {505, "HTTP Version Not Supported"},
+    {507, "Insufficient Storage"},
+}};
+
+}  // namespace
+
+std::string_view method_name(Method method) {
+  switch (method) {
+    case Method::get:
+      return "GET";
+    case Method::head:
+      return "HEAD";
+    case Method::post:
+      return "POST";
+    case Method::put:
+      return "PUT";
+    case Method::del:
+      return "DELETE";
+    case Method::options:
+      return "OPTIONS";
+    case Method::other:
+      break;
+  }
+  return "OTHER";
+}
+
+const std::string* HttpHead::header(std::string_view lower_case_name) const {
+  for (const auto& [name, value] : headers) {
+    if (name == lower_case_name) return &value;
+  }
+  return nullptr;
+}
+
+size_t HttpHead::header_count(std::string_view lower_case_name) const {
+  return static_cast<size_t>(
+      std::count_if(headers.begin(), headers.end(), [&](const auto& h) { return h.first == lower_case_name; }));
+}
+
+HttpError to_http_error(const Error& error) {
+  const ErrorInfo& info = error_info(error.code);
+  return HttpError{info.http_status, std::string(info.openai_type), std::string(info.name), error.message, error.param};
+}
+
+HttpError bad_request(int status, std::string code, std::string message) {
+  return HttpError{status, "invalid_request_error", std::move(code), std::move(message), {}};
+}
+
+std::string error_body(const HttpError& error, std::string_view request_id) {
+  JsonWriter json;
+  json.begin_object().key("error").begin_object();
+  json.field("message", error.message).field("type", error.type).key("param");
+  if (error.param.empty()) {
+    json.null();
+  } else {
+    json.string(error.param);
+  }
+  json.field("code", error.code).field("request_id", request_id);
+  json.end_object().end_object();
+  return json.take();
+}
+
+HttpResponse error_response(const HttpError& error, std::string_view request_id) {
+  HttpResponse response;
+  response.status = error.status;
+  response.body = error_body(error, request_id);
+  if (error.status == 401) response.headers.emplace_back("WWW-Authenticate", "Bearer");
+  if (error.status == 429 || error.status == 503) response.headers.emplace_back("Retry-After", "1");
+  return response;
+}
+
+std::string_view status_reason(int status) {
+  for (const auto& [code, reason] : kReasons) {
+    if (code == status) return reason;
+  }
+  return "Unknown";
+}
+
+std::string serialize_head(const HttpResponse& response, const HeadOptions& options) {
+  std::string out = fmt::format("HTTP/1.1 {} {}\r\n", response.status, status_reason(response.status));
+  out += fmt::format("x-request-id: {}\r\n", options.request_id);
+  if (!response.content_type.empty()) out += fmt::format("Content-Type: {}\r\n", response.content_type);
+  for (const auto& [name, value] : response.headers) out += fmt::format("{}: {}\r\n", name, value);
+  out += "X-Content-Type-Options: nosniff\r\n";
+  if (options.chunked) {
+    out += "Transfer-Encoding: chunked\r\n";
+  } else if (!options.until_close) {
+    out += fmt::format("Content-Length: {}\r\n", options.content_length);
+  }
+  out += options.keep_alive ? "Connection: keep-alive\r\n\r\n" : "Connection: close\r\n\r\n";
+  return out;
+}
+
+std::optional<std::string> percent_decode(std::string_view text) {
+  std::string out;
+  out.reserve(text.size());
+  for (size_t i = 0; i < text.size(); ++i) {
+    if (text[i] != '%') {
+      out.push_back(text[i]);
+      continue;
+    }
+    if (i + 2 >= text.size()) return std::nullopt;
+    const int high = hex_digit(text[i + 1]);
+    const int low = hex_digit(text[i + 2]);
+    if (high < 0 || low < 0 || high * 16 + low == 0) return std::nullopt;
+    out.push_back(static_cast<char>(high * 16 + low));
+    i += 2;
+  }
+  return out;
+}
+
+}  // namespace inferneo

@@ -1,0 +1,46 @@
+// GET /v1/models and GET /v1/models/{id}.
+#include <algorithm>
+
+#include "server/json_writer.h"
+#include "server/openai/openai_routes.h"
+
+namespace inferneo {
+namespace {
+
+void write_model(JsonWriter& json, const ModelInfo& model) {
+  json.begin_object().field("id", model.id).field("object", "model").field("created", model.created);
+  json.field("owned_by", "inferneo").field("root", model.root).key("parent").null();
+  json.field("max_model_len", model.max_model_len).field("version", model.version).field("state", model.state);
+  json.end_object();
+}
+
+void respond_json(Exchange& exchange, std::string body) {
+  HttpResponse response;
+  response.body = std::move(body);
+  exchange.respond(std::move(response));
+}
+
+}  // namespace
+
+void handle_list_models(InferenceService& service, const std::shared_ptr<Exchange>& exchange) {
+  JsonWriter json;
+  json.begin_object().field("object", "list").key("data").begin_array();
+  for (const ModelInfo& model : service.models()) write_model(json, model);
+  json.end_array().end_object();
+  respond_json(*exchange, json.take());
+}
+
+void handle_get_model(InferenceService& service, const std::shared_ptr<Exchange>& exchange) {
+  const std::string& id = exchange->request().path_param;
+  const std::vector<ModelInfo> models = service.models();
+  const auto found = std::find_if(models.begin(), models.end(), [&](const ModelInfo& m) { return m.id == id; });
+  if (found == models.end()) {
+    const std::string shown = id.substr(0, 128);
+    return exchange->fail(make_error(ErrorCode::not_found, "The model '" + shown + "' is not served here.", "model"));
+  }
+  JsonWriter json;
+  write_model(json, *found);
+  respond_json(*exchange, json.take());
+}
+
+}  // namespace inferneo

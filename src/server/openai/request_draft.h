@@ -1,0 +1,68 @@
+// A chat or completions request on its way from JSON to native types.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/result.h"
+#include "server/json.h"
+#include "serving/inference_service.h"
+
+namespace inferneo {
+
+enum class Api : uint8_t { chat = 1, completions = 2 };
+
+enum class ToolChoice : uint8_t { none, automatic, required, named };
+
+// Limits of a single request; the body's size bounds the rest.
+inline constexpr int kMaxSamples = 16;
+inline constexpr int kMaxTopLogprobs = 20;
+inline constexpr size_t kMaxStops = 16;
+inline constexpr size_t kMaxStopBytes = 1024;
+inline constexpr size_t kMaxListedTokens = 1024;  // stop_token_ids, logit_bias
+inline constexpr size_t kMaxPrompts = 256;
+inline constexpr size_t kMaxTools = 128;
+
+struct RequestDraft {
+  Api api = Api::chat;
+  GenerateRequest request;  // its prompt is set last
+  bool stream = false;
+  bool include_usage = false;
+  bool has_stream_options = false;
+  std::optional<int64_t> max_tokens;  // as given; 0 is legal with echo
+  std::optional<int64_t> best_of;
+  bool wants_logprobs = false;      // chat: the flag; completions: the number is in sampling.logprobs
+  std::optional<int> top_logprobs;  // chat
+  bool include_reasoning = true;
+  bool token_ids_as_text = false;  // tokens in logprobs are shown as "token_id:17"
+  std::string grammar_source;      // the field that set the grammar: there can be only one
+
+  // chat
+  std::string messages;  // checked and normalised, a JSON array
+  std::string tools;     // a JSON array, or empty
+  std::string template_kwargs;
+  bool add_generation_prompt = true;
+  bool continue_final_message = false;
+  ToolChoice tool_choice = ToolChoice::automatic;
+  std::string named_tool;
+  bool parallel_tool_calls = true;
+  std::vector<std::string> tool_names;
+
+  // completions: one generation for each
+  std::vector<std::variant<std::string, std::vector<Token>>> prompts;
+};
+
+// Reads the fields that both APIs share, and refuses the ones that nobody knows. Null stands for absent.
+Status read_shared_fields(const Json& body, RequestDraft& draft);
+
+// Sets the constraint on the output; a second one is an error that names both fields.
+Status set_grammar(RequestDraft& draft, std::string_view field, GrammarSpec grammar);
+
+// The whole way. The chat's draft still lacks its parser family, which is the model's.
+Result<RequestDraft> parse_chat_request(std::string_view body);
+Result<RequestDraft> parse_completion_request(std::string_view body);
+
+}  // namespace inferneo
