@@ -8,11 +8,10 @@ JOBS=${INFERNEO_JOBS:-$(nproc)}
 
 # What the C++ code is built with. Debian 12 needs Boost 1.81; later releases carry a newer one under the plain name.
 BUILD_PACKAGES=(g++ cmake ninja-build pkg-config git ca-certificates libssl-dev libsimdjson-dev nlohmann-json3-dev
-                libyaml-cpp-dev libfmt-dev libspdlog-dev libcli11-dev libdnnl-dev)
-TEST_PACKAGES=(libgtest-dev libgmock-dev libbenchmark-dev python3 python3-venv clang-format clang-tidy)
+                libyaml-cpp-dev libfmt-dev libspdlog-dev libcli11-dev)
+TEST_PACKAGES=(libgtest-dev libgmock-dev python3 python3-venv clang-format clang-tidy)
 # Worth having; a release without them still builds and tests.
 OPTIONAL_PACKAGES=(ccache)
-OPTIONAL_TEST_PACKAGES=(prometheus)
 
 say() { printf '== %s\n' "$*"; }
 warn() { printf 'warning: %s\n' "$*" >&2; }
@@ -90,7 +89,21 @@ setup_packages() {
 
 setup_test_packages() {
   install_packages required "${TEST_PACKAGES[@]}"
-  install_packages optional "${OPTIONAL_TEST_PACKAGES[@]}"
+  setup_promtool
+}
+
+# promtool checks what /metrics says. Its package would start a Prometheus server, so only the program is taken out of it.
+setup_promtool() {
+  local folder=$ROOT/build/tools
+  PATH=$PATH:$folder/usr/bin
+  command -v promtool >/dev/null && return 0
+  has_candidate prometheus || return 0
+  say "fetching promtool (from the package prometheus, which is not installed)"
+  mkdir -p "$folder"
+  if ! (cd "$folder" && apt-get -q download prometheus >/dev/null 2>&1 && dpkg-deb -x prometheus_*.deb .); then
+    warn "could not fetch promtool; the metrics test does without"
+  fi
+  rm -f "$folder"/prometheus_*.deb
 }
 
 # ---- Rust -----------------------------------------------------------------------------------------------------------
