@@ -19,6 +19,10 @@ int32_t max_blocks_held(const KvGroupConfig& group, int32_t num_tokens, int32_t 
   return std::min(all, ceil_div(span, group.block_size) + 1);
 }
 
+int32_t first_needed_block(const KvGroupConfig& group, int32_t position) {
+  return group.window == 0 ? 0 : std::max(0, position - group.window) / group.block_size;
+}
+
 KvCacheManager::KvCacheManager(KvCacheConfig config, KvMemory& memory) : config_(std::move(config)), memory_(memory) {
   INFERNEO_CHECK(!config_.groups.empty(), "a KV cache has at least one group");
   for (const KvGroupConfig& group : config_.groups) pools_.emplace_back(group.capacity);
@@ -40,12 +44,6 @@ Status KvCacheManager::commit_minimum() {
   return ok_status();
 }
 
-int32_t KvCacheManager::first_needed_block(int32_t group, int32_t num_tokens) const {
-  const KvGroupConfig& config = config_.groups[static_cast<size_t>(group)];
-  if (config.window == 0) return 0;
-  return std::max(0, num_tokens - config.window) / config.block_size;
-}
-
 int32_t KvCacheManager::usable_prefix(int32_t num_blocks, const BlockSource& source) const {
   for (int32_t g = 0; g < num_groups(); ++g) {
     if (config_.groups[static_cast<size_t>(g)].window != 0) continue;
@@ -61,7 +59,7 @@ int32_t KvCacheManager::usable_prefix(int32_t num_blocks, const BlockSource& sou
     for (int32_t g = 0; g < num_groups() && !changed; ++g) {
       const KvGroupConfig& config = config_.groups[static_cast<size_t>(g)];
       if (config.window == 0) continue;
-      const int32_t first = first_needed_block(g, num_blocks * config.block_size);
+      const int32_t first = first_needed_block(config, num_blocks * config.block_size);
       for (int32_t i = num_blocks - 1; i >= first && !changed; --i) {
         if (source(i, g) != kNoBlock) continue;
         num_blocks = i;
@@ -77,7 +75,7 @@ int32_t KvCacheManager::take_prefix(Sequence& sequence, int32_t num_blocks, cons
   for (int32_t g = 0; g < num_groups(); ++g) {
     std::vector<BlockId>& table = sequence.block_tables[static_cast<size_t>(g)];
     table.assign(static_cast<size_t>(num_blocks), kNoBlock);
-    for (int32_t i = first_needed_block(g, num_tokens); i < num_blocks; ++i) {
+    for (int32_t i = first_needed_block(config_.groups[static_cast<size_t>(g)], num_tokens); i < num_blocks; ++i) {
       const BlockId block = source(i, g);
       pools_[static_cast<size_t>(g)].add_ref(block);
       table[static_cast<size_t>(i)] = block;
@@ -223,7 +221,7 @@ void KvCacheManager::settle(Sequence& sequence, int32_t num_settled) {
   for (int32_t g = 0; g < num_groups(); ++g) {
     std::vector<BlockId>& table = sequence.block_tables[static_cast<size_t>(g)];
     // Backwards until a hole: everything before a hole has been released earlier. The tail goes first here too.
-    for (int32_t i = first_needed_block(g, num_settled) - 1; i >= 0; --i) {
+    for (int32_t i = first_needed_block(config_.groups[static_cast<size_t>(g)], num_settled) - 1; i >= 0; --i) {
       BlockId& block = table[static_cast<size_t>(i)];
       if (block == kNoBlock) break;
       pools_[static_cast<size_t>(g)].release(block);

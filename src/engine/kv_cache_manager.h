@@ -43,6 +43,9 @@ struct KvCacheConfig {
 // Blocks that a sequence of this many tokens holds at most at a time.
 int32_t max_blocks_held(const KvGroupConfig& group, int32_t num_tokens, int32_t max_tokens_in_flight);
 
+// The first block that a token at `position`, or any later one, looks back at.
+int32_t first_needed_block(const KvGroupConfig& group, int32_t position);
+
 class KvCacheManager {
  public:
   KvCacheManager(KvCacheConfig config, KvMemory& memory);
@@ -84,7 +87,6 @@ class KvCacheManager {
   int32_t take_prefix(Sequence& sequence, int32_t num_blocks, const BlockSource& source);
   int32_t acquire_from_cache(Sequence& sequence, int32_t max_blocks);
   int32_t acquire_from_donor(Sequence& sequence, const Sequence& donor, int32_t max_blocks);
-  int32_t first_needed_block(int32_t group, int32_t num_tokens) const;
   int32_t available(int32_t group) const;
   bool grow(int32_t group);
   BlockId take_block(int32_t group);  // kNoBlock: none

@@ -17,8 +17,6 @@ uint64_t mix(uint64_t x) {
   return x ^ (x >> 31);
 }
 
-uint64_t extend(uint64_t hash, Token token) { return mix(hash ^ static_cast<uint32_t>(token)); }
-
 template <typename T>
 uint64_t digest(uint64_t hash, std::span<const T> values) {
   hash = mix(hash ^ values.size());
@@ -71,9 +69,11 @@ ScriptedRunner::ScriptedRunner(Script script) : script_(std::move(script)) {
 
 ScriptedRunner::~ScriptedRunner() = default;
 
+uint64_t ScriptedRunner::extend_hash(uint64_t hash, Token token) { return mix(hash ^ static_cast<uint32_t>(token)); }
+
 uint64_t ScriptedRunner::context_hash(std::span<const Token> tokens) {
   uint64_t hash = 0;
-  for (Token token : tokens) hash = extend(hash, token);
+  for (Token token : tokens) hash = extend_hash(hash, token);
   return hash;
 }
 
@@ -277,7 +277,7 @@ void ScriptedRunner::check_context(const SequenceStep& step, std::span<const Tok
     const int32_t first = window == 0 ? 0 : std::max(0, step.position - window);
     uint64_t hash = 0;
     for (int32_t p = 0; p < static_cast<int32_t>(context.size()); ++p) {
-      hash = extend(hash, context[static_cast<size_t>(p)]);
+      hash = extend_hash(hash, context[static_cast<size_t>(p)]);
       if (p < first) continue;
       const KvSlot& have = *slot(step, g, p);
       if (have.position != p || have.token != context[static_cast<size_t>(p)] || have.hash != hash) {
@@ -299,7 +299,7 @@ SequenceResult ScriptedRunner::compute(const SequenceStep& step) {
   uint64_t hash = step.position == 0 ? 0 : slot(step, 0, step.position - 1)->hash;
   int32_t position = step.position;
   for (Token token : *tokens) {
-    hash = extend(hash, token);
+    hash = extend_hash(hash, token);
     for (size_t g = 0; g < kv_spec_.groups.size(); ++g) *slot(step, g, position) = KvSlot{hash, token, position};
     ++position;
   }

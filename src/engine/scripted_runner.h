@@ -71,6 +71,7 @@ class ScriptedRunner final : public ModelRunner {
 
   // The tokens that an undisturbed engine must produce: the reference for any history.
   static uint64_t context_hash(std::span<const Token> tokens);
+  static uint64_t extend_hash(uint64_t hash, Token token);
   static Token default_token(const ScriptedToken& token);  // in [1, vocab): never end-of-sequence 0
 
   const ModelSpec& spec() const override { return spec_; }

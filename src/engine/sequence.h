@@ -65,6 +65,11 @@ struct Sequence {
   }
 };
 
+// A sample's own seed; sample 0 keeps the request's. Any odd multiplier keeps the samples of one request apart.
+inline uint64_t sample_seed(uint64_t seed, int32_t sample) {
+  return seed ^ (static_cast<uint64_t>(sample) * 0x9e3779b97f4a7c15ULL);
+}
+
 struct RequestState {
   Request request;
   uint64_t arrival = 0;  // order of acceptance

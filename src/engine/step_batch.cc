@@ -44,7 +44,8 @@ SequenceStep make_row(const ScheduledSequence& scheduled) {
 
 }  // namespace
 
-std::unique_ptr<InFlightStep> build_step(const std::vector<ScheduledSequence>& rows, int32_t num_groups) {
+std::unique_ptr<InFlightStep> build_step(const std::vector<ScheduledSequence>& rows,
+                                         const std::vector<KvGroupConfig>& groups) {
   auto step = std::make_unique<InFlightStep>();
   step->rows = rows;
   size_t table_size = 0;
@@ -52,17 +53,20 @@ std::unique_ptr<InFlightStep> build_step(const std::vector<ScheduledSequence>& r
     for (const std::vector<BlockId>& table : row.sequence->block_tables) table_size += table.size();
   }
   step->table_storage.reserve(table_size);  // spans point into both: neither may move from here on
-  step->tables.reserve(rows.size() * static_cast<size_t>(num_groups));
+  step->tables.reserve(rows.size() * groups.size());
   step->batch.sequences.reserve(rows.size());
   for (const ScheduledSequence& row : rows) {
     const size_t first_table = step->tables.size();
-    for (const std::vector<BlockId>& table : row.sequence->block_tables) {
+    for (size_t g = 0; g < groups.size(); ++g) {
+      const std::vector<BlockId>& table = row.sequence->block_tables[g];
       const size_t begin = step->table_storage.size();
-      step->table_storage.insert(step->table_storage.end(), table.begin(), table.end());
+      const int32_t first = first_needed_block(groups[g], row.position);
+      step->table_storage.insert(step->table_storage.end(), static_cast<size_t>(first), kNoBlock);
+      step->table_storage.insert(step->table_storage.end(), table.begin() + first, table.end());
       step->tables.emplace_back(step->table_storage.data() + begin, table.size());
     }
     SequenceStep sequence_step = make_row(row);
-    sequence_step.block_tables = std::span(step->tables).subspan(first_table, static_cast<size_t>(num_groups));
+    sequence_step.block_tables = std::span(step->tables).subspan(first_table, groups.size());
     step->batch.sequences.push_back(sequence_step);
     step->num_tokens += row.num_tokens;
   }

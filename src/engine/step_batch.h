@@ -25,6 +25,7 @@ struct InFlightStep {
 
 // Grammar masks have been filled; sequences still stand as they did before this step was scheduled, but for
 // num_computed.
-std::unique_ptr<InFlightStep> build_step(const std::vector<ScheduledSequence>& rows, int32_t num_groups);
+std::unique_ptr<InFlightStep> build_step(const std::vector<ScheduledSequence>& rows,
+                                         const std::vector<KvGroupConfig>& groups);
 
 }  // namespace inferneo

@@ -8,11 +8,6 @@
 namespace inferneo {
 namespace {
 
-// A sample's own seed; sample 0 keeps the request's. Any odd multiplier keeps the samples of one request apart.
-uint64_t sample_seed(uint64_t seed, int32_t sample) {
-  return seed ^ (static_cast<uint64_t>(sample) * 0x9e3779b97f4a7c15ULL);
-}
-
 // The next token's distribution depends on the last token in code that runs on the host.
 bool needs_tokens_on_host(const Request& request) {
   const SamplingParams& p = request.sampling;
@@ -197,7 +192,7 @@ std::vector<ScheduledSequence> StepLoop::fill_masks(const std::vector<ScheduledS
 }
 
 Status StepLoop::submit(const std::vector<ScheduledSequence>& rows) {
-  auto step = build_step(rows, kv_.num_groups());
+  auto step = build_step(rows, kv_.config().groups);
   try {
     ASSIGN_OR_RETURN(step->ticket, runner_.submit(step->batch));
   } catch (const std::exception& e) {
@@ -270,24 +265,46 @@ void StepLoop::fill_stats(EngineStats& stats) const {
   stats.update_seconds = counters_.update_seconds;
 }
 
+namespace {
+
+// What a sequence in each state may hold.
+Status check_sequence(const Sequence& sequence) {
+  const bool holds_blocks =
+      std::ranges::any_of(sequence.block_tables, [](const std::vector<BlockId>& table) { return !table.empty(); });
+  const bool may_hold = sequence.state == SequenceState::running || sequence.num_in_flight > 0;
+  if (!may_hold && (holds_blocks || sequence.cache_tail != 0 || sequence.num_computed != 0)) {
+    return make_error(ErrorCode::internal, fmt::format("sequence {} does not run and holds blocks", sequence.id));
+  }
+  const bool running = sequence.state == SequenceState::running;
+  if (running && (sequence.num_settled > sequence.num_computed || sequence.num_computed > sequence.num_wanted())) {
+    return make_error(ErrorCode::internal, fmt::format("sequence {} miscounts its tokens", sequence.id));
+  }
+  return ok_status();
+}
+
+}  // namespace
+
 Status StepLoop::check_integrity() const {
   RETURN_IF_ERROR(kv_.check_integrity());
-  for (int32_t g = 0; g < kv_.num_groups(); ++g) {
-    std::vector<int32_t> references(static_cast<size_t>(kv_.pool(g).total()), 0);
-    for (const auto& [arrival, request] : requests_) {
-      for (const auto& sequence : request->samples) {
-        if (sequence->block_tables.empty()) continue;
-        for (BlockId block : sequence->block_tables[static_cast<size_t>(g)]) {
-          if (block != kNoBlock) ++references[static_cast<size_t>(block)];
+  std::vector<std::vector<int32_t>> references;  // [groups][blocks]
+  for (int32_t g = 0; g < kv_.num_groups(); ++g) references.emplace_back(static_cast<size_t>(kv_.pool(g).total()), 0);
+  for (const auto& [arrival, request] : requests_) {
+    for (const auto& sequence : request->samples) {
+      RETURN_IF_ERROR(check_sequence(*sequence));
+      for (size_t g = 0; g < sequence->block_tables.size(); ++g) {
+        for (BlockId block : sequence->block_tables[g]) {
+          if (block != kNoBlock) ++references[g][static_cast<size_t>(block)];
         }
       }
     }
+  }
+  for (int32_t g = 0; g < kv_.num_groups(); ++g) {
     for (BlockId block = 0; block < kv_.pool(g).total(); ++block) {
-      if (references[static_cast<size_t>(block)] != kv_.pool(g).ref_count(block)) {
-        return make_error(ErrorCode::internal,
-                          fmt::format("block {} of group {} has {} references, tables name it {} times", block, g,
-                                      kv_.pool(g).ref_count(block), references[static_cast<size_t>(block)]));
-      }
+      const int32_t named = references[static_cast<size_t>(g)][static_cast<size_t>(block)];
+      if (named == kv_.pool(g).ref_count(block)) continue;
+      return make_error(ErrorCode::internal,
+                        fmt::format("block {} of group {} has {} references, tables name it {} times", block, g,
+                                    kv_.pool(g).ref_count(block), named));
     }
   }
   return ok_status();
