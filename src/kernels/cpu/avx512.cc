@@ -8,10 +8,10 @@ namespace inferneo::kernels {
 namespace {
 
 // clang-format off: each needs the ones above it
-#include "kernels/cpu/attention_inl.h"
-#include "kernels/cpu/matmul_inl.h"
-#include "kernels/cpu/rows_inl.h"
 #include "kernels/cpu/simd_avx512.h"
+#include "kernels/cpu/rows_inl.h"
+#include "kernels/cpu/matmul_inl.h"
+#include "kernels/cpu/attention_inl.h"
 #include "kernels/cpu/table_inl.h"
 // clang-format on
 
