@@ -66,7 +66,9 @@ void attention_split(Context& context, const AttentionArgs& args, int64_t tiles,
 
 size_t scratch_bytes(const ScratchNeeds& needs) {
   const int64_t rows = std::min(kRowBlock, round_up(std::max<int64_t>(1, needs.max_rows), 16));
-  const size_t matmul_bytes = static_cast<size_t>(rows * matmul_row_bytes(needs.max_cols));
+  const size_t packed = static_cast<size_t>(rows * matmul_row_bytes(needs.max_cols));
+  const size_t partial = static_cast<size_t>(needs.num_threads * kMatmulPartialFloats) * sizeof(float);
+  const size_t matmul_bytes = std::max(packed + partial + 64, 2 * partial);
   if (needs.num_kv_heads <= 0) return matmul_bytes;
   const int32_t group = needs.num_heads / needs.num_kv_heads;
   const size_t threads = static_cast<size_t>(needs.num_threads) * thread_scratch_floats(group, needs.head_dim);

@@ -14,10 +14,10 @@
 namespace inferneo::kernels {
 namespace {
 
-constexpr int64_t kPeakIterations = 2'000'000;  // some ten milliseconds
-constexpr int kRounds = 5;
+constexpr int64_t kPeakIterations = 200'000;  // about a millisecond: short enough to fall between other processes
+constexpr int kRounds = 40;
 constexpr size_t kReadChunk = size_t{128} << 10;
-constexpr int kReadPasses = 12;
+constexpr int kReadPasses = 24;
 
 struct NamedLoops {
   std::string_view isa;

@@ -9,21 +9,29 @@ namespace {
 
 constexpr int64_t kRowBlock = 512;  // rows packed at a time: what stays in the last-level cache
 constexpr size_t kStreamBytes = size_t{256} << 10;
-constexpr size_t kCachedBytes = size_t{512} << 10;
+constexpr int64_t kCachedPanels = 8;
 constexpr int64_t kSmallBatch = 16;
 
 // Panels per chunk: large enough to stream, small enough to stay in a second-level cache while row tiles pass by, and
 // every thread gets its share.
 int64_t chunk_panels(const MatmulArgs& args, int64_t rows, int64_t total_panels, int threads) {
   const size_t bytes = args.outputs[0].weight.panel_bytes();
-  const size_t wanted = rows <= kSmallBatch ? kStreamBytes : kCachedBytes;
+  const bool small = rows <= kSmallBatch;
+  const int64_t wanted = small ? std::max<int64_t>(4, static_cast<int64_t>(kStreamBytes / bytes)) : kCachedPanels;
   const int64_t fair = total_panels / (int64_t{4} * threads);
-  return std::max<int64_t>(1, std::min(static_cast<int64_t>(wanted / bytes), fair));
+  return std::max<int64_t>(1, std::min(wanted, fair));
+}
+
+// The front of the scratch memory holds the packed rows, its end a piece per thread for sums of products cut along K,
+// where it is large enough for both.
+size_t partial_bytes(const Context& context) {
+  const size_t bytes = static_cast<size_t>(context.session.num_threads() * kMatmulPartialFloats) * sizeof(float);
+  return bytes <= context.scratch.size() / 2 ? bytes : 0;
 }
 
 // Rows of a block: whole tiles where the scratch memory holds one, else as many as fit after padding to a power of two.
 int64_t rows_per_block(const Context& context, int64_t cols) {
-  const int64_t fits = static_cast<int64_t>(context.scratch.size()) / matmul_row_bytes(cols);
+  const int64_t fits = static_cast<int64_t>(context.scratch.size() - partial_bytes(context)) / matmul_row_bytes(cols);
   INFERNEO_CHECK(fits >= 1, "scratch memory is smaller than one row");
   const int64_t tile = context.ops.matmul_row_tile;
   if (fits >= tile) return std::min(kRowBlock, fits / tile * tile);
@@ -56,13 +64,19 @@ void multiply_block(Context& context, const MatmulArgs& args, int64_t first_row,
   const int64_t step = chunk_panels(args, rows, total_panels, context.session.num_threads());
   int64_t chunks = 0;
   for (const MatmulOutput& output : args.outputs) chunks += (output.weight.num_panels() + step - 1) / step;
-  context.session.for_chunks(chunks, [&](int64_t chunk, int) {
+  const size_t partials = partial_bytes(context);
+  float* partial = reinterpret_cast<float*>(context.scratch.data() + context.scratch.size() / 64 * 64 - partials);
+  context.session.for_chunks(chunks, [&](int64_t chunk, int thread) {
     const MatmulOutput* output = args.outputs.data();
     while (chunk >= (output->weight.num_panels() + step - 1) / step) {
       chunk -= (output->weight.num_panels() + step - 1) / step;
       ++output;
     }
-    MatmulPanelArgs panels{context.scratch.data(), rows, *output};
+    MatmulPanelArgs panels{.packed = context.scratch.data(), .num_rows = rows, .output = *output};
+    if (partials > 0) {
+      panels.partial = partial + thread * kMatmulPartialFloats;
+      panels.partial_floats = kMatmulPartialFloats;
+    }
     panels.output.out += first_row * output->out_stride;
     context.ops.matmul_panels(panels, chunk * step, std::min(output->weight.num_panels(), (chunk + 1) * step));
   });

@@ -39,12 +39,16 @@ struct MatmulPackArgs {
   DType weight_dtype = DType::f32;
   std::byte* packed = nullptr;
 };
+// Floats per thread that let 4 panels of 512 rows be cut along K.
+inline constexpr int64_t kMatmulPartialFloats = 4 * kPanelRows * 512;
 inline int64_t matmul_row_bytes(int64_t cols) { return round_up(cols, 2) * 4; }
 
 struct MatmulPanelArgs {
   const std::byte* packed = nullptr;  // num_rows rows as matmul_pack left them
   int64_t num_rows = 0;
   MatmulOutput output;
+  float* partial = nullptr;  // scratch of this thread; sums of products that are cut along K
+  int64_t partial_floats = 0;
 };
 
 }  // namespace inferneo::kernels

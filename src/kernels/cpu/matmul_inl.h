@@ -2,7 +2,9 @@
 //
 // Packed form of the input, in tiles of at most kRowTile rows, m = the row count rounded up to one of kTileRows:
 //   bf16 weights, where the ISA has a pair dot product: [cols/2][m] pairs of bf16; else [cols][m] f32.
-// A tile holds one accumulator per (row, panel), so each output is summed along K in order, whatever m is.
+// A tile holds one accumulator per (row, panel), so each output is summed along K in order, whatever m is. Long
+// products of many rows are cut along K to stay in the second-level cache; the sums rest in `partial` as they are, so
+// the cut changes no bit.
 
 enum class Operand { f32, f16, bf16 };
 
@@ -29,7 +31,7 @@ SIMD_INLINE auto element_pointer(const std::byte* p) {
   }
 }
 
-constexpr int64_t kPrefetchBytes = 2048;  // ahead in a panel: two 4 KiB pages' worth of streams cross unaided
+constexpr int64_t kPrefetchBytes = 4096;  // ahead in a panel: the hardware stops at the end of a 4 KiB page
 
 // acc[r][n] += sum over cols of x[r] * w[n]; w[n] points at 16 channels (or tokens) by cols.
 template <int M, int N, Operand W>
@@ -88,18 +90,24 @@ SIMD_INLINE void tile_dot(const std::byte* packed, const std::byte* const (&w)[N
   }
 }
 
-template <int M, int N, Operand W>
-void multiply_tile(const MatmulOutput& output, const std::byte* packed, int64_t row, int64_t rows, int64_t panel) {
-  const std::byte* w[N];
-#pragma GCC unroll 4
-  for (int n = 0; n < N; ++n) w[n] = output.weight.panel(panel + n);
-  V acc[M][N];
-#pragma GCC unroll 16
-  for (int r = 0; r < M; ++r) {
-#pragma GCC unroll 4
-    for (int n = 0; n < N; ++n) acc[r][n] = zero();
-  }
-  tile_dot<M, N, W>(packed, w, output.weight.cols, acc);
+// Columns of a cut: 64 KiB of a row tile.
+template <Operand W>
+constexpr int64_t kCutCols = W == Operand::bf16&& kPairDot ? 2048 : 1024;
+
+constexpr int64_t kCutPanels = 4;
+
+// Where a tile stands: rows [row, row + rows) of the block, columns [k, k + cols).
+struct TilePlace {
+  const std::byte* packed;  // of the tile, at column 0
+  int64_t row;
+  int64_t rows;
+  int64_t k;
+  int64_t cols;
+  float* partial;  // [rows, kCutPanels * 16]; null: all columns at once
+};
+
+template <int M, int N>
+SIMD_INLINE void write_tile(const MatmulOutput& output, const TilePlace& at, int64_t panel, const V (&acc)[M][N]) {
   const V scale = set1(output.scale);
 #pragma GCC unroll 4
   for (int n = 0; n < N; ++n) {
@@ -108,8 +116,8 @@ void multiply_tile(const MatmulOutput& output, const std::byte* packed, int64_t 
     const V bias = output.bias != nullptr ? load_n(output.bias + channel, count) : zero();
 #pragma GCC unroll 16
     for (int r = 0; r < M; ++r) {
-      if (r >= rows) break;
-      float* out = output.out + (row + r) * output.out_stride + channel;
+      if (r >= at.rows) break;
+      float* out = output.out + (at.row + r) * output.out_stride + channel;
       V value = mul(scale, add(acc[r][n], bias));
       if (count >= kPanelRows) {
         store(out, output.accumulate ? add(load(out), value) : value);
@@ -120,37 +128,74 @@ void multiply_tile(const MatmulOutput& output, const std::byte* packed, int64_t 
   }
 }
 
+template <int M, int N, Operand W>
+void multiply_tile(const MatmulOutput& output, const TilePlace& at, int64_t begin, int64_t panel) {
+  const int64_t k_bytes = at.k * (W == Operand::f32 ? 64 : 32);
+  const std::byte* w[N];
+#pragma GCC unroll 4
+  for (int n = 0; n < N; ++n) w[n] = output.weight.panel(panel + n) + k_bytes;
+  float* partial = at.partial != nullptr ? at.partial + (panel - begin) * kPanelRows : nullptr;
+  V acc[M][N];
+#pragma GCC unroll 16
+  for (int r = 0; r < M; ++r) {
+#pragma GCC unroll 4
+    for (int n = 0; n < N; ++n) {
+      acc[r][n] = at.k > 0 && r < at.rows ? load(partial + r * kCutPanels * kPanelRows + n * kPanelRows) : zero();
+    }
+  }
+  tile_dot<M, N, W>(at.packed + packed_row_bytes(W, at.k) * M, w, at.cols, acc);
+  if (at.k + at.cols == output.weight.cols) return write_tile<M, N>(output, at, panel, acc);
+#pragma GCC unroll 16
+  for (int r = 0; r < M; ++r) {
+    if (r >= at.rows) break;
+#pragma GCC unroll 4
+    for (int n = 0; n < N; ++n) store(partial + r * kCutPanels * kPanelRows + n * kPanelRows, acc[r][n]);
+  }
+}
+
 template <int M, Operand W>
-void multiply_row_tile(const MatmulOutput& output, const std::byte* packed, int64_t row, int64_t rows, int64_t begin,
-                       int64_t end) {
+void multiply_row_tile(const MatmulOutput& output, const TilePlace& at, int64_t begin, int64_t end) {
   constexpr int kPanels = panels_at_once(M);
   int64_t panel = begin;
-  for (; panel + kPanels <= end; panel += kPanels) multiply_tile<M, kPanels, W>(output, packed, row, rows, panel);
+  for (; panel + kPanels <= end; panel += kPanels) multiply_tile<M, kPanels, W>(output, at, begin, panel);
   if constexpr (kPanels > 1) {
-    for (; panel < end; ++panel) multiply_tile<M, 1, W>(output, packed, row, rows, panel);
+    for (; panel < end; ++panel) multiply_tile<M, 1, W>(output, at, begin, panel);
+  }
+}
+
+template <Operand W>
+void multiply_tile_of(const MatmulOutput& output, const TilePlace& at, int64_t begin, int64_t end) {
+  const int64_t m = tile_rows(at.rows);
+  if (m == 1) return multiply_row_tile<1, W>(output, at, begin, end);
+  if (m == 2) return multiply_row_tile<2, W>(output, at, begin, end);
+  if (m == 4) return multiply_row_tile<4, W>(output, at, begin, end);
+  if constexpr (kRowTile == 16) {
+    if (m == 8) return multiply_row_tile<8, W>(output, at, begin, end);
+    if (m == 12) return multiply_row_tile<12, W>(output, at, begin, end);
+    return multiply_row_tile<16, W>(output, at, begin, end);
   }
 }
 
 template <Operand W>
 void multiply_panels(const MatmulPanelArgs& args, int64_t begin, int64_t end) {
-  const int64_t tile_bytes = kRowTile * packed_row_bytes(W, args.output.weight.cols);
-  const std::byte* packed = args.packed;
-  for (int64_t row = 0; row < args.num_rows; row += kRowTile, packed += tile_bytes) {
-    const int64_t rows = args.num_rows - row < kRowTile ? args.num_rows - row : kRowTile;
-    const int64_t m = tile_rows(rows);
-    if (m == 1) {
-      multiply_row_tile<1, W>(args.output, packed, row, rows, begin, end);
-    } else if (m == 2) {
-      multiply_row_tile<2, W>(args.output, packed, row, rows, begin, end);
-    } else if (m == 4) {
-      multiply_row_tile<4, W>(args.output, packed, row, rows, begin, end);
-    } else if constexpr (kRowTile == 16) {
-      if (m == 8) {
-        multiply_row_tile<8, W>(args.output, packed, row, rows, begin, end);
-      } else if (m == 12) {
-        multiply_row_tile<12, W>(args.output, packed, row, rows, begin, end);
-      } else {
-        multiply_row_tile<16, W>(args.output, packed, row, rows, begin, end);
+  const int64_t cols = args.output.weight.cols;
+  const bool cut =
+      cols > kCutCols<W> && args.num_rows > 4 && args.num_rows * kCutPanels * kPanelRows <= args.partial_floats;
+  const int64_t k_step = cut ? kCutCols<W> : cols;
+  const int64_t panel_step = cut ? kCutPanels : end - begin;
+  const int64_t tile_bytes = kRowTile * packed_row_bytes(W, cols);
+  for (int64_t panel = begin; panel < end; panel += panel_step) {
+    const int64_t panel_end = end - panel < panel_step ? end : panel + panel_step;
+    for (int64_t k = 0; k < cols; k += k_step) {
+      const std::byte* packed = args.packed;
+      for (int64_t row = 0; row < args.num_rows; row += kRowTile, packed += tile_bytes) {
+        const TilePlace at{.packed = packed,
+                           .row = row,
+                           .rows = args.num_rows - row < kRowTile ? args.num_rows - row : kRowTile,
+                           .k = k,
+                           .cols = cols - k < k_step ? cols - k : k_step,
+                           .partial = cut ? args.partial + row * kCutPanels * kPanelRows : nullptr};
+        multiply_tile_of<W>(args.output, at, panel, panel_end);
       }
     }
   }
