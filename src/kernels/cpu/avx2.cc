@@ -7,7 +7,8 @@
 namespace inferneo::kernels {
 namespace {
 
-// clang-format off: each needs the ones above it
+// Each needs the ones above it.
+// clang-format off
 #include "kernels/cpu/simd_avx2.h"
 #include "kernels/cpu/rows_inl.h"
 #include "kernels/cpu/matmul_inl.h"

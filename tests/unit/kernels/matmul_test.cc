@@ -112,7 +112,8 @@ TEST(Matmul, ARowIsTheSameBitForBitInEveryBatchOnAnyThreadsAndThroughAnIndex) {
       const auto alone = multiply(*ops, weight, x, 40, nullptr, 1, size_t{16} << 20);
       const int32_t last = 39;
       const auto last_row = multiply(*ops, weight, x, 1, &last, 2, size_t{1} << 20);
-      EXPECT_EQ(std::memcmp(last_row.data(), alone.data() + 39 * n, static_cast<size_t>(n) * sizeof(float)), 0) << ops->name;
+      EXPECT_EQ(std::memcmp(last_row.data(), alone.data() + 39 * n, static_cast<size_t>(n) * sizeof(float)), 0)
+          << ops->name;
       for (const int64_t rows : {1, 2, 3, 4, 5, 7, 8, 11, 12, 13, 16, 17, 24, 33}) {
         // The small scratch cuts the batch into blocks of other sizes.
         const size_t scratch = static_cast<size_t>(matmul_row_bytes(k)) * static_cast<size_t>(rows % 3 + 16);
