@@ -1,6 +1,7 @@
 // Drives a fuzz target without libFuzzer: every file of the corpus, every truncation of the small ones, then seeded
 // mutations. The same arguments give the same inputs; a failure prints the input's number, and --only=N runs just that.
-//   fuzz_x [--runs=N] [--seed=S] [--only=N] CORPUS_DIRECTORY...
+//   fuzz_x [--runs=N | --soak-runs=N] [--seed=S] [--only=N] CORPUS_DIRECTORY...
+// --soak-runs=N runs N mutations times INFERNEO_SOAK_SCALE (default 0.02).
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
@@ -33,6 +34,9 @@ Options parse_options(int argc, char** argv) {
     const char* value = argv[i] + std::min(argument.find('=') + 1, argument.size());
     if (argument.starts_with("--runs=")) {
       options.runs = std::atol(value);
+    } else if (argument.starts_with("--soak-runs=")) {
+      const char* scale = std::getenv("INFERNEO_SOAK_SCALE");
+      options.runs = static_cast<long>(std::atof(value) * (scale == nullptr ? 0.02 : std::atof(scale)));
     } else if (argument.starts_with("--seed=")) {
       options.seed = std::strtoul(value, nullptr, 10);
     } else if (argument.starts_with("--only=")) {
