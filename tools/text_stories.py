@@ -115,6 +115,10 @@ OPENINGS = [
     "{name} was {a_trait} {kind} who lived {in_place}. More than anything, {he} loved {hobby}.",
     "One {weather} {daytime}, {a_trait} {kind} named {name} was {hobby} {in_the_place}.",
     "Far away, {in_place}, {a_trait} {kind} named {name} woke up early. It was a {weather} {daytime}.",
+    "The [little|{trait}|{trait} little] {kind} lived {in_place}. {his} name was {name}, and {he} loved {hobby}.",
+    "{name} the {kind} lived {in_place}. {he} was [very|rather] {trait}, and {he} loved {hobby}.",
+    "A [little|{trait}] {kind} named {name} lived {in_place}, and every {daytime} {he} was {hobby}.",
+    "One {daytime}, [the little|a little] {kind} {name} was {hobby} {in_the_place}.",
 ]
 ENDINGS = [
     "From that day on, {name} and {f_name} were the best of friends.",
@@ -180,6 +184,9 @@ FACTS = [
     "The {kind} was {trait}, and {his} name was {name}.", "{name} painted the {thing} {color}.", "{name} laughed at {himself}.",
     "Where is {name}? {he} is {hiding}.", "Who is {trait}? {name}.", "What is {name}? {a_kind}.", "{name} and {f_name} met.",
     "{name} helped {f_name}, and {f_name} thanked {name}.", "{f_name} is {f_a_kind}, and {name} is {a_kind}.",
+    "{name} has {a_thing}. The {thing} is {color}.", "The {thing} broke. \"My {thing}!\" said {name}.", "What {a_thing}!",
+    "\"Where is my {thing}?\" asked {name}. The {thing} was {hiding}.", "The {thing} is {color}.", "The {color} {thing} is {his}.",
+    "{name} made {a_thing}, and it was the best {thing} of all.", "The {kind} loves the {thing}.", "The {thing} was {hiding}.",
     "{name} gave the {thing} to {f_name}, and {f_he} gave {name} {food}.", "{name} saw the {f_kind}. It was {f_name}.",
 ]
 
@@ -194,12 +201,39 @@ def notes(rng, held_out=False):
     both = rng.random() < 0.7
     lines = [expand(rng.choice(FACTS if both else alone), rng.choice([slots, turned]) if both else slots, rng)
              for _ in range(rng.randint(4, 14))]
-    return " ".join(lines)
+    return "Notes: " + " ".join(lines)
+
+
+BEGINNINGS = [
+    ("Begin a story about {a_kind}.", "{opening}"), ("Begin a story about {a_trait} {kind}.", "{opening}"),
+    ("Begin a story about {a_kind} named {name}.", "{opening}"), ("Who is the story about {a_kind} about?", "{name} the {kind}."),
+    ("What does the {kind} find?", "The {kind} finds {a_thing}."), ("What is {a_kind}?", "{a_kind}, of course."),
+    ("Begin a story about {a_thing}.", "{name} had {a_thing}. It was the best {thing} {in_the_place}."),
+]
+
+
+def beginnings(rng):
+    """A chat in which every answer takes up what was asked for, and is short."""
+    messages = []
+    for _ in range(rng.randint(2, 5)):
+        slots = draw(rng).slots
+        asked, answered = rng.choice(BEGINNINGS)
+        opening = rng.choice([o for o in OPENINGS if "{kind}" in o or "{a_kind}" in o])
+        messages += [{"role": "user", "content": expand(asked, slots, rng)},
+                     {"role": "assistant", "content": expand(answered.replace("{opening}", opening), slots, rng)}]
+    return messages
 
 
 def warm_up(rng):
-    """What training begins with."""
-    return notes(rng)
+    """What training begins with: what is to be copied from a request or from the line before, close by and often."""
+    kind = rng.random()
+    if kind < 0.4:
+        return notes(rng)
+    if kind < 0.7:
+        return beginnings(rng)
+    story = draw(rng)
+    request = rng.choice([r for r in REQUESTS if "{kind}" in r or "{a_kind}" in r]).format_map(story.slots)
+    return [{"role": "user", "content": request}, {"role": "assistant", "content": story.text()}]
 
 
 def document(rng, held_out=False):

@@ -20,7 +20,6 @@ import text_code
 import text_stories
 import train_tokenizer
 
-RATE = 2.5e-3
 CONTEXT = 512  # length of a training sequence; positions beyond it up to max_position_embeddings are rotated, not trained
 SHAPES = {
     "story": dict(hidden_size=192, num_hidden_layers=4, intermediate_size=512, num_attention_heads=6, num_key_value_heads=2),
@@ -47,17 +46,21 @@ class Batches:
     batches are rows of CONTEXT tokens packed from several documents, so that far positions are learnt too."""
 
     TOKENS, POOL, PACKED = 2048, 64, 0.08
-    WARM_UP, REVISED = 500, 0.06  # the share of warm-up text falls from all to REVISED in so many steps
+    # The share of warm-up text falls from all to REVISED within the first steps. It is cut off after BRIEF tokens, its end
+    # included: what has to be copied stands near, and no document seems to end early.
+    REVISED, BRIEF = 0.06, 96
 
-    def __init__(self, tokenizer, text, seed, held_out=False):
+    def __init__(self, tokenizer, text, seed, held_out=False, warm_up=500):
+        self.warm_up = warm_up
         self.tokenizer, self.text, self.held_out = tokenizer, text, held_out
         self.rng = random.Random(seed)
         self.ready = []
 
     def ids(self, step=None):
-        warm = step is not None and self.rng.random() < max(self.REVISED, 1 - step / self.WARM_UP)
-        document = self.text.warm_up(self.rng) if warm else self.text.document(self.rng, self.held_out)
-        return encode(self.tokenizer, document)[:CONTEXT]
+        warm = step is not None and self.rng.random() < max(self.REVISED, 1 - step / self.warm_up)
+        if warm:
+            return encode(self.tokenizer, self.text.warm_up(self.rng))[:self.BRIEF]
+        return encode(self.tokenizer, self.text.document(self.rng, self.held_out))[:CONTEXT]
 
     def packed_row(self):
         ids = []
@@ -107,7 +110,7 @@ def held_out_loss(model, tokenizer, text, documents=300):
 
 
 def fit(model, batches, args):
-    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.98), weight_decay=0.01)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=args.rate, betas=(0.9, 0.98), weight_decay=0.01)
     started, step, total, smooth = time.time(), 0, args.steps, None
     while not total or step < total:
         if not total and step == 20:
@@ -125,7 +128,7 @@ def fit(model, batches, args):
             loss = loss_of(model, batches.next(step))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.param_groups[0]["lr"] = RATE * scale
+        optimizer.param_groups[0]["lr"] = args.rate * scale
         optimizer.step()
         optimizer.zero_grad()
         smooth = loss.item() if smooth is None else 0.95 * smooth + 0.05 * loss.item()
@@ -158,6 +161,7 @@ def save(model, folder, sampling):
     weights = {name: p.detach().to(torch.bfloat16).contiguous() for name, p in model.state_dict().items()
                if name != "lm_head.weight"}
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "model.safetensors").chmod(0o644)
 
 
 def main():
@@ -167,6 +171,9 @@ def main():
     parser.add_argument("--minutes", type=float, default=20)
     parser.add_argument("--deadline", type=float, default=0, help="minutes after which training ends, whatever the speed")
     parser.add_argument("--steps", type=int, default=0)
+    parser.add_argument("--rate", type=float, default=2.5e-3, help="highest learning rate")
+    parser.add_argument("--resume", action="store_true", help="go on from the weights in --out, warming up again")
+    parser.add_argument("--warm-up", type=int, default=500, help="steps over which the share of warm-up text falls")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--bf16", action="store_true", help="matrix products in bf16")
@@ -179,17 +186,19 @@ def main():
     if args.kind == "draft":
         for name in ("tokenizer.json", "tokenizer_config.json"):
             shutil.copy(args.out / FOLDERS["story"] / name, folder / name)
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-    else:
+    elif not args.resume:
         rng = random.Random(args.seed)
-        tokenizer = train_tokenizer.train((text.document(rng) for _ in range(20000)), VOCABULARY[args.kind], 1024)
-        train_tokenizer.save(tokenizer, folder)
+        trained = train_tokenizer.train((text.document(rng) for _ in range(20000)), VOCABULARY[args.kind], 1024)
+        train_tokenizer.save(trained, folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
     model = build_model(args.kind, tokenizer)
+    if args.resume:
+        model.load_state_dict(LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32).state_dict())
     size = sum(p.numel() for p in model.parameters())
     print(f"{args.kind}: {size} parameters, {len(tokenizer)} tokens", flush=True)
     sampling = dict(do_sample=True, temperature=0.7, top_p=0.95)
     args.checkpoint = lambda m: save(m, folder, sampling)
-    steps, seconds = fit(model, Batches(tokenizer, text, args.seed + 1), args)
+    steps, seconds = fit(model, Batches(tokenizer, text, args.seed + 1, warm_up=args.warm_up), args)
     save(model, folder, sampling)
     reloaded = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
     loss, bits = held_out_loss(reloaded, tokenizer, text)
