@@ -1,0 +1,36 @@
+#include "app/http.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "serving/metrics_catalogue.h"
+
+namespace inferneo {
+namespace {
+
+ServerConfig server_config_of(const EngineConfig& config) {
+  ServerConfig server;
+  server.host = config.host;
+  server.port = static_cast<uint16_t>(config.port);
+  server.io_threads = config.io_threads;
+  server.api_keys = config.api_key;
+  server.admin_keys = config.admin_key;
+  server.tls_cert_file = config.tls_cert;
+  server.tls_key_file = config.tls_key;
+  server.insecure = config.insecure;
+  server.metrics_need_key = !config.metrics_public;
+  server.limits.body_bytes = static_cast<size_t>(config.max_body_mb * 1024.0 * 1024.0);
+  server.limits.drain_timeout =
+      std::chrono::duration_cast<Duration>(std::chrono::duration<double>(config.drain_timeout));
+  return server;
+}
+
+}  // namespace
+
+std::unique_ptr<Server> make_server(Application& application, const EngineConfig& config) {
+  // The application owns the service; the server only needs a handle on it.
+  std::shared_ptr<InferenceService> service(&application.service(), [](InferenceService*) {});
+  return std::make_unique<Server>(server_config_of(config), std::move(service), metrics_catalogue());
+}
+
+}  // namespace inferneo
