@@ -49,6 +49,7 @@ TEST(Suggest, NearestWordOrNone) {
   EXPECT_EQ(nearest_word("max-num-seq", known), "max_num_seqs");
   EXPECT_EQ(nearest_word("Port", known), "port");
   EXPECT_EQ(nearest_word("max_memory", known), "max_memory_gb");
+  EXPECT_EQ(nearest_word("prot", known), "port") << "neighbours swapped";
   EXPECT_EQ(nearest_word("temperature", known), "");
   EXPECT_EQ(nearest_word("", known), "");
   EXPECT_EQ(nearest_word(std::string(100000, 'a'), known), "");

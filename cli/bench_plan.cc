@@ -1,0 +1,54 @@
+#include "cli/bench_plan.h"
+
+#include <fmt/format.h>
+
+#include <charconv>
+
+namespace inferneo {
+namespace {
+
+constexpr int kMaxLength = 1 << 20;
+
+Result<std::vector<int>> numbers_of(const Invocation& invocation, std::string_view flag, std::string fallback, int min,
+                                    int max) {
+  const std::string text = invocation.last(flag).value_or(std::move(fallback));
+  std::vector<int> numbers;
+  const char* at = text.data();
+  const char* const end = at + text.size();
+  for (;;) {
+    int number = 0;
+    const auto [next, error] = std::from_chars(at, end, number);
+    if (error != std::errc() || number < min || number > max || (next != end && *next != ',')) break;
+    numbers.push_back(number);
+    if (next == end) return numbers;
+    at = next + 1;
+  }
+  return make_error(
+      ErrorCode::invalid_argument,
+      fmt::format("{}: expected whole numbers from {} to {} between commas, got '{}'", flag, min, max, text));
+}
+
+}  // namespace
+
+Result<BenchPlan> read_bench_plan(const Invocation& invocation) {
+  BenchPlan plan;
+  ASSIGN_OR_RETURN(plan.input_lens, numbers_of(invocation, "--input-len", "128,512", 1, kMaxLength));
+  ASSIGN_OR_RETURN(plan.output_lens, numbers_of(invocation, "--output-len", "64", 2, kMaxLength));
+  ASSIGN_OR_RETURN(plan.batches, numbers_of(invocation, "--batch-size", "1,4,16", 1, 4096));
+  ASSIGN_OR_RETURN(const auto rounds, numbers_of(invocation, "--rounds", "3", 1, 1000));
+  plan.rounds = rounds.back();
+  return plan;
+}
+
+Result<BenchRow> measure_bench_case(InferenceService& service, const BenchCase& bench_case, int rounds) {
+  std::vector<double> prefill, decode, first;
+  for (int round = 0; round < rounds; ++round) {
+    ASSIGN_OR_RETURN(const BenchRound measured, run_bench_round(service, bench_case, static_cast<uint64_t>(round) + 1));
+    prefill.push_back(measured.prefill_rate);
+    decode.push_back(measured.decode_rate);
+    first.push_back(measured.time_to_first_token);
+  }
+  return BenchRow{bench_case, spread_of(prefill), spread_of(decode), spread_of(first)};
+}
+
+}  // namespace inferneo

@@ -1,0 +1,107 @@
+#include "cli/bench_report.h"
+
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+namespace inferneo {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+std::string rate_text(double value) { return fmt::format("{:.{}f}", value, value < 100.0 ? 1 : 0); }
+std::string range_text(const Spread& spread) {
+  return fmt::format("{}-{}", rate_text(spread.min), rate_text(spread.max));
+}
+std::string share_text(double share) { return share > 0.0 ? fmt::format("{:.0f} %", share * 100.0) : "-"; }
+
+double prefill_share(const BenchReport& report, const BenchRow& row) {
+  if (!report.peaks || !report.facts) return 0.0;
+  return prefill_share(*report.facts, *report.peaks, row.bench_case.input_len, row.prefill.median);
+}
+double decode_share(const BenchReport& report, const BenchRow& row) {
+  if (!report.peaks || !report.facts) return 0.0;
+  const int context = row.bench_case.input_len + row.bench_case.output_len / 2;
+  return decode_share(*report.facts, *report.peaks, context, row.bench_case.batch, row.decode.median);
+}
+
+Json spread_json(const Spread& spread) { return {{"median", spread.median}, {"min", spread.min}, {"max", spread.max}}; }
+
+Json peaks_json(const kernels::MachinePeaks& peaks) {
+  return {{"threads", peaks.threads},
+          {"isa", std::string(peaks.isa)},
+          {"f32_flops", peaks.f32_flops},
+          {"bf16_flops", peaks.bf16_flops},
+          {"int8_ops", peaks.int8_ops},
+          {"read_bytes_per_second", peaks.read_bytes_per_second},
+          {"read_buffer_bytes", peaks.read_buffer_bytes}};
+}
+
+std::string text_of(const Json& json) {
+  return json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+}
+
+}  // namespace
+
+std::string machine_lines(const kernels::MachinePeaks& peaks) {
+  std::string text =
+      fmt::format("machine   {} {}, {}\n", peaks.threads, peaks.threads == 1 ? "thread" : "threads", peaks.isa);
+  text += fmt::format("peaks     f32 {:.1f} GFLOP/s, bf16 {:.1f} GFLOP/s, int8 {:.1f} GOP/s\n", peaks.f32_flops / 1e9,
+                      peaks.bf16_flops / 1e9, peaks.int8_ops / 1e9);
+  text += fmt::format("memory    {:.1f} GB/s read, over a buffer of {:.0f} MiB\n", peaks.read_bytes_per_second / 1e9,
+                      static_cast<double>(peaks.read_buffer_bytes) / (1024.0 * 1024.0));
+  return text;
+}
+
+std::string bench_table_head(const BenchReport& report) {
+  std::string text;
+  if (report.peaks) text += machine_lines(*report.peaks);
+  text += fmt::format("model     {}, loaded in {:.2f} s\n", report.model, report.load_seconds);
+  if (report.facts) {
+    text += fmt::format("weights   {:.1f} M parameters in {}; a decode step reads {:.1f} MB\n",
+                        report.facts->parameters / 1e6, report.facts->dtype, report.facts->weight_bytes_read / 1e6);
+  }
+  text += fmt::format("\ntokens/s, median and range of {} rounds\n\n", report.rounds);
+  text += fmt::format("{:>5} {:>6} {:>5} {:>9} {:>13} {:>7} {:>8} {:>13} {:>5}\n", "input", "output", "batch",
+                      "prefill", "range", "of peak", "decode", "range", "of bw");
+  return text;
+}
+
+std::string bench_table_row(const BenchReport& report, const BenchRow& row) {
+  return fmt::format("{:>5} {:>6} {:>5} {:>9} {:>13} {:>7} {:>8} {:>13} {:>5}\n", row.bench_case.input_len,
+                     row.bench_case.output_len, row.bench_case.batch, rate_text(row.prefill.median),
+                     range_text(row.prefill), share_text(prefill_share(report, row)), rate_text(row.decode.median),
+                     range_text(row.decode), share_text(decode_share(report, row)));
+}
+
+std::string machine_json(const kernels::MachinePeaks& peaks) { return text_of({{"machine", peaks_json(peaks)}}); }
+
+std::string bench_json(const BenchReport& report) {
+  Json json;
+  json["machine"] = report.peaks ? peaks_json(*report.peaks) : Json();
+  json["model"] = {{"name", report.model}, {"load_seconds", report.load_seconds}};
+  if (report.facts) {
+    json["model"]["dtype"] = report.facts->dtype;
+    json["model"]["parameters"] = report.facts->parameters;
+    json["model"]["weight_bytes_read_per_step"] = report.facts->weight_bytes_read;
+    json["model"]["kv_bytes_per_token"] = report.facts->kv_bytes_per_token;
+  }
+  json["rounds"] = report.rounds;
+  json["rows"] = Json::array();
+  for (const BenchRow& row : report.rows) {
+    Json entry = {{"input_len", row.bench_case.input_len},
+                  {"output_len", row.bench_case.output_len},
+                  {"batch", row.bench_case.batch},
+                  {"prefill_tokens_per_second", spread_json(row.prefill)},
+                  {"decode_tokens_per_second", spread_json(row.decode)},
+                  {"time_to_first_token_seconds", spread_json(row.time_to_first_token)}};
+    if (report.peaks && report.facts) {
+      entry["prefill_share_of_peak"] = prefill_share(report, row);
+      entry["decode_share_of_bandwidth"] = decode_share(report, row);
+    }
+    json["rows"].push_back(std::move(entry));
+  }
+  return text_of(json);
+}
+
+}  // namespace inferneo

@@ -1,0 +1,36 @@
+// The results of `bench` for people (an aligned table of at most 80 columns) and for programs (JSON).
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "cli/bench_run.h"
+#include "cli/model_facts.h"
+#include "kernels/machine_peaks.h"
+
+namespace inferneo {
+
+struct BenchRow {
+  BenchCase bench_case;
+  Spread prefill;              // tokens/s
+  Spread decode;               // tokens/s
+  Spread time_to_first_token;  // seconds
+};
+
+struct BenchReport {
+  std::string model;
+  double load_seconds = 0.0;
+  int rounds = 0;
+  std::optional<kernels::MachinePeaks> peaks;
+  std::optional<ModelFacts> facts;
+  std::vector<BenchRow> rows;
+};
+
+std::string machine_lines(const kernels::MachinePeaks& peaks);
+std::string bench_table_head(const BenchReport& report);
+std::string bench_table_row(const BenchReport& report, const BenchRow& row);
+std::string machine_json(const kernels::MachinePeaks& peaks);  // with a newline at the end, as the next
+std::string bench_json(const BenchReport& report);
+
+}  // namespace inferneo

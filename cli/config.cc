@@ -1,0 +1,53 @@
+// inferneo config: the configuration in force and where each value comes from.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+
+#include "cli/commands.h"
+
+namespace inferneo {
+namespace {
+
+constexpr std::array kOptions = {
+    CommandOption{"--markdown", "", "Print docs/configuration.md instead"},
+};
+
+std::string origin_text(const LoadedConfig& loaded, const ConfigField& field) {
+  const auto origin = loaded.origins.find(field.name);
+  return origin == loaded.origins.end() ? "default" : origin->second.where;
+}
+
+std::string listing(const LoadedConfig& loaded) {
+  size_t width = 0;
+  for (const ConfigField& field : config_fields()) width = std::max(width, field.name.size());
+  std::string text;
+  std::string_view title;
+  for (const ConfigField& field : config_fields()) {
+    if (config_group_title(field.group) != title) {
+      text += fmt::format("{}# {}\n", title.empty() ? "" : "\n", config_group_title(field.group));
+      title = config_group_title(field.group);
+    }
+    const std::string value = format_field(loaded.config, field);
+    text += fmt::format("{:<{}}  {:<24}  # {}\n", std::string(field.name) + ":", width + 1, value.empty() ? "-" : value,
+                        origin_text(loaded, field));
+  }
+  return text;
+}
+
+}  // namespace
+
+std::span<const CommandOption> config_options() { return kOptions; }
+
+int run_config(const Invocation& invocation, CommandContext& context) {
+  if (invocation.has("--markdown")) {
+    context.terminal.write(config_markdown());
+    return kExitDone;
+  }
+  const auto loaded = load_invocation_config(*find_command("config"), invocation, context);
+  if (!loaded.ok()) return report_error(context, loaded.error());
+  context.terminal.write(listing(*loaded));
+  return kExitDone;
+}
+
+}  // namespace inferneo
