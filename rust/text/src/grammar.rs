@@ -90,16 +90,21 @@ pub struct Compiled {
 impl Compiled {
     pub fn compile(vocabulary: &Vocabulary, source: &Source, eos: &[u32]) -> Result<Compiled> {
         let started = Instant::now();
-        let mut matcher = vocabulary.create(build(source)?)?;
+        let matcher = vocabulary.create(build(source)?)?;
         // The first mask runs the lexer over the whole vocabulary: what is too complex shows here, not in the engine.
         let mut probe = matcher.deep_clone();
-        probe.compute_mask_or_eos().map_err(|e| invalid(format!("grammar: {}", first_line(&e.to_string()))))?;
+        if let Err(error) = probe.compute_mask_or_eos() {
+            let text = error.to_string();
+            return Err(invalid(match first_line(&text) {
+                "NoExtensionBias" => "grammar: no token of the model's vocabulary can begin it".to_owned(),
+                line => format!("grammar: {line}"),
+            }));
+        }
         if started.elapsed() > COMPILE_TIME {
             return Err(invalid("grammar: it is too complex"));
         }
-        std::mem::swap(&mut matcher, &mut probe);
         let eos = eos.iter().copied().filter(|id| (*id as usize) < vocabulary.width).collect();
-        Ok(Compiled { prototype: Mutex::new(probe), eos, width: vocabulary.width })
+        Ok(Compiled { prototype: Mutex::new(matcher), eos, width: vocabulary.width })
     }
 
     pub fn new_matcher(&self) -> GrammarMatcher {

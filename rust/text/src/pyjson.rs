@@ -8,8 +8,10 @@ use minijinja::{Error, ErrorKind, State, Value};
 const MAX_JSON_BYTES: usize = 64 << 20;
 const MAX_DEPTH: usize = 128;
 
-struct Writer {
+struct Writer<'a> {
+    state: &'a State<'a, 'a>,
     out: String,
+    charged: usize, // bytes of `out` that are paid for
     indent: Option<String>, // one level
     item_separator: String,
     key_separator: String,
@@ -41,7 +43,9 @@ pub fn tojson(state: &State, value: Value, indent: Option<Value>, kwargs: Kwargs
         None => (", ".to_owned(), ": ".to_owned()),
     };
     let mut writer = Writer {
+        state,
         out: String::new(),
+        charged: 0,
         indent,
         item_separator,
         key_separator,
@@ -50,15 +54,16 @@ pub fn tojson(state: &State, value: Value, indent: Option<Value>, kwargs: Kwargs
     };
     kwargs.assert_all_used()?;
     writer.value(&value, 0)?;
-    state.consume_fuel(writer.out.len() as u64 / 8)?;
     Ok(Value::from(writer.out))
 }
 
-impl Writer {
+impl Writer<'_> {
     fn value(&mut self, value: &Value, depth: usize) -> Result<(), Error> {
         if depth > MAX_DEPTH || self.out.len() > MAX_JSON_BYTES {
             return Err(failed("tojson: the value is too deep or too large"));
         }
+        self.state.consume_fuel(1 + (self.out.len() - self.charged) as u64 / 8)?;
+        self.charged = self.out.len();
         match value.kind() {
             ValueKind::None => self.out.push_str("null"),
             ValueKind::Undefined => return Err(failed("tojson: the value is undefined")),

@@ -6,24 +6,26 @@
 
 use std::borrow::Cow;
 
-use minijinja::value::{Rest, ValueKind};
+use minijinja::machinery::{eval, make_string_output, CompiledTemplate, Instruction, TemplateConfig};
+use minijinja::value::{Rest, Tuple, ValueKind};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, Value};
 use serde_json::Value as Json;
 
-use crate::error::{invalid, malformed, unsupported, Result};
+use crate::error::{invalid, unsupported, Result};
 use crate::pyjson;
 use crate::tokenizer::{special_content, SPECIAL_NAMES};
 
-/// Enough for some hundred kilobytes of messages through a costly template, and spent within a tenth of a second.
-const FUEL: u64 = 2_000_000;
+/// Some ten thousand messages through a usual template, and spent within a tenth of a second.
+const FUEL: u64 = 500_000;
 /// More for long conversations: each byte of input may be copied some times.
 const FUEL_PER_INPUT_BYTE: u64 = 4;
 const MAX_METHOD_BYTES: usize = 64 << 20;
 
 pub struct ChatTemplate {
     env: std::result::Result<Environment<'static>, String>,
-    has_tool_use: bool,
+    plain: String, // the sources as they are compiled
+    tool_use: Option<String>,
     pub source: String,
     specials: Vec<(String, Json)>,
 }
@@ -60,8 +62,16 @@ impl ChatTemplate {
     pub fn load(config: &Json, jinja: &str) -> Option<ChatTemplate> {
         let (default, tool_use) = find_sources(config, jinja);
         let source = default?;
-        let has_tool_use = tool_use.is_some();
-        let env = build_environment(&source, tool_use.as_deref()).map_err(|error| describe(&error));
+        let plain = without_generation_blocks(&source).into_owned();
+        let tool_use = tool_use.map(|source| without_generation_blocks(&source).into_owned());
+        let env = build_environment();
+        let checked = env.and_then(|env| {
+            for source in std::iter::once(&plain).chain(&tool_use) {
+                compile(&env, source)?;
+            }
+            Ok(env)
+        });
+        let env = checked.map_err(|error| describe(&error));
         let mut specials = Vec::new();
         for name in SPECIAL_NAMES {
             if let Some(content) = special_content(&config[*name]) {
@@ -72,7 +82,7 @@ impl ChatTemplate {
             let names = list.iter().filter_map(special_content).map(Json::String).collect();
             specials.push(("additional_special_tokens".to_owned(), Json::Array(names)));
         }
-        Some(ChatTemplate { env, has_tool_use, source, specials })
+        Some(ChatTemplate { env, plain, tool_use, source, specials })
     }
 
     pub fn render(&self, chat: &ChatInput) -> Result<String> {
@@ -82,9 +92,10 @@ impl ChatTemplate {
             .map_err(|error| unsupported(format!("the model's chat template cannot be used: {error}")))?;
         let mut env = env.clone();
         env.set_fuel(Some(FUEL + FUEL_PER_INPUT_BYTE * chat.messages.to_string().len() as u64));
-        let name = if chat.tools.is_some() && self.has_tool_use { "tool_use" } else { "default" };
-        let template = env.get_template(name).map_err(|error| malformed(describe(&error)))?;
-
+        let source = match &self.tool_use {
+            Some(source) if chat.tools.is_some() => source,
+            _ => &self.plain,
+        };
         let mut variables = serde_json::Map::new();
         for (name, value) in &self.specials {
             variables.insert(name.clone(), value.clone());
@@ -96,8 +107,7 @@ impl ChatTemplate {
         if let Some(kwargs) = chat.kwargs.as_object() {
             variables.extend(kwargs.iter().map(|(key, value)| (key.clone(), value.clone())));
         }
-        let rendered = template
-            .render(to_value(Json::Object(variables)))
+        let rendered = evaluate(&env, source, to_value(Json::Object(variables)))
             .map_err(|error| invalid(format!("chat template: {}", describe(&error))))?;
         if chat.continue_final_message {
             return cut_after_final_message(rendered, &chat.messages);
@@ -134,7 +144,65 @@ fn describe(error: &Error) -> String {
     }
 }
 
-fn build_environment(default: &str, tool_use: Option<&str>) -> std::result::Result<Environment<'static>, Error> {
+/// What the compiled `+` calls; no template can name it.
+const ADD: &str = "plus sign";
+
+/// Compiles a template, with every `+` routed through `add`: minijinja joins lists lazily and free of charge, so that
+/// doubling one forty times would cost nothing until something walks over it.
+fn compile<'a>(env: &Environment, source: &'a str) -> std::result::Result<CompiledTemplate<'a>, Error> {
+    let config = TemplateConfig {
+        syntax_config: env.syntax().clone(),
+        default_auto_escape: std::sync::Arc::new(|_| AutoEscape::None),
+    };
+    let mut compiled = CompiledTemplate::new("chat_template", source, &config)?;
+    let mut at = 0;
+    while let Some(instruction) = compiled.instructions.get_mut(at) {
+        if matches!(instruction, Instruction::Add) {
+            *instruction = Instruction::CallFunction(ADD, Some(2));
+        }
+        at += 1;
+    }
+    Ok(compiled)
+}
+
+fn evaluate(env: &Environment, source: &str, root: Value) -> std::result::Result<String, Error> {
+    let compiled = compile(env, source)?;
+    let mut text = String::new();
+    let mut out = make_string_output(&mut text);
+    eval(env, &compiled.instructions, root, &compiled.blocks, &mut out, AutoEscape::None)?;
+    Ok(text)
+}
+
+/// Python's `+`.
+fn add(state: &State, left: Value, right: Value) -> std::result::Result<Value, Error> {
+    if let (Some(a), Some(b)) = (left.as_str(), right.as_str()) {
+        state.consume_fuel((a.len() + b.len()) as u64 / 64)?;
+        return Ok(Value::from([a, b].concat()));
+    }
+    let is_list = |value: &Value| matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable);
+    if is_list(&left) && is_list(&right) {
+        let mut items = Vec::new();
+        for item in left.try_iter()?.chain(right.try_iter()?) {
+            state.consume_fuel(1)?;
+            items.push(item);
+        }
+        return Ok(if left.is_tuple() { Value::from(Tuple::from(items)) } else { Value::from(items) });
+    }
+    let is_integer = |value: &Value| value.is_integer() || value.kind() == ValueKind::Bool;
+    let is_number = |value: &Value| value.is_number() || value.kind() == ValueKind::Bool;
+    if is_integer(&left) && is_integer(&right) {
+        if let (Ok(a), Ok(b)) = (i128::try_from(left.clone()), i128::try_from(right.clone())) {
+            if let Some(sum) = a.checked_add(b) {
+                return Ok(i64::try_from(sum).map_or_else(|_| Value::from(sum), Value::from));
+            }
+        }
+    } else if is_number(&left) && is_number(&right) {
+        return Ok(Value::from(f64::try_from(left)? + f64::try_from(right)?));
+    }
+    Err(Error::new(ErrorKind::InvalidOperation, format!("cannot add {} and {}", left.kind(), right.kind())))
+}
+
+fn build_environment() -> std::result::Result<Environment<'static>, Error> {
     let mut env = Environment::new();
     env.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
     env.set_auto_escape_callback(|_| AutoEscape::None);
@@ -150,10 +218,8 @@ fn build_environment(default: &str, tool_use: Option<&str>) -> std::result::Resu
     env.add_filter("trim", trim);
     env.add_function("raise_exception", raise_exception);
     env.add_function("strftime_now", strftime_now);
-    env.add_template_owned("default", without_generation_blocks(default).into_owned())?;
-    if let Some(source) = tool_use {
-        env.add_template_owned("tool_use", without_generation_blocks(source).into_owned())?;
-    }
+    env.add_function(ADD, add);
+    env.remove_filter("chain"); // joins lists for nothing, and Jinja2 has none
     Ok(env)
 }
 

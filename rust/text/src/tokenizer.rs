@@ -100,6 +100,18 @@ impl Tokenizer {
                 text.len()
             )));
         }
+        // The pipeline's regular expressions panic when they give up, as on millions of spaces in a row.
+        let run = || self.run_pipeline(text, add_special_tokens, control);
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).unwrap_or_else(|panic| {
+            let message = panic.downcast_ref::<String>().map_or("", String::as_str);
+            if message.contains("limit") || message.contains("stack") {
+                return Err(too_large("the text has a run of characters that is too long for the tokenizer"));
+            }
+            Err(internal(format!("tokenizer: {message}")))
+        })
+    }
+
+    fn run_pipeline(&self, text: &str, add_special_tokens: bool, control: &Control) -> Result<Vec<u32>> {
         let failed = |e: tokenizers::Error| internal(format!("tokenizer: {e}"));
         let mut pretokenized = PreTokenizedString::from(text);
         if !self.raw.is_empty() {
