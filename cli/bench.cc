@@ -89,6 +89,7 @@ Status bench(const Invocation& invocation, CommandContext& context) {
   report.model = loaded.config.model.front();
   if (auto facts = read_model_facts(loaded.config); facts.ok()) report.facts = std::move(facts).value();
   RETURN_IF_ERROR(measure_all(application->service(), plan, table, context, report));
+  if (table) context.terminal.write(bench_table_foot(report));
   return write_json(invocation, context, bench_json(report));
 }
 

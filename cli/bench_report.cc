@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 namespace inferneo {
@@ -72,6 +73,15 @@ std::string bench_table_row(const BenchReport& report, const BenchRow& row) {
                      row.bench_case.output_len, row.bench_case.batch, rate_text(row.prefill.median),
                      range_text(row.prefill), share_text(prefill_share(report, row)), rate_text(row.decode.median),
                      range_text(row.decode), share_text(decode_share(report, row)));
+}
+
+std::string bench_table_foot(const BenchReport& report) {
+  const bool over = std::any_of(report.rows.begin(), report.rows.end(), [&](const BenchRow& row) {
+    return prefill_share(report, row) > 1.0 || decode_share(report, row) > 1.0;
+  });
+  if (!over) return {};
+  return "\nover 100 %: the weights fit the caches, or the machine was busy with other work\n"
+         "while its peaks were measured\n";
 }
 
 std::string machine_json(const kernels::MachinePeaks& peaks) { return text_of({{"machine", peaks_json(peaks)}}); }

@@ -30,6 +30,7 @@ struct BenchReport {
 std::string machine_lines(const kernels::MachinePeaks& peaks);
 std::string bench_table_head(const BenchReport& report);
 std::string bench_table_row(const BenchReport& report, const BenchRow& row);
+std::string bench_table_foot(const BenchReport& report);  // how to read shares over 100 %; empty when there are none
 std::string machine_json(const kernels::MachinePeaks& peaks);  // with a newline at the end, as the next
 std::string bench_json(const BenchReport& report);
 

@@ -19,8 +19,14 @@ std::string origin_text(const LoadedConfig& loaded, const ConfigField& field) {
 }
 
 std::string listing(const LoadedConfig& loaded) {
+  constexpr size_t kWidest = 44;  // a longer value pushes its own comment aside, not everyone's
   size_t width = 0;
-  for (const ConfigField& field : config_fields()) width = std::max(width, field.name.size());
+  size_t value_width = 0;
+  for (const ConfigField& field : config_fields()) {
+    width = std::max(width, field.name.size());
+    const size_t length = format_field(loaded.config, field).size();
+    if (length <= kWidest) value_width = std::max(value_width, length);
+  }
   std::string text;
   std::string_view title;
   for (const ConfigField& field : config_fields()) {
@@ -29,8 +35,8 @@ std::string listing(const LoadedConfig& loaded) {
       title = config_group_title(field.group);
     }
     const std::string value = format_field(loaded.config, field);
-    text += fmt::format("{:<{}}  {:<24}  # {}\n", std::string(field.name) + ":", width + 1, value.empty() ? "-" : value,
-                        origin_text(loaded, field));
+    text += fmt::format("{:<{}}  {:<{}}  # {}\n", std::string(field.name) + ":", width + 1, value.empty() ? "-" : value,
+                        value_width, origin_text(loaded, field));
   }
   return text;
 }

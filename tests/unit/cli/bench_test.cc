@@ -147,6 +147,13 @@ TEST(BenchReport, TableIsAlignedAndFitsTheScreen) {
   EXPECT_THAT(text, testing::HasSubstr(" 88 %"));
 }
 
+TEST(BenchReport, SharesOverTheWholeAreExplained) {
+  BenchReport report = sample_report();
+  EXPECT_EQ(bench_table_foot(report), "");
+  report.rows.front().decode.median = 10.0;  // 2.2e9 * 10 of 20e9
+  EXPECT_THAT(bench_table_foot(report), testing::HasSubstr("over 100 %"));
+}
+
 TEST(BenchReport, JsonHoldsTheSameNumbers) {
   const auto json = nlohmann::json::parse(bench_json(sample_report()));
   EXPECT_EQ(json["rows"].size(), 2U);
