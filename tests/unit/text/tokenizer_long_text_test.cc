@@ -24,9 +24,25 @@ class LongText : public testing::TestWithParam<std::string> {};
 
 TEST_P(LongText, OneMegabyteOfAnything) {
   const auto tokenizer = load_fixture(GetParam());
-  const std::vector<std::string> units = {
-      "a",    " ",          "\n", "1",  "\xc3\xa9", "\xe4\xbd\xa0",     "!",         "\t",      "a ", " \n", "\r\n",
-      "</s>", "<|im_end|>", "<",  "\0", "▁",        "\xf0\x9f\x91\x8b", "a\xcc\x81", "\xcc\x81"};
+  const std::vector<std::string> units = {"a",
+                                          " ",
+                                          "\n",
+                                          "1",
+                                          "\xc3\xa9",
+                                          "\xe4\xbd\xa0",
+                                          "!",
+                                          "\t",
+                                          "a ",
+                                          " \n",
+                                          "\r\n",
+                                          "</s>",
+                                          "<|im_end|>",
+                                          "<",
+                                          std::string(1, '\0'),
+                                          "▁",
+                                          "\xf0\x9f\x91\x8b",
+                                          "a\xcc\x81",
+                                          "\xcc\x81"};
   for (const std::string& unit : units) {
     const double small = encode_seconds(*tokenizer, repeat(unit, 1 << 17));
     const double large = encode_seconds(*tokenizer, repeat(unit, 1 << 20));
