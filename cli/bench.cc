@@ -60,9 +60,9 @@ Status measure_all(InferenceService& service, const BenchPlan& plan, bool table,
         continue;
       }
       for (const int batch : plan.batches) {
-        ASSIGN_OR_RETURN(BenchRow row, measure_bench_case(service, {input_len, output_len, batch}, plan.rounds));
+        ASSIGN_OR_RETURN(const BenchRow row, measure_bench_case(service, {input_len, output_len, batch}, plan.rounds));
         if (table && !context.terminal.write(bench_table_row(report, row))) return ok_status();
-        report.rows.push_back(std::move(row));
+        report.rows.push_back(row);
       }
     }
   }

@@ -117,7 +117,7 @@ class GoldenTest : public testing::TestWithParam<Case> {
   }
 
   // Relative to the range of the expected logits.
-  // f32: the bound. bf16: the reference is exact for the rounded weights, so what is left are our roundings:
+  // f32: 1e-4. bf16: the reference is exact for the rounded weights, so what is left are our roundings:
   // six per layer (inputs of four products, keys, values) and one before lm_head, each 2^-9 relative to its vector,
   // which add up as independent errors; random networks of this kind (gains of 2 in q and k) amplify them by less
   // than 8. The range spans about eight standard deviations and the worst of 7,000 logits lies at four: a factor of two

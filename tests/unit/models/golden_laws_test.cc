@@ -1,5 +1,5 @@
-// The golden models on every instruction set of this machine, and the laws: chunked, batched, preempted and in other
-// block sizes equals alone, bit for bit.
+// The golden models on every instruction set of this machine, and the laws: chunked, batched and preempted
+// equals alone, bit for bit, in every block size.
 #include "golden_fixture.h"
 
 namespace inferneo {
@@ -24,16 +24,27 @@ TEST_P(GoldenTest, ChunkedBatchedAndPreemptedEqualAlone) {
   EXPECT_EQ(greedy(harness), greedy(harness, 11));
 }
 
-TEST_P(GoldenTest, BlockSizesChangeNothing) {
+// Attention adds up per block or per 16 positions, whichever is less: from 16 on every size gives the same bits, below it
+// the order of the sum differs and the results agree within the model's bound. Each size obeys the law of chunks.
+TEST_P(GoldenTest, BlockSizesAgree) {
   std::vector<float> reference;
   for (const int32_t block_size : {16, 1, 4, 32, 0}) {
+    SCOPED_TRACE(block_size);
     auto runner = load(block_size);
     ASSERT_NE(runner, nullptr);
     PagedHarness harness(*runner, block_size == 0 ? 3 : 128);
     ASSERT_TRUE(harness.bind(4, kMaxTokens).ok());
     const std::vector<float> logits = prompt_logits(harness, {20, 1});
+    EXPECT_EQ(logits, prompt_logits(harness, {3, 14, 1}));
     if (reference.empty()) reference = logits;
-    EXPECT_EQ(reference, logits) << "block size " << block_size;
+    if (block_size == 0 || block_size >= 16) {
+      EXPECT_EQ(reference, logits);
+    } else {
+      ASSERT_EQ(reference.size(), logits.size());
+      double worst = 0;
+      for (size_t i = 0; i < logits.size(); ++i) worst = std::max<double>(worst, std::abs(reference[i] - logits[i]));
+      EXPECT_LE(worst / range(), bound(*runner));
+    }
   }
 }
 
