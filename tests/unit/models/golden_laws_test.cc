@@ -24,8 +24,8 @@ TEST_P(GoldenTest, ChunkedBatchedAndPreemptedEqualAlone) {
   EXPECT_EQ(greedy(harness), greedy(harness, 11));
 }
 
-// Attention adds up per block or per 16 positions, whichever is less: from 16 on every size gives the same bits, below it
-// the order of the sum differs and the results agree within the model's bound. Each size obeys the law of chunks.
+// Attention adds up per block or per 16 positions, whichever is less: from 16 on every size gives the same bits, below
+// it the order of the sum differs and the results agree within the model's bound. Each size obeys the law of chunks.
 TEST_P(GoldenTest, BlockSizesAgree) {
   std::vector<float> reference;
   for (const int32_t block_size : {16, 1, 4, 32, 0}) {
