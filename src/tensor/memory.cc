@@ -148,23 +148,17 @@ Result<std::shared_ptr<const MappedFile>> MappedFile::open(MemoryLedger& ledger,
     return make_error(code, fmt::format("cannot open {}: {}", path, strerror(errno)));
   }
   std::shared_ptr<MappedFile> file(new MappedFile());
+  file->fd_ = fd;
   file->path_ = path;
   struct stat info {};
   const bool regular = fstat(fd, &info) == 0 && S_ISREG(info.st_mode);
   if (!regular || info.st_size <= 0) {
-    ::close(fd);
     return make_error(regular ? ErrorCode::malformed : ErrorCode::refused,
                       fmt::format("{} is {}", path, regular ? "empty" : "not a regular file"));
   }
   const auto size = static_cast<size_t>(info.st_size);
-  auto booking = ledger.reserve(model, MemoryPurpose::weights, size);
-  if (!booking.ok()) {
-    ::close(fd);
-    return std::move(booking).error();
-  }
-  file->booking_ = std::move(booking).value();
+  ASSIGN_OR_RETURN(file->booking_, ledger.reserve(model, MemoryPurpose::weights, size));
   void* data = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, fd, 0);
-  ::close(fd);
   if (data == MAP_FAILED) {
     return make_error(ErrorCode::io_error, fmt::format("cannot map {}: {}", path, strerror(errno)));
   }
@@ -176,11 +170,15 @@ Result<std::shared_ptr<const MappedFile>> MappedFile::open(MemoryLedger& ledger,
 }
 
 MappedFile::~MappedFile() {
+  if (fd_ >= 0) ::close(fd_);
   if (data_ == nullptr) return;
   unguard_mapping(slot_);
   munmap(const_cast<std::byte*>(data_), size_);
 }
 
-bool MappedFile::truncated() const { return mapping_truncated(slot_); }
+bool MappedFile::truncated() const {
+  struct stat info {};
+  return mapping_truncated(slot_) || fstat(fd_, &info) != 0 || static_cast<size_t>(info.st_size) < size_;
+}
 
 }  // namespace inferneo

@@ -62,7 +62,8 @@ class ReservedRange {
 
 // A read-only private mapping of a whole regular file, booked at its full length. The path must be a regular file; the
 // caller has checked that it lies within the allowed roots. A file truncated under the mapping reads as zeroes from
-// there on and sets truncated() (a SIGBUS handler maps a zero page), instead of killing the process.
+// there on (a SIGBUS handler maps a zero page), instead of killing the process; truncated() tells. The file is kept
+// open for that: the rest of its new last page reads as zeroes without a signal.
 class MappedFile {
  public:
   static Result<std::shared_ptr<const MappedFile>> open(MemoryLedger& ledger, const std::string& model,
@@ -74,6 +75,7 @@ class MappedFile {
 
  private:
   MappedFile() = default;
+  int fd_ = -1;
   const std::byte* data_ = nullptr;
   size_t size_ = 0;
   int slot_ = -1;  // in the SIGBUS table

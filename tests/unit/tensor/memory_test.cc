@@ -104,5 +104,15 @@ TEST(MappedFile, TruncatedUnderUsReadsAsZeroesAndIsFlagged) {
   EXPECT_TRUE((*file)->truncated());
 }
 
+TEST(MappedFile, LosingLessThanAPageIsFlaggedToo) {
+  const TemporaryDirectory directory;
+  MemoryLedger ledger(1 << 20);
+  const std::string path = directory.file("weights", std::string(10'000, 'w'));
+  const auto file = MappedFile::open(ledger, "m", path);
+  ASSERT_TRUE(file.ok());
+  ASSERT_EQ(truncate(path.c_str(), 9'999), 0);
+  EXPECT_TRUE((*file)->truncated()) << "no signal comes for the rest of the last page";
+}
+
 }  // namespace
 }  // namespace inferneo
