@@ -82,6 +82,8 @@ constexpr int64_t kMaxPosition = 1 << 27;
 constexpr int64_t kMaxHeads = 4096;
 constexpr int64_t kMaxHeadDim = 1024;
 constexpr int64_t kMaxIntermediate = 1 << 20;
+constexpr int64_t kMaxExperts = 4096;
+constexpr int64_t kMaxExpertsOfAllLayers = 1 << 17;  // some four times what the largest published models have
 
 }  // namespace
 
@@ -248,6 +250,20 @@ FeedForwardSpec read_gated_ffn(ConfigFields& config, std::string_view activation
   ffn.intermediate = config.integer("intermediate_size", 1, kMaxIntermediate);
   ffn.activation = read_activation(config, activation_key, default_activation);
   return ffn;
+}
+
+void read_experts(ConfigFields& config, const DecoderSpec& spec, std::string_view key, const ExpertDefaults& defaults,
+                  FeedForwardSpec& ffn) {
+  ffn.num_experts = config.integer_or(key, defaults.num_experts, 1, kMaxExperts);
+  ffn.experts_per_token = config.integer_or("num_experts_per_tok", defaults.experts_per_token, 1, ffn.num_experts);
+  if (ffn.experts_per_token > ffn.num_experts) {
+    config.fail("num_experts_per_tok", fmt::format("must not exceed {}", key));
+  }
+  const auto num_layers = static_cast<int64_t>(spec.layers.size());
+  if (ffn.num_experts * num_layers <= kMaxExpertsOfAllLayers) return;
+  config.fail(key, fmt::format("{} in each of {} layers are more than the {} experts that a model may have",
+                               ffn.num_experts, num_layers, kMaxExpertsOfAllLayers));
+  ffn.num_experts = ffn.experts_per_token = 1;  // what follows stays small; finish() reports the failure
 }
 
 std::vector<bool> read_sliding_layers(ConfigFields& config, size_t num_layers, bool (*fallback)(size_t, int64_t),

@@ -92,6 +92,15 @@ Activation read_activation(ConfigFields& config, std::string_view key, std::stri
 FeedForwardSpec read_gated_ffn(ConfigFields& config, std::string_view activation_key = "hidden_act",
                                std::string_view default_activation = "silu");
 
+struct ExpertDefaults {
+  int32_t num_experts = 0;
+  int32_t experts_per_token = 0;
+};
+// The number of experts under `key`, and num_experts_per_tok. Layers times experts are bounded, since each is planned
+// (its tensors named) before the checkpoint is asked for them.
+void read_experts(ConfigFields& config, const DecoderSpec& spec, std::string_view key, const ExpertDefaults& defaults,
+                  FeedForwardSpec& ffn);
+
 // layer_types, as one flag per layer: whether it looks through the window; `fallback(layer)` where the field is absent.
 std::vector<bool> read_sliding_layers(ConfigFields& config, size_t num_layers,
                                       bool (*fallback)(size_t layer, int64_t arg), int64_t arg);

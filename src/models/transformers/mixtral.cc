@@ -10,9 +10,7 @@ DecoderSpec describe_mixtral(ConfigFields& config) {
   attention.window = read_window(config, 0);
   attention.rope = 0;
   FeedForwardSpec ffn = read_gated_ffn(config);
-  ffn.num_experts = config.integer_or("num_local_experts", 8, 1, 4096);
-  ffn.experts_per_token = config.integer_or("num_experts_per_tok", 2, 1, ffn.num_experts);
-  if (ffn.experts_per_token > ffn.num_experts) config.fail("num_experts_per_tok", "must not exceed num_local_experts");
+  read_experts(config, spec, "num_local_experts", {.num_experts = 8, .experts_per_token = 2}, ffn);
   ffn.normalize_routing = true;
   const NormSpec norm = read_rms_norm(config, 1e-5);
   spec.ropes = {read_rope(config, spec, attention.head_dim, 1e6)};

@@ -57,12 +57,8 @@ DecoderSpec describe_qwen3_moe(ConfigFields& config) {
   const FeedForwardSpec dense = read_gated_ffn(config);
   FeedForwardSpec experts = dense;
   experts.intermediate = config.integer_or("moe_intermediate_size", 768, 1, 1 << 20);
-  experts.num_experts = config.integer_or("num_experts", 128, 1, 4096);
-  experts.experts_per_token = config.integer_or("num_experts_per_tok", 8, 1, experts.num_experts);
+  read_experts(config, spec, "num_experts", {.num_experts = 128, .experts_per_token = 8}, experts);
   experts.normalize_routing = config.boolean_or("norm_topk_prob", false);
-  if (experts.experts_per_token > experts.num_experts) {
-    config.fail("num_experts_per_tok", "must not exceed num_experts");
-  }
   const int32_t step = config.integer_or("decoder_sparse_step", 1, 1, 1 << 20);
   const std::vector<int64_t> dense_layers = config.integers("mlp_only_layers", 0, 1 << 20);
   // One window over all layers, whatever max_window_layers says: as transformers computes it.
