@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -27,9 +28,11 @@ size_t memory_budget_of(const EngineConfig& config) {
 
 // How requests name a model when the operator gave it no name: a hub id as it is, a path by its last component.
 std::string default_name(const std::string& source) {
-  if (!std::filesystem::exists(source)) return source;
-  std::string name = std::filesystem::weakly_canonical(source).filename().string();
-  return name.empty() ? source : name;
+  // Without exceptions: a name that no path can have is an error of the load, which says so.
+  std::error_code error;
+  if (!std::filesystem::exists(source, error) || error) return source;
+  std::string name = std::filesystem::weakly_canonical(source, error).filename().string();
+  return error || name.empty() ? source : name;
 }
 
 std::vector<ModelRegistration> registrations_of(const EngineConfig& config) {

@@ -5,8 +5,6 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <fstream>
-#include <sstream>
 #include <utility>
 
 #include "base/log.h"
@@ -28,17 +26,11 @@ Result<std::string> read_optional_file(const ModelDirectory& directory, const ch
 
 // The operator's own template, named on the command line or in the configuration.
 Result<std::string> read_template_override(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::ostringstream content;
-  if (!file || !(content << file.rdbuf())) {
-    return make_error(ErrorCode::io_error, fmt::format("chat_template: cannot read {}", path), "chat_template");
-  }
-  std::string text = std::move(content).str();
-  if (text.size() > kMaxTemplateBytes) {
-    return make_error(ErrorCode::malformed, fmt::format("chat_template: {} is longer than 1 MiB", path),
-                      "chat_template");
-  }
-  return text;
+  Result<std::string> text = read_named_file(path, "chat_template", kMaxTemplateBytes);
+  if (text.ok()) return text;
+  Error error = std::move(text).error();
+  error.param = "chat_template";
+  return error;
 }
 
 Result<std::shared_ptr<const Tokenizer>> load_directory_tokenizer(const ModelDirectory& directory,

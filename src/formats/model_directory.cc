@@ -139,6 +139,12 @@ std::string_view model_format_name(ModelFormat format) {
   return "unknown";
 }
 
+Result<std::string> read_named_file(const std::string& path, const std::string& label, size_t max_bytes) {
+  const std::string real = real_path(path);
+  if (real.empty()) return make_error(ErrorCode::not_found, fmt::format("{}: {}: no such file", label, shown(path)));
+  return read_regular_file(real, fmt::format("{}: {}", label, shown(path)), max_bytes);
+}
+
 bool is_plain_file_name(std::string_view name) {
   if (name.empty() || name.size() > 255 || name == "." || name == "..") return false;
   return std::all_of(name.begin(), name.end(), [](char c) {

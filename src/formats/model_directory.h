@@ -55,6 +55,10 @@ class ModelDirectory {
   std::vector<std::string> roots_;  // real paths
 };
 
+// A whole file that the operator named outright (no roots apply); `label` names it in errors. refused for what is not a
+// regular file: neither a FIFO nor a device is waited for or read without end.
+Result<std::string> read_named_file(const std::string& path, const std::string& label, size_t max_bytes);
+
 // True for a name without separators, `..`, control characters or a leading dot-dot: a file directly in a directory.
 bool is_plain_file_name(std::string_view name);
 
