@@ -5,6 +5,7 @@
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 export DEBIAN_FRONTEND=noninteractive
 JOBS=${INFERNEO_JOBS:-$(nproc)}
+mkdir -p "$ROOT/build"
 
 # What the C++ code is built with. Debian 12 needs Boost 1.81; later releases carry a newer one under the plain name.
 BUILD_PACKAGES=(g++ cmake ninja-build pkg-config git ca-certificates libssl-dev libsimdjson-dev nlohmann-json3-dev

@@ -8,8 +8,8 @@
 #include <cstring>
 #include <nlohmann/json.hpp>
 
-#include "../formats/temp_tree.h"
 #include "inferneo/engine.h"
+#include "support/temp_tree.h"
 
 namespace inferneo {
 namespace {

@@ -5,7 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "safetensors_builder.h"
-#include "temp_tree.h"
+#include "support/temp_tree.h"
 
 namespace inferneo {
 namespace {

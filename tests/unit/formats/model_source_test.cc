@@ -4,7 +4,7 @@
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
-#include "temp_tree.h"
+#include "support/temp_tree.h"
 
 namespace inferneo {
 namespace {

@@ -6,10 +6,10 @@
 #include <chrono>
 #include <nlohmann/json.hpp>
 
-#include "../formats/temp_tree.h"
 #include "base/system.h"
 #include "golden_models.h"
 #include "paged_harness.h"
+#include "support/temp_tree.h"
 
 namespace inferneo {
 namespace {

@@ -3,7 +3,6 @@
 
 #include <gtest/gtest.h>
 
-#include <ctime>
 #include <fstream>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -41,19 +40,6 @@ inline const std::vector<std::string>& families() {
   static const std::vector<std::string> names = {"gpt2",    "llama3", "qwen2",   "llama2",
                                                  "mistral", "gemma",  "unigram", "bert"};
   return names;
-}
-
-// CPU time of this thread in seconds, so that a busy machine changes nothing.
-template <typename Work>
-double cpu_seconds(const Work& work) {
-  const auto now = [] {
-    timespec time{};
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
-    return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
-  };
-  const double start = now();
-  work();
-  return now() - start;
 }
 
 }  // namespace inferneo

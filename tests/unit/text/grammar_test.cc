@@ -6,6 +6,7 @@
 #include <random>
 
 #include "fixtures.h"
+#include "support/cpu_time.h"
 
 namespace inferneo {
 namespace {
@@ -191,7 +192,7 @@ class GrammarLimits : public testing::Test {
       EXPECT_EQ(compiled.error().code, ErrorCode::invalid_argument) << what;
       EXPECT_FALSE(compiled.error().message.empty());
     }
-    EXPECT_LT(took, 0.5) << what;
+    EXPECT_LT(took, 0.5 * kSlowdown) << what;
   }
 };
 
@@ -238,7 +239,7 @@ TEST_F(GrammarLimits, LargeAutomataAreRefusedOrWalkedInBoundedSteps) {
   for (const GrammarSpec& grammar : bombs) {
     Result<std::shared_ptr<const GrammarCompiled>> compiled = Error{};
     EXPECT_LT(cpu_seconds([&] { compiled = tokenizer_->compile_grammar(grammar, tokenizer_->vocab_size(), eos_); }),
-              0.5)
+              0.5 * kSlowdown)
         << grammar.text;
     if (!compiled.ok()) {
       EXPECT_EQ(compiled.error().code, ErrorCode::invalid_argument) << grammar.text;
@@ -249,7 +250,8 @@ TEST_F(GrammarLimits, LargeAutomataAreRefusedOrWalkedInBoundedSteps) {
     std::mt19937 rng(5);
     for (int step = 0; step < 30 && !walker->is_finished(); ++step) {
       Status filled;
-      EXPECT_LT(cpu_seconds([&] { filled = walker->fill_mask(mask); }), 0.5) << grammar.text << " at " << step;
+      EXPECT_LT(cpu_seconds([&] { filled = walker->fill_mask(mask); }), 0.5 * kSlowdown)
+          << grammar.text << " at " << step;
       if (!filled.ok()) break;  // too complex from here on: an error, which ends the request
       std::vector<Token> tokens;
       for (Token token = 0; token < tokenizer_->vocab_size(); ++token) {

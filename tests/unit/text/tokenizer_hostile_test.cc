@@ -4,6 +4,7 @@
 #include <random>
 
 #include "fixtures.h"
+#include "support/cpu_time.h"
 
 namespace inferneo {
 namespace {
@@ -246,7 +247,7 @@ TEST_F(ChatTemplates, BombsEndInTime) {
     if (!result.ok()) {
       EXPECT_EQ(result.error().code, ErrorCode::invalid_argument) << bomb;
     }
-    EXPECT_LT(took, 0.25) << bomb;
+    EXPECT_LT(took, 0.25 * kSlowdown) << bomb;
   }
 }
 

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "fixtures.h"
+#include "support/cpu_time.h"
 
 namespace inferneo {
 namespace {
