@@ -23,11 +23,18 @@ constexpr std::array kOptions = {
     CommandOption{"--machine", "", "Only measure the machine's peaks"},
     CommandOption{"--no-peaks", "", "Skip the machine's peaks and the shares of them"},
 };
-Result<kernels::MachinePeaks> measure_peaks(const EngineConfig& config) {
-  ThreadPool pool(config.num_threads > 0 ? config.num_threads : available_cpus());
-  MemoryLedger ledger(memory_limit_bytes());
-  return kernels::measure_machine_peaks(pool, ledger);
-}
+
+// Measures the machine again and again, with threads of its own that sleep in between.
+class Machine {
+ public:
+  explicit Machine(const EngineConfig& config)
+      : pool_(config.num_threads > 0 ? config.num_threads : available_cpus()), ledger_(memory_limit_bytes()) {}
+  Result<kernels::MachinePeaks> measure() { return kernels::measure_machine_peaks(pool_, ledger_); }
+
+ private:
+  ThreadPool pool_;
+  MemoryLedger ledger_;
+};
 
 // True when the table shall not be printed: the JSON has the output to itself.
 bool json_owns_output(const Invocation& invocation) { return invocation.last("--json") == "-"; }
@@ -44,8 +51,8 @@ Status write_json(const Invocation& invocation, CommandContext& context, const s
   return ok_status();
 }
 
-Status measure_all(InferenceService& service, const BenchPlan& plan, bool table, CommandContext& context,
-                   BenchReport& report) {
+Status measure_all(InferenceService& service, const BenchPlan& plan, const BenchYardstick* yardstick, bool table,
+                   CommandContext& context, BenchReport& report) {
   const int context_len = service.models().front().max_model_len;
   // The first requests pay for threads, pages and packed weights.
   const BenchCase warm_up{std::min(16, context_len / 2), 4, 1};
@@ -60,8 +67,9 @@ Status measure_all(InferenceService& service, const BenchPlan& plan, bool table,
         continue;
       }
       for (const int batch : plan.batches) {
-        ASSIGN_OR_RETURN(const BenchRow row, measure_bench_case(service, {input_len, output_len, batch}, plan.rounds));
-        if (table && !context.terminal.write(bench_table_row(report, row))) return ok_status();
+        ASSIGN_OR_RETURN(const BenchRow row,
+                         measure_bench_case(service, {input_len, output_len, batch}, plan.rounds, yardstick));
+        if (table && !context.terminal.write(bench_table_row(row))) return ok_status();
         report.rows.push_back(row);
       }
     }
@@ -75,8 +83,9 @@ Status bench(const Invocation& invocation, CommandContext& context) {
   const bool table = !json_owns_output(invocation);
   BenchReport report;
   report.rounds = plan.rounds;
+  Machine machine(loaded.config);
   if (invocation.has("--machine") || !invocation.has("--no-peaks")) {
-    ASSIGN_OR_RETURN(report.peaks, measure_peaks(loaded.config));
+    ASSIGN_OR_RETURN(report.peaks, machine.measure());
   }
   if (invocation.has("--machine")) {
     if (table) context.terminal.write(machine_lines(*report.peaks));
@@ -88,7 +97,9 @@ Status bench(const Invocation& invocation, CommandContext& context) {
   report.load_seconds = to_seconds(clock.now() - start);
   report.model = loaded.config.model.front();
   if (auto facts = read_model_facts(loaded.config); facts.ok()) report.facts = std::move(facts).value();
-  RETURN_IF_ERROR(measure_all(application->service(), plan, table, context, report));
+  std::optional<BenchYardstick> yardstick;
+  if (report.peaks && report.facts) yardstick = {*report.facts, [&machine] { return machine.measure(); }};
+  RETURN_IF_ERROR(measure_all(application->service(), plan, yardstick ? &*yardstick : nullptr, table, context, report));
   if (table) context.terminal.write(bench_table_foot(report));
   return write_json(invocation, context, bench_json(report));
 }

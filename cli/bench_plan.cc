@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <charconv>
 
 namespace inferneo {
@@ -28,6 +29,15 @@ Result<std::vector<int>> numbers_of(const Invocation& invocation, std::string_vi
       fmt::format("{}: expected whole numbers from {} to {} between commas, got '{}'", flag, min, max, text));
 }
 
+kernels::MachinePeaks better_of(const kernels::MachinePeaks& a, const kernels::MachinePeaks& b) {
+  kernels::MachinePeaks best = a;
+  best.f32_flops = std::max(a.f32_flops, b.f32_flops);
+  best.bf16_flops = std::max(a.bf16_flops, b.bf16_flops);
+  best.int8_ops = std::max(a.int8_ops, b.int8_ops);
+  best.read_bytes_per_second = std::max(a.read_bytes_per_second, b.read_bytes_per_second);
+  return best;
+}
+
 }  // namespace
 
 Result<BenchPlan> read_bench_plan(const Invocation& invocation) {
@@ -40,15 +50,32 @@ Result<BenchPlan> read_bench_plan(const Invocation& invocation) {
   return plan;
 }
 
-Result<BenchRow> measure_bench_case(InferenceService& service, const BenchCase& bench_case, int rounds) {
-  std::vector<double> prefill, decode, first;
+Result<BenchRow> measure_bench_case(InferenceService& service, const BenchCase& bench_case, int rounds,
+                                    const BenchYardstick* yardstick) {
+  std::vector<double> prefill, decode, first, prefill_shares, decode_shares;
+  kernels::MachinePeaks before;
+  if (yardstick != nullptr) {
+    ASSIGN_OR_RETURN(before, yardstick->measure_peaks());
+  }
   for (int round = 0; round < rounds; ++round) {
     ASSIGN_OR_RETURN(const BenchRound measured, run_bench_round(service, bench_case, static_cast<uint64_t>(round) + 1));
     prefill.push_back(measured.prefill_rate);
     decode.push_back(measured.decode_rate);
     first.push_back(measured.time_to_first_token);
+    if (yardstick == nullptr) continue;
+    ASSIGN_OR_RETURN(const kernels::MachinePeaks after, yardstick->measure_peaks());
+    const kernels::MachinePeaks peaks = better_of(before, after);
+    prefill_shares.push_back(prefill_share(yardstick->facts, peaks, bench_case.input_len, measured.prefill_rate));
+    const int context = bench_case.input_len + bench_case.output_len / 2;
+    decode_shares.push_back(decode_share(yardstick->facts, peaks, context, bench_case.batch, measured.decode_rate));
+    before = after;
   }
-  return BenchRow{bench_case, spread_of(prefill), spread_of(decode), spread_of(first)};
+  BenchRow row{bench_case, spread_of(prefill), spread_of(decode), spread_of(first), {}, {}};
+  if (yardstick != nullptr) {
+    row.prefill_share = spread_of(prefill_shares);
+    row.decode_share = spread_of(decode_shares);
+  }
+  return row;
 }
 
 }  // namespace inferneo

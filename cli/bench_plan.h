@@ -1,6 +1,7 @@
 // What `bench` is asked to measure, and the measurement of one case of it over several rounds.
 #pragma once
 
+#include <functional>
 #include <vector>
 
 #include "cli/bench_report.h"
@@ -15,6 +16,15 @@ struct BenchPlan {
 
 // invalid_argument, naming the flag.
 Result<BenchPlan> read_bench_plan(const Invocation& invocation);
-Result<BenchRow> measure_bench_case(InferenceService& service, const BenchCase& bench_case, int rounds);
+
+// What a round is compared with. The peaks of a shared machine drift within a minute, so they are measured before and
+// after each round, and the better of the two counts.
+struct BenchYardstick {
+  ModelFacts facts;
+  std::function<Result<kernels::MachinePeaks>()> measure_peaks;
+};
+// `yardstick` may be null: no shares.
+Result<BenchRow> measure_bench_case(InferenceService& service, const BenchCase& bench_case, int rounds,
+                                    const BenchYardstick* yardstick);
 
 }  // namespace inferneo

@@ -14,16 +14,8 @@ std::string rate_text(double value) { return fmt::format("{:.{}f}", value, value
 std::string range_text(const Spread& spread) {
   return fmt::format("{}-{}", rate_text(spread.min), rate_text(spread.max));
 }
-std::string share_text(double share) { return share > 0.0 ? fmt::format("{:.0f} %", share * 100.0) : "-"; }
-
-double prefill_share(const BenchReport& report, const BenchRow& row) {
-  if (!report.peaks || !report.facts) return 0.0;
-  return prefill_share(*report.facts, *report.peaks, row.bench_case.input_len, row.prefill.median);
-}
-double decode_share(const BenchReport& report, const BenchRow& row) {
-  if (!report.peaks || !report.facts) return 0.0;
-  const int context = row.bench_case.input_len + row.bench_case.output_len / 2;
-  return decode_share(*report.facts, *report.peaks, context, row.bench_case.batch, row.decode.median);
+std::string share_text(const std::optional<Spread>& share) {
+  return share && share->median > 0.0 ? fmt::format("{:.0f} %", share->median * 100.0) : "-";
 }
 
 Json spread_json(const Spread& spread) { return {{"median", spread.median}, {"min", spread.min}, {"max", spread.max}}; }
@@ -68,16 +60,17 @@ std::string bench_table_head(const BenchReport& report) {
   return text;
 }
 
-std::string bench_table_row(const BenchReport& report, const BenchRow& row) {
+std::string bench_table_row(const BenchRow& row) {
   return fmt::format("{:>5} {:>6} {:>5} {:>9} {:>13} {:>7} {:>8} {:>13} {:>5}\n", row.bench_case.input_len,
                      row.bench_case.output_len, row.bench_case.batch, rate_text(row.prefill.median),
-                     range_text(row.prefill), share_text(prefill_share(report, row)), rate_text(row.decode.median),
-                     range_text(row.decode), share_text(decode_share(report, row)));
+                     range_text(row.prefill), share_text(row.prefill_share), rate_text(row.decode.median),
+                     range_text(row.decode), share_text(row.decode_share));
 }
 
 std::string bench_table_foot(const BenchReport& report) {
   const bool over = std::any_of(report.rows.begin(), report.rows.end(), [&](const BenchRow& row) {
-    return prefill_share(report, row) > 1.0 || decode_share(report, row) > 1.0;
+    return (row.prefill_share && row.prefill_share->median > 1.0) ||
+           (row.decode_share && row.decode_share->median > 1.0);
   });
   if (!over) return {};
   return "\nover 100 %: the weights fit the caches, or the machine was busy with other work\n"
@@ -105,10 +98,8 @@ std::string bench_json(const BenchReport& report) {
                   {"prefill_tokens_per_second", spread_json(row.prefill)},
                   {"decode_tokens_per_second", spread_json(row.decode)},
                   {"time_to_first_token_seconds", spread_json(row.time_to_first_token)}};
-    if (report.peaks && report.facts) {
-      entry["prefill_share_of_peak"] = prefill_share(report, row);
-      entry["decode_share_of_bandwidth"] = decode_share(report, row);
-    }
+    if (row.prefill_share) entry["prefill_share_of_peak"] = spread_json(*row.prefill_share);
+    if (row.decode_share) entry["decode_share_of_bandwidth"] = spread_json(*row.decode_share);
     json["rows"].push_back(std::move(entry));
   }
   return text_of(json);

@@ -1,5 +1,6 @@
 # inferneo_room(<name> [SOURCES ...] [DEPENDS ...]): one static library per room, with the project's warnings.
-# inferneo_test(<name> LABEL fast|full|soak SOURCES ... [DEPENDS ...]): one GoogleTest program, registered with CTest.
+# inferneo_test(<name> LABEL fast|full|soak [TIMING] [TIMEOUT s] SOURCES ... [DEPENDS ...]): one GoogleTest program,
+# registered with CTest. TIMING: it holds work to a time, which means nothing under a sanitizer; those runs leave it out.
 find_program(INFERNEO_CCACHE ccache)
 if(INFERNEO_CCACHE)
   set(CMAKE_CXX_COMPILER_LAUNCHER ${INFERNEO_CCACHE})
@@ -35,9 +36,12 @@ function(inferneo_room name)
 endfunction()
 
 function(inferneo_test name)
-  cmake_parse_arguments(TEST "" "LABEL;TIMEOUT" "SOURCES;DEPENDS" ${ARGN})
+  cmake_parse_arguments(TEST "TIMING" "LABEL;TIMEOUT" "SOURCES;DEPENDS" ${ARGN})
   if(NOT TEST_LABEL MATCHES "^(fast|full|soak)$")
     message(FATAL_ERROR "inferneo_test(${name}): LABEL must be fast, full or soak")
+  endif()
+  if(TEST_TIMING)
+    list(APPEND TEST_LABEL timing)
   endif()
   if(NOT TEST_TIMEOUT)
     set(TEST_TIMEOUT 300)
@@ -47,5 +51,5 @@ function(inferneo_test name)
   target_include_directories(${name} PRIVATE ${CMAKE_SOURCE_DIR}/tests)
   target_compile_definitions(${name} PRIVATE INFERNEO_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
   add_test(NAME ${name} COMMAND ${name})
-  set_tests_properties(${name} PROPERTIES LABELS ${TEST_LABEL} TIMEOUT ${TEST_TIMEOUT})
+  set_tests_properties(${name} PROPERTIES LABELS "${TEST_LABEL}" TIMEOUT ${TEST_TIMEOUT})
 endfunction()

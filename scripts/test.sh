@@ -99,7 +99,7 @@ main() {
     ctest_stage "soak (x$INFERNEO_SOAK_SCALE)" dev -L soak
     [ -f tests/integration/openai_client.py ] && stage "openai client" openai_client
   fi
-  if build_stage asan; then ctest_stage "asan" asan -L 'fast|full' -LE repo; fi
+  if build_stage asan; then ctest_stage "asan" asan -L 'fast|full' -LE 'repo|timing'; fi
   configure tsan
   local targets
   mapfile -t targets < <(tsan_targets)

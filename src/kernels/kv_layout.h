@@ -5,11 +5,11 @@
 //   block   [layer][kv_head]{K, V}
 //   K bf16  [block_size/tile][head_dim/2][tile][2]   K others  [block_size/tile][head_dim][tile]
 //   V bf16  [block_size/2][head_dim][2]              V others  [block_size][head_dim]
-// tile = min(16, block_size): a register holds one or two dimensions of 16 tokens, so q.K needs no horizontal sum, and
-// V's token pairs feed the bf16 dot product. block_size is rounded up to whole tiles inside a block, head_dim of bf16 K
-// to even, block_size of bf16 V to even; a slot format (block_size = a whole sequence) uses the same formulas.
-// Blocks of a multiple of 16 tokens take the fast paths; a slot format rounds its length up to one.
-// Elements of tokens that were never written may hold anything, NaN included; no kernel lets them reach a result.
+// tile = min(kKvTileTokens, block_size): a register holds one or two dimensions of 16 tokens, so q.K needs no
+// horizontal sum, and V's token pairs feed the bf16 dot product. block_size is rounded up to whole tiles inside a
+// block, head_dim of bf16 K to even, block_size of bf16 V to even; a slot format (block_size = a whole sequence) uses
+// the same formulas. Blocks of a multiple of kKvTileTokens take the fast paths; a slot format rounds its length up to
+// one. Elements of tokens that were never written may hold anything, NaN included; no kernel lets them reach a result.
 #pragma once
 
 #include <cstddef>
@@ -18,6 +18,8 @@
 #include "tensor/dtype.h"
 
 namespace inferneo::kernels {
+
+inline constexpr int32_t kKvTileTokens = 16;
 
 struct KvLayout {
   DType dtype = DType::bf16;  // f32, bf16 or f16
@@ -28,7 +30,7 @@ struct KvLayout {
 
   [[gnu::always_inline]] int64_t element_bytes() const { return dtype == DType::f32 ? 4 : 2; }
   [[gnu::always_inline]] int64_t pair() const { return dtype == DType::bf16 ? 2 : 1; }
-  [[gnu::always_inline]] int64_t tile() const { return block_size < 16 ? block_size : 16; }
+  [[gnu::always_inline]] int64_t tile() const { return block_size < kKvTileTokens ? block_size : kKvTileTokens; }
   [[gnu::always_inline]] int64_t padded_head_dim() const { return (head_dim + pair() - 1) / pair() * pair(); }  // of K
 
   [[gnu::always_inline]] size_t k_bytes() const {

@@ -4,7 +4,7 @@
 // Every row is handled lane by lane in an order fixed by absolute token positions, so rows that share a tile do not see
 // each other: tokens outside a row's range count as score -inf and weight +0, which change no bit of its sums.
 
-constexpr int64_t kTileTokens = 16;
+constexpr int64_t kTileTokens = kKvTileTokens;
 constexpr int64_t kSplitTiles = kAttentionSplit / kTileTokens;
 constexpr int64_t kScoreStride = kAttentionSplit + 16;
 

@@ -7,7 +7,9 @@
 
 #include "formats/checkpoint.h"
 #include "formats/generation_config.h"
+#include "kernels/kv_layout.h"
 #include "kernels/op_table.h"
+#include "kernels/packed_matrix.h"
 #include "models/transformers/architectures.h"
 #include "models/transformers/native_runner.h"
 
@@ -76,7 +78,9 @@ Result<std::unique_ptr<ModelRunner>> load_transformers_model(const LoadOptions& 
   }
   NativeModel model;
   ASSIGN_OR_RETURN(model.kv_dtype, resolve_kv_dtype(options.kv_cache_dtype, weights.dtype));
-  model.block_size = options.block_size == 0 ? max_model_len : options.block_size;
+  // A whole sequence as one block is rounded up to what the fast attention takes (kernels/kv_layout.h).
+  const auto whole = static_cast<int32_t>(kernels::round_up(max_model_len, kernels::kKvTileTokens));
+  model.block_size = options.block_size == 0 ? whole : options.block_size;
   model.max_model_len = max_model_len;
   model.description = describe(spec, generation, weights, ops->name);
   model.spec = std::move(spec);

@@ -91,6 +91,46 @@ TEST(BenchRound, ErrorsOfTheServiceComeBack) {
   EXPECT_EQ(round.error().message, "too much");
 }
 
+TEST(BenchShares, CountBytesAndOperations) {
+  ModelFacts facts;
+  facts.dtype = "bf16";
+  facts.layer_parameters = 1e9;
+  facts.head_parameters = 1e8;
+  facts.weight_bytes_read = 2.2e9;
+  facts.kv_bytes_per_token = 1e5;
+  kernels::MachinePeaks peaks;
+  peaks.bf16_flops = 400e9;
+  peaks.f32_flops = 100e9;
+  peaks.read_bytes_per_second = 20e9;
+  EXPECT_DOUBLE_EQ(prefill_share(facts, peaks, 500, 100.0), (2e9 + 2e8 / 500) * 100 / 400e9);
+  EXPECT_DOUBLE_EQ(decode_share(facts, peaks, 1000, 1, 8.0), (2.2e9 + 1e8) * 8 / 20e9);
+  EXPECT_DOUBLE_EQ(decode_share(facts, peaks, 1000, 4, 8.0), (2.2e9 + 4e8) * 2 / 20e9)
+      << "weights are read once a step";
+  facts.dtype = "f32";
+  EXPECT_DOUBLE_EQ(prefill_share(facts, peaks, 500, 10.0), (2e9 + 2e8 / 500) * 10 / 100e9);
+}
+
+TEST(BenchCase, EachRoundIsComparedWithTheBetterPeaksAroundIt) {
+  FakeService service;
+  BenchYardstick yardstick;
+  yardstick.facts.dtype = "bf16";
+  yardstick.facts.weight_bytes_read = 1e9;
+  yardstick.facts.layer_parameters = 1e9;
+  int calls = 0;
+  yardstick.measure_peaks = [&calls]() -> Result<kernels::MachinePeaks> {
+    kernels::MachinePeaks peaks;
+    peaks.bf16_flops = ++calls == 1 ? 8e9 : 4e9;
+    peaks.read_bytes_per_second = calls == 1 ? 1e9 : 2e9;
+    return peaks;
+  };
+  const auto row = measure_bench_case(service, {5, 16, 1}, 1, &yardstick);
+  ASSERT_TRUE(row.ok());
+  EXPECT_EQ(calls, 2);
+  EXPECT_DOUBLE_EQ(row->prefill_share->median, 2e9 * row->prefill.median / 8e9);
+  EXPECT_DOUBLE_EQ(row->decode_share->median, 1e9 * row->decode.median / 2e9);
+  EXPECT_FALSE(measure_bench_case(service, {5, 16, 1}, 2, nullptr)->decode_share.has_value());
+}
+
 Result<BenchPlan> plan_of(const std::string& flag, const std::string& value) {
   Invocation invocation;
   invocation.options[flag] = {value};
@@ -126,8 +166,10 @@ BenchReport sample_report() {
   facts.weight_bytes_read = 2.2e9;
   facts.parameters = 1.1e9;
   report.facts = facts;
-  report.rows = {{{512, 64, 1}, {100.0, 90.25, 110.0}, {8.0, 7.5, 8.125}, {5.0, 4.0, 6.0}},
-                 {{128, 64, 16}, {199.0, 180.0, 200.0}, {101.5, 99.9, 110.0}, {0.1, 0.1, 0.1}}};
+  report.rows = {{{512, 64, 1}, {100.0, 90.25, 110.0}, {8.0, 7.5, 8.125}, {5.0, 4.0, 6.0}, {}, {}},
+                 {{128, 64, 16}, {199.0, 180.0, 200.0}, {101.5, 99.9, 110.0}, {0.1, 0.1, 0.1}, {}, {}}};
+  report.rows[0].prefill_share = Spread{0.5, 0.4, 0.6};
+  report.rows[0].decode_share = Spread{0.88, 0.8, 0.9};
   return report;
 }
 
@@ -135,14 +177,13 @@ TEST(BenchReport, TableIsAlignedAndFitsTheScreen) {
   const BenchReport report = sample_report();
   std::string text = bench_table_head(report);
   const size_t begin = text.rfind('\n', text.size() - 2) + 1;
-  for (const BenchRow& row : report.rows) text += bench_table_row(report, row);
+  for (const BenchRow& row : report.rows) text += bench_table_row(row);
   std::istringstream lines(text);
   for (std::string line; std::getline(lines, line);) EXPECT_LE(line.size(), 80U) << line;
   std::istringstream table(text.substr(begin));
   std::set<size_t> widths;
   for (std::string line; std::getline(table, line);) widths.insert(line.size());
   EXPECT_EQ(widths.size(), 1U) << text;
-  // Prefill: (2 * 1e9 + 2 * 1e8 / 512) * 100 of 400e9; decode: 2.2e9 * 8 of 20e9.
   EXPECT_THAT(text, testing::HasSubstr("   50 %"));
   EXPECT_THAT(text, testing::HasSubstr(" 88 %"));
 }
@@ -150,7 +191,7 @@ TEST(BenchReport, TableIsAlignedAndFitsTheScreen) {
 TEST(BenchReport, SharesOverTheWholeAreExplained) {
   BenchReport report = sample_report();
   EXPECT_EQ(bench_table_foot(report), "");
-  report.rows.front().decode.median = 10.0;  // 2.2e9 * 10 of 20e9
+  report.rows.front().decode_share->median = 1.01;
   EXPECT_THAT(bench_table_foot(report), testing::HasSubstr("over 100 %"));
 }
 
@@ -158,13 +199,15 @@ TEST(BenchReport, JsonHoldsTheSameNumbers) {
   const auto json = nlohmann::json::parse(bench_json(sample_report()));
   EXPECT_EQ(json["rows"].size(), 2U);
   EXPECT_DOUBLE_EQ(json["rows"][0]["decode_tokens_per_second"]["median"], 8.0);
-  EXPECT_DOUBLE_EQ(json["rows"][0]["decode_share_of_bandwidth"], 0.88);
+  EXPECT_DOUBLE_EQ(json["rows"][0]["decode_share_of_bandwidth"]["median"], 0.88);
   EXPECT_EQ(json["machine"]["isa"], "avx512_bf16");
   BenchReport bare = sample_report();
   bare.peaks.reset();
   bare.facts.reset();
+  bare.rows[0].prefill_share.reset();
+  bare.rows[0].decode_share.reset();
   EXPECT_TRUE(nlohmann::json::parse(bench_json(bare))["machine"].is_null());
-  EXPECT_THAT(bench_table_row(bare, bare.rows[0]), testing::HasSubstr(" - "));
+  EXPECT_THAT(bench_table_row(bare.rows[0]), testing::HasSubstr(" - "));
 }
 
 }  // namespace
