@@ -121,11 +121,14 @@ std::string serialize_head(const HttpResponse& response, const HeadOptions& opti
   std::string out = fmt::format("HTTP/1.1 {} {}\r\n", response.status, status_reason(response.status));
   out += fmt::format("x-request-id: {}\r\n", options.request_id);
   if (!response.content_type.empty()) out += fmt::format("Content-Type: {}\r\n", response.content_type);
-  for (const auto& [name, value] : response.headers) out += fmt::format("{}: {}\r\n", name, value);
+  for (const HeaderList* fields : {&response.headers, options.common}) {
+    if (fields == nullptr) continue;
+    for (const auto& [name, value] : *fields) out += fmt::format("{}: {}\r\n", name, value);
+  }
   out += "X-Content-Type-Options: nosniff\r\n";
   if (options.chunked) {
     out += "Transfer-Encoding: chunked\r\n";
-  } else if (!options.until_close) {
+  } else if (!options.until_close && response.status != 204) {  // 204 has no body, and so no length
     out += fmt::format("Content-Length: {}\r\n", options.content_length);
   }
   out += options.keep_alive ? "Connection: keep-alive\r\n\r\n" : "Connection: close\r\n\r\n";
