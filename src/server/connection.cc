@@ -129,6 +129,12 @@ bool Connection::admit() {
     return false;
   }
   auto& admitted = std::get<Gate::Admitted>(verdict);
+  if (!answers_while_starting(admitted.route->policy)) {
+    if (const Status open = context_.admission(); !open.ok()) {
+      early_answer_ = error_response(to_http_error(open.error()), pending_.request_id);
+      return false;
+    }
+  }
   route_ = admitted.route;
   pending_.path_param = std::move(admitted.path_param);
   return true;

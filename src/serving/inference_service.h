@@ -131,7 +131,9 @@ class InferenceService {
   virtual Result<std::shared_ptr<const Tokenizer>> tokenizer(const std::string& model) = 0;
   // Runs work on the text pool (tokenize, detokenize routes); false when the pool's queue is full.
   virtual bool post_text_work(std::function<void()> work) = 0;
-  // OK when every engine that has work has stepped within its deadline and the service is not draining.
+  // OK when requests are taken: not before the models are loaded, not after the end has begun. Cheap.
+  virtual Status admission() const { return ok_status(); }
+  // OK when requests are taken and every engine that has work has stepped within its deadline.
   virtual Status ready() const = 0;
   virtual std::vector<MetricSample> metrics() const = 0;
 };

@@ -300,6 +300,29 @@ TEST_F(ApiTest, OperatorsSeeHealthReadinessVersionAndMetrics) {
   EXPECT_NE(metrics->body.find("vllm:prompt_tokens_total{model_name=\"fake\",engine=\"0\"} 17\n"), std::string::npos);
 }
 
+TEST_F(ApiTest, WhileModelsAreLoadedOnlyOperatorsAreAnswered) {
+  ServerConfig config;
+  config.api_keys = {"k"};
+  start(hello, config);
+  service_->set_starting(true);
+  for (const char* path : {"/health", "/version", "/metrics"})
+    EXPECT_EQ(fetch(port_, "GET", path)->status, 200) << path;
+  EXPECT_EQ(fetch(port_, "GET", "/ready")->status, 503);
+  EXPECT_EQ(fetch(port_, "GET", "/v1/models")->status, 401) << "without a key nobody learns the state";
+  const auto models = fetch(port_, "GET", "/v1/models", "", {"Authorization: Bearer k"});
+  EXPECT_EQ(models->status, 503);
+  const auto chat = fetch(port_, "POST", "/v1/chat/completions", kChat, {"Authorization: Bearer k"});
+  EXPECT_EQ(chat->status, 503);
+  EXPECT_EQ(chat->headers.at("retry-after"), "1");
+  const Json error = Json::parse(chat->body)["error"];
+  EXPECT_EQ(error["code"], "unavailable");
+  EXPECT_EQ(error["message"], "the models are being loaded");
+  EXPECT_EQ(error["request_id"], chat->headers.at("x-request-id"));
+  service_->set_starting(false);
+  EXPECT_EQ(fetch(port_, "GET", "/ready")->status, 200);
+  EXPECT_EQ(fetch(port_, "POST", "/v1/chat/completions", kChat, {"Authorization: Bearer k"})->status, 200);
+}
+
 TEST_F(ApiTest, WhatIsNotThereSaysSoByName) {
   start(hello);
   for (const char* path : {"/v1/responses", "/v1/embeddings", "/v1/load_lora_adapter", "/v1/unload_lora_adapter"}) {

@@ -175,7 +175,13 @@ bool ScriptedService::post_text_work(std::function<void()> work) {
   return true;
 }
 
+Status ScriptedService::admission() const {
+  if (!starting_) return ok_status();
+  return make_error(ErrorCode::unavailable, "the models are being loaded");
+}
+
 Status ScriptedService::ready() const {
+  RETURN_IF_ERROR(admission());
   if (ready_) return ok_status();
   return make_error(ErrorCode::unavailable, "an engine has not stepped for 10 s");
 }

@@ -108,6 +108,7 @@ class GenerationTest : public ::testing::Test {
     EngineServiceConfig config;
     config.text_threads = 2;
     service_ = std::make_unique<EngineService>(config, *manager_, ledger_, clock_);
+    service_->open();
   }
   ~GenerationTest() override {
     manager_.reset();
