@@ -329,6 +329,7 @@ TEST_F(ApiTest, WhatIsNotThereSaysSoByName) {
     const auto response = fetch(port_, "POST", path, "{}");
     EXPECT_EQ(response->status, 501) << path;
     EXPECT_EQ(Json::parse(response->body)["error"]["code"], "unsupported");
+    EXPECT_EQ(response->headers.at("x-should-retry"), "false");
   }
   EXPECT_EQ(fetch(port_, "GET", "/nowhere")->status, 404);
   const auto wrong_method = fetch(port_, "GET", "/v1/completions");
