@@ -80,8 +80,13 @@ Result<Request> Generation::make_request(const LoadedModel& model) {
   request.cache_salt = request_.cache_salt;
   request.needs_host_tokens = !sampling.stop.empty();
   if (sampling.grammar.kind != GrammarSpec::Kind::none) {
-    ASSIGN_OR_RETURN(request.grammar, model.tokenizer->compile_grammar(sampling.grammar, model.spec.vocab_size,
-                                                                       model.spec.eos_token_ids));
+    auto grammar = model.tokenizer->compile_grammar(sampling.grammar, model.spec.vocab_size, model.spec.eos_token_ids);
+    if (!grammar.ok()) {
+      Error error = std::move(grammar).error();
+      error.param = "grammar";
+      return error;
+    }
+    request.grammar = std::move(grammar).value();
   }
   request.sink = shared_from_this();
   return request;

@@ -204,7 +204,7 @@ std::string ChatReply::whole_reply(const Usage& usage) {
 
 void ChatReply::on_done(GenerateOutcome outcome) {
   if (outcome.error) {
-    exchange_->fail(*outcome.error);
+    exchange_->fail(as_sent(std::move(*outcome.error), draft_));
   } else if (draft_.stream) {
     std::string last = draft_.include_usage ? usage_chunk(outcome.usage) : "";
     exchange_->write_event(last + "data: [DONE]\n\n");

@@ -106,7 +106,7 @@ void CompletionReply::on_done(size_t, GenerateOutcome outcome) {
   if (failed_) return;
   if (outcome.error) {
     failed_ = true;
-    exchange_->fail(*outcome.error);
+    exchange_->fail(as_sent(std::move(*outcome.error), draft_));
     return;
   }
   usage_.prompt_tokens += outcome.usage.prompt_tokens;

@@ -61,6 +61,9 @@ Status read_shared_fields(const Json& body, RequestDraft& draft);
 // Sets the constraint on the output; a second one is an error that names both fields.
 Status set_grammar(RequestDraft& draft, std::string_view field, GrammarSpec grammar);
 
+// The same error with the field's name in this request, where the engine has its own (prompt, grammar).
+Error as_sent(Error error, const RequestDraft& draft);
+
 // The whole way. The chat's draft still lacks its parser family, which is the model's.
 Result<RequestDraft> parse_chat_request(std::string_view body);
 Result<RequestDraft> parse_completion_request(std::string_view body);

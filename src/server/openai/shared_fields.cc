@@ -399,6 +399,12 @@ Status set_grammar(RequestDraft& draft, std::string_view field, GrammarSpec gram
   return ok_status();
 }
 
+Error as_sent(Error error, const RequestDraft& draft) {
+  if (error.param == "grammar") error.param = draft.grammar_source;
+  if (error.param == "prompt" && draft.api == Api::chat) error.param = "messages";
+  return error;
+}
+
 Status read_shared_fields(const Json& body, RequestDraft& draft) {
   const auto api = static_cast<uint8_t>(draft.api);
   for (const auto& [key, value] : body.items()) {

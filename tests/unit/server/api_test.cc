@@ -170,6 +170,24 @@ TEST_F(ApiTest, OneFailingPromptFailsTheRequestAndCancelsTheOthers) {
   EXPECT_TRUE(eventually([&] { return service_->num_active() == 0; }));
 }
 
+TEST_F(ApiTest, ErrorsNameFieldsAsTheRequestDoes) {
+  start([](const GenerateRequest& request) {
+    Script script;
+    script.error = make_error(ErrorCode::invalid_argument, "it cannot be", request.user);
+    return script;
+  });
+  const Json schema = Json::parse(R"({"type":"json_schema","json_schema":{"name":"x","schema":{"type":"object"}}})");
+  for (const auto& [engine, sent] :
+       {std::pair("prompt", "messages"), {"grammar", "response_format"}, {"seed", "seed"}}) {
+    const auto response =
+        fetch(port_, "POST", "/v1/chat/completions", chat_body({{"user", engine}, {"response_format", schema}}).dump());
+    ASSERT_TRUE(response);
+    EXPECT_EQ(Json::parse(response->body)["error"]["param"], sent);
+  }
+  const auto completion = fetch(port_, "POST", "/v1/completions", R"({"prompt":"x","user":"prompt"})");
+  EXPECT_EQ(Json::parse(completion->body)["error"]["param"], "prompt");
+}
+
 TEST_F(ApiTest, AnErrorBeforeTheFirstTokenIsAStatusAndLaterAnEvent) {
   start([](const GenerateRequest& request) {
     Script script = script_of({"some"});

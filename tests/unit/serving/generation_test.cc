@@ -208,7 +208,7 @@ TEST_F(GenerationTest, ErrorsComeThroughOnDone) {
   EXPECT_EQ(run(chat)->outcome.error->param, "messages");
   SamplingParams grammar;
   grammar.grammar.kind = GrammarSpec::Kind::json_object;
-  EXPECT_EQ(run(ask("story", grammar))->outcome.error->param, "response_format");
+  EXPECT_EQ(run(ask("story", grammar))->outcome.error->param, "grammar");
   GenerateRequest tokens = ask("story");
   tokens.prompt = std::vector<Token>{1, 9999};
   EXPECT_EQ(run(tokens)->outcome.error->code, ErrorCode::invalid_argument);
