@@ -55,7 +55,11 @@ std::vector<ModelInfo> EngineService::models() const {
     info.created = status.created;
     info.max_model_len = status.lease != nullptr ? status.lease->max_model_len : 0;
     info.state = model_state_name(status.state);
-    models.push_back(std::move(info));
+    models.push_back(info);
+    for (const std::string& alias : status.registration.aliases) {
+      info.id = alias;
+      models.push_back(info);
+    }
   }
   return models;
 }

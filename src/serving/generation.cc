@@ -35,6 +35,7 @@ void Generation::prepare(Result<ModelLease> lease) {
   }
   lease_ = *lease;
   metrics_ = context_.metrics(lease_->id);
+  if (request_.on_model) request_.on_model(*lease_->tokenizer, request_);
   // The local lease: once submitted, another thread may finish the request and give up lease_.
   if (Status status = submit(**lease); !status.ok()) fail(std::move(status).error());
 }

@@ -42,6 +42,8 @@ struct GenerateRequest {
   std::optional<Duration> timeout;
   std::string user;
   std::string cache_salt;
+  // What depends on the model: called once it is loaded, on a text thread, before the prompt is made.
+  std::function<void(const Tokenizer& tokenizer, GenerateRequest& request)> on_model = {};
 };
 
 struct TokenLogprobText {
@@ -126,7 +128,7 @@ class InferenceService {
   // Never fails at once: every error arrives through on_done.
   virtual std::shared_ptr<GenerationHandle> generate(GenerateRequest request, std::shared_ptr<OutputSink> sink) = 0;
 
-  virtual std::vector<ModelInfo> models() const = 0;
+  virtual std::vector<ModelInfo> models() const = 0;  // one for each name, aliases included
   // The tokenizer of a loaded model; not_found names the known ones.
   virtual Result<std::shared_ptr<const Tokenizer>> tokenizer(const std::string& model) = 0;
   // Runs work on the text pool (tokenize, detokenize routes); false when the pool's queue is full.

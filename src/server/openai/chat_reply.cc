@@ -231,8 +231,9 @@ void handle_chat(InferenceService& service, const std::shared_ptr<Exchange>& exc
   request.prompt = std::move(chat);
   if (draft.tool_choice == ToolChoice::automatic) {
     // A marker that is a special token would be skipped, and the call taken for content.
-    const auto tokenizer = service.tokenizer(request.model);
-    if (tokenizer.ok() && detect_chat_format(**tokenizer).markers_are_special) request.skip_special_tokens = false;
+    request.on_model = [](const Tokenizer& tokenizer, GenerateRequest& prepared) {
+      if (detect_chat_format(tokenizer).markers_are_special) prepared.skip_special_tokens = false;
+    };
   }
   if (draft.stream) exchange->expect_stream();
   auto sink = std::make_shared<ChatReply>(service, exchange, std::move(draft));

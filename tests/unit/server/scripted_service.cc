@@ -83,6 +83,7 @@ ScriptedService::~ScriptedService() {
 }
 
 std::shared_ptr<GenerationHandle> ScriptedService::generate(GenerateRequest request, std::shared_ptr<OutputSink> sink) {
+  if (request.on_model) request.on_model(*tokenizer_, request);
   auto generation = std::make_shared<Generation>();
   generation->script = author_(request);
   generation->sink = std::move(sink);
