@@ -217,6 +217,27 @@ TEST_F(GenerationTest, ErrorsComeThroughOnDone) {
   EXPECT_EQ(run(late)->outcome.error->code, ErrorCode::deadline_exceeded);
 }
 
+TEST_F(GenerationTest, AModelIsListedAndAnswersUnderEachOfItsNames) {
+  ASSERT_TRUE(manager_->register_model({"long-name", "Hello.", {"short"}}).ok());
+  const std::vector<ModelInfo> models = service_->models();
+  ASSERT_EQ(models.size(), 5U);
+  EXPECT_EQ(models[3].id, "long-name");
+  EXPECT_EQ(models[4].id, "short");
+  EXPECT_EQ(models[4].root, models[3].root);
+  EXPECT_EQ(run(ask("short"))->prompt.model, "long-name");
+}
+
+TEST_F(GenerationTest, WhatDependsOnTheModelIsDecidedWhenItIsThere) {
+  GenerateRequest request = ask("story");
+  int32_t vocab_size = 0;
+  request.on_model = [&](const Tokenizer& tokenizer, GenerateRequest& prepared) {
+    vocab_size = tokenizer.vocab_size();
+    prepared.sampling.max_tokens = 2;
+  };
+  EXPECT_EQ(run(std::move(request))->outcome.usage.completion_tokens, 2);
+  EXPECT_GT(vocab_size, 0);
+}
+
 TEST_F(GenerationTest, EndingTheManagerEndsWhatRuns) {
   auto sink = std::make_shared<ClientSink>();
   SamplingParams sampling;
