@@ -71,6 +71,7 @@ void ChatReply::apply(Sample& sample, const OutputEvent& event) {
 
 void ChatReply::on_delta(OutputDelta delta) {
   Sample& sample = sample_at(delta.sample);
+  sample.num_tokens += static_cast<int32_t>(delta.tokens.size());
   EventList list;
   sample.parser->push(delta.text, list);
   if (delta.finish) {
@@ -147,7 +148,12 @@ std::string ChatReply::chunk(int32_t index, std::string_view delta, const std::v
     json.null();
   }
   json.end_object();
-  return json.take() + (draft_.include_usage ? "],\"usage\":null}\n\n" : "]}\n\n");
+  return json.take() + chunk_end(draft_.include_usage, usage_so_far(index));
+}
+
+std::optional<Usage> ChatReply::usage_so_far(int32_t index) const {
+  if (!draft_.continuous_usage) return std::nullopt;
+  return Usage{static_cast<int32_t>(prompt_.tokens.size()), 0, samples_.at(index).num_tokens};
 }
 
 std::string ChatReply::usage_chunk(const Usage& usage) const {

@@ -31,6 +31,7 @@ struct RequestDraft {
   GenerateRequest request;  // its prompt is set last
   bool stream = false;
   bool include_usage = false;
+  bool continuous_usage = false;  // in every chunk, not only in the last one
   bool has_stream_options = false;
   std::optional<int64_t> max_tokens;  // as given; 0 is legal with echo
   std::optional<int64_t> best_of;

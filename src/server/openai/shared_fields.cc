@@ -153,7 +153,9 @@ Status read_stream_options(const Json& value, Field field, RequestDraft& draft) 
     const std::string name = fmt::format("{}.{}", field, key);
     if (key == "include_usage") {
       ASSIGN_OR_RETURN(draft.include_usage, read_bool(option, name));
-    } else if (key == "include_obfuscation" || key == "continuous_usage_stats") {
+    } else if (key == "continuous_usage_stats") {
+      ASSIGN_OR_RETURN(draft.continuous_usage, read_bool(option, name));
+    } else if (key == "include_obfuscation") {
       ASSIGN_OR_RETURN(const bool wanted, read_bool(option, name));
       if (wanted) return field_error(name, "is not supported; leave it out or set it to false");
     } else {

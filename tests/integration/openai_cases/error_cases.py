@@ -170,6 +170,10 @@ def wire_format(api):
         ask = {"model": STORY, "prompt": OPENING, "max_tokens": 20}
         text = api.frames("/v1/completions", {**ask, **sampled, **options})
         check_chunks(text, "text_completion", bool(options))
+    options = {"stream_options": {"include_usage": True, "continuous_usage_stats": True}}
+    for path, ask in (("/v1/chat/completions", ASK), ("/v1/completions", {**ask, "max_tokens": 4})):
+        counts = [frame["usage"]["completion_tokens"] for frame in api.frames(path, {**ask, **sampled, **options})]
+        equal((counts, counts[-1]), (sorted(counts), 4), "tokens so far")
     many = api.frames("/v1/chat/completions", {**ASK, "n": 3, "logprobs": True, "top_logprobs": 3, "temperature": 2})
     equal({frame["choices"][0]["index"] for frame in many}, {0, 1, 2})
 
