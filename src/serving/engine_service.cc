@@ -71,6 +71,20 @@ Result<std::shared_ptr<const Tokenizer>> EngineService::tokenizer(const std::str
 
 bool EngineService::post_text_work(std::function<void()> work) { return pool_.try_post(std::move(work)); }
 
+void EngineService::with_tokenizer(const std::string& model, TokenizerCallback callback) {
+  const bool accepted = pool_.try_post([this, model, callback] {
+    manager_.acquire(model, [this, callback](Result<ModelLease> lease) {
+      // Onwards on a text thread: a model that was loading calls back from the manager's. The lease lasts as long.
+      auto held = std::make_shared<Result<ModelLease>>(std::move(lease));
+      pool_.post([held, callback] {
+        if (!held->ok()) return callback(held->error());
+        callback((**held)->tokenizer);
+      });
+    });
+  });
+  if (!accepted) callback(make_error(ErrorCode::queue_full, "too many requests wait to be read; try again later"));
+}
+
 void EngineService::open() {
   Phase expected = Phase::starting;
   phase_.compare_exchange_strong(expected, Phase::open);

@@ -36,6 +36,7 @@ class EngineService final : public InferenceService {
   std::vector<ModelInfo> models() const override;
   Result<std::shared_ptr<const Tokenizer>> tokenizer(const std::string& model) override;
   bool post_text_work(std::function<void()> work) override;
+  void with_tokenizer(const std::string& model, TokenizerCallback callback) override;
   Status admission() const override;
   Status ready() const override;
   std::vector<MetricSample> metrics() const override;

@@ -63,7 +63,7 @@ def nothing_is_left(api, descriptors):
     api.close()
     eventually(api.server.idle, 2, "idle")
     eventually(lambda: api.server.descriptors() <= descriptors, 5,
-               f"{descriptors} descriptors as at the beginning, now {api.server.descriptors()}")
+               lambda: f"{descriptors} descriptors at the beginning, {api.server.descriptors()} now")
 
 
 def no_secrets(api, metrics):

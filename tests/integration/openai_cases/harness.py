@@ -41,7 +41,7 @@ def equal(got, wanted, what=""):
 def eventually(condition, seconds, what):
     deadline = time.monotonic() + seconds
     while not condition():
-        check(time.monotonic() < deadline, lambda: f"not within {seconds} s: {what}")
+        check(time.monotonic() < deadline, lambda: f"not within {seconds} s: {what() if callable(what) else what}")
         time.sleep(0.01)
 
 

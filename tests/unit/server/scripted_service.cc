@@ -176,6 +176,10 @@ bool ScriptedService::post_text_work(std::function<void()> work) {
   return true;
 }
 
+void ScriptedService::with_tokenizer(const std::string& model, TokenizerCallback callback) {
+  post_text_work([this, model, callback = std::move(callback)] { callback(tokenizer(model)); });
+}
+
 Status ScriptedService::admission() const {
   if (!starting_) return ok_status();
   return make_error(ErrorCode::unavailable, "the models are being loaded");

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <condition_variable>
+#include <future>
 #include <map>
 #include <mutex>
 #include <string>
@@ -225,6 +226,17 @@ TEST_F(GenerationTest, AModelIsListedAndAnswersUnderEachOfItsNames) {
   EXPECT_EQ(models[4].id, "short");
   EXPECT_EQ(models[4].root, models[3].root);
   EXPECT_EQ(run(ask("short"))->prompt.model, "long-name");
+}
+
+TEST_F(GenerationTest, TokenizersComeWhenTheirModelIsThere) {
+  std::promise<Result<std::shared_ptr<const Tokenizer>>> found;
+  std::promise<Result<std::shared_ptr<const Tokenizer>>> missing;
+  service_->with_tokenizer("endless", [&](auto tokenizer) { found.set_value(std::move(tokenizer)); });
+  service_->with_tokenizer("nobody", [&](auto tokenizer) { missing.set_value(std::move(tokenizer)); });
+  const auto tokenizer = found.get_future().get();
+  ASSERT_TRUE(tokenizer.ok());
+  EXPECT_NE(*tokenizer, nullptr);
+  EXPECT_EQ(missing.get_future().get().error().code, ErrorCode::not_found);
 }
 
 TEST_F(GenerationTest, WhatDependsOnTheModelIsDecidedWhenItIsThere) {
