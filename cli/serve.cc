@@ -31,10 +31,9 @@ Status serve(const Invocation& invocation, CommandContext& context) {
   const std::unique_ptr<Server> server = make_server(*engine.application, config);
   ASSIGN_OR_RETURN(const uint16_t port, server->start());
   const std::string url = base_url(config, port);
-  const std::string names = model_names(engine.application->service());
-  log_info("listening at {}, loading {}", url, names);
+  log_info("listening at {}", url);
   RETURN_IF_ERROR(engine.load_models());
-  log_info("serving {} at {}/v1", names, url);
+  log_info("serving {} at {}/v1", model_names(engine.application->service()), url);
   {
     const Signals::Scope until_stopped(context.signals, [&](int signal, int count) {
       if (count > 1) ::_exit(128 + signal);
