@@ -99,14 +99,16 @@ Result<std::unique_ptr<Application>> Application::create(const EngineConfig& con
 }
 
 Status Application::load_models() {
-  if (impl_->config.enable_lazy_loading) return ok_status();
-  for (const ModelStatus& status : impl_->manager->statuses()) {
+  std::vector<ModelStatus> wanted;
+  if (!impl_->config.enable_lazy_loading) wanted = impl_->manager->statuses();
+  for (const ModelStatus& status : wanted) {
     auto lease = impl_->manager->acquire_blocking(status.registration.id);
     if (lease.ok()) continue;
     Error error = std::move(lease).error();
     error.message = fmt::format("{}: {}", status.registration.source, error.message);
     return error;
   }
+  impl_->service->open();
   return ok_status();
 }
 

@@ -117,13 +117,24 @@ bool Connection::admit() {
   pending_ = HttpRequest{};
   const std::string* id = head_.header("x-request-id");
   pending_.request_id = id != nullptr && is_sane_request_id(*id) ? *id : new_request_id();
+  common_headers_ = context_.gate->cors().headers(head_);
   auto verdict = context_.gate->admit(head_, peer_is_loopback_);
   if (auto* refused = std::get_if<Gate::Refused>(&verdict)) {
-    refusal_ = std::move(refused->error);
-    refusal_allow_ = std::move(refused->allow);
+    early_answer_ = error_response(refused->error, pending_.request_id);
+    if (!refused->allow.empty()) early_answer_.headers.emplace_back("Allow", std::move(refused->allow));
+    return false;
+  }
+  if (auto* preflight = std::get_if<Gate::Preflight>(&verdict)) {
+    early_answer_ = std::move(*preflight);
     return false;
   }
   auto& admitted = std::get<Gate::Admitted>(verdict);
+  if (!answers_while_starting(admitted.route->policy)) {
+    if (const Status open = context_.admission(); !open.ok()) {
+      early_answer_ = error_response(to_http_error(open.error()), pending_.request_id);
+      return false;
+    }
+  }
   route_ = admitted.route;
   pending_.path_param = std::move(admitted.path_param);
   return true;
@@ -202,9 +213,9 @@ asio::awaitable<bool> Connection::read_request() {
     // Nothing of the body is read before the gate says yes; so the connection cannot be used again if there is one.
     const bool has_body = head_.chunked || head_.content_length > 0;
     if (has_body) head_.keep_alive = false;
-    HttpError error = std::move(refusal_);
+    HttpResponse response = std::exchange(early_answer_, {});
     route_ = nullptr;
-    const bool go_on = co_await send_error(std::move(error), !head_.keep_alive || draining_);
+    const bool go_on = co_await send_early(std::move(response), !head_.keep_alive || draining_);
     co_return go_on;
   }
   const bool have_body = co_await read_body();
@@ -213,9 +224,12 @@ asio::awaitable<bool> Connection::read_request() {
 
 asio::awaitable<bool> Connection::send_error(HttpError error, bool last) {
   HttpResponse response = error_response(error, pending_.request_id);
-  if (!refusal_allow_.empty()) response.headers.emplace_back("Allow", std::exchange(refusal_allow_, {}));
-  HeadOptions options;
-  options.request_id = pending_.request_id;
+  const bool go_on = co_await send_early(std::move(response), last);
+  co_return go_on;
+}
+
+asio::awaitable<bool> Connection::send_early(HttpResponse response, bool last) {
+  HeadOptions options = head_options(pending_.request_id);
   options.keep_alive = !last;
   options.content_length = response.body.size();
   std::string bytes = serialize_head(response, options);
@@ -269,11 +283,17 @@ void Connection::run_handler() {
   }
 }
 
+HeadOptions Connection::head_options(std::string_view request_id) const {
+  HeadOptions options;
+  options.request_id = request_id;
+  options.common = &common_headers_;
+  return options;
+}
+
 // What goes on the wire for what the exchange has given.
 std::string Connection::render(Exchange::Outgoing& out) {
   const bool keep_alive = head_.keep_alive && !draining_;
-  HeadOptions options;
-  options.request_id = exchange_->request_id();
+  HeadOptions options = head_options(exchange_->request_id());
   options.keep_alive = keep_alive;
   if (out.response) {
     head_.keep_alive = keep_alive;
@@ -340,6 +360,7 @@ asio::awaitable<void> Connection::run(std::shared_ptr<Connection> self) {
   while (go_on) {
     self->route_ = nullptr;
     self->head_ = HttpHead{};
+    self->common_headers_ = self->context_.gate->cors().headers(self->head_);
     go_on = co_await self->read_request();
     if (go_on && self->route_ != nullptr) go_on = co_await self->answer();
   }

@@ -65,6 +65,7 @@ HttpResponse error_response(const HttpError& error, std::string_view request_id)
 // Status line and header fields, the empty line included.
 struct HeadOptions {
   std::string_view request_id;
+  const HeaderList* common = nullptr;  // beside the response's own
   bool keep_alive = true;
   bool chunked = false;      // else content_length is sent
   bool until_close = false;  // neither: HTTP/1.0 streams

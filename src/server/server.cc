@@ -120,6 +120,7 @@ struct Server::Impl {
         gate(config, routes) {
     context.limits = &config.limits;
     context.gate = &gate;
+    context.admission = [this] { return service->admission(); };
     context.post_text_work = [this](std::function<void()> work) { return service->post_text_work(std::move(work)); };
   }
 

@@ -34,8 +34,9 @@ struct ServerConfig {
   std::vector<std::string> admin_keys;  // empty: admin routes answer loopback peers only
   std::string tls_cert_file;            // PEM chain; with tls_key_file: HTTPS
   std::string tls_key_file;
-  bool insecure = false;          // allows a public bind without a key
-  bool metrics_need_key = false;  // /metrics is open unless set
+  bool insecure = false;                     // allows a public bind without a key
+  bool metrics_need_key = false;             // /metrics is open unless set
+  std::vector<std::string> allowed_origins;  // of pages that may read answers (CORS), as browsers write them; "*": all
   ServerLimits limits;
 };
 

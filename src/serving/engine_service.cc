@@ -55,7 +55,11 @@ std::vector<ModelInfo> EngineService::models() const {
     info.created = status.created;
     info.max_model_len = status.lease != nullptr ? status.lease->max_model_len : 0;
     info.state = model_state_name(status.state);
-    models.push_back(std::move(info));
+    models.push_back(info);
+    for (const std::string& alias : status.registration.aliases) {
+      info.id = alias;
+      models.push_back(info);
+    }
   }
   return models;
 }
@@ -67,8 +71,52 @@ Result<std::shared_ptr<const Tokenizer>> EngineService::tokenizer(const std::str
 
 bool EngineService::post_text_work(std::function<void()> work) { return pool_.try_post(std::move(work)); }
 
+void EngineService::with_tokenizer(const std::string& model, TokenizerCallback callback) {
+  const bool accepted = pool_.try_post([this, model, callback] {
+    manager_.acquire(model, [this, callback](Result<ModelLease> lease) {
+      // Onwards on a text thread: a model that was loading calls back from the manager's. The lease lasts as long.
+      auto held = std::make_shared<Result<ModelLease>>(std::move(lease));
+      pool_.post([held, callback] {
+        if (!held->ok()) return callback(held->error());
+        callback((**held)->tokenizer);
+      });
+    });
+  });
+  if (!accepted) callback(make_error(ErrorCode::queue_full, "too many requests wait to be read; try again later"));
+}
+
+void EngineService::open() {
+  Phase expected = Phase::starting;
+  phase_.compare_exchange_strong(expected, Phase::open);
+}
+
+Status EngineService::starting_status() const {
+  const std::vector<ModelStatus> statuses = manager_.statuses();
+  size_t num_ready = 0;
+  std::string current = "nothing is loaded yet";
+  for (const ModelStatus& status : statuses) {
+    if (status.state == ModelState::ready) ++num_ready;
+    if (status.state == ModelState::loading) current = fmt::format("loading {}", status.registration.id);
+  }
+  return make_error(ErrorCode::unavailable,
+                    fmt::format("the server is starting: {}, {} of {} models are ready; try again", current, num_ready,
+                                statuses.size()));
+}
+
+Status EngineService::admission() const {
+  switch (phase_.load()) {
+    case Phase::starting:
+      return starting_status();
+    case Phase::draining:
+      return make_error(ErrorCode::unavailable, "the server is shutting down");
+    case Phase::open:
+      break;
+  }
+  return ok_status();
+}
+
 Status EngineService::ready() const {
-  if (draining_) return make_error(ErrorCode::unavailable, "the server is shutting down");
+  RETURN_IF_ERROR(admission());
   for (const ModelStatus& status : manager_.statuses()) {
     if (status.state == ModelState::loading) {
       return make_error(ErrorCode::unavailable, fmt::format("{} is loading", status.registration.id));
@@ -79,7 +127,7 @@ Status EngineService::ready() const {
 }
 
 bool EngineService::drain(TimePoint deadline) {
-  draining_ = true;
+  phase_ = Phase::draining;
   bool all = true;
   const std::vector<ModelStatus> statuses = manager_.statuses();
   for (const ModelStatus& status : statuses) {

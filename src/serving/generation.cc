@@ -35,6 +35,7 @@ void Generation::prepare(Result<ModelLease> lease) {
   }
   lease_ = *lease;
   metrics_ = context_.metrics(lease_->id);
+  if (request_.on_model) request_.on_model(*lease_->tokenizer, request_);
   // The local lease: once submitted, another thread may finish the request and give up lease_.
   if (Status status = submit(**lease); !status.ok()) fail(std::move(status).error());
 }
@@ -80,8 +81,13 @@ Result<Request> Generation::make_request(const LoadedModel& model) {
   request.cache_salt = request_.cache_salt;
   request.needs_host_tokens = !sampling.stop.empty();
   if (sampling.grammar.kind != GrammarSpec::Kind::none) {
-    ASSIGN_OR_RETURN(request.grammar, model.tokenizer->compile_grammar(sampling.grammar, model.spec.vocab_size,
-                                                                       model.spec.eos_token_ids));
+    auto grammar = model.tokenizer->compile_grammar(sampling.grammar, model.spec.vocab_size, model.spec.eos_token_ids);
+    if (!grammar.ok()) {
+      Error error = std::move(grammar).error();
+      error.param = "grammar";
+      return error;
+    }
+    request.grammar = std::move(grammar).value();
   }
   request.sink = shared_from_this();
   return request;

@@ -127,13 +127,13 @@ fn build(source: &Source) -> Result<TopLevelGrammar> {
         Ok(())
     };
     match source {
-        Source::JsonObject => Ok(TopLevelGrammar::from_json_schema(serde_json::json!({"type": "object"}))),
+        Source::JsonObject => Ok(json_grammar(serde_json::json!({"type": "object"}))),
         Source::JsonSchema(text) => {
             limit(text)?;
             let schema: serde_json::Value =
                 serde_json::from_str(text).map_err(|e| invalid(format!("grammar: the schema is not JSON: {e}")))?;
             check_depth(&schema, 0)?;
-            Ok(TopLevelGrammar::from_json_schema(schema))
+            Ok(json_grammar(schema))
         }
         Source::Regex(text) => {
             limit(text)?;
@@ -157,6 +157,20 @@ fn build(source: &Source) -> Result<TopLevelGrammar> {
             Ok(TopLevelGrammar::from_lark((*text).to_owned()))
         }
     }
+}
+
+/// Between the parts of JSON: a space, or a new line with its indentation. Without a bound small models go on writing
+/// white space until they are out of tokens.
+const WHITESPACE: &str = r"\x20|\x0A[\x20\x09]{0,32}";
+
+fn json_grammar(mut schema: serde_json::Value) -> TopLevelGrammar {
+    if schema == serde_json::Value::Bool(true) {
+        schema = serde_json::json!({});
+    }
+    if let Some(fields) = schema.as_object_mut() {
+        fields.insert("x-guidance".to_owned(), serde_json::json!({"whitespace_pattern": WHITESPACE}));
+    }
+    TopLevelGrammar::from_json_schema(schema)
 }
 
 fn check_depth(value: &serde_json::Value, depth: usize) -> Result<()> {

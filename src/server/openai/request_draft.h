@@ -31,6 +31,7 @@ struct RequestDraft {
   GenerateRequest request;  // its prompt is set last
   bool stream = false;
   bool include_usage = false;
+  bool continuous_usage = false;  // in every chunk, not only in the last one
   bool has_stream_options = false;
   std::optional<int64_t> max_tokens;  // as given; 0 is legal with echo
   std::optional<int64_t> best_of;
@@ -60,6 +61,9 @@ Status read_shared_fields(const Json& body, RequestDraft& draft);
 
 // Sets the constraint on the output; a second one is an error that names both fields.
 Status set_grammar(RequestDraft& draft, std::string_view field, GrammarSpec grammar);
+
+// The same error with the field's name in this request, where the engine has its own (prompt, grammar).
+Error as_sent(Error error, const RequestDraft& draft);
 
 // The whole way. The chat's draft still lacks its parser family, which is the model's.
 Result<RequestDraft> parse_chat_request(std::string_view body);

@@ -153,7 +153,9 @@ Status read_stream_options(const Json& value, Field field, RequestDraft& draft) 
     const std::string name = fmt::format("{}.{}", field, key);
     if (key == "include_usage") {
       ASSIGN_OR_RETURN(draft.include_usage, read_bool(option, name));
-    } else if (key == "include_obfuscation" || key == "continuous_usage_stats") {
+    } else if (key == "continuous_usage_stats") {
+      ASSIGN_OR_RETURN(draft.continuous_usage, read_bool(option, name));
+    } else if (key == "include_obfuscation") {
       ASSIGN_OR_RETURN(const bool wanted, read_bool(option, name));
       if (wanted) return field_error(name, "is not supported; leave it out or set it to false");
     } else {
@@ -397,6 +399,12 @@ Status set_grammar(RequestDraft& draft, std::string_view field, GrammarSpec gram
   draft.grammar_source = field;
   draft.request.sampling.grammar = std::move(grammar);
   return ok_status();
+}
+
+Error as_sent(Error error, const RequestDraft& draft) {
+  if (error.param == "grammar") error.param = draft.grammar_source;
+  if (error.param == "prompt" && draft.api == Api::chat) error.param = "messages";
+  return error;
 }
 
 Status read_shared_fields(const Json& body, RequestDraft& draft) {

@@ -60,7 +60,7 @@ TEST(Program, MistakesEndWithTwo) {
 }
 
 TEST(Program, ModelsThatAreNotThereAreAFailure) {
-  for (const auto* line : {"run ./absent hello", "serve ./absent", "bench ./absent --no-peaks"}) {
+  for (const auto* line : {"run ./absent hello", "serve ./absent --port 0", "bench ./absent --no-peaks"}) {
     const Outcome outcome = run(line);
     EXPECT_EQ(outcome.code, 1) << line << ": " << outcome.text;
     EXPECT_THAT(outcome.text, HasSubstr("absent")) << line;

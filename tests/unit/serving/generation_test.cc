@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <condition_variable>
+#include <future>
 #include <map>
 #include <mutex>
 #include <string>
@@ -108,6 +109,7 @@ class GenerationTest : public ::testing::Test {
     EngineServiceConfig config;
     config.text_threads = 2;
     service_ = std::make_unique<EngineService>(config, *manager_, ledger_, clock_);
+    service_->open();
   }
   ~GenerationTest() override {
     manager_.reset();
@@ -207,13 +209,45 @@ TEST_F(GenerationTest, ErrorsComeThroughOnDone) {
   EXPECT_EQ(run(chat)->outcome.error->param, "messages");
   SamplingParams grammar;
   grammar.grammar.kind = GrammarSpec::Kind::json_object;
-  EXPECT_EQ(run(ask("story", grammar))->outcome.error->param, "response_format");
+  EXPECT_EQ(run(ask("story", grammar))->outcome.error->param, "grammar");
   GenerateRequest tokens = ask("story");
   tokens.prompt = std::vector<Token>{1, 9999};
   EXPECT_EQ(run(tokens)->outcome.error->code, ErrorCode::invalid_argument);
   GenerateRequest late = ask("endless");
   late.timeout = std::chrono::milliseconds(20);
   EXPECT_EQ(run(late)->outcome.error->code, ErrorCode::deadline_exceeded);
+}
+
+TEST_F(GenerationTest, AModelIsListedAndAnswersUnderEachOfItsNames) {
+  ASSERT_TRUE(manager_->register_model({"long-name", "Hello.", {"short"}}).ok());
+  const std::vector<ModelInfo> models = service_->models();
+  ASSERT_EQ(models.size(), 5U);
+  EXPECT_EQ(models[3].id, "long-name");
+  EXPECT_EQ(models[4].id, "short");
+  EXPECT_EQ(models[4].root, models[3].root);
+  EXPECT_EQ(run(ask("short"))->prompt.model, "long-name");
+}
+
+TEST_F(GenerationTest, TokenizersComeWhenTheirModelIsThere) {
+  std::promise<Result<std::shared_ptr<const Tokenizer>>> found;
+  std::promise<Result<std::shared_ptr<const Tokenizer>>> missing;
+  service_->with_tokenizer("endless", [&](auto tokenizer) { found.set_value(std::move(tokenizer)); });
+  service_->with_tokenizer("nobody", [&](auto tokenizer) { missing.set_value(std::move(tokenizer)); });
+  const auto tokenizer = found.get_future().get();
+  ASSERT_TRUE(tokenizer.ok());
+  EXPECT_NE(*tokenizer, nullptr);
+  EXPECT_EQ(missing.get_future().get().error().code, ErrorCode::not_found);
+}
+
+TEST_F(GenerationTest, WhatDependsOnTheModelIsDecidedWhenItIsThere) {
+  GenerateRequest request = ask("story");
+  int32_t vocab_size = 0;
+  request.on_model = [&](const Tokenizer& tokenizer, GenerateRequest& prepared) {
+    vocab_size = tokenizer.vocab_size();
+    prepared.sampling.max_tokens = 2;
+  };
+  EXPECT_EQ(run(std::move(request))->outcome.usage.completion_tokens, 2);
+  EXPECT_GT(vocab_size, 0);
 }
 
 TEST_F(GenerationTest, EndingTheManagerEndsWhatRuns) {
