@@ -72,7 +72,7 @@ struct EngineCore::Impl {
 
   mutable std::mutex stats_mutex;
   EngineStats stats;
-  std::mutex join_mutex;
+  mutable std::mutex join_mutex;
   std::thread thread;
 };
 
@@ -267,6 +267,16 @@ EngineStats EngineCore::stats() const {
   stats.waiting += inbox.num_submitted;
   stats.last_progress = std::max(stats.last_progress, inbox.last_progress);
   return stats;
+}
+
+Status EngineCore::check_integrity() const {
+  std::lock_guard lock(impl_->join_mutex);
+  if (impl_->thread.joinable()) {
+    return make_error(ErrorCode::invalid_argument, "the books of an engine are read when it has been stopped");
+  }
+  RETURN_IF_ERROR(impl_->loop.check_integrity());
+  if (!impl_->kv.idle()) return make_error(ErrorCode::internal, "a stopped engine's blocks are still referenced");
+  return ok_status();
 }
 
 const ModelSpec& EngineCore::model_spec() const { return impl_->runner->spec(); }

@@ -63,8 +63,11 @@ struct EngineStats {
   double kv_usage = 0.0;  // referenced bytes over the maximum share, [0, 1]
   size_t kv_committed_bytes = 0;
   size_t kv_capacity_bytes = 0;
-  int32_t block_size = 0;  // of the first group
-  int32_t num_blocks = 0;  // capacity of the first group
+  int32_t blocks_total = 0;   // committed, of all groups: free + cached + referenced
+  int32_t blocks_free = 0;    // without content
+  int32_t blocks_cached = 0;  // unreferenced, with a prefix that may be asked for again
+  int32_t block_size = 0;     // of the first group
+  int32_t num_blocks = 0;     // capacity of the first group
   uint64_t steps = 0;
   uint64_t preemptions = 0;
   uint64_t prefix_queries = 0;  // tokens looked up
@@ -115,6 +118,9 @@ class EngineCore {
   // without a step having been completed. unavailable or internal otherwise, with the reason.
   Status readiness(Duration stall_limit) const;
   EngineStats stats() const;
+  // Whether the books of blocks, tables and prefixes agree (docs/engine-contract.md, B1 and B2). They belong to the
+  // engine thread: invalid_argument before stop() has returned.
+  Status check_integrity() const;
 
   const ModelSpec& model_spec() const;
   int32_t max_model_len() const;  // resolved; prompt and output of a request must fit

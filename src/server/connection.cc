@@ -19,6 +19,7 @@ using boost::system::error_code;
 
 constexpr size_t kMaxReadAhead = 64 * 1024;           // pipelined bytes kept while an answer is under way
 constexpr size_t kMaxLingerBytes = 32 * 1024 * 1024;  // of a refused body, read past so that the refusal arrives
+constexpr size_t kMaxWrite = 64 * 1024;               // so much must leave within the write timeout
 constexpr Duration kLingerTime = std::chrono::seconds(2);
 
 HttpResponse stream_head() {
@@ -81,19 +82,30 @@ void Connection::start_read() {
 asio::awaitable<bool> Connection::send(std::string bytes) {
   if (closed_) co_return false;
   sending_ = std::move(bytes);
+  // Nearly always the kernel takes an event at once, which saves two turns of the event loop.
+  size_t sent = transport_->try_write(asio::buffer(sending_));
+  // Piece by piece: a client that reads slowly makes progress, and only one that does not is given up.
+  for (; sent < sending_.size() && !write_failed_ && !closed_; sent += kMaxWrite) {
+    start_write(std::string_view(sending_).substr(sent, kMaxWrite));
+    const TimePoint deadline = now() + context_.limits->write_timeout;
+    while (writing_) {
+      const bool in_time = co_await wait(deadline);
+      // A peer that closed its side is not reading either, nor is one that leaves a stream's bytes lying; without this
+      // a stream to it would go on until the write timeout.
+      const bool reads = !peer_gone_ && !(exchange_ && exchange_->overflowed());
+      if (writing_ && (!in_time || !reads)) close();
+    }
+  }
+  co_return !write_failed_ && !closed_;
+}
+
+void Connection::start_write(std::string_view bytes) {
   writing_ = true;
-  transport_->async_write(asio::buffer(sending_), [self = shared_from_this()](error_code ec, size_t) {
+  transport_->async_write(asio::buffer(bytes), [self = shared_from_this()](error_code ec, size_t) {
     self->writing_ = false;
     self->write_failed_ = static_cast<bool>(ec);
     self->notify();
   });
-  const TimePoint deadline = now() + context_.limits->write_timeout;
-  while (writing_) {
-    const bool in_time = co_await wait(deadline);
-    // A peer that closed its side is not reading either; without this a stream to it would wait for a full window.
-    if (writing_ && (!in_time || peer_gone_)) close();
-  }
-  co_return !write_failed_ && !closed_;
 }
 
 asio::awaitable<bool> Connection::handshake() {
@@ -325,7 +337,6 @@ asio::awaitable<bool> Connection::carry_answer() {
   for (;;) {
     if (received_.size() < kMaxReadAhead) start_read();
     Exchange::Outgoing out = exchange_->take();
-    if (out.overflowed) log_warning("request {}: the client reads too slowly, cancelled", exchange_->request_id());
     if (peer_gone_ || closed_ || out.overflowed) co_return false;
     if (out.response || (out.streaming && (out.finished || !out.bytes.empty()))) {
       std::string bytes = render(out);
@@ -345,6 +356,9 @@ asio::awaitable<bool> Connection::answer() {
   start_exchange();
   run_handler();
   const bool answered = co_await carry_answer();
+  if (exchange_->overflowed()) {
+    log_warning("request {}: the client reads too slowly, cancelled", exchange_->request_id());
+  }
   // After an error, too, nobody waits for what the request may still be doing.
   if (!answered || exchange_->failed()) exchange_->abandon();
   exchange_->detach();

@@ -12,6 +12,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
 
 #include "server/exchange.h"
 #include "server/gate.h"
@@ -61,6 +62,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void run_handler();
   std::string render(Exchange::Outgoing& out);
   void start_read();
+  void start_write(std::string_view bytes);
   void notify();
   TimePoint now() const { return std::chrono::steady_clock::now(); }
 

@@ -48,6 +48,7 @@ void Exchange::write_event(std::string_view bytes) {
   if (queued_.size() + bytes.size() > max_queued_bytes_) {
     overflowed_ = true;
     finished_ = true;
+    woken_ = false;  // the connection sits in a write, and what woke it last is still to be taken
   } else {
     queued_ += bytes;
   }
@@ -107,6 +108,11 @@ void Exchange::abandon() {
 bool Exchange::failed() {
   const std::lock_guard lock(mutex_);
   return failed_;
+}
+
+bool Exchange::overflowed() {
+  const std::lock_guard lock(mutex_);
+  return overflowed_;
 }
 
 void Exchange::detach() {

@@ -244,8 +244,17 @@ void Generation::handle(Event& event) {
     case Event::Kind::sample_finished: {
       Sample& sample = samples_[static_cast<size_t>(event.sample)];
       if (sample.finished) return;  // a stop string ended it before
+      if (event.reason == FinishReason::failed || event.reason == FinishReason::cancelled) {
+        sample.finished = true;  // the request's error says so, and nothing else: there is one end
+        return;
+      }
       auto rest = sample.decoder->finish();
-      if (rest.ok()) append_text(event.sample, sample, std::move(rest).value());
+      if (!rest.ok()) {
+        sample.finished = true;
+        decode_failed(rest.error());
+        return;
+      }
+      append_text(event.sample, sample, std::move(rest).value());
       if (sample.finished) return;  // the flushed text completed a stop string
       if (sample.stops) sample.delta.text += sample.stops->flush();
       const std::vector<Token>& asked = request_.sampling.stop_token_ids;
@@ -260,7 +269,7 @@ void Generation::handle(Event& event) {
 
 void Generation::handle_token(Event& event) {
   Sample& sample = samples_[static_cast<size_t>(event.sample)];
-  if (sample.finished) return;  // an overrun past a stop string
+  if (sample.finished || text_error_) return;  // an overrun past a stop string, or past what cannot be told
   ++sample.num_tokens;
   sample.dirty = true;
   if (event.is_stop_token) return;  // counted, never shown

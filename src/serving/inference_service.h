@@ -66,7 +66,7 @@ struct OutputDelta {
   std::string text;           // valid UTF-8; may be empty
   std::vector<Token> tokens;  // that led to this delta (text of held-back ones comes with a later delta)
   std::vector<TokenLogprobText> logprobs;
-  std::optional<FinishReason> finish;  // set on the last delta of a sample
+  std::optional<FinishReason> finish;  // stop or length, on a sample's last delta; other ends are on_done's to tell
   std::string stop_reason;             // the stop string, or the stop token's id as text, when one ended it
 };
 

@@ -1,5 +1,7 @@
 #include "serving/text_pool.h"
 
+#include <pthread.h>
+
 #include <utility>
 
 namespace inferneo {
@@ -36,6 +38,7 @@ void TextPool::post(std::function<void()> task) {
 }
 
 void TextPool::run() {
+  pthread_setname_np(pthread_self(), "text");
   std::unique_lock lock(mutex_);
   for (;;) {
     changed_.wait(lock, [this] { return stopping_ || !queue_.empty(); });
