@@ -65,6 +65,13 @@ Result<std::shared_ptr<const Tokenizer>> EngineService::tokenizer(const std::str
   return lease->tokenizer;
 }
 
+void EngineService::with_tokenizer(const std::string& model, TokenizerCallback then) {
+  manager_.acquire(model, [then = std::move(then)](Result<ModelLease> lease) {
+    if (!lease.ok()) return then(std::move(lease).error());
+    then((*lease)->tokenizer);
+  });
+}
+
 bool EngineService::post_text_work(std::function<void()> work) { return pool_.try_post(std::move(work)); }
 
 Status EngineService::ready() const {

@@ -1,8 +1,8 @@
 // The service over the model manager: one place where requests, text work, engines and metrics meet.
 // Routing rules and A/B tests will stand in front of it, in EnhancedInferneoEngine.
 //
-// Thread-safe. Order of ends: the manager (and with it every engine) ends before the service, whose text pool still
-// delivers the last events.
+// Thread-safe. Order of ends: the manager stops (and with it every engine) before the service ends, whose text pool
+// still delivers the last events and starts the last requests; so the manager itself must outlive the service.
 #pragma once
 
 #include <atomic>
@@ -35,6 +35,7 @@ class EngineService final : public InferenceService {
   std::shared_ptr<GenerationHandle> generate(GenerateRequest request, std::shared_ptr<OutputSink> sink) override;
   std::vector<ModelInfo> models() const override;
   Result<std::shared_ptr<const Tokenizer>> tokenizer(const std::string& model) override;
+  void with_tokenizer(const std::string& model, TokenizerCallback then) override;
   bool post_text_work(std::function<void()> work) override;
   Status ready() const override;
   std::vector<MetricSample> metrics() const override;

@@ -127,8 +127,13 @@ class InferenceService {
   virtual std::shared_ptr<GenerationHandle> generate(GenerateRequest request, std::shared_ptr<OutputSink> sink) = 0;
 
   virtual std::vector<ModelInfo> models() const = 0;
-  // The tokenizer of a loaded model; not_found names the known ones.
+  // The tokenizer of a model, loaded if need be; not_found names the known ones. May wait for a whole load: never on an
+  // io thread, nor on a text thread for a model that may not be loaded.
   virtual Result<std::shared_ptr<const Tokenizer>> tokenizer(const std::string& model) = 0;
+  // The same without waiting: `then` runs once, at once on this thread when the model is ready or unknown, else on the
+  // thread that loaded it. It must not block.
+  using TokenizerCallback = std::function<void(Result<std::shared_ptr<const Tokenizer>>)>;
+  virtual void with_tokenizer(const std::string& model, TokenizerCallback then) { then(tokenizer(model)); }
   // Runs work on the text pool (tokenize, detokenize routes); false when the pool's queue is full.
   virtual bool post_text_work(std::function<void()> work) = 0;
   // OK when every engine that has work has stepped within its deadline and the service is not draining.

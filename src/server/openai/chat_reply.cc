@@ -229,15 +229,22 @@ void handle_chat(InferenceService& service, const std::shared_ptr<Exchange>& exc
   chat.add_generation_prompt = draft.add_generation_prompt;
   chat.continue_final_message = draft.continue_final_message;
   request.prompt = std::move(chat);
-  if (draft.tool_choice == ToolChoice::automatic) {
-    // A marker that is a special token would be skipped, and the call taken for content.
-    const auto tokenizer = service.tokenizer(request.model);
-    if (tokenizer.ok() && detect_chat_format(**tokenizer).markers_are_special) request.skip_special_tokens = false;
-  }
   if (draft.stream) exchange->expect_stream();
+  const bool may_call = draft.tool_choice == ToolChoice::automatic;
+  const std::string model = request.model;
   auto sink = std::make_shared<ChatReply>(service, exchange, std::move(draft));
-  auto handle = service.generate(std::move(request), std::move(sink));
-  exchange->on_abandoned([handle] { handle->cancel(); });
+  const auto generate = [&service, exchange, sink](GenerateRequest ready) {
+    auto handle = service.generate(std::move(ready), sink);
+    exchange->on_abandoned([handle] { handle->cancel(); });
+  };
+  if (!may_call) return generate(std::move(request));
+  // A marker that is a special token would be skipped, and the call taken for content. This may be an io thread, which
+  // must not wait for a model that has yet to be loaded.
+  service.with_tokenizer(model, [exchange, generate, request = std::move(request)](auto tokenizer) mutable {
+    if (!tokenizer.ok()) return exchange->fail(tokenizer.error());
+    if (detect_chat_format(**tokenizer).markers_are_special) request.skip_special_tokens = false;
+    generate(std::move(request));
+  });
 }
 
 }  // namespace inferneo
