@@ -25,6 +25,7 @@ namespace inferneo {
 struct ConnectionContext {
   const ServerLimits* limits = nullptr;
   const Gate* gate = nullptr;
+  std::shared_ptr<ByteBudget> bodies;
   std::function<bool(std::function<void()>)> post_text_work;  // for long bodies; false: the queue is full
 };
 
