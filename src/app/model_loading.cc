@@ -20,8 +20,10 @@ constexpr size_t kMaxTemplateBytes = size_t{1} << 20;
 constexpr double kGiB = 1024.0 * 1024.0 * 1024.0;
 
 Result<std::string> read_optional_file(const ModelDirectory& directory, const char* file, size_t max_bytes) {
-  if (!directory.contains(file)) return std::string();
-  return directory.read(file, max_bytes);
+  Result<std::string> text = directory.read(file, max_bytes);
+  // Only a file that is not there is left out: one that may not be read is an error, as it is for the others.
+  if (!text.ok() && text.error().code == ErrorCode::not_found) return std::string();
+  return text;
 }
 
 // The operator's own template, named on the command line or in the configuration.

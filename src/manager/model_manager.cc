@@ -26,24 +26,47 @@ const char* model_state_name(ModelState state) {
   return "unknown";
 }
 
+namespace {
+
+// What a request may know of a failed load. That the model can never fit is an answer of its own.
+Error told_to_requests(const std::string& id, const Error& failure) {
+  const bool memory = failure.code == ErrorCode::out_of_memory;
+  return make_error(memory ? ErrorCode::out_of_memory : ErrorCode::unavailable,
+                    fmt::format("the model '{}' could not be loaded{}; the server's log says why", id,
+                                memory ? ": there is not enough memory for it" : ""));
+}
+
+Error shutting_down() { return make_error(ErrorCode::unavailable, "the server is shutting down"); }
+
+}  // namespace
+
 ModelManager::ModelManager(std::unique_ptr<ModelLoader> loader) : loader_(std::move(loader)) {
   thread_ = std::thread([this] { run(); });
 }
 
-ModelManager::~ModelManager() {
+ModelManager::~ModelManager() { stop(); }
+
+void ModelManager::stop() {
   {
     std::lock_guard lock(mutex_);
     stopping_ = true;
   }
   changed_.notify_all();
-  thread_.join();
-  for (const auto& entry : entries_) {
-    // Requests hold leases of their own: ending the engines is what ends them.
-    if (entry->status.lease != nullptr && entry->status.lease->core != nullptr) entry->status.lease->core->stop();
-    for (AcquireCallback& callback : entry->waiting) {
-      callback(make_error(ErrorCode::unavailable, "the server is shutting down"));
+  if (thread_.joinable()) thread_.join();
+  std::vector<ModelLease> loaded;
+  std::vector<AcquireCallback> waiting;
+  {
+    std::lock_guard lock(mutex_);
+    for (const auto& entry : entries_) {
+      if (entry->status.lease != nullptr) loaded.push_back(entry->status.lease);
+      for (AcquireCallback& callback : std::exchange(entry->waiting, {})) waiting.push_back(std::move(callback));
     }
   }
+  // Requests hold leases of their own: ending the engines is what ends them.
+  for (const ModelLease& model : loaded) {
+    if (model->core != nullptr) model->core->stop();
+  }
+  for (AcquireCallback& callback : waiting) callback(shutting_down());
 }
 
 Status ModelManager::register_model(ModelRegistration registration) {
@@ -99,15 +122,15 @@ void ModelManager::acquire(const std::string& id, AcquireCallback callback) {
     callback(std::move(error));
     return;
   }
+  if (stopping_) {
+    lock.unlock();
+    callback(shutting_down());
+    return;
+  }
   if (entry->status.state == ModelState::ready) {
     ModelLease lease = entry->status.lease;
     lock.unlock();
     callback(std::move(lease));
-    return;
-  }
-  if (stopping_) {
-    lock.unlock();
-    callback(make_error(ErrorCode::unavailable, "the server is shutting down"));
     return;
   }
   entry->waiting.push_back(std::move(callback));
@@ -156,8 +179,12 @@ void ModelManager::load_one(std::unique_lock<std::mutex>& lock, Entry& entry) {
   if (!result.ok()) log_error("model {} failed to load: {}", registration.id, result.error().message);
   lock.lock();
   entry.status.state = result.ok() ? ModelState::ready : ModelState::failed;
-  entry.status.failure = result.ok() ? std::string() : result.error().message;
-  if (result.ok()) entry.status.lease = *result;
+  entry.status.failure = result.ok() ? std::nullopt : std::optional(result.error());
+  if (result.ok()) {
+    entry.status.lease = *result;
+  } else {
+    result = told_to_requests(registration.id, result.error());
+  }
   std::vector<AcquireCallback> waiting = std::exchange(entry.waiting, {});
   lock.unlock();
   for (AcquireCallback& callback : waiting) callback(result);

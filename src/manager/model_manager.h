@@ -3,7 +3,8 @@
 // here.
 //
 // Thread-safe. Loads run one after the other on the manager's own thread; callers that ask for a model that is loading
-// share that load. A failed load is told to those who waited, and tried again when somebody asks again.
+// share that load. A failed load is tried again when somebody asks again; those who waited are told that it failed
+// (unavailable, or out_of_memory), and only the log and statuses() say why: that names files.
 #pragma once
 
 #include <condition_variable>
@@ -11,6 +12,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -40,17 +42,15 @@ const char* model_state_name(ModelState state);
 struct ModelStatus {
   ModelRegistration registration;
   ModelState state = ModelState::unloaded;
-  std::string failure;  // with failed
-  int64_t created = 0;  // seconds since the epoch
-  ModelLease lease;     // with ready
+  std::optional<Error> failure;  // with failed: what the loader said, paths included
+  int64_t created = 0;           // seconds since the epoch
+  ModelLease lease;              // with ready
 };
 
 class ModelManager {
  public:
   explicit ModelManager(std::unique_ptr<ModelLoader> loader);
-  // Waits for a load in progress, then stops every engine; callers still waiting and running requests get
-  // `unavailable`.
-  ~ModelManager();
+  ~ModelManager();  // stops
   ModelManager(const ModelManager&) = delete;
   ModelManager& operator=(const ModelManager&) = delete;
 
@@ -64,6 +64,10 @@ class ModelManager {
   Result<ModelLease> acquire_blocking(const std::string& id);
 
   std::vector<ModelStatus> statuses() const;  // in order of registration
+
+  // Waits for a load in progress, then stops every engine; callers still waiting, running requests and whoever asks
+  // from then on get `unavailable`. Idempotent.
+  void stop();
 
  private:
   struct Entry {

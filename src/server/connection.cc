@@ -22,6 +22,8 @@ constexpr size_t kMaxLingerBytes = 32 * 1024 * 1024;  // of a refused body, read
 constexpr size_t kMaxWrite = 64 * 1024;               // so much must leave within the write timeout
 constexpr Duration kLingerTime = std::chrono::seconds(2);
 
+constexpr std::string_view kTooManyBytes = "The requests under way are too large together; try again later.";
+
 HttpResponse stream_head() {
   HttpResponse head;
   head.content_type = "text/event-stream; charset=utf-8";
@@ -189,16 +191,19 @@ asio::awaitable<bool> Connection::read_head() {
 
 asio::awaitable<bool> Connection::read_body() {
   BodyDecoder decoder(head_, context_.limits->body_bytes);
+  pending_.body_share = ByteBudget::Share(context_.bodies);
   const TimePoint deadline = now() + context_.limits->body_timeout;
   bool told_to_continue = !head_.expect_continue;
   for (;;) {
     const BodyDecoder::State state = decoder.decode(received_);
-    if (state == BodyDecoder::State::done) break;
-    if (state == BodyDecoder::State::error) {
+    const bool has_room = pending_.body_share.grow_to(decoder.body_size());
+    if (state == BodyDecoder::State::error || !has_room) {
       HttpError error = decoder.error();
+      if (!has_room) error = to_http_error(make_error(ErrorCode::queue_full, std::string(kTooManyBytes)));
       co_await send_error(std::move(error), true);
       co_return false;
     }
+    if (state == BodyDecoder::State::done) break;
     if (!told_to_continue) {
       told_to_continue = true;
       std::string interim = "HTTP/1.1 100 Continue\r\n\r\n";

@@ -67,6 +67,7 @@ class Exchange {
   bool abandoned_ = false;
   std::optional<HttpResponse> response_;
   std::string queued_;
+  size_t largest_event_ = 0;
   std::function<void()> on_abandoned_;
 };
 

@@ -4,6 +4,7 @@
 #include <boost/asio/buffer.hpp>
 #include <boost/beast/http/empty_body.hpp>
 #include <boost/beast/http/parser.hpp>
+#include <charconv>
 
 namespace inferneo {
 namespace {
@@ -104,7 +105,14 @@ HeadParser::State HeadParser::parse_complete(std::string_view bytes) {
     }
     head_.chunked = true;
   }
-  if (lengths > 0) head_.content_length = parser.content_length().value_or(0);
+  if (lengths > 0) {
+    // Digits and nothing else: the library also takes a list of equal lengths, which others may not.
+    const std::string& text = *head_.header("content-length");
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), head_.content_length);
+    if (error != std::errc() || end != text.data() + text.size()) {
+      return fail(400, "bad_request", "Content-Length is not a number.");
+    }
+  }
   const size_t hosts = head_.header_count("host");
   if (hosts > 1 || (hosts == 0 && head_.http11)) return fail(400, "bad_request", "Exactly one Host field is needed.");
   if (const std::string* expect = head_.header("expect")) {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "server/byte_budget.h"
 
 namespace inferneo {
 
@@ -36,6 +37,7 @@ struct HttpHead {
 struct HttpRequest {
   HttpHead head;
   std::string body;
+  ByteBudget::Share body_share;  // held as long as the request is under way
   std::string request_id;
   std::string path_param;  // what `{id}` of the route stands for, percent-decoded
 };

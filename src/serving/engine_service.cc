@@ -76,7 +76,7 @@ void EngineService::with_tokenizer(const std::string& model, TokenizerCallback c
     manager_.acquire(model, [this, callback](Result<ModelLease> lease) {
       // Onwards on a text thread: a model that was loading calls back from the manager's. The lease lasts as long.
       auto held = std::make_shared<Result<ModelLease>>(std::move(lease));
-      pool_.post([held, callback] {
+      pool_.post_beginning([held, callback] {
         if (!held->ok()) return callback(held->error());
         callback((**held)->tokenizer);
       });

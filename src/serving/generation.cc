@@ -25,12 +25,16 @@ void Generation::start() {
 void Generation::on_lease(Result<ModelLease> lease) {
   // Onwards on a text thread, whoever called: sinks are promised that.
   auto held = std::make_shared<Result<ModelLease>>(std::move(lease));
-  context_.pool.post([self = shared_from_this(), held] { self->prepare(std::move(*held)); });
+  context_.pool.post_beginning([self = shared_from_this(), held] { self->prepare(std::move(*held)); });
 }
 
 void Generation::prepare(Result<ModelLease> lease) {
   if (!lease.ok()) {
     fail(std::move(lease).error());
+    return;
+  }
+  if (is_cancelled()) {  // nobody waits for what a template or a grammar would cost
+    fail(make_error(ErrorCode::cancelled, "the request was cancelled"));
     return;
   }
   lease_ = *lease;
@@ -118,6 +122,11 @@ Status Generation::submit(LoadedModel& model) {
   // From here on the events may have ended the request on another thread; the weak reference is what is safe to use.
   if (cancelled) cancel();
   return ok_status();
+}
+
+bool Generation::is_cancelled() {
+  std::lock_guard lock(mutex_);
+  return cancelled_;
 }
 
 void Generation::cancel() {

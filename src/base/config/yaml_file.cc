@@ -107,7 +107,12 @@ Result<std::vector<FileEntry>> entries_of(const YAML::Node& root, const std::str
 
 Result<std::vector<FileEntry>> parse_config_yaml(const std::string& text, const std::string& name) {
   try {
-    return entries_of(YAML::Load(text), name);
+    const std::vector<YAML::Node> documents = YAML::LoadAll(text);
+    if (documents.size() > 1) {
+      return at(position(name, documents[1].Mark()), ErrorCode::invalid_argument,
+                "a second document begins here; a configuration is one");
+    }
+    return entries_of(documents.empty() ? YAML::Node() : documents.front(), name);
   } catch (const YAML::Exception& error) {
     return at(position(name, error.mark), ErrorCode::invalid_argument, "not YAML: " + error.msg);
   }

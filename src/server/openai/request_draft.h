@@ -25,6 +25,7 @@ inline constexpr size_t kMaxStopBytes = 1024;
 inline constexpr size_t kMaxListedTokens = 1024;  // stop_token_ids, logit_bias
 inline constexpr size_t kMaxPrompts = 256;
 inline constexpr size_t kMaxTools = 128;
+inline constexpr size_t kMaxGrammarBytes = 256 * 1024;  // each prompt of a request has its own copy
 
 struct RequestDraft {
   Api api = Api::chat;
@@ -58,6 +59,9 @@ struct RequestDraft {
 
 // Reads the fields that both APIs share, and refuses the ones that nobody knows. Null stands for absent.
 Status read_shared_fields(const Json& body, RequestDraft& draft);
+
+// The fields that an API knows, in the order in which they are read.
+std::vector<std::string_view> request_field_names(Api api);
 
 // Sets the constraint on the output; a second one is an error that names both fields.
 Status set_grammar(RequestDraft& draft, std::string_view field, GrammarSpec grammar);

@@ -9,7 +9,7 @@
 namespace inferneo {
 namespace {
 
-constexpr size_t kMaxTokens = 4 * 1024 * 1024;
+constexpr size_t kMaxTokens = 1024 * 1024;  // to text: an id of six bytes may stand for a hundred
 
 int32_t max_model_len(const InferenceService& service, const std::string& name) {
   const std::vector<ModelInfo> models = service.models();

@@ -78,13 +78,22 @@ TEST(ModelManager, FailuresAreToldAndTriedAgain) {
   ASSERT_TRUE(manager.register_model({"flaky", "flaky"}).ok());
   ASSERT_TRUE(manager.register_model({"throws", "throws"}).ok());
   ASSERT_TRUE(manager.register_model({"broken", "broken"}).ok());
-  EXPECT_EQ(manager.acquire_blocking("flaky").error().code, ErrorCode::io_error);
-  EXPECT_EQ(manager.statuses()[0].state, ModelState::failed);
-  EXPECT_EQ(manager.statuses()[0].failure, "try again");
+  const auto expect_failure = [&](size_t index, const char* id, ErrorCode code, const char* why) {
+    const auto lease = manager.acquire_blocking(id);
+    ASSERT_FALSE(lease.ok());
+    EXPECT_EQ(lease.error().code, ErrorCode::unavailable) << "it is the server's fault, not the request's";
+    EXPECT_NE(lease.error().message.find(id), std::string::npos);
+    EXPECT_EQ(lease.error().message.find(why), std::string::npos) << "the loader's words name files";
+    const ModelStatus status = manager.statuses()[index];
+    EXPECT_EQ(status.state, ModelState::failed);
+    EXPECT_EQ(status.failure->code, code);
+    EXPECT_NE(status.failure->message.find(why), std::string::npos);
+  };
+  expect_failure(0, "flaky", ErrorCode::io_error, "try again");
   EXPECT_TRUE(manager.acquire_blocking("flaky").ok());
-  const auto thrown = manager.acquire_blocking("throws");
-  EXPECT_NE(thrown.error().message.find("surprise"), std::string::npos);
-  EXPECT_EQ(manager.acquire_blocking("broken").error().code, ErrorCode::malformed);
+  EXPECT_FALSE(manager.statuses()[0].failure.has_value());
+  expect_failure(1, "throws", ErrorCode::internal, "surprise");
+  expect_failure(2, "broken", ErrorCode::malformed, "bad weights");
 }
 
 TEST(ModelManager, NobodyWaitsForeverWhenItEnds) {

@@ -112,8 +112,9 @@ class GenerationTest : public ::testing::Test {
     service_->open();
   }
   ~GenerationTest() override {
-    manager_.reset();
+    manager_->stop();
     service_.reset();
+    manager_.reset();
     EXPECT_EQ(ledger_.used(), 0U);
   }
 
@@ -203,7 +204,7 @@ TEST_F(GenerationTest, CancelEndsWithOneTerminalEventWheneverItComes) {
 
 TEST_F(GenerationTest, ErrorsComeThroughOnDone) {
   EXPECT_EQ(run(ask("nobody"))->outcome.error->code, ErrorCode::not_found);
-  EXPECT_EQ(run(ask("broken"))->outcome.error->code, ErrorCode::malformed);
+  EXPECT_EQ(run(ask("broken"))->outcome.error->code, ErrorCode::unavailable);
   GenerateRequest chat = ask("story");
   chat.prompt = ChatInput{};
   EXPECT_EQ(run(chat)->outcome.error->param, "messages");
@@ -256,7 +257,7 @@ TEST_F(GenerationTest, EndingTheManagerEndsWhatRuns) {
   sampling.max_tokens = 4000;
   service_->generate(ask("endless", sampling), sink);
   sink->wait_for_text();
-  manager_.reset();
+  manager_->stop();
   sink->wait();
   ASSERT_TRUE(sink->outcome.error.has_value());
   EXPECT_EQ(sink->outcome.error->code, ErrorCode::unavailable);
