@@ -48,9 +48,13 @@ HeadParser::State HeadParser::fail(int status, std::string code, std::string mes
 }
 
 HeadParser::State HeadParser::parse(std::string& bytes) {
-  // An empty line before the request line is tolerated, as RFC 9112 asks.
-  if (scanned_ == 0 && bytes.starts_with("\r\n")) bytes.erase(0, 2);
-  for (; scanned_ < bytes.size(); ++scanned_) {
+  // An empty line before the request line is tolerated, as RFC 9112 asks: one, in however many pieces it comes.
+  if (!begun_) {
+    if (bytes.empty() || bytes == "\r") return State::need_more;
+    if (bytes.starts_with("\r\n")) bytes.erase(0, 2);
+    begun_ = true;
+  }
+  for (const size_t end = std::min(bytes.size(), max_bytes_); scanned_ < end; ++scanned_) {
     const char c = bytes[scanned_];
     if (c == '\0') return fail(400, "bad_request", "The request head holds a NUL byte.");
     if (c != '\n') continue;
@@ -58,10 +62,9 @@ HeadParser::State HeadParser::parse(std::string& bytes) {
       return fail(400, "bad_request", "Lines of the request head must end in CR LF.");
     }
     if (scanned_ >= 3 && bytes[scanned_ - 2] == '\n') {
-      if (scanned_ >= max_bytes_) break;
-      const size_t end = scanned_ + 1;
-      const State state = parse_complete(std::string_view(bytes).substr(0, end));
-      if (state == State::done) bytes.erase(0, end);
+      const size_t length = scanned_ + 1;
+      const State state = parse_complete(std::string_view(bytes).substr(0, length));
+      if (state == State::done) bytes.erase(0, length);
       return state;
     }
   }

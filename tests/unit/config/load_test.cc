@@ -168,7 +168,8 @@ TEST_F(LoadConfig, HostileFilesEndInAnError) {
        {laughs + "model: *a10\n", "port: " + repeat("[", 100'000), repeat("- ", 500'000), repeat("? ", 500'000),
         repeat("a: ", 100'000), repeat("{a: ", 100'000), "port: " + repeat("!", 100'000), repeat("&a ", 300'000),
         repeat("a:\n", 500'000), repeat("port: 1\n", 500'000), "model: \"" + repeat("\\x41", 500'000),
-        "model: |\n" + repeat(" \n", 500'000), repeat("#\n", 500'000) + "x", repeat("[a, {b: ", 50'000)}) {
+        "model: |\n" + repeat(" \n", 500'000), repeat("#\n", 500'000) + "x", repeat("[a, {b: ", 50'000),
+        std::string("# a\n  , {c: d --- second ...\n\n"), std::string("port: 1\n}")}) {
     std::string error;
     EXPECT_LT(cpu_seconds([&] { error = error_of(bomb); }), 5.0 * kSlowdown) << bomb.substr(0, 40);
     EXPECT_NE(error, "no error") << bomb.substr(0, 40);
