@@ -39,6 +39,7 @@ TEST(SlowLoad, NeitherTheIoThreadNorTheTextPoolWaitsForIt) {
   EngineServiceConfig service_config;
   service_config.text_threads = 1;
   auto service = std::make_shared<EngineService>(service_config, manager, ledger, clock);
+  service->open();
   ServerConfig config;
   config.port = 0;
   config.io_threads = 1;
