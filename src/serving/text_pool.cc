@@ -18,6 +18,7 @@ TextPool::~TextPool() {
     stopping_ = true;
   }
   changed_.notify_all();
+  continued_.notify_all();
   for (std::thread& thread : threads_) thread.join();
 }
 
@@ -27,20 +28,27 @@ bool TextPool::try_post(std::function<void()> task) {
     if (stopping_ || beginnings_.size() >= max_queue_) return false;
     beginnings_.push_back(std::move(task));
   }
-  changed_.notify_all();
+  changed_.notify_one();
   return true;
 }
 
-void TextPool::post_beginning(std::function<void()> task) { push(beginnings_, std::move(task)); }
-
-void TextPool::post(std::function<void()> task) { push(continuations_, std::move(task)); }
-
-void TextPool::push(Queue& queue, std::function<void()> task) {
+void TextPool::post_beginning(std::function<void()> task) {
   {
     std::lock_guard lock(mutex_);
-    queue.push_back(std::move(task));
+    beginnings_.push_back(std::move(task));
   }
-  changed_.notify_all();
+  changed_.notify_one();
+}
+
+void TextPool::post(std::function<void()> task) {
+  bool to_its_own = false;
+  {
+    std::lock_guard lock(mutex_);
+    continuations_.push_back(std::move(task));
+    to_its_own = std::exchange(own_thread_waits_, false);
+  }
+  // One thread is woken for one task, as this happens for every token; whoever is busy looks at the queue afterwards.
+  (to_its_own ? continued_ : changed_).notify_one();
 }
 
 void TextPool::run(bool continuations_only) {
@@ -51,8 +59,12 @@ void TextPool::run(bool continuations_only) {
     return continuations_only || beginnings_.empty() ? nullptr : &beginnings_;
   };
   for (;;) {
-    changed_.wait(lock, [&] { return stopping_ || next() != nullptr; });
     Queue* queue = next();
+    while (queue == nullptr && !stopping_) {
+      own_thread_waits_ |= continuations_only;
+      (continuations_only ? continued_ : changed_).wait(lock);
+      queue = next();
+    }
     if (queue == nullptr) return;
     std::function<void()> task = std::move(queue->front());
     queue->pop_front();

@@ -28,11 +28,12 @@ class TextPool {
 
  private:
   using Queue = std::deque<std::function<void()>>;
-  void push(Queue& queue, std::function<void()> task);
   void run(bool continuations_only);
   const size_t max_queue_;
   std::mutex mutex_;
-  std::condition_variable changed_;
+  std::condition_variable changed_;    // for the threads that take both kinds
+  std::condition_variable continued_;  // for the one that takes continuations only
+  bool own_thread_waits_ = false;      // that one, and nobody has woken it yet
   Queue continuations_;
   Queue beginnings_;
   bool stopping_ = false;
