@@ -16,6 +16,7 @@ enum class ErrorCode : uint8_t {
   invalid_argument,   // the caller's value is wrong; `param` names the field
   not_found,          // no such model, file, route
   already_exists,     // registered twice
+  conflict,           // the state of the thing does not allow it
   unsupported,        // understood, and not there (yet)
   context_too_long,   // prompt and wanted tokens exceed the model's context
   malformed,          // a file or message breaks its format
@@ -23,6 +24,7 @@ enum class ErrorCode : uint8_t {
   queue_full,         // try again later
   unavailable,        // loading, draining, shutting down
   out_of_memory,      // would exceed a budget
+  disk_full,          // the file system or a quota has no room
   deadline_exceeded,  // out of time
   cancelled,          // the client left or asked
   io_error,           // the system said no
