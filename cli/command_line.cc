@@ -142,7 +142,8 @@ Result<LoadedConfig> load_invocation_config(const Command& command, const Invoca
 }
 
 int report_error(CommandContext& context, const Error& error) {
-  context.terminal.note(fmt::format("inferneo: {}\n", error.message));
+  // Messages quote arguments and files, which may hold what a terminal obeys.
+  context.terminal.note(fmt::format("inferneo: {}\n", without_control_characters(error.message)));
   const bool usage = error.code == ErrorCode::invalid_argument || error.code == ErrorCode::unsupported ||
                      (error.code == ErrorCode::io_error && error.param == "config");
   return usage ? kExitUsage : kExitFailed;

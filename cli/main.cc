@@ -37,7 +37,8 @@ int unknown_command(const std::string& name, Terminal& terminal) {
   std::vector<std::string_view> known = {"--help", "--version"};
   for (const Command& command : commands()) known.push_back(command.name);
   const std::string hint = did_you_mean(name, known);
-  terminal.note(fmt::format("inferneo: no command '{}'{}\n", name, hint.empty() ? "; see inferneo --help" : hint));
+  terminal.note(fmt::format("inferneo: no command '{}'{}\n", without_control_characters(name),
+                            hint.empty() ? "; see inferneo --help" : hint));
   return kExitUsage;
 }
 

@@ -5,10 +5,22 @@
 
 #include "app/application.h"
 #include "cli/command.h"
+#include "cli/progress.h"
 
 namespace inferneo {
 
-// Errors: those of Application::create and load_models; invalid_argument when no model is named.
+// An engine whose configuration has been checked and whose models are still to be loaded.
+struct PreparedEngine {
+  std::unique_ptr<Application> application;
+  std::shared_ptr<ProgressLine> progress;
+
+  Status load_models();  // errors: those of Application::load_models
+};
+
+// Errors: those of Application::create; invalid_argument when no model is named.
+Result<PreparedEngine> prepare_engine(const EngineConfig& config, CommandContext& context);
+
+// Both steps.
 Result<std::unique_ptr<Application>> open_engine(const EngineConfig& config, CommandContext& context);
 
 }  // namespace inferneo

@@ -1,4 +1,5 @@
-// inferneo serve MODEL...: loads the models, then listens until SIGINT or SIGTERM.
+// inferneo serve MODEL...: listens, loads the models, and answers until SIGINT or SIGTERM. Whoever supervises it can
+// ask /health and /ready from the first moment; a load that fails ends the program.
 #include <fmt/format.h>
 #include <unistd.h>
 
@@ -10,23 +11,29 @@
 namespace inferneo {
 namespace {
 
-std::string start_line(const EngineConfig& config, const InferenceService& service, uint16_t port) {
+std::string model_names(const InferenceService& service) {
   std::string names;
   for (const ModelInfo& model : service.models()) names += (names.empty() ? "" : ", ") + model.id;
+  return names;
+}
+
+std::string base_url(const EngineConfig& config, uint16_t port) {
   const bool v6 = config.host.find(':') != std::string::npos && config.host.front() != '[';
-  return fmt::format("serving {} at {}://{}:{}/v1", names, config.tls_cert.empty() ? "http" : "https",
+  return fmt::format("{}://{}:{}", config.tls_cert.empty() ? "http" : "https",
                      v6 ? fmt::format("[{}]", config.host) : config.host, port);
 }
 
 Status serve(const Invocation& invocation, CommandContext& context) {
   ASSIGN_OR_RETURN(const LoadedConfig loaded, load_invocation_config(*find_command("serve"), invocation, context));
   const EngineConfig& config = loaded.config;
-  RETURN_IF_ERROR(validate_server_config(config));  // before the long load
-  ASSIGN_OR_RETURN(const auto application, open_engine(config, context));
-  InferenceService& service = application->service();
-  const std::unique_ptr<Server> server = make_server(*application, config);
+  RETURN_IF_ERROR(validate_server_config(config));
+  ASSIGN_OR_RETURN(PreparedEngine engine, prepare_engine(config, context));
+  const std::unique_ptr<Server> server = make_server(*engine.application, config);
   ASSIGN_OR_RETURN(const uint16_t port, server->start());
-  log_info("{}", start_line(config, service, port));
+  const std::string url = base_url(config, port);
+  log_info("listening at {}", url);
+  RETURN_IF_ERROR(engine.load_models());
+  log_info("serving {} at {}/v1", model_names(engine.application->service()), url);
   {
     const Signals::Scope until_stopped(context.signals, [&](int signal, int count) {
       if (count > 1) ::_exit(128 + signal);

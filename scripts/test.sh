@@ -31,12 +31,25 @@ row() {
   passed=$((passed + $3)) failed=$((failed + $4))
 }
 
-# One stage that passes or fails as a whole.
-stage() {
-  local name=$1 from=$SECONDS
+# counted_stage NAME COMMAND...: a program of its own, whose last line is "N passed, N failed".
+counted_stage() {
+  local name=$1 from=$SECONDS log counts status
   shift
+  log=build/test-${name// /-}.log
   say "$name"
-  if "$@"; then row "$name" $((SECONDS - from)) "${STAGE_COUNTS:-1}" 0 ''; else row "$name" $((SECONDS - from)) 0 1 FAILED; return 1; fi
+  "$@" >"$log" 2>&1
+  status=$?
+  counts=$(tail -n 1 "$log" | sed -n 's/^\([0-9]*\) passed, \([0-9]*\) failed$/\1 \2/p')
+  # shellcheck disable=SC2086  # two numbers
+  set -- ${counts:-0 0}
+  if [ $status = 0 ] && [ "$1" -gt 0 ]; then
+    row "$name" $((SECONDS - from)) "$1" "$2" ''
+    return
+  fi
+  grep -A 20 '^FAILED' "$log" >&2 || tail -n 20 "$log" >&2
+  [ "$2" -gt 0 ] || set -- "$1" 1
+  row "$name" $((SECONDS - from)) "$1" "$2" "FAILED (log: $log)"
+  return 1
 }
 
 # build_stage PRESET [TARGET...]: counts only when it fails.
@@ -70,7 +83,8 @@ ctest_stage() {
 
 # The official client against the real program and a bundled model.
 openai_client() {
-  setup_venv 'openai>=1.50,<3' && .venv/bin/python tests/integration/openai_client.py --binary build/dev/inferneo --model models/inferneo-story
+  setup_venv 'openai>=1.50,<3' &&
+    .venv/bin/python tests/integration/openai_client.py --binary build/dev/inferneo --model models/inferneo-story
 }
 
 # Threads meet in these rooms; ThreadSanitizer watches their tests.
@@ -97,7 +111,7 @@ main() {
     ctest_stage "fast" dev -L fast
     ctest_stage "full" dev -L full
     ctest_stage "soak (x$INFERNEO_SOAK_SCALE)" dev -L soak
-    [ -f tests/integration/openai_client.py ] && stage "openai client" openai_client
+    counted_stage "openai client" openai_client
   fi
   if build_stage asan; then ctest_stage "asan" asan -L 'fast|full' -LE 'repo|timing'; fi
   configure tsan

@@ -1,4 +1,5 @@
-"""Holds the source tree to its laws: include direction, where device and JSON headers may stand, file lengths, clean text.
+"""Holds the source tree to its laws: include direction, where device and JSON headers may stand, what a release build or a
+locale would change, file lengths, clean text.
 
 A room may include the rooms of its row and itself; a file that is not listed is in the room of its folder. Prints each
 breach as path:line: what; exits 1 when there is one.
@@ -37,6 +38,11 @@ ROOM_OF_FILE = {}  # file -> room, for what stands in a folder but belongs to an
 
 # Text that each instruction set's file includes into its own anonymous namespace.
 TEXTUAL = re.compile(r"^src/kernels/cpu/(\w+_inl|simd_\w+)\.h$")
+# Code of the program: an assert is gone where NDEBUG is defined, and these read or write numbers as the locale has them.
+PROGRAM_FOLDERS = ("src/", "cli/", "include/", "rust/")
+ASSERT = re.compile(r"(?<![\w:])(debug_)?assert(_eq|_ne)?!?\s*\(|#\s*include\s*<(cassert|assert\.h)>|\bNDEBUG\b")
+LOCALE = re.compile(r"\b(strto(d|f|ld)|ato[fil]|sto(d|f|ld)|v?[sf]?s?n?printf|v?[sf]?scanf|setlocale|imbue|ostringstream|to_string\(\s*\d*\.\d)\b|\{:[^}]*L\}")
+LOCALE_SAFE = {"src/base/result.cc"}  # prints a line number and text
 HARD_LIMIT, SOFT_LIMIT, HEADER_LIMIT = 800, 500, 150
 GENERATED = re.compile(r"^(tests/(golden|integration)/.*\.json|models/|rust/.*\.lock|docs/.*\.svg)")
 # Placeholders and machine paths that do not belong into what people read.
@@ -96,6 +102,15 @@ def check_source(name, lines):
             yield number, f"{room} may not include {target} ({header})"
 
 
+def check_build_and_locale(name, lines):
+    for number, line in enumerate(lines, 1):
+        code = re.sub(r'"(\\.|[^"\\])*"|//.*', '""', line)
+        if ASSERT.search(code):
+            yield number, "an assert, which a release build leaves out: INFERNEO_CHECK for bugs, a Status for input"
+        if LOCALE.search(code) and name not in LOCALE_SAFE and not name.endswith(".rs"):
+            yield number, "numbers as the locale has them: use std::to_chars, std::from_chars or fmt"
+
+
 def check_file(name):
     path = ROOT / name
     data = path.read_bytes()
@@ -115,6 +130,8 @@ def check_file(name):
         yield 1, "a header without #pragma once"
     if name.endswith((".h", ".cc", ".cu")):
         yield from check_source(name, lines)
+    if name.startswith(PROGRAM_FOLDERS) and source:
+        yield from check_build_and_locale(name, lines)
     if name == "tests/check_includes.py":  # the words themselves
         return
     for number, line in enumerate(lines, 1):

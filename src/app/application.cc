@@ -53,20 +53,22 @@ std::vector<ModelRegistration> registrations_of(const EngineConfig& config) {
 
 }  // namespace
 
-// Declared in the order of construction; the destructor ends the manager (and its engines) before the service.
+// Declared in the order of construction. The end: the manager stops (and with it every engine), the service's text pool
+// delivers the last events and still asks the manager, then both go.
 struct Application::Impl {
   explicit Impl(const EngineConfig& given, ModelProgressCallback progress)
       : config(given),
         pool(config.num_threads > 0 ? config.num_threads : available_cpus()),
         ledger(memory_budget_of(config)),
-        manager(std::make_unique<ModelManager>(make_model_loader({config, pool, ledger, clock, std::move(progress)}))) {
+        manager(std::make_unique<ModelManager>(make_model_loader({config, pool, ledger, clock, std::move(progress)}),
+                                               ledger, clock, ModelManager::Options{.max_models = config.max_models})) {
     EngineServiceConfig service_config;
-    service_config.text_threads = std::clamp(pool.size(), 1, 4);
+    service_config.text_threads = std::clamp(pool.size(), 1, 4) + 1;  // one for what runs
     service_config.seed = config.seed.value_or(0);
     service = std::make_unique<EngineService>(service_config, *manager, ledger, clock);
   }
   ~Impl() {
-    manager.reset();
+    manager->stop();
     service.reset();
   }
 
@@ -99,14 +101,17 @@ Result<std::unique_ptr<Application>> Application::create(const EngineConfig& con
 }
 
 Status Application::load_models() {
-  if (impl_->config.enable_lazy_loading) return ok_status();
-  for (const ModelStatus& status : impl_->manager->statuses()) {
-    auto lease = impl_->manager->acquire_blocking(status.registration.id);
+  const size_t num_wanted = impl_->config.enable_lazy_loading ? 0 : impl_->manager->statuses().size();
+  for (size_t i = 0; i < num_wanted; ++i) {
+    const ModelRegistration registration = impl_->manager->statuses()[i].registration;
+    const auto lease = impl_->manager->acquire_blocking(registration.id);
     if (lease.ok()) continue;
-    Error error = std::move(lease).error();
-    error.message = fmt::format("{}: {}", status.registration.source, error.message);
+    // The operator sees the loader's own words.
+    Error error = impl_->manager->statuses()[i].failure.value_or(lease.error());
+    error.message = fmt::format("{}: {}", registration.source, error.message);
     return error;
   }
+  impl_->service->open();
   return ok_status();
 }
 

@@ -35,7 +35,8 @@ class Application {
   Application(const Application&) = delete;
   Application& operator=(const Application&) = delete;
 
-  // Loads every registered model (with enable_lazy_loading: none). The first failure is returned, naming the model.
+  // Loads every registered model (with enable_lazy_loading: none), then opens the service. The first failure is
+  // returned, naming the model; the service stays closed.
   Status load_models();
 
   InferenceService& service();

@@ -18,6 +18,7 @@ ServerConfig server_config_of(const EngineConfig& config) {
   server.tls_cert_file = config.tls_cert;
   server.tls_key_file = config.tls_key;
   server.insecure = config.insecure;
+  server.allowed_origins = config.allowed_origins;
   server.metrics_need_key = !config.metrics_public;
   server.limits.body_bytes = static_cast<size_t>(config.max_body_mb * 1024.0 * 1024.0);
   server.limits.drain_timeout =

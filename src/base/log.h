@@ -9,7 +9,8 @@ namespace inferneo {
 
 enum class LogLevel { debug, info, warning, error, off };
 void set_log_level(LogLevel level);
-void log_message(LogLevel level, std::string_view message);  // thread-safe, to stderr
+// Thread-safe, to stderr; a reader that has stopped costs lines, not time.
+void log_message(LogLevel level, std::string_view message);
 
 template <typename... Args>
 void log_info(fmt::format_string<Args...> format, Args&&... args) {

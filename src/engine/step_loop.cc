@@ -157,7 +157,14 @@ Schedule StepLoop::schedule() {
   now_ = clock_.now();
   expire_deadlines();
   Schedule next = scheduler_.schedule(!in_flight_.empty());
+  for (const ScheduledSequence& row : next.sequences) row.sequence->starving_since.reset();
+  starves_ = false;
   for (Sequence* sequence : next.starved) {
+    if (!sequence->starving_since) sequence->starving_since = now_;
+    if (now_ - *sequence->starving_since < config_.starvation_patience) {
+      starves_ = true;
+      continue;
+    }
     finish(*sequence, FinishReason::failed, std::nullopt,
            make_error(ErrorCode::out_of_memory,
                       fmt::format("no KV memory for {} tokens although nothing else runs: other models hold it; raise "
@@ -249,6 +256,12 @@ void StepLoop::fill_stats(EngineStats& stats) const {
   stats.kv_usage = kv_.usage();
   stats.kv_committed_bytes = kv_.committed_bytes();
   stats.kv_capacity_bytes = kv_.capacity_bytes();
+  stats.blocks_total = stats.blocks_free = stats.blocks_cached = 0;
+  for (int32_t g = 0; g < kv_.num_groups(); ++g) {
+    stats.blocks_total += kv_.pool(g).total();
+    stats.blocks_free += kv_.pool(g).num_free();
+    stats.blocks_cached += kv_.pool(g).num_cached();
+  }
   stats.block_size = kv_.config().groups[0].block_size;
   stats.num_blocks = kv_.config().groups[0].capacity;
   stats.preemptions = scheduler_.num_preemptions();

@@ -54,7 +54,9 @@ BodyDecoder::State BodyDecoder::take_line(std::string_view& bytes, std::string_v
 BodyDecoder::State BodyDecoder::on_chunk_size(std::string_view line) {
   uint64_t size = 0;
   const auto [end, ec] = std::from_chars(line.data(), line.data() + line.size(), size, 16);
-  const bool whole = end == line.data() + line.size() || *end == ';' || *end == ' ' || *end == '\t';
+  std::string_view rest = line.substr(static_cast<size_t>(end - line.data()));  // an extension, which is read past
+  rest.remove_prefix(std::min(rest.find_first_not_of(" \t"), rest.size()));
+  const bool whole = rest.empty() || rest.front() == ';';
   if (ec == std::errc::result_out_of_range || (ec == std::errc() && whole && size > max_bytes_ - body_.size())) {
     return fail(413, "payload_too_large", "The body is longer than " + std::to_string(max_bytes_) + " bytes.");
   }

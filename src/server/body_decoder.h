@@ -15,6 +15,7 @@ class BodyDecoder {
   // Takes the body's bytes from the front of `bytes`; what follows the body stays.
   State decode(std::string& bytes);
 
+  size_t body_size() const { return body_.size(); }  // so far
   std::string take_body() { return std::move(body_); }
   const HttpError& error() const { return error_; }
 

@@ -19,7 +19,10 @@ using boost::system::error_code;
 
 constexpr size_t kMaxReadAhead = 64 * 1024;           // pipelined bytes kept while an answer is under way
 constexpr size_t kMaxLingerBytes = 32 * 1024 * 1024;  // of a refused body, read past so that the refusal arrives
+constexpr size_t kMaxWrite = 64 * 1024;               // so much must leave within the write timeout
 constexpr Duration kLingerTime = std::chrono::seconds(2);
+
+constexpr std::string_view kTooManyBytes = "The requests under way are too large together; try again later.";
 
 HttpResponse stream_head() {
   HttpResponse head;
@@ -81,19 +84,30 @@ void Connection::start_read() {
 asio::awaitable<bool> Connection::send(std::string bytes) {
   if (closed_) co_return false;
   sending_ = std::move(bytes);
+  // Nearly always the kernel takes an event at once, which saves two turns of the event loop.
+  size_t sent = transport_->try_write(asio::buffer(sending_));
+  // Piece by piece: a client that reads slowly makes progress, and only one that does not is given up.
+  for (; sent < sending_.size() && !write_failed_ && !closed_; sent += kMaxWrite) {
+    start_write(std::string_view(sending_).substr(sent, kMaxWrite));
+    const TimePoint deadline = now() + context_.limits->write_timeout;
+    while (writing_) {
+      const bool in_time = co_await wait(deadline);
+      // A peer that closed its side is not reading either, nor is one that leaves a stream's bytes lying; without this
+      // a stream to it would go on until the write timeout.
+      const bool reads = !peer_gone_ && !(exchange_ && exchange_->overflowed());
+      if (writing_ && (!in_time || !reads)) close();
+    }
+  }
+  co_return !write_failed_ && !closed_;
+}
+
+void Connection::start_write(std::string_view bytes) {
   writing_ = true;
-  transport_->async_write(asio::buffer(sending_), [self = shared_from_this()](error_code ec, size_t) {
+  transport_->async_write(asio::buffer(bytes), [self = shared_from_this()](error_code ec, size_t) {
     self->writing_ = false;
     self->write_failed_ = static_cast<bool>(ec);
     self->notify();
   });
-  const TimePoint deadline = now() + context_.limits->write_timeout;
-  while (writing_) {
-    const bool in_time = co_await wait(deadline);
-    // A peer that closed its side is not reading either; without this a stream to it would wait for a full window.
-    if (writing_ && (!in_time || peer_gone_)) close();
-  }
-  co_return !write_failed_ && !closed_;
 }
 
 asio::awaitable<bool> Connection::handshake() {
@@ -117,13 +131,24 @@ bool Connection::admit() {
   pending_ = HttpRequest{};
   const std::string* id = head_.header("x-request-id");
   pending_.request_id = id != nullptr && is_sane_request_id(*id) ? *id : new_request_id();
+  common_headers_ = context_.gate->cors().headers(head_);
   auto verdict = context_.gate->admit(head_, peer_is_loopback_);
   if (auto* refused = std::get_if<Gate::Refused>(&verdict)) {
-    refusal_ = std::move(refused->error);
-    refusal_allow_ = std::move(refused->allow);
+    early_answer_ = error_response(refused->error, pending_.request_id);
+    if (!refused->allow.empty()) early_answer_.headers.emplace_back("Allow", std::move(refused->allow));
+    return false;
+  }
+  if (auto* preflight = std::get_if<Gate::Preflight>(&verdict)) {
+    early_answer_ = std::move(*preflight);
     return false;
   }
   auto& admitted = std::get<Gate::Admitted>(verdict);
+  if (!answers_while_starting(admitted.route->policy)) {
+    if (const Status open = context_.admission(); !open.ok()) {
+      early_answer_ = error_response(to_http_error(open.error()), pending_.request_id);
+      return false;
+    }
+  }
   route_ = admitted.route;
   pending_.path_param = std::move(admitted.path_param);
   return true;
@@ -166,16 +191,19 @@ asio::awaitable<bool> Connection::read_head() {
 
 asio::awaitable<bool> Connection::read_body() {
   BodyDecoder decoder(head_, context_.limits->body_bytes);
+  pending_.body_share = ByteBudget::Share(context_.bodies);
   const TimePoint deadline = now() + context_.limits->body_timeout;
   bool told_to_continue = !head_.expect_continue;
   for (;;) {
     const BodyDecoder::State state = decoder.decode(received_);
-    if (state == BodyDecoder::State::done) break;
-    if (state == BodyDecoder::State::error) {
+    const bool has_room = pending_.body_share.grow_to(decoder.body_size());
+    if (state == BodyDecoder::State::error || !has_room) {
       HttpError error = decoder.error();
+      if (!has_room) error = to_http_error(make_error(ErrorCode::queue_full, std::string(kTooManyBytes)));
       co_await send_error(std::move(error), true);
       co_return false;
     }
+    if (state == BodyDecoder::State::done) break;
     if (!told_to_continue) {
       told_to_continue = true;
       std::string interim = "HTTP/1.1 100 Continue\r\n\r\n";
@@ -202,9 +230,9 @@ asio::awaitable<bool> Connection::read_request() {
     // Nothing of the body is read before the gate says yes; so the connection cannot be used again if there is one.
     const bool has_body = head_.chunked || head_.content_length > 0;
     if (has_body) head_.keep_alive = false;
-    HttpError error = std::move(refusal_);
+    HttpResponse response = std::exchange(early_answer_, {});
     route_ = nullptr;
-    const bool go_on = co_await send_error(std::move(error), !head_.keep_alive || draining_);
+    const bool go_on = co_await send_early(std::move(response), !head_.keep_alive || draining_);
     co_return go_on;
   }
   const bool have_body = co_await read_body();
@@ -213,9 +241,12 @@ asio::awaitable<bool> Connection::read_request() {
 
 asio::awaitable<bool> Connection::send_error(HttpError error, bool last) {
   HttpResponse response = error_response(error, pending_.request_id);
-  if (!refusal_allow_.empty()) response.headers.emplace_back("Allow", std::exchange(refusal_allow_, {}));
-  HeadOptions options;
-  options.request_id = pending_.request_id;
+  const bool go_on = co_await send_early(std::move(response), last);
+  co_return go_on;
+}
+
+asio::awaitable<bool> Connection::send_early(HttpResponse response, bool last) {
+  HeadOptions options = head_options(pending_.request_id);
   options.keep_alive = !last;
   options.content_length = response.body.size();
   std::string bytes = serialize_head(response, options);
@@ -269,11 +300,17 @@ void Connection::run_handler() {
   }
 }
 
+HeadOptions Connection::head_options(std::string_view request_id) const {
+  HeadOptions options;
+  options.request_id = request_id;
+  options.common = &common_headers_;
+  return options;
+}
+
 // What goes on the wire for what the exchange has given.
 std::string Connection::render(Exchange::Outgoing& out) {
   const bool keep_alive = head_.keep_alive && !draining_;
-  HeadOptions options;
-  options.request_id = exchange_->request_id();
+  HeadOptions options = head_options(exchange_->request_id());
   options.keep_alive = keep_alive;
   if (out.response) {
     head_.keep_alive = keep_alive;
@@ -305,7 +342,6 @@ asio::awaitable<bool> Connection::carry_answer() {
   for (;;) {
     if (received_.size() < kMaxReadAhead) start_read();
     Exchange::Outgoing out = exchange_->take();
-    if (out.overflowed) log_warning("request {}: the client reads too slowly, cancelled", exchange_->request_id());
     if (peer_gone_ || closed_ || out.overflowed) co_return false;
     if (out.response || (out.streaming && (out.finished || !out.bytes.empty()))) {
       std::string bytes = render(out);
@@ -325,6 +361,9 @@ asio::awaitable<bool> Connection::answer() {
   start_exchange();
   run_handler();
   const bool answered = co_await carry_answer();
+  if (exchange_->overflowed()) {
+    log_warning("request {}: the client reads too slowly, cancelled", exchange_->request_id());
+  }
   // After an error, too, nobody waits for what the request may still be doing.
   if (!answered || exchange_->failed()) exchange_->abandon();
   exchange_->detach();
@@ -340,6 +379,7 @@ asio::awaitable<void> Connection::run(std::shared_ptr<Connection> self) {
   while (go_on) {
     self->route_ = nullptr;
     self->head_ = HttpHead{};
+    self->common_headers_ = self->context_.gate->cors().headers(self->head_);
     go_on = co_await self->read_request();
     if (go_on && self->route_ != nullptr) go_on = co_await self->answer();
   }

@@ -12,6 +12,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
 
 #include "server/exchange.h"
 #include "server/gate.h"
@@ -25,6 +26,8 @@ namespace inferneo {
 struct ConnectionContext {
   const ServerLimits* limits = nullptr;
   const Gate* gate = nullptr;
+  std::function<Status()> admission;  // an error while the service takes no requests
+  std::shared_ptr<ByteBudget> bodies;
   std::function<bool(std::function<void()>)> post_text_work;  // for long bodies; false: the queue is full
 };
 
@@ -47,17 +50,20 @@ class Connection : public std::enable_shared_from_this<Connection> {
   boost::asio::awaitable<bool> read_head();
   boost::asio::awaitable<bool> read_body();
   boost::asio::awaitable<bool> answer();
-  boost::asio::awaitable<bool> send(std::string bytes);                 // writes all; watches the read side meanwhile
-  boost::asio::awaitable<bool> send_error(HttpError error, bool last);  // last: the connection ends
+  boost::asio::awaitable<bool> send(std::string bytes);  // writes all; watches the read side meanwhile
+  boost::asio::awaitable<bool> send_error(HttpError error, bool last);
+  boost::asio::awaitable<bool> send_early(HttpResponse response, bool last);  // last: the connection ends
   boost::asio::awaitable<bool> carry_answer();
   boost::asio::awaitable<void> linger();                  // lets the client read the answer before the socket goes
   boost::asio::awaitable<bool> wait(TimePoint deadline);  // false: the deadline passed and nothing happened
 
-  bool admit();  // runs the gate on the parsed head; false: refusal_ is set
+  bool admit();  // runs the gate on the parsed head; false: early_answer_ is set
+  HeadOptions head_options(std::string_view request_id) const;
   void start_exchange();
   void run_handler();
   std::string render(Exchange::Outgoing& out);
   void start_read();
+  void start_write(std::string_view bytes);
   void notify();
   TimePoint now() const { return std::chrono::steady_clock::now(); }
 
@@ -79,8 +85,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   HttpRequest pending_;
   const Route* route_ = nullptr;
   std::shared_ptr<Exchange> exchange_;
-  HttpError refusal_;
-  std::string refusal_allow_;
+  HttpResponse early_answer_;  // when no handler is asked
+  HeaderList common_headers_;  // of every answer to the request in hand
   bool head_sent_ = false;
   bool draining_ = false;
   bool closed_ = false;

@@ -1,5 +1,6 @@
 #include "server/exchange.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace inferneo {
@@ -45,9 +46,12 @@ void Exchange::write_event(std::string_view bytes) {
   const std::lock_guard lock(mutex_);
   if (finished_) return;
   streaming_ = true;
-  if (queued_.size() + bytes.size() > max_queued_bytes_) {
+  // One event may be larger than the limit by itself, which says nothing about the client.
+  largest_event_ = std::max(largest_event_, bytes.size());
+  if (queued_.size() + bytes.size() > max_queued_bytes_ + largest_event_) {
     overflowed_ = true;
     finished_ = true;
+    woken_ = false;  // the connection sits in a write, and what woke it last is still to be taken
   } else {
     queued_ += bytes;
   }
@@ -107,6 +111,11 @@ void Exchange::abandon() {
 bool Exchange::failed() {
   const std::lock_guard lock(mutex_);
   return failed_;
+}
+
+bool Exchange::overflowed() {
+  const std::lock_guard lock(mutex_);
+  return overflowed_;
 }
 
 void Exchange::detach() {

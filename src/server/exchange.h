@@ -47,8 +47,9 @@ class Exchange {
   Outgoing take();
   void write_comment();  // opens an expected stream, keeps an open one alive
   void abandon();
-  bool failed();  // the answer was an error
-  void detach();  // the connection ends: no wake-ups any more
+  bool failed();      // the answer was an error
+  bool overflowed();  // more was written than a client that reads would have left
+  void detach();      // the connection ends: no wake-ups any more
 
  private:
   void wake_locked();
@@ -66,6 +67,7 @@ class Exchange {
   bool abandoned_ = false;
   std::optional<HttpResponse> response_;
   std::string queued_;
+  size_t largest_event_ = 0;
   std::function<void()> on_abandoned_;
 };
 

@@ -92,6 +92,7 @@ Gate::Gate(const ServerConfig& config, const RouteTable& routes)
       bound_to_loopback_(is_loopback_host(config.host)),
       bound_host_(lower_case(config.host)),
       max_body_bytes_(config.limits.body_bytes),
+      cors_(config.allowed_origins),
       routes_(routes) {}
 
 std::optional<HttpError> Gate::check_keys(const HttpHead& head, AuthPolicy policy, bool peer_is_loopback) const {
@@ -117,7 +118,7 @@ std::optional<HttpError> Gate::check_browser(const HttpHead& head) const {
       return forbidden("This server is bound to loopback and does not answer to a foreign Host.");
     }
   }
-  if (const std::string* origin = head.header("origin")) {
+  if (const std::string* origin = head.header("origin"); origin != nullptr && !cors_.allows(*origin)) {
     const size_t scheme = origin->find("://");
     const std::string name = scheme == std::string::npos ? "" : host_without_port(origin->substr(scheme + 3));
     if (!is_loopback_host(name)) return forbidden("Requests from a foreign Origin are refused.");
@@ -125,7 +126,10 @@ std::optional<HttpError> Gate::check_browser(const HttpHead& head) const {
   return std::nullopt;
 }
 
-std::variant<Gate::Admitted, Gate::Refused> Gate::admit(const HttpHead& head, bool peer_is_loopback) const {
+std::variant<Gate::Admitted, Gate::Refused, Gate::Preflight> Gate::admit(const HttpHead& head,
+                                                                         bool peer_is_loopback) const {
+  // Before the keys: browsers send none with a preflight.
+  if (auto preflight = cors_.preflight(head); preflight && !check_browser(head)) return std::move(*preflight);
   const RouteMatch match = routes_.match(head.method, head.path);
   const AuthPolicy policy = match.route != nullptr ? match.route->policy : AuthPolicy::api_key;
   if (auto error = check_keys(head, policy, peer_is_loopback)) return Refused{std::move(*error), {}};

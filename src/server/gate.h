@@ -1,6 +1,6 @@
 // What every request passes before its body is read: keys, browser safety, existence of the route, media types.
 //
-// Pure and immutable: a head and a peer in, a route or an error out.
+// Pure and immutable: a head and a peer in; a route, an error or the answer to a preflight out.
 #pragma once
 
 #include <optional>
@@ -8,6 +8,7 @@
 #include <string_view>
 #include <variant>
 
+#include "server/cors.h"
 #include "server/http_message.h"
 #include "server/route_table.h"
 #include "server/server_config.h"
@@ -31,7 +32,10 @@ class Gate {
     HttpError error;
     std::string allow;  // for 405
   };
-  std::variant<Admitted, Refused> admit(const HttpHead& head, bool peer_is_loopback) const;
+  using Preflight = HttpResponse;  // a browser asks what it may send
+  std::variant<Admitted, Refused, Preflight> admit(const HttpHead& head, bool peer_is_loopback) const;
+
+  const Cors& cors() const { return cors_; }
 
  private:
   std::optional<HttpError> check_keys(const HttpHead& head, AuthPolicy policy, bool peer_is_loopback) const;
@@ -43,6 +47,7 @@ class Gate {
   bool bound_to_loopback_;
   std::string bound_host_;
   size_t max_body_bytes_;
+  Cors cors_;
   const RouteTable& routes_;
 };
 

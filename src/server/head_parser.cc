@@ -4,6 +4,7 @@
 #include <boost/asio/buffer.hpp>
 #include <boost/beast/http/empty_body.hpp>
 #include <boost/beast/http/parser.hpp>
+#include <charconv>
 
 namespace inferneo {
 namespace {
@@ -47,9 +48,13 @@ HeadParser::State HeadParser::fail(int status, std::string code, std::string mes
 }
 
 HeadParser::State HeadParser::parse(std::string& bytes) {
-  // An empty line before the request line is tolerated, as RFC 9112 asks.
-  if (scanned_ == 0 && bytes.starts_with("\r\n")) bytes.erase(0, 2);
-  for (; scanned_ < bytes.size(); ++scanned_) {
+  // An empty line before the request line is tolerated, as RFC 9112 asks: one, in however many pieces it comes.
+  if (!begun_) {
+    if (bytes.empty() || bytes == "\r") return State::need_more;
+    if (bytes.starts_with("\r\n")) bytes.erase(0, 2);
+    begun_ = true;
+  }
+  for (const size_t end = std::min(bytes.size(), max_bytes_); scanned_ < end; ++scanned_) {
     const char c = bytes[scanned_];
     if (c == '\0') return fail(400, "bad_request", "The request head holds a NUL byte.");
     if (c != '\n') continue;
@@ -57,10 +62,9 @@ HeadParser::State HeadParser::parse(std::string& bytes) {
       return fail(400, "bad_request", "Lines of the request head must end in CR LF.");
     }
     if (scanned_ >= 3 && bytes[scanned_ - 2] == '\n') {
-      if (scanned_ >= max_bytes_) break;
-      const size_t end = scanned_ + 1;
-      const State state = parse_complete(std::string_view(bytes).substr(0, end));
-      if (state == State::done) bytes.erase(0, end);
+      const size_t length = scanned_ + 1;
+      const State state = parse_complete(std::string_view(bytes).substr(0, length));
+      if (state == State::done) bytes.erase(0, length);
       return state;
     }
   }
@@ -104,7 +108,14 @@ HeadParser::State HeadParser::parse_complete(std::string_view bytes) {
     }
     head_.chunked = true;
   }
-  if (lengths > 0) head_.content_length = parser.content_length().value_or(0);
+  if (lengths > 0) {
+    // Digits and nothing else: the library also takes a list of equal lengths, which others may not.
+    const std::string& text = *head_.header("content-length");
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), head_.content_length);
+    if (error != std::errc() || end != text.data() + text.size()) {
+      return fail(400, "bad_request", "Content-Length is not a number.");
+    }
+  }
   const size_t hosts = head_.header_count("host");
   if (hosts > 1 || (hosts == 0 && head_.http11)) return fail(400, "bad_request", "Exactly one Host field is needed.");
   if (const std::string* expect = head_.header("expect")) {

@@ -27,6 +27,7 @@ class HeadParser {
   State parse_complete(std::string_view bytes);
 
   size_t max_bytes_;
+  bool begun_ = false;  // the empty line that may come first is behind us
   size_t scanned_ = 0;  // bytes known to hold neither the end nor a forbidden character
   HttpHead head_;
   HttpError error_;

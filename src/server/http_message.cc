@@ -1,9 +1,11 @@
 #include "server/http_message.h"
 
+#include <fmt/chrono.h>
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <array>
+#include <ctime>
 
 #include "server/json_writer.h"
 
@@ -107,6 +109,8 @@ HttpResponse error_response(const HttpError& error, std::string_view request_id)
   response.body = error_body(error, request_id);
   if (error.status == 401) response.headers.emplace_back("WWW-Authenticate", "Bearer");
   if (error.status == 429 || error.status == 503) response.headers.emplace_back("Retry-After", "1");
+  // OpenAI's clients try every 5xx again, unless they are told not to.
+  if (error.status == 501) response.headers.emplace_back("x-should-retry", "false");
   return response;
 }
 
@@ -119,13 +123,17 @@ std::string_view status_reason(int status) {
 
 std::string serialize_head(const HttpResponse& response, const HeadOptions& options) {
   std::string out = fmt::format("HTTP/1.1 {} {}\r\n", response.status, status_reason(response.status));
+  out += fmt::format("Date: {:%a, %d %b %Y %H:%M:%S} GMT\r\n", fmt::gmtime(std::time(nullptr)));
   out += fmt::format("x-request-id: {}\r\n", options.request_id);
   if (!response.content_type.empty()) out += fmt::format("Content-Type: {}\r\n", response.content_type);
-  for (const auto& [name, value] : response.headers) out += fmt::format("{}: {}\r\n", name, value);
+  for (const HeaderList* fields : {&response.headers, options.common}) {
+    if (fields == nullptr) continue;
+    for (const auto& [name, value] : *fields) out += fmt::format("{}: {}\r\n", name, value);
+  }
   out += "X-Content-Type-Options: nosniff\r\n";
   if (options.chunked) {
     out += "Transfer-Encoding: chunked\r\n";
-  } else if (!options.until_close) {
+  } else if (!options.until_close && response.status != 204) {  // 204 has no body, and so no length
     out += fmt::format("Content-Length: {}\r\n", options.content_length);
   }
   out += options.keep_alive ? "Connection: keep-alive\r\n\r\n" : "Connection: close\r\n\r\n";

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "server/byte_budget.h"
 
 namespace inferneo {
 
@@ -36,6 +37,7 @@ struct HttpHead {
 struct HttpRequest {
   HttpHead head;
   std::string body;
+  ByteBudget::Share body_share;  // held as long as the request is under way
   std::string request_id;
   std::string path_param;  // what `{id}` of the route stands for, percent-decoded
 };
@@ -65,6 +67,7 @@ HttpResponse error_response(const HttpError& error, std::string_view request_id)
 // Status line and header fields, the empty line included.
 struct HeadOptions {
   std::string_view request_id;
+  const HeaderList* common = nullptr;  // beside the response's own
   bool keep_alive = true;
   bool chunked = false;      // else content_length is sent
   bool until_close = false;  // neither: HTTP/1.0 streams

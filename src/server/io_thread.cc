@@ -21,6 +21,9 @@ using ReusePort = asio::detail::socket_option::boolean<SOL_SOCKET, SO_REUSEPORT>
 
 // Whoever is still connected this long after the streams were ended does not read; the socket goes.
 constexpr Duration kLastWords = std::chrono::seconds(2);
+// What the kernel holds of an answer beside our own queue. Its own choice grows to megabytes, and a socket counts as
+// writable again only when a third of that has left: a slow reader would look like one that does not read.
+constexpr int kSendBufferBytes = 128 * 1024;
 constexpr Duration kAcceptPause = std::chrono::milliseconds(100);
 
 Error socket_error(std::string_view what, const error_code& ec) {
@@ -89,6 +92,7 @@ asio::awaitable<void> IoThread::accept_loop(IoThread* self) {
 void IoThread::admit(tcp::socket socket) {
   error_code ec;
   socket.set_option(tcp::no_delay(true), ec);
+  socket.set_option(asio::socket_base::send_buffer_size(kSendBufferBytes), ec);
   if (num_connections_.load() >= context_.limits->max_connections) {
     static constexpr std::string_view kBusy =
         "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";

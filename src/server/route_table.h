@@ -22,6 +22,11 @@ enum class AuthPolicy : uint8_t {
   admin_key,  // without configured admin keys: loopback peers only
 };
 
+// While the models are being loaded only operators get an answer.
+constexpr bool answers_while_starting(AuthPolicy policy) {
+  return policy == AuthPolicy::open || policy == AuthPolicy::metrics;
+}
+
 using Handler = std::function<void(std::shared_ptr<Exchange>)>;
 
 struct Route {

@@ -120,6 +120,8 @@ struct Server::Impl {
         gate(config, routes) {
     context.limits = &config.limits;
     context.gate = &gate;
+    context.admission = [this] { return service->admission(); };
+    context.bodies = std::make_shared<ByteBudget>(std::max(config.limits.all_bodies_bytes, config.limits.body_bytes));
     context.post_text_work = [this](std::function<void()> work) { return service->post_text_work(std::move(work)); };
   }
 
@@ -186,5 +188,7 @@ void Server::join() {
 }
 
 int Server::num_connections() const { return impl_->num_connections.load(); }
+
+const RouteTable& Server::routes() const { return impl_->routes; }
 
 }  // namespace inferneo

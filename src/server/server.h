@@ -37,6 +37,7 @@ class Server {
   void join();  // until the last thread has ended
 
   int num_connections() const;
+  const RouteTable& routes() const;  // all that it answers
 
  private:
   struct Impl;

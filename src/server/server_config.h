@@ -12,11 +12,12 @@
 namespace inferneo {
 
 struct ServerLimits {
-  size_t header_bytes = 32 * 1024;          // request line and header fields; more is 431
-  size_t body_bytes = 8 * 1024 * 1024;      // more is 413
-  size_t stream_bytes = 1024 * 1024;        // unsent bytes of one stream before its request is cancelled
-  size_t text_pool_body_bytes = 64 * 1024;  // longer bodies are parsed on the text pool, not on an io thread
-  int max_connections = 8192;               // more are answered 503 at once
+  size_t header_bytes = 32 * 1024;              // request line and header fields; more is 431
+  size_t body_bytes = 8 * 1024 * 1024;          // more is 413
+  size_t all_bodies_bytes = size_t{512} << 20;  // of all requests under way together; more is 429
+  size_t stream_bytes = 1024 * 1024;            // unsent bytes of one stream before its request is cancelled
+  size_t text_pool_body_bytes = 64 * 1024;      // longer bodies are parsed on the text pool, not on an io thread
+  int max_connections = 8192;                   // more are answered 503 at once
   Duration handshake_timeout = std::chrono::seconds(10);  // TLS
   Duration header_timeout = std::chrono::seconds(10);     // from a request's first byte to the end of its header
   Duration body_timeout = std::chrono::seconds(60);
@@ -34,8 +35,9 @@ struct ServerConfig {
   std::vector<std::string> admin_keys;  // empty: admin routes answer loopback peers only
   std::string tls_cert_file;            // PEM chain; with tls_key_file: HTTPS
   std::string tls_key_file;
-  bool insecure = false;          // allows a public bind without a key
-  bool metrics_need_key = false;  // /metrics is open unless set
+  bool insecure = false;                     // allows a public bind without a key
+  bool metrics_need_key = false;             // /metrics is open unless set
+  std::vector<std::string> allowed_origins;  // of pages that may read answers (CORS), as browsers write them; "*": all
   ServerLimits limits;
 };
 

@@ -23,6 +23,11 @@ class TcpTransport final : public Transport {
   void async_write(asio::const_buffer buffer, IoHandler handler) override {
     asio::async_write(socket_, buffer, std::move(handler));
   }
+  size_t try_write(asio::const_buffer buffer) override {
+    boost::system::error_code ec;
+    if (!socket_.non_blocking()) socket_.non_blocking(true, ec);
+    return ec ? 0 : socket_.send(buffer, 0, ec);
+  }
   tcp::socket& socket() override { return socket_; }
 
  private:
@@ -42,6 +47,7 @@ class TlsTransport final : public Transport {
   void async_write(asio::const_buffer buffer, IoHandler handler) override {
     asio::async_write(stream_, buffer, std::move(handler));
   }
+  size_t try_write(asio::const_buffer) override { return 0; }  // the TLS engine may have to read first
   tcp::socket& socket() override { return stream_.next_layer(); }
 
  private:

@@ -20,6 +20,8 @@ class Transport {
   virtual void async_handshake(std::function<void(boost::system::error_code)> handler) = 0;
   virtual void async_read(boost::asio::mutable_buffer buffer, IoHandler handler) = 0;  // some bytes
   virtual void async_write(boost::asio::const_buffer buffer, IoHandler handler) = 0;   // all bytes
+  // What can be written at once, with no write outstanding: how much of it went. Errors are left to async_write.
+  virtual size_t try_write(boost::asio::const_buffer buffer) = 0;
   virtual boost::asio::ip::tcp::socket& socket() = 0;
 };
 

@@ -53,9 +53,13 @@ std::vector<ModelInfo> EngineService::models() const {
     info.version = "1";
     info.root = status.registration.source;
     info.created = status.created;
-    info.max_model_len = status.lease != nullptr ? status.lease->max_model_len : 0;
+    info.max_model_len = status.model != nullptr ? status.model->max_model_len : 0;
     info.state = model_state_name(status.state);
-    models.push_back(std::move(info));
+    models.push_back(info);
+    for (const std::string& alias : status.registration.aliases) {
+      info.id = alias;
+      models.push_back(info);
+    }
   }
   return models;
 }
@@ -67,29 +71,71 @@ Result<std::shared_ptr<const Tokenizer>> EngineService::tokenizer(const std::str
 
 bool EngineService::post_text_work(std::function<void()> work) { return pool_.try_post(std::move(work)); }
 
+void EngineService::with_tokenizer(const std::string& model, TokenizerCallback callback) {
+  const bool accepted = pool_.try_post([this, model, callback] {
+    manager_.acquire(model, [this, callback](Result<ModelLease> lease) {
+      // Onwards on a text thread: a model that was loading calls back from the manager's. The lease lasts as long.
+      auto held = std::make_shared<Result<ModelLease>>(std::move(lease));
+      pool_.post_beginning([held, callback] {
+        if (!held->ok()) return callback(held->error());
+        callback((**held)->tokenizer);
+      });
+    });
+  });
+  if (!accepted) callback(make_error(ErrorCode::queue_full, "too many requests wait to be read; try again later"));
+}
+
+void EngineService::open() {
+  Phase expected = Phase::starting;
+  phase_.compare_exchange_strong(expected, Phase::open);
+}
+
+Status EngineService::starting_status() const {
+  const std::vector<ModelStatus> statuses = manager_.statuses();
+  size_t num_ready = 0;
+  std::string current = "nothing is loaded yet";
+  for (const ModelStatus& status : statuses) {
+    if (status.state == ModelState::ready) ++num_ready;
+    if (status.state == ModelState::loading) current = fmt::format("loading {}", status.registration.id);
+  }
+  return make_error(ErrorCode::unavailable,
+                    fmt::format("the server is starting: {}, {} of {} models are ready; try again", current, num_ready,
+                                statuses.size()));
+}
+
+Status EngineService::admission() const {
+  switch (phase_.load()) {
+    case Phase::starting:
+      return starting_status();
+    case Phase::draining:
+      return make_error(ErrorCode::unavailable, "the server is shutting down");
+    case Phase::open:
+      break;
+  }
+  return ok_status();
+}
+
 Status EngineService::ready() const {
-  if (draining_) return make_error(ErrorCode::unavailable, "the server is shutting down");
+  RETURN_IF_ERROR(admission());
   for (const ModelStatus& status : manager_.statuses()) {
-    if (status.state == ModelState::loading) {
-      return make_error(ErrorCode::unavailable, fmt::format("{} is loading", status.registration.id));
-    }
-    if (status.lease != nullptr) RETURN_IF_ERROR(status.lease->core->readiness(config_.stall_limit));
+    // One that is on its way out is no reason to send requests elsewhere.
+    if (status.state == ModelState::ready) RETURN_IF_ERROR(status.model->core->readiness(config_.stall_limit));
   }
   return ok_status();
 }
 
 bool EngineService::drain(TimePoint deadline) {
-  draining_ = true;
+  phase_ = Phase::draining;
   bool all = true;
   const std::vector<ModelStatus> statuses = manager_.statuses();
   for (const ModelStatus& status : statuses) {
-    if (status.lease != nullptr) status.lease->core->drain(deadline);
+    if (status.model != nullptr) status.model->core->drain(deadline);
   }
   for (const ModelStatus& status : statuses) {
-    if (status.lease == nullptr) continue;
+    if (status.model == nullptr) continue;
     const Duration left = std::max(Duration{0}, deadline - clock_.now());
     // A little longer than the deadline, at which the engine itself ends what is left.
-    all = status.lease->core->wait_drained(left + std::chrono::seconds(1)) && all;
+    all = status.model->core->wait_drained(left + std::chrono::seconds(1)) && all;
   }
   return all;
 }
@@ -110,8 +156,8 @@ void EngineService::collect_engine(const ModelStatus& status, std::vector<Metric
   state.emplace_back("state", model_state_name(status.state));
   out.push_back({"inferneo:model_state", std::move(state), 1.0});
   metrics_of(model)->collect(labels, out);
-  if (status.lease == nullptr) return;
-  const EngineStats stats = status.lease->core->stats();
+  if (status.model == nullptr) return;
+  const EngineStats stats = status.model->core->stats();
   const std::pair<const char*, double> values[] = {
       {"vllm:num_requests_running", stats.running},
       {"vllm:num_requests_waiting", stats.waiting},

@@ -1,8 +1,8 @@
 // The service over the model manager: one place where requests, text work, engines and metrics meet.
 // Routing rules and A/B tests will stand in front of it, in EnhancedInferneoEngine.
 //
-// Thread-safe. Order of ends: the manager (and with it every engine) ends before the service, whose text pool still
-// delivers the last events.
+// Thread-safe. Order of ends: the manager stops (and with it every engine) before the service ends, whose text pool
+// still delivers the last events and starts the last requests; so the manager itself must outlive the service.
 #pragma once
 
 #include <atomic>
@@ -36,15 +36,20 @@ class EngineService final : public InferenceService {
   std::vector<ModelInfo> models() const override;
   Result<std::shared_ptr<const Tokenizer>> tokenizer(const std::string& model) override;
   bool post_text_work(std::function<void()> work) override;
+  void with_tokenizer(const std::string& model, TokenizerCallback callback) override;
+  Status admission() const override;
   Status ready() const override;
   std::vector<MetricSample> metrics() const override;
 
+  // From here on requests are taken: the models that are to be there at the start are.
+  void open();
   // Refuses new requests and lets the accepted ones end until `deadline`; returns true when all had ended by then.
   bool drain(TimePoint deadline);
 
  private:
   std::shared_ptr<ModelMetrics> metrics_of(const std::string& model) const;
   uint64_t next_seed();
+  Status starting_status() const;
   void collect_engine(const ModelStatus& status, std::vector<MetricSample>& out) const;
 
   const EngineServiceConfig config_;
@@ -55,7 +60,8 @@ class EngineService final : public InferenceService {
   mutable std::map<std::string, std::shared_ptr<ModelMetrics>> metrics_;  // bounded by the registered models
   std::atomic<uint64_t> next_request_{1};
   std::atomic<uint64_t> next_seed_;
-  std::atomic<bool> draining_{false};
+  enum class Phase { starting, open, draining };
+  std::atomic<Phase> phase_{Phase::starting};
   TextPool pool_;
   GenerationContext context_;
 };

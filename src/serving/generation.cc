@@ -25,7 +25,7 @@ void Generation::start() {
 void Generation::on_lease(Result<ModelLease> lease) {
   // Onwards on a text thread, whoever called: sinks are promised that.
   auto held = std::make_shared<Result<ModelLease>>(std::move(lease));
-  context_.pool.post([self = shared_from_this(), held] { self->prepare(std::move(*held)); });
+  context_.pool.post_beginning([self = shared_from_this(), held] { self->prepare(std::move(*held)); });
 }
 
 void Generation::prepare(Result<ModelLease> lease) {
@@ -33,8 +33,13 @@ void Generation::prepare(Result<ModelLease> lease) {
     fail(std::move(lease).error());
     return;
   }
+  if (is_cancelled()) {  // nobody waits for what a template or a grammar would cost
+    fail(make_error(ErrorCode::cancelled, "the request was cancelled"));
+    return;
+  }
   lease_ = *lease;
   metrics_ = context_.metrics(lease_->id);
+  if (request_.on_model) request_.on_model(*lease_->tokenizer, request_);
   // The local lease: once submitted, another thread may finish the request and give up lease_.
   if (Status status = submit(**lease); !status.ok()) fail(std::move(status).error());
 }
@@ -80,8 +85,13 @@ Result<Request> Generation::make_request(const LoadedModel& model) {
   request.cache_salt = request_.cache_salt;
   request.needs_host_tokens = !sampling.stop.empty();
   if (sampling.grammar.kind != GrammarSpec::Kind::none) {
-    ASSIGN_OR_RETURN(request.grammar, model.tokenizer->compile_grammar(sampling.grammar, model.spec.vocab_size,
-                                                                       model.spec.eos_token_ids));
+    auto grammar = model.tokenizer->compile_grammar(sampling.grammar, model.spec.vocab_size, model.spec.eos_token_ids);
+    if (!grammar.ok()) {
+      Error error = std::move(grammar).error();
+      error.param = "grammar";
+      return error;
+    }
+    request.grammar = std::move(grammar).value();
   }
   request.sink = shared_from_this();
   return request;
@@ -112,6 +122,11 @@ Status Generation::submit(LoadedModel& model) {
   // From here on the events may have ended the request on another thread; the weak reference is what is safe to use.
   if (cancelled) cancel();
   return ok_status();
+}
+
+bool Generation::is_cancelled() {
+  std::lock_guard lock(mutex_);
+  return cancelled_;
 }
 
 void Generation::cancel() {
@@ -238,8 +253,17 @@ void Generation::handle(Event& event) {
     case Event::Kind::sample_finished: {
       Sample& sample = samples_[static_cast<size_t>(event.sample)];
       if (sample.finished) return;  // a stop string ended it before
+      if (event.reason == FinishReason::failed || event.reason == FinishReason::cancelled) {
+        sample.finished = true;  // the request's error says so, and nothing else: there is one end
+        return;
+      }
       auto rest = sample.decoder->finish();
-      if (rest.ok()) append_text(event.sample, sample, std::move(rest).value());
+      if (!rest.ok()) {
+        sample.finished = true;
+        decode_failed(rest.error());
+        return;
+      }
+      append_text(event.sample, sample, std::move(rest).value());
       if (sample.finished) return;  // the flushed text completed a stop string
       if (sample.stops) sample.delta.text += sample.stops->flush();
       const std::vector<Token>& asked = request_.sampling.stop_token_ids;
@@ -254,7 +278,7 @@ void Generation::handle(Event& event) {
 
 void Generation::handle_token(Event& event) {
   Sample& sample = samples_[static_cast<size_t>(event.sample)];
-  if (sample.finished) return;  // an overrun past a stop string
+  if (sample.finished || text_error_) return;  // an overrun past a stop string, or past what cannot be told
   ++sample.num_tokens;
   sample.dirty = true;
   if (event.is_stop_token) return;  // counted, never shown

@@ -64,6 +64,7 @@ class Generation final : public GenerationHandle, public TokenSink, public std::
     std::optional<TimePoint> last_token;  // engine thread only
   };
 
+  bool is_cancelled();
   void on_lease(Result<ModelLease> lease);
   void prepare(Result<ModelLease> lease);
   Result<Request> make_request(const LoadedModel& model);

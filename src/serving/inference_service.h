@@ -42,6 +42,8 @@ struct GenerateRequest {
   std::optional<Duration> timeout;
   std::string user;
   std::string cache_salt;
+  // What depends on the model: called once it is loaded, on a text thread, before the prompt is made.
+  std::function<void(const Tokenizer& tokenizer, GenerateRequest& request)> on_model = {};
 };
 
 struct TokenLogprobText {
@@ -64,7 +66,7 @@ struct OutputDelta {
   std::string text;           // valid UTF-8; may be empty
   std::vector<Token> tokens;  // that led to this delta (text of held-back ones comes with a later delta)
   std::vector<TokenLogprobText> logprobs;
-  std::optional<FinishReason> finish;  // set on the last delta of a sample
+  std::optional<FinishReason> finish;  // stop or length, on a sample's last delta; other ends are on_done's to tell
   std::string stop_reason;             // the stop string, or the stop token's id as text, when one ended it
 };
 
@@ -126,12 +128,17 @@ class InferenceService {
   // Never fails at once: every error arrives through on_done.
   virtual std::shared_ptr<GenerationHandle> generate(GenerateRequest request, std::shared_ptr<OutputSink> sink) = 0;
 
-  virtual std::vector<ModelInfo> models() const = 0;
+  virtual std::vector<ModelInfo> models() const = 0;  // one for each name, aliases included
   // The tokenizer of a loaded model; not_found names the known ones.
   virtual Result<std::shared_ptr<const Tokenizer>> tokenizer(const std::string& model) = 0;
-  // Runs work on the text pool (tokenize, detokenize routes); false when the pool's queue is full.
+  // Runs work on the text pool; false when the pool's queue is full.
   virtual bool post_text_work(std::function<void()> work) = 0;
-  // OK when every engine that has work has stepped within its deadline and the service is not draining.
+  // Calls back on a text thread once the model is there; no thread waits for its load. queue_full comes at once.
+  using TokenizerCallback = std::function<void(Result<std::shared_ptr<const Tokenizer>>)>;
+  virtual void with_tokenizer(const std::string& model, TokenizerCallback callback) = 0;
+  // OK when requests are taken: not before the models are loaded, not after the end has begun. Cheap.
+  virtual Status admission() const { return ok_status(); }
+  // OK when requests are taken and every engine that has work has stepped within its deadline.
   virtual Status ready() const = 0;
   virtual std::vector<MetricSample> metrics() const = 0;
 };

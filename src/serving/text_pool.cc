@@ -1,11 +1,15 @@
 #include "serving/text_pool.h"
 
+#include <pthread.h>
+
 #include <utility>
 
 namespace inferneo {
 
 TextPool::TextPool(int num_threads, size_t max_queue) : max_queue_(max_queue) {
-  for (int i = 0; i < num_threads; ++i) threads_.emplace_back([this] { run(); });
+  for (int i = 0; i < num_threads; ++i) {
+    threads_.emplace_back([this, continuations_only = i > 0 && i + 1 == num_threads] { run(continuations_only); });
+  }
 }
 
 TextPool::~TextPool() {
@@ -20,28 +24,38 @@ TextPool::~TextPool() {
 bool TextPool::try_post(std::function<void()> task) {
   {
     std::lock_guard lock(mutex_);
-    if (stopping_ || queue_.size() >= max_queue_) return false;
-    queue_.push_back(std::move(task));
+    if (stopping_ || beginnings_.size() >= max_queue_) return false;
+    beginnings_.push_back(std::move(task));
   }
-  changed_.notify_one();
+  changed_.notify_all();
   return true;
 }
 
-void TextPool::post(std::function<void()> task) {
+void TextPool::post_beginning(std::function<void()> task) { push(beginnings_, std::move(task)); }
+
+void TextPool::post(std::function<void()> task) { push(continuations_, std::move(task)); }
+
+void TextPool::push(Queue& queue, std::function<void()> task) {
   {
     std::lock_guard lock(mutex_);
-    queue_.push_back(std::move(task));
+    queue.push_back(std::move(task));
   }
-  changed_.notify_one();
+  changed_.notify_all();
 }
 
-void TextPool::run() {
+void TextPool::run(bool continuations_only) {
+  pthread_setname_np(pthread_self(), "text");
   std::unique_lock lock(mutex_);
+  const auto next = [&]() -> Queue* {
+    if (!continuations_.empty()) return &continuations_;
+    return continuations_only || beginnings_.empty() ? nullptr : &beginnings_;
+  };
   for (;;) {
-    changed_.wait(lock, [this] { return stopping_ || !queue_.empty(); });
-    if (queue_.empty()) return;
-    std::function<void()> task = std::move(queue_.front());
-    queue_.pop_front();
+    changed_.wait(lock, [&] { return stopping_ || next() != nullptr; });
+    Queue* queue = next();
+    if (queue == nullptr) return;
+    std::function<void()> task = std::move(queue->front());
+    queue->pop_front();
     lock.unlock();
     task();
     task = nullptr;  // captured state dies outside the lock

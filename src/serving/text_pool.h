@@ -1,5 +1,6 @@
 // Threads for text work: templates, tokenizing, detokenizing, grammar compilation. Never the compute pool, never an io
-// thread, so that a long prompt or a grammar bomb delays neither tokens nor connections.
+// thread, so that a long prompt or a grammar bomb delays neither tokens nor connections: what runs goes first, and
+// where there are two threads or more, one of them does nothing else.
 #pragma once
 
 #include <condition_variable>
@@ -20,15 +21,20 @@ class TextPool {
 
   // New work from outside: false when the queue is full. Tasks must not throw.
   bool try_post(std::function<void()> task);
-  // The continuation of accepted work (a stream's next tokens): never refused.
+  // The beginning of accepted work, which may take long: in line with new work, but never refused.
+  void post_beginning(std::function<void()> task);
+  // The continuation of running work (a stream's next tokens): short, before all others, never refused.
   void post(std::function<void()> task);
 
  private:
-  void run();
+  using Queue = std::deque<std::function<void()>>;
+  void push(Queue& queue, std::function<void()> task);
+  void run(bool continuations_only);
   const size_t max_queue_;
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::deque<std::function<void()>> queue_;
+  Queue continuations_;
+  Queue beginnings_;
   bool stopping_ = false;
   std::vector<std::thread> threads_;
 };

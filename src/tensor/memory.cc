@@ -141,8 +141,9 @@ void ReservedRange::shrink(size_t bytes) {
 
 Result<std::shared_ptr<const MappedFile>> MappedFile::open(MemoryLedger& ledger, const std::string& model,
                                                            const std::string& path) {
-  // O_NONBLOCK: opening a FIFO must not hang before fstat can refuse it.
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  // O_NONBLOCK: opening a FIFO must not hang before fstat can refuse it. O_NOFOLLOW: the caller has resolved the links
+  // and checked where they lead; one that was put there since leads elsewhere.
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | O_NOFOLLOW);
   if (fd < 0) {
     const ErrorCode code = errno == ENOENT ? ErrorCode::not_found : ErrorCode::io_error;
     return make_error(code, fmt::format("cannot open {}: {}", path, strerror(errno)));

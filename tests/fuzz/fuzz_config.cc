@@ -1,19 +1,12 @@
 // Whatever the text, a config is read or refused with a message, and every getter answers.
 #include <cstdint>
-#include <cstdio>
-#include <cstdlib>
 #include <string_view>
 
 #include "formats/config_reader.h"
 #include "formats/generation_config.h"
+#include "require.h"
 
 namespace {
-
-void require(bool condition, const char* what) {
-  if (condition) return;
-  std::fprintf(stderr, "broken: %s\n", what);
-  std::abort();
-}
 
 template <typename Value>
 void require_answer(const Value& result) {

@@ -89,6 +89,14 @@ Bytes mutate(Bytes input, const std::vector<Bytes>& corpus, std::mt19937_64& ran
                                                  "\"F32\"",
                                                  "\"BF16\"",
                                                  "\"a\":",
+                                                 "\r\n",
+                                                 "chunked",
+                                                 "<tool_call>",
+                                                 "</think>",
+                                                 "[TOOL_CALLS]",
+                                                 "\"name\":",
+                                                 "\"arguments\":",
+                                                 "&a *a",
                                                  "\xff",
                                                  "\xe2\x82"};
   const auto below = [&](size_t n) { return n == 0 ? 0 : random() % n; };

@@ -14,6 +14,8 @@ use crate::error::{internal, invalid, Result};
 use crate::tokenizer::Tokenizer;
 
 const MAX_GRAMMAR_BYTES: usize = 256 << 10;
+/// Of all regular expressions of a grammar together: what they cost grows with the square of this, in time and memory.
+const MAX_REGEX_BYTES: usize = 8 << 10;
 const MAX_CHOICES: usize = 4096;
 const MAX_SCHEMA_DEPTH: usize = 64;
 /// A grammar whose first mask takes longer than this would stall the engine at every step.
@@ -127,16 +129,18 @@ fn build(source: &Source) -> Result<TopLevelGrammar> {
         Ok(())
     };
     match source {
-        Source::JsonObject => Ok(TopLevelGrammar::from_json_schema(serde_json::json!({"type": "object"}))),
+        Source::JsonObject => Ok(json_grammar(serde_json::json!({"type": "object"}))),
         Source::JsonSchema(text) => {
             limit(text)?;
             let schema: serde_json::Value =
                 serde_json::from_str(text).map_err(|e| invalid(format!("grammar: the schema is not JSON: {e}")))?;
-            check_depth(&schema, 0)?;
-            Ok(TopLevelGrammar::from_json_schema(schema))
+            let mut regex_bytes = 0;
+            check_schema(&schema, 0, &mut regex_bytes)?;
+            limit_regex(regex_bytes)?;
+            Ok(json_grammar(schema))
         }
         Source::Regex(text) => {
-            limit(text)?;
+            limit_regex(text.len())?;
             Ok(TopLevelGrammar::from_lark(format!("start: /{}/", regex_to_lark(text, ""))))
         }
         Source::Choice(choices) => {
@@ -154,18 +158,51 @@ fn build(source: &Source) -> Result<TopLevelGrammar> {
         }
         Source::Lark(text) => {
             limit(text)?;
+            // Between the first and the last slash of a line: never less than its regular expressions.
+            let of_line = |line: &str| line.rfind('/').map_or(0, |last| last - line.find('/').unwrap_or(last));
+            limit_regex(text.lines().map(of_line).sum())?;
             Ok(TopLevelGrammar::from_lark((*text).to_owned()))
         }
     }
 }
 
-fn check_depth(value: &serde_json::Value, depth: usize) -> Result<()> {
+/// Between the parts of JSON: a space, or a new line with its indentation. Without a bound small models go on writing
+/// white space until they are out of tokens.
+const WHITESPACE: &str = r"\x20|\x0A[\x20\x09]{0,32}";
+
+fn json_grammar(mut schema: serde_json::Value) -> TopLevelGrammar {
+    if schema == serde_json::Value::Bool(true) {
+        schema = serde_json::json!({});
+    }
+    if let Some(fields) = schema.as_object_mut() {
+        fields.insert("x-guidance".to_owned(), serde_json::json!({"whitespace_pattern": WHITESPACE}));
+    }
+    TopLevelGrammar::from_json_schema(schema)
+}
+
+fn limit_regex(bytes: usize) -> Result<()> {
+    if bytes > MAX_REGEX_BYTES {
+        return Err(invalid(format!("grammar: its regular expressions have more than {MAX_REGEX_BYTES} bytes")));
+    }
+    Ok(())
+}
+
+/// Refuses deep nesting and adds up the patterns.
+fn check_schema(value: &serde_json::Value, depth: usize, regex_bytes: &mut usize) -> Result<()> {
+    use serde_json::Value;
     if depth > MAX_SCHEMA_DEPTH {
         return Err(invalid("grammar: the schema is nested too deeply"));
     }
     match value {
-        serde_json::Value::Array(items) => items.iter().try_for_each(|item| check_depth(item, depth + 1)),
-        serde_json::Value::Object(map) => map.values().try_for_each(|item| check_depth(item, depth + 1)),
+        Value::Array(items) => items.iter().try_for_each(|item| check_schema(item, depth + 1, regex_bytes)),
+        Value::Object(map) => map.iter().try_for_each(|(key, item)| {
+            *regex_bytes += match (key.as_str(), item) {
+                ("pattern", Value::String(pattern)) => pattern.len(),
+                ("patternProperties", Value::Object(patterns)) => patterns.keys().map(String::len).sum(),
+                _ => 0,
+            };
+            check_schema(item, depth + 1, regex_bytes)
+        }),
         _ => Ok(()),
     }
 }
@@ -179,8 +216,9 @@ pub struct GrammarMatcher {
 }
 
 impl GrammarMatcher {
+    /// The walk goes as far as the grammar's own limits allow: what ends it is the grammar.
     fn failed(error: impl std::fmt::Display) -> crate::error::TextError {
-        internal(format!("grammar: {}", first_line(&error.to_string())))
+        invalid(format!("grammar: {}", first_line(&error.to_string())))
     }
 
     fn may_end(&mut self) -> Result<bool> {

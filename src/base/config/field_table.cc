@@ -35,6 +35,17 @@ bool is_key(std::string_view value) {
   return std::all_of(value.begin(), value.end(), [](char c) { return c > ' ' && c < 0x7f; });
 }
 
+// As browsers write it, since that is what it is compared with: scheme://host[:port] in lower case, nothing behind it.
+bool is_origin(std::string_view value) {
+  const size_t colon = value.find("://");
+  if (colon == std::string_view::npos) return value == "*" || value.empty();
+  const std::string_view scheme = value.substr(0, colon);
+  const std::string_view host = value.substr(colon + 3);
+  const auto is_plain = [](char c) { return c > ' ' && c < 0x7f && !(c >= 'A' && c <= 'Z') && c != '/' && c != '?'; };
+  return !scheme.empty() && !host.empty() && std::all_of(scheme.begin(), scheme.end(), is_plain) &&
+         std::all_of(host.begin(), host.end(), is_plain);
+}
+
 using C = EngineConfig;
 using G = ConfigGroup;
 constexpr std::array kFields = {
@@ -316,7 +327,8 @@ constexpr std::array kFields = {
                 .help = "Origin of web pages that may call the API; *: any",
                 .metavar = "ORIGIN",
                 .zero_means = "none",
-                .notice = "allowed_origins has no effect yet: pages of other origins cannot call the API"},
+                .check = is_origin,
+                .expected = "*, or scheme://host[:port] in lower case and without a path"},
     ConfigField{.name = "metrics_public",
                 .group = G::server,
                 .member = &C::metrics_public,

@@ -1,6 +1,7 @@
 #include "base/config/yaml_file.h"
 
 #include <fmt/format.h>
+#include <yaml-cpp/eventhandler.h>
 #include <yaml-cpp/yaml.h>
 
 #include <array>
@@ -9,6 +10,7 @@
 #include <cstring>
 #include <memory>
 #include <set>
+#include <sstream>
 
 #include "base/config/suggest.h"
 
@@ -81,6 +83,22 @@ Result<std::vector<std::string>> values_of(const YAML::Node& node, const ConfigF
   return values;
 }
 
+// Where a document begins.
+struct DocumentStart final : YAML::EventHandler {
+  using Style = YAML::EmitterStyle::value;
+  YAML::Mark mark = YAML::Mark::null_mark();
+
+  void OnDocumentStart(const YAML::Mark& start) override { mark = start; }
+  void OnDocumentEnd() override {}
+  void OnNull(const YAML::Mark&, YAML::anchor_t) override {}
+  void OnAlias(const YAML::Mark&, YAML::anchor_t) override {}
+  void OnScalar(const YAML::Mark&, const std::string&, YAML::anchor_t, const std::string&) override {}
+  void OnSequenceStart(const YAML::Mark&, const std::string&, YAML::anchor_t, Style) override {}
+  void OnSequenceEnd() override {}
+  void OnMapStart(const YAML::Mark&, const std::string&, YAML::anchor_t, Style) override {}
+  void OnMapEnd() override {}
+};
+
 Result<std::vector<FileEntry>> entries_of(const YAML::Node& root, const std::string& name) {
   std::vector<FileEntry> entries;
   if (!root.IsDefined() || root.IsNull()) return entries;
@@ -107,6 +125,15 @@ Result<std::vector<FileEntry>> entries_of(const YAML::Node& root, const std::str
 
 Result<std::vector<FileEntry>> parse_config_yaml(const std::string& text, const std::string& name) {
   try {
+    // YAML::Load() stops after the first document, whatever follows; YAML::LoadAll() never ends on some inputs.
+    std::istringstream stream(text);
+    YAML::Parser parser(stream);
+    DocumentStart last;
+    parser.HandleNextDocument(last);
+    if (parser.HandleNextDocument(last)) {
+      return at(position(name, last.mark), ErrorCode::invalid_argument,
+                "a second document begins here; a configuration is one");
+    }
     return entries_of(YAML::Load(text), name);
   } catch (const YAML::Exception& error) {
     return at(position(name, error.mark), ErrorCode::invalid_argument, "not YAML: " + error.msg);

@@ -71,6 +71,7 @@ void ChatReply::apply(Sample& sample, const OutputEvent& event) {
 
 void ChatReply::on_delta(OutputDelta delta) {
   Sample& sample = sample_at(delta.sample);
+  sample.num_tokens += static_cast<int32_t>(delta.tokens.size());
   EventList list;
   sample.parser->push(delta.text, list);
   if (delta.finish) {
@@ -147,7 +148,12 @@ std::string ChatReply::chunk(int32_t index, std::string_view delta, const std::v
     json.null();
   }
   json.end_object();
-  return json.take() + (draft_.include_usage ? "],\"usage\":null}\n\n" : "]}\n\n");
+  return json.take() + chunk_end(draft_.include_usage, usage_so_far(index));
+}
+
+std::optional<Usage> ChatReply::usage_so_far(int32_t index) const {
+  if (!draft_.continuous_usage) return std::nullopt;
+  return Usage{static_cast<int32_t>(prompt_.tokens.size()), 0, samples_.at(index).num_tokens};
 }
 
 std::string ChatReply::usage_chunk(const Usage& usage) const {
@@ -204,7 +210,7 @@ std::string ChatReply::whole_reply(const Usage& usage) {
 
 void ChatReply::on_done(GenerateOutcome outcome) {
   if (outcome.error) {
-    exchange_->fail(*outcome.error);
+    exchange_->fail(as_sent(std::move(*outcome.error), draft_));
   } else if (draft_.stream) {
     std::string last = draft_.include_usage ? usage_chunk(outcome.usage) : "";
     exchange_->write_event(last + "data: [DONE]\n\n");
@@ -231,8 +237,9 @@ void handle_chat(InferenceService& service, const std::shared_ptr<Exchange>& exc
   request.prompt = std::move(chat);
   if (draft.tool_choice == ToolChoice::automatic) {
     // A marker that is a special token would be skipped, and the call taken for content.
-    const auto tokenizer = service.tokenizer(request.model);
-    if (tokenizer.ok() && detect_chat_format(**tokenizer).markers_are_special) request.skip_special_tokens = false;
+    request.on_model = [](const Tokenizer& tokenizer, GenerateRequest& prepared) {
+      if (detect_chat_format(tokenizer).markers_are_special) prepared.skip_special_tokens = false;
+    };
   }
   if (draft.stream) exchange->expect_stream();
   auto sink = std::make_shared<ChatReply>(service, exchange, std::move(draft));

@@ -38,6 +38,7 @@ class ChatReply final : public OutputSink {
     std::string reasoning;
     std::vector<ToolCall> calls;
     std::vector<TokenLogprobText> logprobs;
+    int32_t num_tokens = 0;
     std::optional<FinishReason> finish;
     std::string stop_reason;
   };
@@ -50,6 +51,7 @@ class ChatReply final : public OutputSink {
   // One chunk around a delta object; logprobs may be null.
   std::string chunk(int32_t index, std::string_view delta, const std::vector<TokenLogprobText>* logprobs,
                     const Sample* finished);
+  std::optional<Usage> usage_so_far(int32_t index) const;  // none unless every chunk is to have it
   std::string usage_chunk(const Usage& usage) const;
   std::string delta_of(Sample& sample, const OutputEvent& event);
   std::string whole_reply(const Usage& usage);

@@ -55,7 +55,10 @@ Result<Json> read_tool_calls(const Json& calls, const std::string& name) {
     const auto arguments = function.find("arguments");
     if (arguments != function.end() && arguments->is_string()) {
       const auto& text = arguments->get_ref<const std::string&>();
-      Json parsed = text.empty() ? Json::object() : Json::parse(text, nullptr, false);
+      Json parsed = Json::object();
+      if (!text.empty()) {
+        ASSIGN_OR_RETURN(parsed, parse_nested_json(text, call_name + ".function.arguments"));
+      }
       if (!parsed.is_object()) return field_error(call_name + ".function.arguments", "must hold a JSON object");
       *arguments = std::move(parsed);
     }

@@ -51,6 +51,7 @@ void CompletionReply::on_delta(size_t prompt, OutputDelta delta) {
   }
   if (!scoring_only_) {
     choice.text += delta.text;
+    choice.num_tokens += static_cast<int32_t>(delta.tokens.size());
     for (TokenLogprobText& token : delta.logprobs) choice.tokens.push_back(CompletionToken{std::move(token), true});
   }
   if (delta.finish) {
@@ -88,7 +89,12 @@ void CompletionReply::write_choice(JsonWriter& json, size_t index, const Choice&
 std::string CompletionReply::chunk(size_t index, const Choice& choice, int64_t& text_offset) const {
   JsonWriter json("data: " + prefix_ + ",\"choices\":[");
   write_choice(json, index, choice, text_offset);
-  return json.take() + (draft_.include_usage ? "],\"usage\":null}\n\n" : "]}\n\n");
+  std::optional<Usage> so_far;
+  if (draft_.continuous_usage) {
+    const PromptInfo& prompt = prompts_[index / static_cast<size_t>(draft_.request.sampling.n)];
+    so_far = Usage{static_cast<int32_t>(prompt.tokens.size()), 0, choice.num_tokens};
+  }
+  return json.take() + chunk_end(draft_.include_usage, so_far);
 }
 
 std::string CompletionReply::whole_reply() {
@@ -106,7 +112,7 @@ void CompletionReply::on_done(size_t, GenerateOutcome outcome) {
   if (failed_) return;
   if (outcome.error) {
     failed_ = true;
-    exchange_->fail(*outcome.error);
+    exchange_->fail(as_sent(std::move(*outcome.error), draft_));
     return;
   }
   usage_.prompt_tokens += outcome.usage.prompt_tokens;

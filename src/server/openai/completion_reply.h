@@ -32,6 +32,7 @@ class CompletionReply {
     std::string text;
     std::vector<CompletionToken> tokens;
     int64_t text_offset = 0;
+    int32_t num_tokens = 0;
     std::optional<FinishReason> finish;
     std::string stop_reason;
   };

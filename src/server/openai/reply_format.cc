@@ -67,6 +67,17 @@ void write_usage(JsonWriter& json, const Usage& usage) {
   json.end_object();
 }
 
+std::string chunk_end(bool include_usage, const std::optional<Usage>& so_far) {
+  if (!include_usage) return "]}\n\n";
+  JsonWriter usage;
+  if (so_far) {
+    write_usage(usage, *so_far);
+  } else {
+    usage.null();
+  }
+  return "],\"usage\":" + usage.take() + "}\n\n";
+}
+
 std::string_view finish_reason_name(FinishReason reason, bool called_tools) {
   switch (reason) {
     case FinishReason::stop:

@@ -1,6 +1,7 @@
 // The pieces that replies of both APIs are made of, in OpenAI's shapes with vLLM's additions.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -16,6 +17,9 @@ int64_t seconds_since_epoch();
 std::string reply_prefix(std::string_view id, std::string_view object, int64_t created, std::string_view model);
 
 void write_usage(JsonWriter& json, const Usage& usage);
+
+// What closes a chunk's choices and the chunk: with include_usage also "usage", null unless it is given.
+std::string chunk_end(bool include_usage, const std::optional<Usage>& so_far);
 
 std::string_view finish_reason_name(FinishReason reason, bool called_tools);
 

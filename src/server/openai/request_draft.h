@@ -25,12 +25,14 @@ inline constexpr size_t kMaxStopBytes = 1024;
 inline constexpr size_t kMaxListedTokens = 1024;  // stop_token_ids, logit_bias
 inline constexpr size_t kMaxPrompts = 256;
 inline constexpr size_t kMaxTools = 128;
+inline constexpr size_t kMaxGrammarBytes = 256 * 1024;  // each prompt of a request has its own copy
 
 struct RequestDraft {
   Api api = Api::chat;
   GenerateRequest request;  // its prompt is set last
   bool stream = false;
   bool include_usage = false;
+  bool continuous_usage = false;  // in every chunk, not only in the last one
   bool has_stream_options = false;
   std::optional<int64_t> max_tokens;  // as given; 0 is legal with echo
   std::optional<int64_t> best_of;
@@ -58,8 +60,14 @@ struct RequestDraft {
 // Reads the fields that both APIs share, and refuses the ones that nobody knows. Null stands for absent.
 Status read_shared_fields(const Json& body, RequestDraft& draft);
 
+// The fields that an API knows, in the order in which they are read.
+std::vector<std::string_view> request_field_names(Api api);
+
 // Sets the constraint on the output; a second one is an error that names both fields.
 Status set_grammar(RequestDraft& draft, std::string_view field, GrammarSpec grammar);
+
+// The same error with the field's name in this request, where the engine has its own (prompt, grammar).
+Error as_sent(Error error, const RequestDraft& draft);
 
 // The whole way. The chat's draft still lacks its parser family, which is the model's.
 Result<RequestDraft> parse_chat_request(std::string_view body);

@@ -24,7 +24,10 @@ using ReadField = Status (*)(const Json& value, Field field, RequestDraft& draft
 template <float SamplingParams::*Member>
 Status number_into(const Json& value, Field field, RequestDraft& draft, Interval interval) {
   ASSIGN_OR_RETURN(const double number, read_number(value, field, interval));
-  draft.request.sampling.*Member = static_cast<float>(number);
+  const auto narrow = static_cast<float>(number);
+  // The smallest doubles are zero as floats.
+  if (interval.min_excluded && !(narrow > static_cast<float>(interval.min))) return field_error(field, "is too small");
+  draft.request.sampling.*Member = narrow;
   return ok_status();
 }
 
@@ -153,7 +156,9 @@ Status read_stream_options(const Json& value, Field field, RequestDraft& draft) 
     const std::string name = fmt::format("{}.{}", field, key);
     if (key == "include_usage") {
       ASSIGN_OR_RETURN(draft.include_usage, read_bool(option, name));
-    } else if (key == "include_obfuscation" || key == "continuous_usage_stats") {
+    } else if (key == "continuous_usage_stats") {
+      ASSIGN_OR_RETURN(draft.continuous_usage, read_bool(option, name));
+    } else if (key == "include_obfuscation") {
       ASSIGN_OR_RETURN(const bool wanted, read_bool(option, name));
       if (wanted) return field_error(name, "is not supported; leave it out or set it to false");
     } else {
@@ -175,10 +180,10 @@ GrammarSpec grammar_of(GrammarSpec::Kind kind, std::string text) {
 // A schema as an object, or as a string that holds one.
 Status read_json_schema(const Json& value, Field field, RequestDraft& draft) {
   Json schema = value;
-  if (value.is_string()) schema = Json::parse(value.get_ref<const std::string&>(), nullptr, false);
-  if (schema.is_discarded() || !(schema.is_object() || schema.is_boolean())) {
-    return field_error(field, "must be a JSON schema");
+  if (value.is_string()) {
+    ASSIGN_OR_RETURN(schema, parse_nested_json(value.get_ref<const std::string&>(), field));
   }
+  if (!schema.is_object() && !schema.is_boolean()) return field_error(field, "must be a JSON schema");
   return set_grammar(draft, field, grammar_of(GrammarSpec::Kind::json_schema, schema.dump()));
 }
 
@@ -394,9 +399,28 @@ Status set_grammar(RequestDraft& draft, std::string_view field, GrammarSpec gram
     return field_error(field,
                        fmt::format("and '{}' both constrain the output; give one of them", draft.grammar_source));
   }
+  size_t bytes = grammar.text.size();
+  for (const std::string& choice : grammar.choices) bytes += choice.size();
+  if (bytes > kMaxGrammarBytes) {
+    return field_error(field, fmt::format("makes a grammar of more than {} bytes", kMaxGrammarBytes));
+  }
   draft.grammar_source = field;
   draft.request.sampling.grammar = std::move(grammar);
   return ok_status();
+}
+
+Error as_sent(Error error, const RequestDraft& draft) {
+  if (error.param == "grammar") error.param = draft.grammar_source;
+  if (error.param == "prompt" && draft.api == Api::chat) error.param = "messages";
+  return error;
+}
+
+std::vector<std::string_view> request_field_names(Api api) {
+  std::vector<std::string_view> names;
+  for (const FieldRow& row : kFields) {
+    if ((row.apis & static_cast<uint8_t>(api)) != 0) names.push_back(row.name);
+  }
+  return names;
 }
 
 Status read_shared_fields(const Json& body, RequestDraft& draft) {

@@ -9,7 +9,7 @@
 namespace inferneo {
 namespace {
 
-constexpr size_t kMaxTokens = 4 * 1024 * 1024;
+constexpr size_t kMaxTokens = 1024 * 1024;  // to text: an id of six bytes may stand for a hundred
 
 int32_t max_model_len(const InferenceService& service, const std::string& name) {
   const std::vector<ModelInfo> models = service.models();
@@ -55,11 +55,11 @@ Result<TokenizeRequest> parse_tokenize(std::string_view body) {
   return request;
 }
 
-Result<std::string> tokenize(InferenceService& service, const TokenizeRequest& request) {
-  ASSIGN_OR_RETURN(const auto tokenizer, service.tokenizer(request.model));
-  ASSIGN_OR_RETURN(const std::vector<Token> tokens,
-                   request.chat ? tokenizer->apply_chat_template(*request.chat)
-                                : tokenizer->encode(request.prompt, request.add_special_tokens));
+Result<std::string> tokenize(const InferenceService& service, const Tokenizer& tokenizer,
+                             const TokenizeRequest& request) {
+  ASSIGN_OR_RETURN(const std::vector<Token> tokens, request.chat
+                                                        ? tokenizer.apply_chat_template(*request.chat)
+                                                        : tokenizer.encode(request.prompt, request.add_special_tokens));
   JsonWriter json;
   json.begin_object().field("count", tokens.size()).field("max_model_len", max_model_len(service, request.model));
   json.key("tokens").begin_array();
@@ -67,7 +67,7 @@ Result<std::string> tokenize(InferenceService& service, const TokenizeRequest& r
   json.end_array().key("token_strs");
   if (request.return_token_strs) {
     json.begin_array();
-    for (const Token token : tokens) json.string(tokenizer->token_bytes(token));
+    for (const Token token : tokens) json.string(tokenizer.token_bytes(token));
     json.end_array();
   } else {
     json.null();
@@ -76,48 +76,59 @@ Result<std::string> tokenize(InferenceService& service, const TokenizeRequest& r
   return json.take();
 }
 
-Result<std::string> detokenize(InferenceService& service, std::string_view body) {
-  ASSIGN_OR_RETURN(const Json json, parse_json_object(body));
+struct DetokenizeRequest {
   std::string model;
+  std::vector<Token> tokens;
+};
+
+Result<DetokenizeRequest> parse_detokenize(std::string_view body) {
+  ASSIGN_OR_RETURN(const Json json, parse_json_object(body));
+  DetokenizeRequest request;
   if (json.contains("model") && !json["model"].is_null()) {
-    ASSIGN_OR_RETURN(model, read_string(json["model"], "model", 512));
+    ASSIGN_OR_RETURN(request.model, read_string(json["model"], "model", 512));
   }
   if (!json.contains("tokens")) return field_error("tokens", "is required");
-  ASSIGN_OR_RETURN(const std::vector<Token> tokens, read_token_ids(json["tokens"], "tokens", kMaxTokens));
-  ASSIGN_OR_RETURN(const auto tokenizer, service.tokenizer(model));
-  for (const Token token : tokens) {
-    if (token >= tokenizer->vocab_size()) return field_error("tokens", "holds an id outside the model's vocabulary");
+  ASSIGN_OR_RETURN(request.tokens, read_token_ids(json["tokens"], "tokens", kMaxTokens));
+  return request;
+}
+
+Result<std::string> detokenize(const Tokenizer& tokenizer, const DetokenizeRequest& request) {
+  for (const Token token : request.tokens) {
+    if (token >= tokenizer.vocab_size()) return field_error("tokens", "holds an id outside the model's vocabulary");
   }
-  ASSIGN_OR_RETURN(const std::string text, tokenizer->decode(tokens, false));
+  ASSIGN_OR_RETURN(const std::string text, tokenizer.decode(request.tokens, false));
   JsonWriter out;
   out.begin_object().field("prompt", text).end_object();
   return out.take();
 }
 
-void run_on_text_pool(InferenceService& service, const std::shared_ptr<Exchange>& exchange,
-                      std::function<Result<std::string>()> work) {
-  const bool posted = service.post_text_work([exchange, work = std::move(work)] {
-    Result<std::string> body = work();
-    if (!body.ok()) return exchange->fail(body.error());
-    HttpResponse response;
-    response.body = std::move(body).value();
-    exchange->respond(std::move(response));
-  });
-  if (!posted)
-    exchange->fail(make_error(ErrorCode::queue_full, "Too many requests wait for the tokenizer; try again."));
+void respond(Exchange& exchange, Result<std::string> body) {
+  if (!body.ok()) return exchange.fail(body.error());
+  HttpResponse response;
+  response.body = std::move(body).value();
+  exchange.respond(std::move(response));
 }
 
 }  // namespace
 
 void handle_tokenize(const std::shared_ptr<InferenceService>& service, const std::shared_ptr<Exchange>& exchange) {
-  run_on_text_pool(*service, exchange, [service, body = exchange->take_body()]() -> Result<std::string> {
-    ASSIGN_OR_RETURN(const TokenizeRequest request, parse_tokenize(body));
-    return tokenize(*service, request);
+  Result<TokenizeRequest> parsed = parse_tokenize(exchange->take_body());
+  if (!parsed.ok()) return exchange->fail(parsed.error());
+  const std::string model = parsed->model;
+  service->with_tokenizer(model, [service, exchange, request = std::move(parsed).value()](auto tokenizer) {
+    if (!tokenizer.ok()) return exchange->fail(tokenizer.error());
+    respond(*exchange, tokenize(*service, **tokenizer, request));
   });
 }
 
 void handle_detokenize(const std::shared_ptr<InferenceService>& service, const std::shared_ptr<Exchange>& exchange) {
-  run_on_text_pool(*service, exchange, [service, body = exchange->take_body()] { return detokenize(*service, body); });
+  Result<DetokenizeRequest> parsed = parse_detokenize(exchange->take_body());
+  if (!parsed.ok()) return exchange->fail(parsed.error());
+  const std::string model = parsed->model;
+  service->with_tokenizer(model, [exchange, request = std::move(parsed).value()](auto tokenizer) {
+    if (!tokenizer.ok()) return exchange->fail(tokenizer.error());
+    respond(*exchange, detokenize(**tokenizer, request));
+  });
 }
 
 }  // namespace inferneo

@@ -84,6 +84,17 @@ TEST_F(BadModels, TemplatesThatAreNoFilesAreRefusedAndNeverWaitedFor) {
   expect_refused("larger than the limit");
 }
 
+// What is optional when it is absent is still an error when it may not be read.
+TEST_F(BadModels, OptionalFilesThatLeadElsewhereAreRefused) {
+  for (const std::string file : {"chat_template.jinja", "tokenizer_config.json", "generation_config.json"}) {
+    std::filesystem::remove(tree_.path("model/" + file));
+    EXPECT_FALSE(start_error().has_value()) << "without " << file;
+    tree_.link("/etc/passwd", "model/" + file);
+    expect_refused(file);
+    std::filesystem::remove(tree_.path("model/" + file));
+  }
+}
+
 TEST_F(BadModels, FilesThatAreCutShortOrDoNotBelongTogether) {
   const std::string weights = read("model.safetensors");
   tree_.write("model/model.safetensors", std::string_view(weights).substr(0, weights.size() - 1));

@@ -90,6 +90,7 @@ class FakeService final : public InferenceService {
     work();
     return true;
   }
+  void with_tokenizer(const std::string& model, TokenizerCallback callback) override { callback(tokenizer(model)); }
   Status ready() const override { return ok_status(); }
   std::vector<MetricSample> metrics() const override { return {}; }
 

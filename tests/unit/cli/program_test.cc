@@ -1,13 +1,9 @@
 // The program itself, as a script would run it: outputs, errors, exit codes.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <sys/wait.h>
-
-#include <array>
-#include <cstdio>
-#include <filesystem>
 
 #include "base/config/load.h"
+#include "program.h"
 
 namespace inferneo {
 namespace {
@@ -15,25 +11,6 @@ namespace {
 using testing::ContainsRegex;
 using testing::HasSubstr;
 using testing::Not;
-
-struct Outcome {
-  int code;
-  std::string text;  // of both streams
-};
-
-// In an empty folder and an empty environment but for `environment`.
-Outcome run(const std::string& arguments, const std::string& environment = "") {
-  const auto folder = std::filesystem::path(testing::TempDir()) / "inferneo_program_test";
-  std::filesystem::create_directories(folder);
-  const std::string command = "exec 2>&1 </dev/null; cd '" + folder.string() + "' && env -i " + environment +
-                              " '" INFERNEO_PROGRAM "' " + arguments;
-  FILE* pipe = ::popen(command.c_str(), "r");
-  std::string text;
-  std::array<char, 4096> chunk;
-  while (const size_t count = std::fread(chunk.data(), 1, chunk.size(), pipe)) text.append(chunk.data(), count);
-  const int status = ::pclose(pipe);
-  return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), text};
-}
 
 TEST(Program, VersionAndHelp) {
   EXPECT_EQ(run("--version").code, 0);
@@ -60,7 +37,7 @@ TEST(Program, MistakesEndWithTwo) {
 }
 
 TEST(Program, ModelsThatAreNotThereAreAFailure) {
-  for (const auto* line : {"run ./absent hello", "serve ./absent", "bench ./absent --no-peaks"}) {
+  for (const auto* line : {"run ./absent hello", "serve ./absent --port 0", "bench ./absent --no-peaks"}) {
     const Outcome outcome = run(line);
     EXPECT_EQ(outcome.code, 1) << line << ": " << outcome.text;
     EXPECT_THAT(outcome.text, HasSubstr("absent")) << line;

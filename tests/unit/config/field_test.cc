@@ -132,6 +132,18 @@ TEST(FieldValue, WordsAndChoices) {
   EXPECT_TRUE(set(config, "block_size", {"32"}).ok());
 }
 
+TEST(FieldValue, OriginsAreWrittenAsBrowsersWriteThem) {
+  EngineConfig config;
+  for (const auto* good :
+       {"*", "https://a.example", "http://localhost:3000", "chrome-extension://abc", "http://[::1]:8"}) {
+    EXPECT_TRUE(set(config, "allowed_origins", {good}).ok()) << good;
+  }
+  for (const auto* bad :
+       {"a.example", "https://a.example/", "https://A.example", "https://", "://a", "null", "https://*/"}) {
+    EXPECT_FALSE(set(config, "allowed_origins", {bad}).ok()) << bad;
+  }
+}
+
 TEST(FieldValue, BooleansInTheirUsualSpellings) {
   EngineConfig config;
   for (const auto* yes : {"true", "True", "1", "yes", "ON"}) {

@@ -9,6 +9,7 @@
 #include <fstream>
 
 #include "base/config/yaml_file.h"
+#include "support/cpu_time.h"
 
 namespace inferneo {
 namespace {
@@ -59,6 +60,7 @@ std::string other_value(const ConfigField& field, int turn) {
   if (!field.choices.empty()) return std::string(field.choices[static_cast<size_t>(turn) + 1].name);
   if (field.name == "device") return "cuda:" + std::to_string(turn);
   if (field.name == "block_size") return std::to_string(32 << turn);
+  if (field.name == "allowed_origins") return "https://page" + std::to_string(turn) + ".example";
   if (field.name == "gpu_memory_utilization") return "0." + std::to_string(turn + 2);
   const bool text = std::holds_alternative<std::string EngineConfig::*>(field.member) || is_list_field(field);
   return text ? "word" + std::to_string(turn) : std::to_string(turn + 101);
@@ -144,9 +146,36 @@ TEST_F(LoadConfig, HostileFilesEndInAnError) {
   EXPECT_NE(error_of(std::string("\x01\x00\xff\xfe", 4)), "no error");
   EXPECT_NE(error_of("a: &a [*a]\n"), "no error");
   EXPECT_NE(error_of("port: !!binary aGk=\n"), "no error");
-  std::string deep = "port: ";
-  for (int i = 0; i < 100000; ++i) deep += '[';
-  EXPECT_NE(error_of(deep), "no error");
+  EXPECT_NE(error_of("<<: *a\n"), "no error");
+  EXPECT_NE(error_of("<<: {port: 1}\n"), "no error");
+  EXPECT_NE(error_of("? [port]\n: 1\n"), "no error");
+  EXPECT_NE(error_of("model: &a [*a]\n"), "no error");
+  EXPECT_NE(error_of("port: 1\n---\nport: [\n"), "no error") << "what follows the document was not read";
+  EXPECT_THAT(error_of("port: 1\n---\nzebra: 1\n"), HasSubstr("a second document"));
+  const auto repeat = [](const std::string& unit, size_t bytes) {
+    std::string text;
+    while (text.size() < bytes) text += unit;
+    return text;
+  };
+  // Each list names the one before nine times: four billion entries, if aliases were copied.
+  std::string laughs = "a0: &a0 [x]\n";
+  for (int i = 1; i < 11; ++i) {
+    laughs += "a" + std::to_string(i) + ": &a" + std::to_string(i) + " [";
+    for (int k = 0; k < 9; ++k) laughs += (k == 0 ? "*a" : ", *a") + std::to_string(i - 1);
+    laughs += "]\n";
+  }
+  for (const std::string& bomb :
+       {laughs + "model: *a10\n", "port: " + repeat("[", 100'000), repeat("- ", 500'000), repeat("? ", 500'000),
+        repeat("a: ", 100'000), repeat("{a: ", 100'000), "port: " + repeat("!", 100'000), repeat("&a ", 300'000),
+        repeat("a:\n", 500'000), repeat("port: 1\n", 500'000), "model: \"" + repeat("\\x41", 500'000),
+        "model: |\n" + repeat(" \n", 500'000), repeat("#\n", 500'000) + "x", repeat("[a, {b: ", 50'000),
+        std::string("# a\n  , {c: d --- second ...\n\n"), std::string("port: 1\n}")}) {
+    std::string error;
+    EXPECT_LT(cpu_seconds([&] { error = error_of(bomb); }), 5.0 * kSlowdown) << bomb.substr(0, 40);
+    EXPECT_NE(error, "no error") << bomb.substr(0, 40);
+    EXPECT_LT(error.size(), 1000U) << bomb.substr(0, 40);
+  }
+  EXPECT_LT(cpu_seconds([&] { error_of("model: [" + repeat("&a x, *a, ", 500'000) + "]"); }), 5.0 * kSlowdown);
 }
 
 TEST_F(LoadConfig, DefaultFileIsReadWhenThere) {

@@ -124,9 +124,13 @@ TEST(EngineCore, AnswersAndReturnsItsMemory) {
   EXPECT_TRUE(core.engine->wait_drained(std::chrono::seconds(10)));
   EXPECT_EQ(core.engine->max_model_len(), 4096);
   EXPECT_TRUE(core.engine->readiness(std::chrono::seconds(10)).ok());
+  EXPECT_EQ(core.engine->check_integrity().error().code, ErrorCode::invalid_argument);
   core.engine->stop();
+  EXPECT_TRUE(core.engine->check_integrity().ok());
   const EngineStats stats = core.engine->stats();
   EXPECT_EQ(stats.state, EngineState::stopped);
+  EXPECT_GT(stats.blocks_cached, 0);
+  EXPECT_EQ(stats.blocks_free + stats.blocks_cached, stats.blocks_total);
   EXPECT_EQ(stats.running + stats.waiting, 0);
   EXPECT_EQ(stats.kv_usage, 0.0);
   EXPECT_EQ(stats.generation_tokens, 20U);

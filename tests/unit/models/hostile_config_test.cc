@@ -1,5 +1,6 @@
 // A config.json that lies: every field of every golden model is replaced by values that it should not have. The load is
 // refused with an error that says what is wrong, or the model computes finite numbers.
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -7,7 +8,11 @@
 #include <nlohmann/json.hpp>
 
 #include "base/system.h"
+#include "formats/checkpoint.h"
+#include "formats/generation_config.h"
 #include "golden_models.h"
+#include "models/transformers/architectures.h"
+#include "models/transformers/weights.h"
 #include "paged_harness.h"
 #include "support/temp_tree.h"
 
@@ -163,6 +168,38 @@ TEST(HostileConfigs, ManyExpertsInManyLayersAreRefusedBeforeTheyArePlanned) {
     EXPECT_THAT(runner.error().message, HasSubstr("config.json"));
     EXPECT_THAT(runner.error().message, HasSubstr(key));
     EXPECT_LT(resident_bytes(), before + (size_t{64} << 20));
+  }
+}
+
+// The files are mapped when they shrink: by pages that will never be there again, and by less than one.
+TEST(HostileFiles, WeightsCutShortWhileTheyAreReadFailTheLoad) {
+  for (const auto& [model, file] :
+       {std::pair("qwen3", "model.safetensors"), std::pair("mixtral", "model-00002-of-00004.safetensors")}) {
+    const std::string from = golden_root() + "/" + model;
+    const uintmax_t size = std::filesystem::file_size(from + "/" + file);
+    for (const uintmax_t left : {size - 1, size / 2, uintmax_t{4096}, uintmax_t{0}}) {
+      SCOPED_TRACE(fmt::format("{} cut to {}", file, left));
+      testing::TempTree tree;
+      std::filesystem::copy(from, tree.path("model"));
+      const auto directory = open_model(tree.path("model"));
+      ASSERT_TRUE(directory.ok());
+      const auto config = read_config(*directory);
+      ASSERT_TRUE(config.ok());
+      const auto spec = describe_model(*config);
+      ASSERT_TRUE(spec.ok());
+      MemoryLedger ledger(size_t{256} << 20);
+      ThreadPool pool(2);
+      {
+        const auto checkpoint = Checkpoint::open(ledger, model, *directory);
+        ASSERT_TRUE(checkpoint.ok());
+        EXPECT_TRUE(load_weights(*spec, *checkpoint, ledger, model, pool, {}).ok()) << "the control";
+        std::filesystem::resize_file(tree.path("model") + "/" + file, left);
+        const auto weights = load_weights(*spec, *checkpoint, ledger, model, pool, {});
+        ASSERT_FALSE(weights.ok());
+        EXPECT_THAT(weights.error().message, HasSubstr("cut short"));
+      }
+      EXPECT_EQ(ledger.used(), 0U);
+    }
   }
 }
 

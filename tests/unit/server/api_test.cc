@@ -170,6 +170,24 @@ TEST_F(ApiTest, OneFailingPromptFailsTheRequestAndCancelsTheOthers) {
   EXPECT_TRUE(eventually([&] { return service_->num_active() == 0; }));
 }
 
+TEST_F(ApiTest, ErrorsNameFieldsAsTheRequestDoes) {
+  start([](const GenerateRequest& request) {
+    Script script;
+    script.error = make_error(ErrorCode::invalid_argument, "it cannot be", request.user);
+    return script;
+  });
+  const Json schema = Json::parse(R"({"type":"json_schema","json_schema":{"name":"x","schema":{"type":"object"}}})");
+  for (const auto& [engine, sent] :
+       {std::pair("prompt", "messages"), {"grammar", "response_format"}, {"seed", "seed"}}) {
+    const auto response =
+        fetch(port_, "POST", "/v1/chat/completions", chat_body({{"user", engine}, {"response_format", schema}}).dump());
+    ASSERT_TRUE(response);
+    EXPECT_EQ(Json::parse(response->body)["error"]["param"], sent);
+  }
+  const auto completion = fetch(port_, "POST", "/v1/completions", R"({"prompt":"x","user":"prompt"})");
+  EXPECT_EQ(Json::parse(completion->body)["error"]["param"], "prompt");
+}
+
 TEST_F(ApiTest, AnErrorBeforeTheFirstTokenIsAStatusAndLaterAnEvent) {
   start([](const GenerateRequest& request) {
     Script script = script_of({"some"});
@@ -300,12 +318,36 @@ TEST_F(ApiTest, OperatorsSeeHealthReadinessVersionAndMetrics) {
   EXPECT_NE(metrics->body.find("vllm:prompt_tokens_total{model_name=\"fake\",engine=\"0\"} 17\n"), std::string::npos);
 }
 
+TEST_F(ApiTest, WhileModelsAreLoadedOnlyOperatorsAreAnswered) {
+  ServerConfig config;
+  config.api_keys = {"k"};
+  start(hello, config);
+  service_->set_starting(true);
+  for (const char* path : {"/health", "/version", "/metrics"})
+    EXPECT_EQ(fetch(port_, "GET", path)->status, 200) << path;
+  EXPECT_EQ(fetch(port_, "GET", "/ready")->status, 503);
+  EXPECT_EQ(fetch(port_, "GET", "/v1/models")->status, 401) << "without a key nobody learns the state";
+  const auto models = fetch(port_, "GET", "/v1/models", "", {"Authorization: Bearer k"});
+  EXPECT_EQ(models->status, 503);
+  const auto chat = fetch(port_, "POST", "/v1/chat/completions", kChat, {"Authorization: Bearer k"});
+  EXPECT_EQ(chat->status, 503);
+  EXPECT_EQ(chat->headers.at("retry-after"), "1");
+  const Json error = Json::parse(chat->body)["error"];
+  EXPECT_EQ(error["code"], "unavailable");
+  EXPECT_EQ(error["message"], "the models are being loaded");
+  EXPECT_EQ(error["request_id"], chat->headers.at("x-request-id"));
+  service_->set_starting(false);
+  EXPECT_EQ(fetch(port_, "GET", "/ready")->status, 200);
+  EXPECT_EQ(fetch(port_, "POST", "/v1/chat/completions", kChat, {"Authorization: Bearer k"})->status, 200);
+}
+
 TEST_F(ApiTest, WhatIsNotThereSaysSoByName) {
   start(hello);
   for (const char* path : {"/v1/responses", "/v1/embeddings", "/v1/load_lora_adapter", "/v1/unload_lora_adapter"}) {
     const auto response = fetch(port_, "POST", path, "{}");
     EXPECT_EQ(response->status, 501) << path;
     EXPECT_EQ(Json::parse(response->body)["error"]["code"], "unsupported");
+    EXPECT_EQ(response->headers.at("x-should-retry"), "false");
   }
   EXPECT_EQ(fetch(port_, "GET", "/nowhere")->status, 404);
   const auto wrong_method = fetch(port_, "GET", "/v1/completions");

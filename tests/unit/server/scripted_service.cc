@@ -83,6 +83,7 @@ ScriptedService::~ScriptedService() {
 }
 
 std::shared_ptr<GenerationHandle> ScriptedService::generate(GenerateRequest request, std::shared_ptr<OutputSink> sink) {
+  if (request.on_model) request.on_model(*tokenizer_, request);
   auto generation = std::make_shared<Generation>();
   generation->script = author_(request);
   generation->sink = std::move(sink);
@@ -175,7 +176,17 @@ bool ScriptedService::post_text_work(std::function<void()> work) {
   return true;
 }
 
+void ScriptedService::with_tokenizer(const std::string& model, TokenizerCallback callback) {
+  post_text_work([this, model, callback = std::move(callback)] { callback(tokenizer(model)); });
+}
+
+Status ScriptedService::admission() const {
+  if (!starting_) return ok_status();
+  return make_error(ErrorCode::unavailable, "the models are being loaded");
+}
+
 Status ScriptedService::ready() const {
+  RETURN_IF_ERROR(admission());
   if (ready_) return ok_status();
   return make_error(ErrorCode::unavailable, "an engine has not stepped for 10 s");
 }

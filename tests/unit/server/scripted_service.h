@@ -64,6 +64,8 @@ class ScriptedService final : public InferenceService {
   std::vector<ModelInfo> models() const override;
   Result<std::shared_ptr<const Tokenizer>> tokenizer(const std::string& model) override;
   bool post_text_work(std::function<void()> work) override;
+  void with_tokenizer(const std::string& model, TokenizerCallback callback) override;
+  Status admission() const override;
   Status ready() const override;
   std::vector<MetricSample> metrics() const override;
 
@@ -74,6 +76,7 @@ class ScriptedService final : public InferenceService {
   int num_done() const { return num_done_.load(); }
   int num_cancelled() const { return num_cancelled_.load(); }
   void set_ready(bool ready) { ready_ = ready; }
+  void set_starting(bool starting) { starting_ = starting; }
 
  private:
   struct Generation;
@@ -84,6 +87,7 @@ class ScriptedService final : public InferenceService {
   Author author_;
   std::shared_ptr<const Tokenizer> tokenizer_;
   std::atomic<bool> ready_{true};
+  std::atomic<bool> starting_{false};
   std::atomic<int> num_active_{0};
   std::atomic<int> num_accepted_{0};
   std::atomic<int> num_done_{0};

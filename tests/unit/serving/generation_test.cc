@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <condition_variable>
+#include <future>
 #include <map>
 #include <mutex>
 #include <string>
@@ -66,7 +67,8 @@ class ClientSink final : public OutputSink {
 class ScriptedLoader final : public ModelLoader {
  public:
   ScriptedLoader(MemoryLedger& ledger, const Clock& clock) : ledger_(ledger), clock_(clock) {}
-  Result<ModelLease> load(const ModelRegistration& registration) override {
+  Result<size_t> estimate(const ModelRegistration&) override { return 0; }
+  Result<std::shared_ptr<LoadedModel>> load(const ModelRegistration& registration) override {
     if (registration.source == "broken") return make_error(ErrorCode::malformed, "bad weights");
     Script script;
     script.vocab_size = 257;
@@ -90,7 +92,7 @@ class ScriptedLoader final : public ModelLoader {
     model->max_model_len = model->core->max_model_len();
     model->tokenizer = std::make_shared<ByteTokenizer>();
     model->defaults.temperature = 0.0F;
-    return ModelLease(std::move(model));
+    return model;
   }
 
  private:
@@ -101,17 +103,19 @@ class ScriptedLoader final : public ModelLoader {
 class GenerationTest : public ::testing::Test {
  protected:
   GenerationTest() : ledger_(size_t{256} << 20) {
-    manager_ = std::make_unique<ModelManager>(std::make_unique<ScriptedLoader>(ledger_, clock_));
+    manager_ = std::make_unique<ModelManager>(std::make_unique<ScriptedLoader>(ledger_, clock_), ledger_, clock_);
     EXPECT_TRUE(manager_->register_model({"story", "Once upon a time there was an end. More."}).ok());
     EXPECT_TRUE(manager_->register_model({"endless", "endless"}).ok());
     EXPECT_TRUE(manager_->register_model({"broken", "broken"}).ok());
     EngineServiceConfig config;
     config.text_threads = 2;
     service_ = std::make_unique<EngineService>(config, *manager_, ledger_, clock_);
+    service_->open();
   }
   ~GenerationTest() override {
-    manager_.reset();
+    manager_->stop();
     service_.reset();
+    manager_.reset();
     EXPECT_EQ(ledger_.used(), 0U);
   }
 
@@ -201,13 +205,13 @@ TEST_F(GenerationTest, CancelEndsWithOneTerminalEventWheneverItComes) {
 
 TEST_F(GenerationTest, ErrorsComeThroughOnDone) {
   EXPECT_EQ(run(ask("nobody"))->outcome.error->code, ErrorCode::not_found);
-  EXPECT_EQ(run(ask("broken"))->outcome.error->code, ErrorCode::malformed);
+  EXPECT_EQ(run(ask("broken"))->outcome.error->code, ErrorCode::unavailable);
   GenerateRequest chat = ask("story");
   chat.prompt = ChatInput{};
   EXPECT_EQ(run(chat)->outcome.error->param, "messages");
   SamplingParams grammar;
   grammar.grammar.kind = GrammarSpec::Kind::json_object;
-  EXPECT_EQ(run(ask("story", grammar))->outcome.error->param, "response_format");
+  EXPECT_EQ(run(ask("story", grammar))->outcome.error->param, "grammar");
   GenerateRequest tokens = ask("story");
   tokens.prompt = std::vector<Token>{1, 9999};
   EXPECT_EQ(run(tokens)->outcome.error->code, ErrorCode::invalid_argument);
@@ -216,13 +220,45 @@ TEST_F(GenerationTest, ErrorsComeThroughOnDone) {
   EXPECT_EQ(run(late)->outcome.error->code, ErrorCode::deadline_exceeded);
 }
 
+TEST_F(GenerationTest, AModelIsListedAndAnswersUnderEachOfItsNames) {
+  ASSERT_TRUE(manager_->register_model({"long-name", "Hello.", {"short"}}).ok());
+  const std::vector<ModelInfo> models = service_->models();
+  ASSERT_EQ(models.size(), 5U);
+  EXPECT_EQ(models[3].id, "long-name");
+  EXPECT_EQ(models[4].id, "short");
+  EXPECT_EQ(models[4].root, models[3].root);
+  EXPECT_EQ(run(ask("short"))->prompt.model, "long-name");
+}
+
+TEST_F(GenerationTest, TokenizersComeWhenTheirModelIsThere) {
+  std::promise<Result<std::shared_ptr<const Tokenizer>>> found;
+  std::promise<Result<std::shared_ptr<const Tokenizer>>> missing;
+  service_->with_tokenizer("endless", [&](auto tokenizer) { found.set_value(std::move(tokenizer)); });
+  service_->with_tokenizer("nobody", [&](auto tokenizer) { missing.set_value(std::move(tokenizer)); });
+  const auto tokenizer = found.get_future().get();
+  ASSERT_TRUE(tokenizer.ok());
+  EXPECT_NE(*tokenizer, nullptr);
+  EXPECT_EQ(missing.get_future().get().error().code, ErrorCode::not_found);
+}
+
+TEST_F(GenerationTest, WhatDependsOnTheModelIsDecidedWhenItIsThere) {
+  GenerateRequest request = ask("story");
+  int32_t vocab_size = 0;
+  request.on_model = [&](const Tokenizer& tokenizer, GenerateRequest& prepared) {
+    vocab_size = tokenizer.vocab_size();
+    prepared.sampling.max_tokens = 2;
+  };
+  EXPECT_EQ(run(std::move(request))->outcome.usage.completion_tokens, 2);
+  EXPECT_GT(vocab_size, 0);
+}
+
 TEST_F(GenerationTest, EndingTheManagerEndsWhatRuns) {
   auto sink = std::make_shared<ClientSink>();
   SamplingParams sampling;
   sampling.max_tokens = 4000;
   service_->generate(ask("endless", sampling), sink);
   sink->wait_for_text();
-  manager_.reset();
+  manager_->stop();
   sink->wait();
   ASSERT_TRUE(sink->outcome.error.has_value());
   EXPECT_EQ(sink->outcome.error->code, ErrorCode::unavailable);

@@ -90,18 +90,15 @@ TEST_P(Grammar, RandomWalksThroughASchemaAreDocumentsOfIt) {
   const auto grammar = spec(GrammarSpec::Kind::json_schema, R"({"type": "object", "additionalProperties": false,
       "properties": {"ok": {"type": "boolean"}, "n": {"type": "integer", "minimum": 0, "maximum": 99},
                      "kind": {"enum": ["cat", "dog"]}}, "required": ["ok", "n", "kind"]})");
-  int finished = 0;
   for (uint32_t seed = 0; seed < 8; ++seed) {
-    const auto text = sample(grammar, seed, 300);
-    if (!text) continue;
-    ++finished;
+    const auto text = sample(grammar, seed, 700);  // white space between the parts is bounded: every walk ends
+    ASSERT_TRUE(text) << seed;
     const auto document = nlohmann::json::parse(*text, nullptr, false);
     ASSERT_FALSE(document.is_discarded()) << *text;
     EXPECT_TRUE(document["ok"].is_boolean());
     EXPECT_LE(document["n"].get<int>(), 99);
     EXPECT_TRUE(document["kind"] == "cat" || document["kind"] == "dog");
   }
-  EXPECT_GE(finished, 1);
 }
 
 TEST_P(Grammar, ChoiceMasksExactlyThePrefixesOfTheChoices) {

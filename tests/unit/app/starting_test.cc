@@ -1,0 +1,64 @@
+// An application between its making and the end of its loads: it can be asked, and takes no requests.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "app/application.h"
+
+namespace inferneo {
+namespace {
+
+using ::testing::HasSubstr;
+
+EngineConfig config_of(std::vector<std::string> models) {
+  EngineConfig config;
+  config.model = std::move(models);
+  config.max_memory_gb = 0.25;
+  config.num_threads = 2;
+  return config;
+}
+
+const std::string kDraft = std::string(INFERNEO_SOURCE_DIR) + "/models/inferneo-story-draft";
+
+TEST(Starting, RequestsAreTakenWhenAllModelsAreLoaded) {
+  std::vector<Status> during;
+  Application* asked = nullptr;
+  auto made = Application::create(config_of({kDraft}),
+                                  [&](const ModelProgress&) { during.push_back(asked->service().ready()); });
+  ASSERT_TRUE(made.ok());
+  Application& application = **made;
+  asked = &application;
+  EXPECT_FALSE(application.service().admission().ok());
+  EXPECT_FALSE(application.service().ready().ok());
+  ASSERT_TRUE(application.load_models().ok());
+  EXPECT_TRUE(application.service().admission().ok());
+  EXPECT_TRUE(application.service().ready().ok());
+  ASSERT_FALSE(during.empty());
+  for (const Status& status : during) {
+    ASSERT_FALSE(status.ok());
+    EXPECT_EQ(status.error().code, ErrorCode::unavailable);
+    EXPECT_THAT(status.error().message, HasSubstr("inferneo-story-draft"));
+  }
+  application.drain(std::chrono::seconds(1));
+  EXPECT_FALSE(application.service().admission().ok());
+}
+
+TEST(Starting, AFailedLoadLeavesItClosed) {
+  auto made = Application::create(config_of({kDraft, "./absent"}));
+  ASSERT_TRUE(made.ok());
+  const Status loaded = (*made)->load_models();
+  ASSERT_FALSE(loaded.ok());
+  EXPECT_THAT(loaded.error().message, HasSubstr("absent"));
+  EXPECT_FALSE((*made)->service().admission().ok());
+}
+
+TEST(Starting, LazyModelsDoNotKeepItClosed) {
+  EngineConfig config = config_of({kDraft});
+  config.enable_lazy_loading = true;
+  auto made = Application::create(config);
+  ASSERT_TRUE(made.ok());
+  ASSERT_TRUE((*made)->load_models().ok());
+  EXPECT_TRUE((*made)->service().admission().ok());
+}
+
+}  // namespace
+}  // namespace inferneo
