@@ -84,6 +84,7 @@ ServingStack::ServingStack(StackOptions options) : options_(std::move(options)),
   model_ = std::move(lease).value();
   options_.service.text_threads = std::max(2, options_.service.text_threads);
   service_ = std::make_shared<EngineService>(options_.service, *manager_, ledger_, clock_);
+  service_->open();
   options_.server.port = 0;
   if (options_.server.io_threads == 0) options_.server.io_threads = 2;
   server_ = std::make_unique<Server>(options_.server, service_, metrics_catalogue());
