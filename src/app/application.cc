@@ -60,7 +60,8 @@ struct Application::Impl {
       : config(given),
         pool(config.num_threads > 0 ? config.num_threads : available_cpus()),
         ledger(memory_budget_of(config)),
-        manager(std::make_unique<ModelManager>(make_model_loader({config, pool, ledger, clock, std::move(progress)}))) {
+        manager(std::make_unique<ModelManager>(make_model_loader({config, pool, ledger, clock, std::move(progress)}),
+                                               ledger, clock, ModelManager::Options{.max_models = config.max_models})) {
     EngineServiceConfig service_config;
     service_config.text_threads = std::clamp(pool.size(), 1, 4) + 1;  // one for what runs
     service_config.seed = config.seed.value_or(0);

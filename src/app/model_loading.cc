@@ -17,6 +17,8 @@ namespace {
 
 constexpr size_t kMaxTokenizerBytes = size_t{256} << 20;
 constexpr size_t kMaxTemplateBytes = size_t{1} << 20;
+// For idle models to leave the memory; the unload of a large one takes a good part of a second.
+constexpr Duration kStarvationPatience = std::chrono::seconds(5);
 constexpr double kGiB = 1024.0 * 1024.0 * 1024.0;
 
 Result<std::string> read_optional_file(const ModelDirectory& directory, const char* file, size_t max_bytes) {
@@ -69,23 +71,17 @@ class DirectoryLoader final : public ModelLoader {
  public:
   explicit DirectoryLoader(const LoadingContext& context) : context_(context) {}
 
-  Result<ModelLease> load(const ModelRegistration& registration) override {
+  Result<size_t> estimate(const ModelRegistration& registration) override {
+    ASSIGN_OR_RETURN(const Found found, find(registration));
+    return (this->*found.row->estimate)(registration, found.source.directory);
+  }
+
+  Result<std::shared_ptr<LoadedModel>> load(const ModelRegistration& registration) override {
     const TimePoint start = context_.clock.now();
-    ModelSourceOptions options;
-    options.hub_cache = context_.config.hub_cache;
-    options.roots = context_.config.model_roots;
-    options.named_by_operator = true;
-    ASSIGN_OR_RETURN(const ModelSource source, resolve_model_source(registration.source, options));
-    ASSIGN_OR_RETURN(const ModelFormat format, source.directory.detect_format());
-    const auto row = std::find_if(kRows.begin(), kRows.end(), [&](const Row& r) { return r.format == format; });
-    if (row == kRows.end()) {
-      return make_error(ErrorCode::unsupported,
-                        fmt::format("{} is a {} model, and there is no runner for that format yet; use a directory in "
-                                    "Hugging Face layout with safetensors",
-                                    registration.source, model_format_name(format)));
-    }
-    ASSIGN_OR_RETURN(std::unique_ptr<ModelRunner> runner, (this->*row->load)(registration, source.directory));
-    ASSIGN_OR_RETURN(ModelLease model, assemble(registration, source.directory, std::move(runner)));
+    ASSIGN_OR_RETURN(const Found found, find(registration));
+    const ModelSource& source = found.source;
+    ASSIGN_OR_RETURN(std::unique_ptr<ModelRunner> runner, (this->*found.row->load)(registration, source.directory));
+    ASSIGN_OR_RETURN(std::shared_ptr<LoadedModel> model, assemble(registration, source.directory, std::move(runner)));
     const ModelSpec& spec = model->spec;
     log_info("{}: {} in {}, {:.2f} GiB, context {}, on {}, loaded in {:.2f} s", registration.id, spec.architecture,
              spec.dtype, static_cast<double>(spec.weight_bytes) / kGiB, model->max_model_len, spec.device,
@@ -97,14 +93,36 @@ class DirectoryLoader final : public ModelLoader {
   using LoadFunction = Result<std::unique_ptr<ModelRunner>> (DirectoryLoader::*)(const ModelRegistration&,
                                                                                  const ModelDirectory&);
   // One row per format that has a runner.
+  using EstimateFunction = Result<size_t> (DirectoryLoader::*)(const ModelRegistration&, const ModelDirectory&);
   struct Row {
     ModelFormat format;
     LoadFunction load;
+    EstimateFunction estimate;
+  };
+  struct Found {
+    ModelSource source;
+    const Row* row = nullptr;
   };
   static const std::array<Row, 1> kRows;
 
-  Result<std::unique_ptr<ModelRunner>> load_transformers(const ModelRegistration& registration,
-                                                         const ModelDirectory& directory) {
+  Result<Found> find(const ModelRegistration& registration) const {
+    ModelSourceOptions options;
+    options.hub_cache = context_.config.hub_cache;
+    options.roots = context_.config.model_roots;
+    options.named_by_operator = true;
+    ASSIGN_OR_RETURN(ModelSource source, resolve_model_source(registration.source, options));
+    ASSIGN_OR_RETURN(const ModelFormat format, source.directory.detect_format());
+    const auto row = std::find_if(kRows.begin(), kRows.end(), [&](const Row& r) { return r.format == format; });
+    if (row == kRows.end()) {
+      return make_error(ErrorCode::unsupported,
+                        fmt::format("{} is a {} model, and there is no runner for that format yet; use a directory in "
+                                    "Hugging Face layout with safetensors",
+                                    registration.source, model_format_name(format)));
+    }
+    return Found{std::move(source), &*row};
+  }
+
+  LoadOptions transformers_options(const ModelRegistration& registration, const ModelDirectory& directory) const {
     const EngineConfig& config = context_.config;
     LoadOptions options;
     options.directory = &directory;
@@ -115,6 +133,18 @@ class DirectoryLoader final : public ModelLoader {
     options.kv_cache_dtype = config.kv_cache_dtype;
     options.block_size = config.enable_paged_attention ? config.block_size : 0;
     options.max_model_len = config.max_model_len.value_or(0);
+    return options;
+  }
+
+  Result<size_t> estimate_transformers(const ModelRegistration& registration, const ModelDirectory& directory) {
+    return estimate_transformers_memory(transformers_options(registration, directory),
+                                        core_config(registration.id).max_num_batched_tokens);
+  }
+
+  Result<std::unique_ptr<ModelRunner>> load_transformers(const ModelRegistration& registration,
+                                                         const ModelDirectory& directory) {
+    const EngineConfig& config = context_.config;
+    LoadOptions options = transformers_options(registration, directory);
     if (context_.progress) {
       options.progress = [this, id = registration.id](const LoadProgress& progress) {
         context_.progress({id, progress.stage, progress.bytes_done, progress.bytes_total});
@@ -130,8 +160,8 @@ class DirectoryLoader final : public ModelLoader {
     return runner;
   }
 
-  Result<ModelLease> assemble(const ModelRegistration& registration, const ModelDirectory& directory,
-                              std::unique_ptr<ModelRunner> runner) {
+  Result<std::shared_ptr<LoadedModel>> assemble(const ModelRegistration& registration, const ModelDirectory& directory,
+                                                std::unique_ptr<ModelRunner> runner) {
     auto model = std::make_shared<LoadedModel>();
     model->id = registration.id;
     model->root = registration.source;
@@ -162,6 +192,7 @@ class DirectoryLoader final : public ModelLoader {
     core.max_kv_bytes = static_cast<size_t>(config.kv_cache_gb * kGiB) / num_models;
     core.enable_prefix_caching = config.enable_prefix_caching && config.enable_paged_attention;
     core.enable_paged_attention = config.enable_paged_attention;
+    core.starvation_patience = kStarvationPatience;
     core.max_queued_requests = config.max_queue_requests;
     core.max_queued_tokens = config.max_queue_tokens;
     return core;
@@ -171,7 +202,8 @@ class DirectoryLoader final : public ModelLoader {
 };
 
 const std::array<DirectoryLoader::Row, 1> DirectoryLoader::kRows = {
-    DirectoryLoader::Row{ModelFormat::huggingface, &DirectoryLoader::load_transformers},
+    DirectoryLoader::Row{ModelFormat::huggingface, &DirectoryLoader::load_transformers,
+                         &DirectoryLoader::estimate_transformers},
 };
 
 }  // namespace

@@ -16,6 +16,8 @@
 namespace inferneo {
 namespace {
 
+constexpr Duration kStarvationPause = std::chrono::milliseconds(5);  // between two attempts to get memory
+
 Inbox::Limits inbox_limits(const EngineCoreConfig& config) {
   return {config.max_queued_requests, config.max_queued_tokens};
 }
@@ -26,7 +28,7 @@ StepLoopConfig loop_config(const EngineCoreConfig& config, const KvPlan& plan) {
   scheduler.max_num_batched_tokens = config.max_num_batched_tokens;
   scheduler.max_prefill_tokens_beside_decode = config.max_prefill_tokens_beside_decode;
   scheduler.prefill_pack_tokens = config.prefill_pack_tokens;
-  return {scheduler, plan.context_limit};
+  return {scheduler, plan.context_limit, config.starvation_patience};
 }
 
 }  // namespace
@@ -79,7 +81,8 @@ struct EngineCore::Impl {
 Result<std::unique_ptr<EngineCore>> EngineCore::create(const EngineCoreConfig& config,
                                                        std::unique_ptr<ModelRunner> runner, MemoryLedger& ledger,
                                                        const Clock& clock) {
-  const size_t left = ledger.budget() - std::min(ledger.budget(), ledger.used());
+  // As if it were alone, so that its longest context does not depend on what happens to be loaded beside it.
+  const size_t left = ledger.budget() - std::min(ledger.budget(), ledger.used_by(config.model));
   ASSIGN_OR_RETURN(KvPlan plan, plan_kv(config, runner->spec(), runner->kv_spec(), runner->max_in_flight(), left));
   if (plan.context_limit < plan.max_model_len) {
     log_warning(
@@ -153,6 +156,10 @@ void EngineCore::Impl::apply(Inbox::Taken taken) {
 
 void EngineCore::Impl::step() {
   if (Status stepped = loop.step(); !stepped.ok()) fail(stepped.error());
+  if (loop.starves()) {
+    inbox.wait_for(kStarvationPause);
+    return;  // no progress
+  }
   std::lock_guard lock(stats_mutex);
   stats.last_progress = clock.now();
 }

@@ -32,8 +32,9 @@ struct EngineCoreConfig {
   int32_t max_num_seqs = 64;              // sequences in one step
   int32_t max_num_batched_tokens = 2048;  // tokens in one step; at least max_num_seqs
   int32_t max_model_len = 0;              // prompt and output; 0: as long as model and memory allow
-  // Bytes of KV memory: at most max_kv_bytes (0: what the ledger has left, no more than max_num_seqs full contexts
-  // need), of which min_kv_bytes are committed at once and kept when idle.
+  // Bytes of KV memory: at most max_kv_bytes (0: what the budget leaves beside this model's other memory, no more than
+  // max_num_seqs full contexts need; models share what none has committed), of which min_kv_bytes are committed at once
+  // and kept when idle.
   size_t max_kv_bytes = 0;
   size_t min_kv_bytes = 0;
   std::vector<int32_t> num_kv_blocks;  // per group, instead of max_kv_bytes; empty: from bytes
@@ -48,6 +49,8 @@ struct EngineCoreConfig {
   // Another prompt joins the step only while it holds fewer prompt tokens than this: first tokens come one after the
   // other instead of all together, and short prompts still share a step.
   int32_t prefill_pack_tokens = 256;
+  // What cannot grow although nothing else of this model runs waits so long for other models to give memory back.
+  Duration starvation_patience{0};
   Duration idle_shrink_after =
       std::chrono::minutes(5);  // then idle KV memory above the minimum goes back, cached prefixes included
 };

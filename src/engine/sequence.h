@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <tuple>
 #include <vector>
@@ -54,6 +55,7 @@ struct Sequence {
   std::unique_ptr<GrammarMatcher> grammar;
   std::vector<uint32_t> mask;  // [ceil(vocab / 32)], with a grammar
   TimePoint last_token_time{};
+  std::optional<TimePoint> starving_since;  // no memory can be had for it, and nothing else runs
 
   int32_t num_tokens() const { return static_cast<int32_t>(tokens.size()); }
   int32_t num_output() const { return num_tokens() - prompt_size; }

@@ -157,7 +157,14 @@ Schedule StepLoop::schedule() {
   now_ = clock_.now();
   expire_deadlines();
   Schedule next = scheduler_.schedule(!in_flight_.empty());
+  for (const ScheduledSequence& row : next.sequences) row.sequence->starving_since.reset();
+  starves_ = false;
   for (Sequence* sequence : next.starved) {
+    if (!sequence->starving_since) sequence->starving_since = now_;
+    if (now_ - *sequence->starving_since < config_.starvation_patience) {
+      starves_ = true;
+      continue;
+    }
     finish(*sequence, FinishReason::failed, std::nullopt,
            make_error(ErrorCode::out_of_memory,
                       fmt::format("no KV memory for {} tokens although nothing else runs: other models hold it; raise "

@@ -26,6 +26,7 @@ namespace inferneo {
 struct StepLoopConfig {
   SchedulerConfig scheduler;
   int32_t context_limit = 0;  // prompt and output of one sequence
+  Duration starvation_patience{0};
 };
 
 struct StepLoopEvents {                                                 // for the owner's accounting; neither may throw
@@ -49,7 +50,8 @@ class StepLoop {
   void end_all(const Error& error);
   void fail_all(const Error& error);  // the runner is gone: nothing in flight will be collected
 
-  size_t num_live() const { return by_id_.size(); }           // requests without on_done
+  size_t num_live() const { return by_id_.size(); }  // requests without on_done
+  bool starves() const { return starves_; }  // the last step had no work: a sequence waits for memory of other models
   size_t num_in_flight() const { return in_flight_.size(); }  // steps
   const Scheduler& scheduler() const { return scheduler_; }
   void fill_stats(EngineStats& stats) const;
@@ -95,6 +97,7 @@ class StepLoop {
   std::set<std::pair<TimePoint, uint64_t>> deadlines_;          // (deadline, arrival) of live ones
   std::vector<uint64_t> done_;                                  // arrivals, to be reaped
   TimePoint now_{};                                             // of the step
+  bool starves_ = false;
   uint64_t next_arrival_ = 0;
   uint64_t next_sequence_id_ = 1;
   int32_t num_live_samples_ = 0;

@@ -53,7 +53,7 @@ std::vector<ModelInfo> EngineService::models() const {
     info.version = "1";
     info.root = status.registration.source;
     info.created = status.created;
-    info.max_model_len = status.lease != nullptr ? status.lease->max_model_len : 0;
+    info.max_model_len = status.model != nullptr ? status.model->max_model_len : 0;
     info.state = model_state_name(status.state);
     models.push_back(info);
     for (const std::string& alias : status.registration.aliases) {
@@ -118,10 +118,8 @@ Status EngineService::admission() const {
 Status EngineService::ready() const {
   RETURN_IF_ERROR(admission());
   for (const ModelStatus& status : manager_.statuses()) {
-    if (status.state == ModelState::loading) {
-      return make_error(ErrorCode::unavailable, fmt::format("{} is loading", status.registration.id));
-    }
-    if (status.lease != nullptr) RETURN_IF_ERROR(status.lease->core->readiness(config_.stall_limit));
+    // One that is on its way out is no reason to send requests elsewhere.
+    if (status.state == ModelState::ready) RETURN_IF_ERROR(status.model->core->readiness(config_.stall_limit));
   }
   return ok_status();
 }
@@ -131,13 +129,13 @@ bool EngineService::drain(TimePoint deadline) {
   bool all = true;
   const std::vector<ModelStatus> statuses = manager_.statuses();
   for (const ModelStatus& status : statuses) {
-    if (status.lease != nullptr) status.lease->core->drain(deadline);
+    if (status.model != nullptr) status.model->core->drain(deadline);
   }
   for (const ModelStatus& status : statuses) {
-    if (status.lease == nullptr) continue;
+    if (status.model == nullptr) continue;
     const Duration left = std::max(Duration{0}, deadline - clock_.now());
     // A little longer than the deadline, at which the engine itself ends what is left.
-    all = status.lease->core->wait_drained(left + std::chrono::seconds(1)) && all;
+    all = status.model->core->wait_drained(left + std::chrono::seconds(1)) && all;
   }
   return all;
 }
@@ -158,8 +156,8 @@ void EngineService::collect_engine(const ModelStatus& status, std::vector<Metric
   state.emplace_back("state", model_state_name(status.state));
   out.push_back({"inferneo:model_state", std::move(state), 1.0});
   metrics_of(model)->collect(labels, out);
-  if (status.lease == nullptr) return;
-  const EngineStats stats = status.lease->core->stats();
+  if (status.model == nullptr) return;
+  const EngineStats stats = status.model->core->stats();
   const std::pair<const char*, double> values[] = {
       {"vllm:num_requests_running", stats.running},
       {"vllm:num_requests_waiting", stats.waiting},

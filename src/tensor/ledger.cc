@@ -20,6 +20,8 @@ const char* memory_purpose_name(MemoryPurpose purpose) {
       return "staging";
     case MemoryPurpose::cache:
       return "cache";
+    case MemoryPurpose::held:
+      return "held";
   }
   return "unknown";
 }
@@ -44,13 +46,58 @@ Result<MemoryLedger::Booking> MemoryLedger::reserve(const std::string& model, Me
   return booking;
 }
 
+MemoryLedger::Hold::~Hold() {
+  if (ledger_ == nullptr) return;
+  const std::lock_guard lock(ledger_->mutex_);
+  const auto entry = ledger_->books_.find({model_, MemoryPurpose::held});
+  ledger_->used_ -= entry->second;
+  ledger_->books_.erase(entry);
+}
+
+Result<MemoryLedger::Hold> MemoryLedger::hold(const std::string& model, size_t bytes) {
+  const std::lock_guard lock(mutex_);
+  RETURN_IF_ERROR(check_room(model, MemoryPurpose::held, bytes));
+  // An entry of its own even when nothing is left of it: the hold's end takes it away.
+  if (!books_.try_emplace({model, MemoryPurpose::held}, bytes).second) {
+    return make_error(ErrorCode::already_exists, fmt::format("memory is held for {} already", model));
+  }
+  used_ += bytes;
+  peak_ = std::max(peak_, used_);
+  Hold hold;
+  hold.ledger_ = this;
+  hold.model_ = model;
+  return hold;
+}
+
+Status MemoryLedger::check_room(const std::string& model, MemoryPurpose purpose, size_t bytes) const {
+  if (bytes <= budget_ - std::min(budget_, used_)) return ok_status();
+  return make_error(ErrorCode::out_of_memory,
+                    fmt::format("{} needs {} more bytes for {}, and {} of the budget of {} bytes are in use; raise "
+                                "max_memory_gb or unload a model",
+                                model, bytes, memory_purpose_name(purpose), used_, budget_));
+}
+
+void MemoryLedger::on_refusal(std::function<void(size_t bytes)> callback) {
+  const std::lock_guard lock(mutex_);
+  on_refusal_ = callback ? std::make_shared<const std::function<void(size_t)>>(std::move(callback)) : nullptr;
+}
+
 Status MemoryLedger::change(const std::pair<std::string, MemoryPurpose>& key, size_t from, size_t to) {
-  std::lock_guard lock(mutex_);
-  if (to > from && to - from > budget_ - std::min(budget_, used_)) {
-    return make_error(ErrorCode::out_of_memory,
-                      fmt::format("{} needs {} more bytes for {}, and {} of the budget of {} bytes are in use; raise "
-                                  "max_memory_gb or unload a model",
-                                  key.first, to - from, memory_purpose_name(key.second), used_, budget_));
+  std::unique_lock lock(mutex_);
+  Status changed = change_locked(key, from, to);
+  const auto tell = changed.ok() ? nullptr : on_refusal_;
+  lock.unlock();
+  if (tell != nullptr) (*tell)(to - from);
+  return changed;
+}
+
+Status MemoryLedger::change_locked(const std::pair<std::string, MemoryPurpose>& key, size_t from, size_t to) {
+  if (to > from) {
+    const auto held = books_.find({key.first, MemoryPurpose::held});
+    const size_t from_hold = held == books_.end() ? 0 : std::min(held->second, to - from);
+    RETURN_IF_ERROR(check_room(key.first, key.second, to - from - from_hold));
+    if (from_hold > 0) held->second -= from_hold;
+    used_ -= from_hold;
   }
   used_ = used_ - from + to;
   peak_ = std::max(peak_, used_);
@@ -58,6 +105,16 @@ Status MemoryLedger::change(const std::pair<std::string, MemoryPurpose>& key, si
   entry = entry - from + to;
   if (entry == 0) books_.erase(key);
   return ok_status();
+}
+
+size_t MemoryLedger::used_by(const std::string& model) const {
+  std::lock_guard lock(mutex_);
+  size_t bytes = 0;
+  for (auto entry = books_.lower_bound({model, MemoryPurpose{}}); entry != books_.end(); ++entry) {
+    if (entry->first.first != model) break;
+    if (entry->first.second != MemoryPurpose::held) bytes += entry->second;
+  }
+  return bytes;
 }
 
 size_t MemoryLedger::used() const {

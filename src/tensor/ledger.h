@@ -1,10 +1,13 @@
 // The memory ledger: every byte that grows with models or requests is booked here, by device, model and purpose,
 // through the allocators themselves, so that the books cannot lie. Budgets are ceilings of the ledger.
 //
-// Thread-safe. A Booking is move-only and gives its bytes back when it dies. The ledger outlives every booking.
+// Thread-safe. A Booking is move-only and gives its bytes back when it dies. A Hold sets bytes aside for a model that
+// is about to be loaded, so that what others book meanwhile cannot make its load fail half way. The ledger outlives
+// both.
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -15,7 +18,7 @@
 
 namespace inferneo {
 
-enum class MemoryPurpose : uint8_t { weights, packed_weights, kv, workspace, staging, cache };
+enum class MemoryPurpose : uint8_t { weights, packed_weights, kv, workspace, staging, cache, held };
 const char* memory_purpose_name(MemoryPurpose purpose);
 
 class MemoryLedger {
@@ -47,6 +50,31 @@ class MemoryLedger {
     size_t bytes_ = 0;
   };
 
+  class Hold {
+   public:
+    Hold() = default;
+    Hold(Hold&& other) noexcept : ledger_(std::exchange(other.ledger_, nullptr)), model_(std::move(other.model_)) {}
+    Hold& operator=(Hold&& other) noexcept {
+      std::swap(ledger_, other.ledger_);
+      std::swap(model_, other.model_);
+      return *this;
+    }
+    ~Hold();  // what is left of it is free again
+
+   private:
+    friend class MemoryLedger;
+    MemoryLedger* ledger_ = nullptr;
+    std::string model_;
+  };
+
+  // Sets `bytes` aside for `model`: they count as used, and what reserve() and resize() book for it comes out of them
+  // first. One hold per model at a time (already_exists); out_of_memory when they are not free.
+  Result<Hold> hold(const std::string& model, size_t bytes);
+
+  // Told the bytes that were not there, after each refusal and outside the ledger's lock; {} ends that. The callback
+  // may run for a moment longer on another thread that was refused before.
+  void on_refusal(std::function<void(size_t bytes)> callback);
+
   // out_of_memory, naming model, purpose, need and room, when the budget would be exceeded.
   Result<Booking> reserve(const std::string& model, MemoryPurpose purpose, size_t bytes);
 
@@ -54,15 +82,19 @@ class MemoryLedger {
   size_t used() const;
   size_t peak() const;
   std::map<std::pair<std::string, MemoryPurpose>, size_t> books() const;
+  size_t used_by(const std::string& model) const;  // what is held for it left out
 
  private:
+  Status check_room(const std::string& model, MemoryPurpose purpose, size_t bytes) const;
   Status change(const std::pair<std::string, MemoryPurpose>& key, size_t from, size_t to);
+  Status change_locked(const std::pair<std::string, MemoryPurpose>& key, size_t from, size_t to);
 
   const size_t budget_;
   mutable std::mutex mutex_;
   size_t used_ = 0;
   size_t peak_ = 0;
   std::map<std::pair<std::string, MemoryPurpose>, size_t> books_;
+  std::shared_ptr<const std::function<void(size_t)>> on_refusal_;
 };
 
 }  // namespace inferneo

@@ -45,7 +45,8 @@ int Brake::num_waiting() const {
 class ServingStack::Loader final : public ModelLoader {
  public:
   explicit Loader(ServingStack& stack) : stack_(stack) {}
-  Result<ModelLease> load(const ModelRegistration& registration) override {
+  Result<size_t> estimate(const ModelRegistration&) override { return 0; }
+  Result<std::shared_ptr<LoadedModel>> load(const ModelRegistration& registration) override {
     auto runner = std::make_unique<ScriptedRunner>(stack_.options_.script);
     stack_.runner_ = runner.get();
     auto model = std::make_shared<LoadedModel>();
@@ -76,7 +77,7 @@ ServingStack::ProcessBooks ServingStack::ProcessBooks::read() {
 ServingStack::ServingStack(StackOptions options) : options_(std::move(options)), baseline_(ProcessBooks::read()) {
   options_.script.vocab_size = options_.tokenizer->vocab_size();
   options_.script.eos_token_ids = {0};
-  manager_ = std::make_unique<ModelManager>(std::make_unique<Loader>(*this));
+  manager_ = std::make_unique<ModelManager>(std::make_unique<Loader>(*this), ledger_, clock_);
   EXPECT_TRUE(manager_->register_model({kModel, kModel}).ok());
   Result<ModelLease> lease = manager_->acquire_blocking(kModel);
   EXPECT_TRUE(lease.ok()) << lease.error().message;

@@ -11,6 +11,8 @@
 #include "kernels/op_table.h"
 #include "kernels/packed_matrix.h"
 #include "models/transformers/architectures.h"
+#include "models/transformers/forward.h"
+#include "models/transformers/logits_stage.h"
 #include "models/transformers/native_runner.h"
 
 namespace inferneo {
@@ -51,39 +53,80 @@ ModelSpec describe(const DecoderSpec& spec, const GenerationConfig& generation, 
   return description;
 }
 
-}  // namespace
+// What the files say, before any weight is read.
+struct Description {
+  DecoderSpec spec;
+  GenerationConfig generation;
+  int32_t max_model_len = 0;
+  int32_t block_size = 0;
+};
 
-Result<std::unique_ptr<ModelRunner>> load_transformers_model(const LoadOptions& options) {
+Result<Description> describe_directory(const LoadOptions& options) {
   INFERNEO_CHECK(options.directory != nullptr && options.ledger != nullptr && options.pool != nullptr,
                  "LoadOptions without directory, ledger or pool");
   const ModelDirectory& directory = *options.directory;
-  ASSIGN_OR_RETURN(const kernels::OpTable* ops, kernels::select_op_table(options.isa));
   ASSIGN_OR_RETURN(const ConfigReader config, read_config(directory));
   ASSIGN_OR_RETURN(const std::optional<ConfigReader> generation_file,
                    read_optional_config(directory, "generation_config.json"));
-  ASSIGN_OR_RETURN(DecoderSpec spec, describe_model(config));
-  ASSIGN_OR_RETURN(const GenerationConfig generation, read_generation_config(config, generation_file, spec.vocab_size));
-  ASSIGN_OR_RETURN(const int32_t max_model_len, resolve_max_model_len(options.max_model_len, spec));
-  if (options.block_size < 0 || options.block_size > max_model_len + 1024) {
+  Description description;
+  ASSIGN_OR_RETURN(description.spec, describe_model(config));
+  ASSIGN_OR_RETURN(description.generation,
+                   read_generation_config(config, generation_file, description.spec.vocab_size));
+  ASSIGN_OR_RETURN(description.max_model_len, resolve_max_model_len(options.max_model_len, description.spec));
+  if (options.block_size < 0 || options.block_size > description.max_model_len + 1024) {
     return make_error(ErrorCode::invalid_argument,
                       fmt::format("block_size {} must be from 1 to max_model_len, or 0", options.block_size),
                       "block_size");
   }
+  // A whole sequence as one block is rounded up to what the fast attention takes (kernels/kv_layout.h).
+  const auto whole = static_cast<int32_t>(kernels::round_up(description.max_model_len, kernels::kKvTileTokens));
+  description.block_size = options.block_size == 0 ? whole : options.block_size;
+  return description;
+}
 
+}  // namespace
+
+Result<size_t> estimate_transformers_memory(const LoadOptions& options, int32_t max_num_batched_tokens) {
+  ASSIGN_OR_RETURN(const Description description, describe_directory(options));
+  MemoryLedger books(SIZE_MAX);  // the same allocations, never touched
+  size_t loading = 0;
   ModelWeights weights;
   {
-    ASSIGN_OR_RETURN(const Checkpoint checkpoint, Checkpoint::open(*options.ledger, options.model_name, directory));
-    ASSIGN_OR_RETURN(
-        weights, load_weights(spec, checkpoint, *options.ledger, options.model_name, *options.pool, options.progress));
+    ASSIGN_OR_RETURN(const Checkpoint checkpoint, Checkpoint::open(books, options.model_name, *options.directory));
+    ASSIGN_OR_RETURN(weights, allocate_weights(description.spec, checkpoint, books, options.model_name));
+    loading = books.used();
+  }
+  ASSIGN_OR_RETURN(const DType kv_dtype, resolve_kv_dtype(options.kv_cache_dtype, weights.dtype));
+  const KvPlan kv = plan_kv(description.spec, kv_dtype, description.block_size, description.max_model_len);
+  Forward forward(description.spec, weights, kv, description.max_model_len);
+  RETURN_IF_ERROR(forward.allocate(books, options.model_name, max_num_batched_tokens,
+                                   std::min(kMaxLogitRows, std::max(max_num_batched_tokens, 1)), options.pool->size()));
+  size_t running = books.used();
+  for (const KvGroup& group : kv.groups) {
+    const int64_t tokens = std::min(kFirstContext, description.max_model_len);
+    const int64_t blocks = (tokens + description.block_size - 1) / description.block_size;
+    running += static_cast<size_t>(
+        kernels::round_up(blocks * static_cast<int64_t>(group.layout.bytes_per_block()), int64_t{kHugePage}));
+  }
+  return std::max(loading, running);
+}
+
+Result<std::unique_ptr<ModelRunner>> load_transformers_model(const LoadOptions& options) {
+  ASSIGN_OR_RETURN(const kernels::OpTable* ops, kernels::select_op_table(options.isa));
+  ASSIGN_OR_RETURN(Description description, describe_directory(options));
+  ModelWeights weights;
+  {
+    ASSIGN_OR_RETURN(const Checkpoint checkpoint,
+                     Checkpoint::open(*options.ledger, options.model_name, *options.directory));
+    ASSIGN_OR_RETURN(weights, load_weights(description.spec, checkpoint, *options.ledger, options.model_name,
+                                           *options.pool, options.progress));
   }
   NativeModel model;
   ASSIGN_OR_RETURN(model.kv_dtype, resolve_kv_dtype(options.kv_cache_dtype, weights.dtype));
-  // A whole sequence as one block is rounded up to what the fast attention takes (kernels/kv_layout.h).
-  const auto whole = static_cast<int32_t>(kernels::round_up(max_model_len, kernels::kKvTileTokens));
-  model.block_size = options.block_size == 0 ? whole : options.block_size;
-  model.max_model_len = max_model_len;
-  model.description = describe(spec, generation, weights, ops->name);
-  model.spec = std::move(spec);
+  model.block_size = description.block_size;
+  model.max_model_len = description.max_model_len;
+  model.description = describe(description.spec, description.generation, weights, ops->name);
+  model.spec = std::move(description.spec);
   model.weights = std::move(weights);
   return std::unique_ptr<ModelRunner>(
       std::make_unique<NativeRunner>(std::move(model), *ops, *options.ledger, *options.pool, options.model_name));

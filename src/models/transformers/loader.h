@@ -33,6 +33,11 @@ struct LoadOptions {
   LoadProgressCallback progress;              // may be empty
 };
 
+// The most that the ledger sees from load_transformers_model() to the first steps of an engine with these limits, whose
+// cache holds one sequence of at most kFirstContext tokens by then. Reads headers, no weights. Errors: as loading.
+inline constexpr int32_t kFirstContext = 2048;
+Result<size_t> estimate_transformers_memory(const LoadOptions& options, int32_t max_num_batched_tokens);
+
 Result<std::unique_ptr<ModelRunner>> load_transformers_model(const LoadOptions& options);
 
 }  // namespace inferneo

@@ -254,6 +254,14 @@ Status WeightLoader::pack(ThreadPool& pool, const LoadProgressCallback& progress
   return ok_status();
 }
 
+Result<ModelWeights> allocate_weights(const DecoderSpec& spec, const Checkpoint& checkpoint, MemoryLedger& ledger,
+                                      const std::string& model) {
+  WeightLoader loader(spec, checkpoint);
+  RETURN_IF_ERROR(loader.plan());
+  RETURN_IF_ERROR(loader.allocate(ledger, model));
+  return loader.take();
+}
+
 Result<ModelWeights> load_weights(const DecoderSpec& spec, const Checkpoint& checkpoint, MemoryLedger& ledger,
                                   const std::string& model, ThreadPool& pool, const LoadProgressCallback& progress) {
   WeightLoader loader(spec, checkpoint);

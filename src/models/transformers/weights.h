@@ -59,6 +59,10 @@ struct ModelWeights {
   Buffer vector_storage;
 };
 
+// The memory of load_weights() without the weights: for estimates. The same errors but for what reading finds.
+Result<ModelWeights> allocate_weights(const DecoderSpec& spec, const Checkpoint& checkpoint, MemoryLedger& ledger,
+                                      const std::string& model);
+
 // Errors: malformed, naming the tensor, for missing, surplus and mis-shaped tensors and for a file cut short while it
 // was read; unsupported for element types other than f32, f16, bf16; out_of_memory.
 Result<ModelWeights> load_weights(const DecoderSpec& spec, const Checkpoint& checkpoint, MemoryLedger& ledger,

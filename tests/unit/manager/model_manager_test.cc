@@ -4,111 +4,288 @@
 
 #include <atomic>
 #include <future>
+#include <random>
+#include <set>
 #include <stdexcept>
 #include <thread>
 
 namespace inferneo {
 namespace {
 
-// Loads models without an engine core: the manager never looks inside.
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+constexpr size_t kModelBytes = 100;
+
+struct BookedModel : LoadedModel {
+  MemoryLedger::Booking booking;
+};
+
+// Loads models without an engine core (the manager looks at none), each with its memory in the ledger.
 class FakeLoader final : public ModelLoader {
  public:
-  explicit FakeLoader(std::atomic<int>* loads) : loads_(loads) {}
-  Result<ModelLease> load(const ModelRegistration& registration) override {
-    const int load = ++*loads_;
-    std::this_thread::sleep_for(std::chrono::milliseconds(5));
-    if (registration.source == "broken") return make_error(ErrorCode::malformed, "bad weights");
+  struct Log {
+    std::atomic<int> loads{0};
+    std::atomic<int> slow_ms{5};
+    std::mutex mutex;
+    std::vector<std::string> order;
+  };
+  FakeLoader(Log& log, MemoryLedger& ledger) : log_(log), ledger_(ledger) {}
+
+  Result<size_t> estimate(const ModelRegistration& registration) override {
+    if (registration.source == "no files") return make_error(ErrorCode::not_found, "no such directory");
+    return registration.source == "underestimated" ? kModelBytes / 2 : kModelBytes;
+  }
+  Result<std::shared_ptr<LoadedModel>> load(const ModelRegistration& registration) override {
+    const int load = ++log_.loads;
+    {
+      const std::lock_guard lock(log_.mutex);
+      log_.order.push_back(registration.id);
+    }
+    std::this_thread::sleep_for(milliseconds(log_.slow_ms));
+    if (registration.source == "broken") return make_error(ErrorCode::malformed, "bad weights in /secret/place");
     if (registration.source == "throws") throw std::runtime_error("surprise");
     if (registration.source == "flaky" && load == 1) return make_error(ErrorCode::io_error, "try again");
-    auto model = std::make_shared<LoadedModel>();
+    auto model = std::make_shared<BookedModel>();
     model->id = registration.id;
-    return ModelLease(model);
+    ASSIGN_OR_RETURN(model->booking, ledger_.reserve(registration.id, MemoryPurpose::weights, kModelBytes));
+    return std::shared_ptr<LoadedModel>(model);
   }
 
  private:
-  std::atomic<int>* loads_;
+  Log& log_;
+  MemoryLedger& ledger_;
 };
 
-TEST(ModelManager, ConcurrentCallersShareOneLoad) {
-  std::atomic<int> loads{0};
-  ModelManager manager(std::make_unique<FakeLoader>(&loads));
-  ASSERT_TRUE(manager.register_model({"a", "path"}).ok());
+class ModelManagerTest : public testing::Test {
+ protected:
+  void make(size_t budget = SIZE_MAX, ModelManager::Options options = {}) {
+    ledger_ = std::make_unique<MemoryLedger>(budget);
+    manager_ = std::make_unique<ModelManager>(std::make_unique<FakeLoader>(log_, *ledger_), *ledger_, clock_, options);
+  }
+  void add(const std::string& id, const std::string& source = "path") {
+    ASSERT_TRUE(manager_->register_model({.id = id, .source = source}).ok());
+  }
+  ModelStatus status(const std::string& id) const {
+    for (ModelStatus& status : manager_->statuses()) {
+      if (status.registration.id == id) return std::move(status);
+    }
+    ADD_FAILURE() << "no model " << id;
+    return {};
+  }
+  bool becomes(const std::string& id, ModelState state) const {
+    for (int i = 0; i < 2000; ++i) {
+      if (status(id).state == state) return true;
+      std::this_thread::sleep_for(milliseconds(1));
+    }
+    return false;
+  }
+  void TearDown() override {
+    manager_.reset();
+    EXPECT_EQ(ledger_->used(), 0U);
+  }
+
+  FakeLoader::Log log_;
+  SteadyClock clock_;
+  std::unique_ptr<MemoryLedger> ledger_;
+  std::unique_ptr<ModelManager> manager_;
+};
+
+TEST_F(ModelManagerTest, ConcurrentCallersShareOneLoad) {
+  make();
+  add("a");
   std::vector<std::thread> threads;
   std::atomic<int> answered{0};
   for (int i = 0; i < 8; ++i) {
     threads.emplace_back([&] {
-      const auto lease = manager.acquire_blocking("a");
+      const auto lease = manager_->acquire_blocking("a");
       answered += lease.ok() && (*lease)->id == "a" ? 1 : 0;
     });
   }
   for (std::thread& thread : threads) thread.join();
   EXPECT_EQ(answered, 8);
-  EXPECT_EQ(loads, 1);
-  EXPECT_EQ(manager.statuses()[0].state, ModelState::ready);
+  EXPECT_EQ(log_.loads, 1);
+  EXPECT_EQ(status("a").state, ModelState::ready);
+  EXPECT_EQ(status("a").memory_bytes, kModelBytes);
+  EXPECT_EQ(status("a").loads, 1U);
 }
 
-TEST(ModelManager, UnknownNamesSayWhatThereIs) {
-  std::atomic<int> loads{0};
-  ModelManager manager(std::make_unique<FakeLoader>(&loads));
-  ASSERT_TRUE(manager.register_model({"a", "path"}).ok());
-  ASSERT_TRUE(manager.register_model({"b", "path"}).ok());
-  EXPECT_EQ(manager.register_model({"a", "elsewhere"}).error().code, ErrorCode::already_exists);
-  EXPECT_FALSE(manager.register_model({"", "elsewhere"}).ok());
-  const auto lease = manager.acquire_blocking(std::string(100'000, 'x'));
+TEST_F(ModelManagerTest, UnknownNamesSayWhatThereIs) {
+  make();
+  add("a");
+  add("story-teller");
+  EXPECT_EQ(manager_->register_model({"a", "elsewhere"}).error().code, ErrorCode::already_exists);
+  EXPECT_FALSE(manager_->register_model({"", "elsewhere"}).ok());
+  const auto lease = manager_->acquire_blocking(std::string(100'000, 'x'));
   ASSERT_FALSE(lease.ok());
   EXPECT_EQ(lease.error().code, ErrorCode::not_found);
-  EXPECT_NE(lease.error().message.find("a, b"), std::string::npos);
+  EXPECT_NE(lease.error().message.find("a, story-teller"), std::string::npos);
   EXPECT_LT(lease.error().message.size(), 400U);
-  EXPECT_EQ((*manager.acquire_blocking(""))->id, "a") << "no name means the first one";
+  EXPECT_NE(manager_->acquire_blocking("story-tellre").error().message.find("did you mean 'story-teller'?"),
+            std::string::npos);
+  EXPECT_EQ((*manager_->acquire_blocking(""))->id, "a") << "no name means the first one";
+  for (int i = 0; i < 500; ++i) add("model-number-" + std::to_string(i));
+  EXPECT_LT(manager_->acquire_blocking("?").error().message.size(), 400U);
 }
 
-TEST(ModelManager, AliasesNameTheSameModelAndAreTakenOnce) {
-  std::atomic<int> loads{0};
-  ModelManager manager(std::make_unique<FakeLoader>(&loads));
-  ASSERT_TRUE(manager.register_model({"a", "path", {"gpt-4", "default"}}).ok());
-  EXPECT_EQ((*manager.acquire_blocking("gpt-4"))->id, "a");
-  EXPECT_EQ((*manager.acquire_blocking("default"))->id, "a");
-  EXPECT_EQ(loads, 1);
-  EXPECT_EQ(manager.register_model({"b", "path", {"gpt-4"}}).error().code, ErrorCode::already_exists);
+TEST_F(ModelManagerTest, AliasesNameTheSameModelAndAreTakenOnce) {
+  make();
+  ASSERT_TRUE(manager_->register_model({"a", "path", {"gpt-4", "default"}}).ok());
+  EXPECT_EQ((*manager_->acquire_blocking("gpt-4"))->id, "a");
+  EXPECT_EQ((*manager_->acquire_blocking("default"))->id, "a");
+  EXPECT_EQ(log_.loads, 1);
+  EXPECT_EQ(manager_->register_model({"b", "path", {"gpt-4"}}).error().code, ErrorCode::already_exists);
 }
 
-TEST(ModelManager, FailuresAreToldAndTriedAgain) {
-  std::atomic<int> loads{0};
-  ModelManager manager(std::make_unique<FakeLoader>(&loads));
-  ASSERT_TRUE(manager.register_model({"flaky", "flaky"}).ok());
-  ASSERT_TRUE(manager.register_model({"throws", "throws"}).ok());
-  ASSERT_TRUE(manager.register_model({"broken", "broken"}).ok());
-  const auto expect_failure = [&](size_t index, const char* id, ErrorCode code, const char* why) {
-    const auto lease = manager.acquire_blocking(id);
-    ASSERT_FALSE(lease.ok());
-    EXPECT_EQ(lease.error().code, ErrorCode::unavailable) << "it is the server's fault, not the request's";
-    EXPECT_NE(lease.error().message.find(id), std::string::npos);
-    EXPECT_EQ(lease.error().message.find(why), std::string::npos) << "the loader's words name files";
-    const ModelStatus status = manager.statuses()[index];
-    EXPECT_EQ(status.state, ModelState::failed);
-    EXPECT_EQ(status.failure->code, code);
-    EXPECT_NE(status.failure->message.find(why), std::string::npos);
-  };
-  expect_failure(0, "flaky", ErrorCode::io_error, "try again");
-  EXPECT_TRUE(manager.acquire_blocking("flaky").ok());
-  EXPECT_FALSE(manager.statuses()[0].failure.has_value());
-  expect_failure(1, "throws", ErrorCode::internal, "surprise");
-  expect_failure(2, "broken", ErrorCode::malformed, "bad weights");
+TEST_F(ModelManagerTest, FailuresAreToldWithoutTheFilesAndTriedAgain) {
+  make();
+  for (const char* name : {"flaky", "throws", "broken", "no files"}) add(name, name);
+  EXPECT_EQ(manager_->acquire_blocking("flaky").error().code, ErrorCode::unavailable);
+  EXPECT_EQ(status("flaky").state, ModelState::failed);
+  EXPECT_EQ(status("flaky").failure->message, "try again");
+  EXPECT_TRUE(manager_->acquire_blocking("flaky").ok());
+  EXPECT_FALSE(manager_->acquire_blocking("throws").ok());
+  EXPECT_NE(status("throws").failure->message.find("surprise"), std::string::npos);
+  const auto broken = manager_->acquire_blocking("broken");
+  EXPECT_EQ(broken.error().message.find("/secret"), std::string::npos) << broken.error().message;
+  EXPECT_EQ(status("broken").failure->code, ErrorCode::malformed);
+  EXPECT_FALSE(manager_->acquire_blocking("no files").ok());
+  EXPECT_EQ(status("no files").failure->code, ErrorCode::not_found);
+  EXPECT_EQ(ledger_->used(), kModelBytes) << "nothing stays booked after a failure";
 }
 
-TEST(ModelManager, NobodyWaitsForeverWhenItEnds) {
-  std::atomic<int> loads{0};
+TEST_F(ModelManagerTest, RoomIsMadeWithinTheBudget) {
+  make(2 * kModelBytes + 50);
+  for (const char* id : {"a", "b", "c"}) add(id);
+  ASSERT_TRUE(manager_->acquire_blocking("a").ok());
+  ASSERT_TRUE(manager_->acquire_blocking("b").ok());
+  ASSERT_TRUE(manager_->acquire_blocking("c").ok());
+  EXPECT_EQ(status("a").state, ModelState::unloaded);
+  EXPECT_EQ(status("a").unloads[static_cast<size_t>(UnloadReason::room)], 1U);
+  EXPECT_EQ(status("b").state, ModelState::ready);
+  EXPECT_TRUE(manager_->acquire_blocking("a").ok()) << "and comes back";
+  EXPECT_LE(ledger_->peak(), ledger_->budget());
+}
+
+TEST_F(ModelManagerTest, ALeaseKeepsAModel) {
+  make(kModelBytes);
+  add("a");
+  add("b");
+  auto lease = *manager_->acquire_blocking("a");
+  std::promise<bool> told;
+  manager_->acquire("b", [&told](const Result<ModelLease>& other) { told.set_value(other.ok()); });
+  auto answer = told.get_future();
+  EXPECT_EQ(answer.wait_for(milliseconds(50)), std::future_status::timeout);
+  EXPECT_EQ(status("b").queue_place, 1U);
+  EXPECT_EQ(status("a").leases, 1);
+  const ModelLease copy = lease;
+  lease.reset();
+  EXPECT_EQ(answer.wait_for(milliseconds(20)), std::future_status::timeout) << "a copy is the same lease";
+  const_cast<ModelLease&>(copy).reset();
+  EXPECT_TRUE(answer.get());
+}
+
+TEST_F(ModelManagerTest, WhatCanNeverFitIsRefusedAtOnce) {
+  make(kModelBytes - 1);
+  add("a");
+  EXPECT_EQ(manager_->acquire_blocking("a").error().code, ErrorCode::out_of_memory);
+  EXPECT_EQ(log_.loads, 0);
+  EXPECT_EQ(status("a").state, ModelState::failed);
+}
+
+TEST_F(ModelManagerTest, AnEstimateThatWasTooLowIsRaised) {
+  make(kModelBytes + kModelBytes / 2 + 10);
+  add("b");
+  add("a", "underestimated");
+  ASSERT_TRUE(manager_->acquire_blocking("b").ok());
+  EXPECT_TRUE(manager_->acquire_blocking("a").ok()) << "half of it fitted beside the other";
+  EXPECT_EQ(log_.loads, 3);
+  EXPECT_EQ(status("b").state, ModelState::unloaded);
+}
+
+TEST_F(ModelManagerTest, UnloadingPinningAndKeepAlive) {
+  make(2 * kModelBytes);
+  add("a");
+  add("b");
+  ASSERT_TRUE(manager_->register_model({.id = "brief", .source = "path", .keep_alive = milliseconds(10)}).ok());
+  ASSERT_TRUE(manager_->acquire_blocking("a").ok());
+  ASSERT_TRUE(manager_->unload("a", clock_.now() + seconds(1)).ok());
+  EXPECT_TRUE(becomes("a", ModelState::unloaded));
+  EXPECT_EQ(status("a").unloads[static_cast<size_t>(UnloadReason::asked)], 1U);
+  EXPECT_EQ(manager_->unload("?", clock_.now()).error().code, ErrorCode::not_found);
+  ASSERT_TRUE(manager_->acquire_blocking("brief").ok());
+  EXPECT_TRUE(becomes("brief", ModelState::unloaded));
+  EXPECT_EQ(status("brief").unloads[static_cast<size_t>(UnloadReason::idle)], 1U);
+  ASSERT_TRUE(manager_->acquire_blocking("a").ok());
+  ASSERT_TRUE(manager_->set_pinned("a", true).ok());
+  ASSERT_TRUE(manager_->acquire_blocking("b").ok());
+  ASSERT_TRUE(manager_->acquire_blocking("brief").ok());
+  EXPECT_EQ(status("a").state, ModelState::ready);
+  EXPECT_TRUE(status("a").registration.pinned);
+  EXPECT_EQ(manager_->set_pinned("?", true).error().code, ErrorCode::not_found);
+}
+
+TEST_F(ModelManagerTest, IdleModelsGoWhenSomebodysMemoryCannotGrow) {
+  make(2 * kModelBytes);
+  add("idle");
+  add("busy");
+  ASSERT_TRUE(manager_->acquire_blocking("idle").ok());
+  const ModelLease busy = *manager_->acquire_blocking("busy");
+  EXPECT_FALSE(ledger_->reserve("busy", MemoryPurpose::kv, 10).ok());
+  EXPECT_TRUE(becomes("idle", ModelState::unloaded));
+  EXPECT_TRUE(ledger_->reserve("busy", MemoryPurpose::kv, 10).ok());
+}
+
+TEST_F(ModelManagerTest, NobodyWaitsForeverWhenItEnds) {
+  make();
   std::vector<std::future<bool>> answers;
-  {
-    ModelManager manager(std::make_unique<FakeLoader>(&loads));
-    for (const char* id : {"a", "b", "c", "d"}) ASSERT_TRUE(manager.register_model({id, "path"}).ok());
-    for (const char* id : {"a", "b", "c", "d"}) {
-      auto told = std::make_shared<std::promise<bool>>();
-      answers.push_back(told->get_future());
-      manager.acquire(id, [told](const Result<ModelLease>& lease) { told->set_value(lease.ok()); });
-    }
+  for (const char* id : {"a", "b", "c", "d"}) add(id);
+  for (const char* id : {"a", "b", "c", "d"}) {
+    auto told = std::make_shared<std::promise<bool>>();
+    answers.push_back(told->get_future());
+    manager_->acquire(id, [told](const Result<ModelLease>& lease) { told->set_value(lease.ok()); });
   }
-  for (auto& answer : answers) EXPECT_EQ(answer.wait_for(std::chrono::seconds(0)), std::future_status::ready);
+  manager_->stop();
+  for (auto& answer : answers) EXPECT_EQ(answer.wait_for(seconds(0)), std::future_status::ready);
+  EXPECT_EQ(manager_->acquire_blocking("a").error().code, ErrorCode::unavailable);
+}
+
+TEST_F(ModelManagerTest, LeasesMayOutliveTheManager) {
+  make();
+  add("a");
+  ModelLease lease = *manager_->acquire_blocking("a");
+  manager_.reset();
+  EXPECT_EQ(lease->id, "a");
+  lease.reset();
+}
+
+// Ten models, room for three, twenty threads: never over the budget, nobody is refused, loads coalesce.
+TEST_F(ModelManagerTest, ManyThreadsShareALittleMemory) {
+  make(3 * kModelBytes, {.max_models = 0, .patience = milliseconds(2)});
+  log_.slow_ms = 0;
+  for (int i = 0; i < 10; ++i) add("m" + std::to_string(i));
+  std::atomic<int> answered{0};
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 20; ++t) {
+    threads.emplace_back([&, t] {
+      std::mt19937 random(static_cast<unsigned>(t));
+      for (int i = 0; i < 50; ++i) {
+        const std::string id = "m" + std::to_string(random() % 10);
+        const auto lease = manager_->acquire_blocking(id);
+        if (lease.ok() && (*lease)->id == id) ++answered;
+        if (random() % 4 == 0) std::this_thread::sleep_for(std::chrono::microseconds(random() % 500));
+        if (random() % 16 == 0) (void)manager_->statuses();
+        if (random() % 32 == 0) (void)manager_->unload(id, clock_.now() + seconds(1));
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(answered, 1000);
+  EXPECT_LE(ledger_->peak(), 3 * kModelBytes);
+  uint64_t loads = 0;
+  for (const ModelStatus& model : manager_->statuses()) loads += model.loads;
+  EXPECT_EQ(loads, static_cast<uint64_t>(log_.loads));
+  EXPECT_LT(loads, 1000U);
 }
 
 }  // namespace

@@ -19,7 +19,8 @@ class LateLoader final : public ModelLoader {
     int loads = 0;
   };
   explicit LateLoader(Gate& gate) : gate_(gate) {}
-  Result<ModelLease> load(const ModelRegistration&) override {
+  Result<size_t> estimate(const ModelRegistration&) override { return 0; }
+  Result<std::shared_ptr<LoadedModel>> load(const ModelRegistration&) override {
     std::unique_lock lock(gate_.mutex);
     ++gate_.loads;
     gate_.changed.wait(lock, [this] { return gate_.open; });
@@ -34,7 +35,7 @@ TEST(SlowLoad, NeitherTheIoThreadNorTheTextPoolWaitsForIt) {
   SteadyClock clock;
   MemoryLedger ledger(size_t{1} << 20);
   LateLoader::Gate gate;
-  ModelManager manager(std::make_unique<LateLoader>(gate));
+  ModelManager manager(std::make_unique<LateLoader>(gate), ledger, clock);
   ASSERT_TRUE(manager.register_model({"late", "late"}).ok());
   EngineServiceConfig service_config;
   service_config.text_threads = 1;

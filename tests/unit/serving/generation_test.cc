@@ -67,7 +67,8 @@ class ClientSink final : public OutputSink {
 class ScriptedLoader final : public ModelLoader {
  public:
   ScriptedLoader(MemoryLedger& ledger, const Clock& clock) : ledger_(ledger), clock_(clock) {}
-  Result<ModelLease> load(const ModelRegistration& registration) override {
+  Result<size_t> estimate(const ModelRegistration&) override { return 0; }
+  Result<std::shared_ptr<LoadedModel>> load(const ModelRegistration& registration) override {
     if (registration.source == "broken") return make_error(ErrorCode::malformed, "bad weights");
     Script script;
     script.vocab_size = 257;
@@ -91,7 +92,7 @@ class ScriptedLoader final : public ModelLoader {
     model->max_model_len = model->core->max_model_len();
     model->tokenizer = std::make_shared<ByteTokenizer>();
     model->defaults.temperature = 0.0F;
-    return ModelLease(std::move(model));
+    return model;
   }
 
  private:
@@ -102,7 +103,7 @@ class ScriptedLoader final : public ModelLoader {
 class GenerationTest : public ::testing::Test {
  protected:
   GenerationTest() : ledger_(size_t{256} << 20) {
-    manager_ = std::make_unique<ModelManager>(std::make_unique<ScriptedLoader>(ledger_, clock_));
+    manager_ = std::make_unique<ModelManager>(std::make_unique<ScriptedLoader>(ledger_, clock_), ledger_, clock_);
     EXPECT_TRUE(manager_->register_model({"story", "Once upon a time there was an end. More."}).ok());
     EXPECT_TRUE(manager_->register_model({"endless", "endless"}).ok());
     EXPECT_TRUE(manager_->register_model({"broken", "broken"}).ok());

@@ -31,6 +31,33 @@ TEST(MemoryLedger, BooksByModelAndPurposeAndGivesBack) {
   EXPECT_EQ(ledger.peak(), 1000U);
 }
 
+TEST(MemoryLedger, WhatIsHeldForOneModelIsNoOtherModels) {
+  MemoryLedger ledger(1000);
+  {
+    auto hold = ledger.hold("a", 700);
+    ASSERT_TRUE(hold.ok());
+    EXPECT_EQ(ledger.used(), 700U);
+    EXPECT_EQ(ledger.hold("a", 1).error().code, ErrorCode::already_exists);
+    EXPECT_FALSE(ledger.hold("b", 301).ok());
+    EXPECT_FALSE(ledger.reserve("b", MemoryPurpose::kv, 301).ok());
+    auto other = ledger.reserve("b", MemoryPurpose::kv, 300);
+    ASSERT_TRUE(other.ok());
+    auto weights = ledger.reserve("a", MemoryPurpose::weights, 600);  // out of the hold
+    ASSERT_TRUE(weights.ok());
+    EXPECT_EQ(ledger.used(), 1000U);
+    EXPECT_EQ(ledger.used_by("a"), 600U);
+    EXPECT_EQ(ledger.books().at({"a", MemoryPurpose::held}), 100U);
+    EXPECT_FALSE(weights->resize(701).ok());
+    ASSERT_TRUE(weights->resize(700).ok());
+    EXPECT_EQ(ledger.books().at({"a", MemoryPurpose::held}), 0U);
+    MemoryLedger::Hold moved = std::move(*hold);
+    EXPECT_EQ(ledger.used(), 1000U);
+  }
+  EXPECT_EQ(ledger.used(), 0U);
+  EXPECT_TRUE(ledger.books().empty());
+  EXPECT_EQ(ledger.peak(), 1000U);
+}
+
 TEST(MemoryLedger, NeverExceedsItsBudgetUnderThreads) {
   MemoryLedger ledger(10'000);
   std::vector<std::thread> threads;

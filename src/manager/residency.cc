@@ -1,0 +1,357 @@
+#include "manager/residency.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+namespace inferneo {
+namespace {
+
+constexpr Duration kShortestIdle = std::chrono::milliseconds(1);  // a lease that just ended is not infinitely dear
+constexpr Residency::Key kNobody = SIZE_MAX;
+
+}  // namespace
+
+const char* model_state_name(ModelState state) {
+  switch (state) {
+    case ModelState::unloaded:
+      return "unloaded";
+    case ModelState::loading:
+      return "loading";
+    case ModelState::ready:
+      return "ready";
+    case ModelState::draining:
+      return "draining";
+    case ModelState::failed:
+      return "failed";
+  }
+  return "unknown";
+}
+
+const char* unload_reason_name(UnloadReason reason) {
+  switch (reason) {
+    case UnloadReason::asked:
+      return "asked";
+    case UnloadReason::idle:
+      return "idle";
+    case UnloadReason::room:
+      return "room";
+    case UnloadReason::failed:
+      return "failed";
+  }
+  return "unknown";
+}
+
+Residency::Key Residency::add(Traits traits) {
+  Model model;
+  model.traits = traits;
+  models_.push_back(model);
+  return models_.size() - 1;
+}
+
+bool Residency::acquire(Key key, int32_t priority, TimePoint now) {
+  Model& model = models_[key];
+  if (model.state == ModelState::ready && !model.yielding) {
+    ++model.leases;
+    return true;
+  }
+  if (model.waiting == 0) {
+    model.arrival = next_arrival_++;
+    model.wanted_since = now;
+    model.priority = priority;
+  }
+  model.priority = std::min(model.priority, priority);
+  ++model.waiting;
+  if (model.state == ModelState::failed) model.state = ModelState::unloaded;
+  return false;
+}
+
+void Residency::give_up(Key key) {
+  Model& model = models_[key];
+  INFERNEO_CHECK(model.waiting > 0, "nobody waits who could give up");
+  --model.waiting;
+}
+
+void Residency::release(Key key, TimePoint now) {
+  Model& model = models_[key];
+  INFERNEO_CHECK(model.leases > 0, "a lease was given back twice");
+  --model.leases;
+  model.last_used = now;
+}
+
+void Residency::ask_unload(Key key, UnloadReason reason) {
+  Model& model = models_[key];
+  if (!in_memory(model) || model.going) return;
+  model.going = reason;
+  if (model.state == ModelState::ready) model.state = ModelState::draining;
+}
+
+size_t Residency::granted(Key key) {
+  Model& model = models_[key];
+  const size_t waiting = std::exchange(model.waiting, 0);
+  model.leases += static_cast<int32_t>(waiting);
+  return waiting;
+}
+
+void Residency::estimated(Key key, size_t bytes) { models_[key].need = bytes; }
+
+void Residency::loaded(Key key, Duration took, TimePoint now) {
+  Model& model = models_[key];
+  model.state = ModelState::ready;
+  model.load_time = took;
+  model.last_used = now;
+  stop_yielding();
+}
+
+void Residency::failed(Key key) {
+  Model& model = models_[key];
+  model.state = ModelState::failed;
+  model.waiting = 0;
+  model.need.reset();  // its files may have been what was wrong
+  model.going.reset();
+  stop_yielding();
+}
+
+void Residency::retry(Key key, size_t bytes) {
+  Model& model = models_[key];
+  model.state = ModelState::unloaded;
+  model.need = bytes;
+}
+
+void Residency::unloaded(Key key) {
+  Model& model = models_[key];
+  INFERNEO_CHECK(model.leases == 0, "a model was unloaded under a lease");
+  const bool died = model.going == UnloadReason::failed && model.waiting == 0;
+  model.state = died ? ModelState::failed : ModelState::unloaded;
+  model.going.reset();
+  model.yielding = false;
+}
+
+bool Residency::in_memory(const Model& model) const {
+  return model.state == ModelState::loading || model.state == ModelState::ready || model.state == ModelState::draining;
+}
+
+bool Residency::may_go(Key key, bool even_busy) const {
+  const Model& model = models_[key];
+  return model.state == ModelState::ready && !model.traits.pinned && (even_busy || model.leases == 0);
+}
+
+bool Residency::before(Key a, Key b) const {
+  const Model& x = models_[a];
+  const Model& y = models_[b];
+  return x.priority != y.priority ? x.priority < y.priority : x.arrival < y.arrival;
+}
+
+std::optional<Residency::Key> Residency::first_in_line() const {
+  std::optional<Key> first;
+  for (Key key = 0; key < models_.size(); ++key) {
+    const Model& model = models_[key];
+    if (model.state != ModelState::unloaded || model.waiting == 0) continue;
+    if (!first || before(key, *first)) first = key;
+  }
+  return first;
+}
+
+void Residency::stop_yielding() {
+  for (Model& model : models_) model.yielding = false;
+}
+
+Residency::Decision Residency::decide_grant() const {
+  for (Key key = 0; key < models_.size(); ++key) {
+    const Model& model = models_[key];
+    if (model.state == ModelState::ready && model.waiting > 0 && !model.yielding) {
+      return {.kind = Decision::Kind::grant, .key = key};
+    }
+  }
+  return {};
+}
+
+Residency::Decision Residency::next(const Memory& memory, TimePoint now) {
+  // One that shall go right after its load serves those who waited for it first.
+  if (Decision grant = decide_grant(); grant.kind != Decision::Kind::none) return grant;
+  for (Model& model : models_) {
+    if (model.state == ModelState::ready && model.going) model.state = ModelState::draining;
+  }
+  if (Decision unload = decide_unload(now); unload.kind != Decision::Kind::none) return unload;
+  if (Decision load = decide_load(memory, now); load.kind != Decision::Kind::none) return load;
+  // Models may have ceased to yield.
+  if (Decision grant = decide_grant(); grant.kind != Decision::Kind::none) return grant;
+  return decide_room(memory, now);
+}
+
+// From here on it grants no lease, whatever happens between the decision and its end.
+Residency::Decision Residency::begin_unload(Key key, UnloadReason reason) {
+  models_[key].state = ModelState::draining;
+  models_[key].going = reason;
+  return {.kind = Decision::Kind::unload, .key = key, .reason = reason};
+}
+
+Residency::Decision Residency::decide_unload(TimePoint now) {
+  for (Key key = 0; key < models_.size(); ++key) {
+    const Model& model = models_[key];
+    if (model.leases > 0) continue;
+    if (model.state == ModelState::draining) {
+      return begin_unload(key, *model.going);
+    }
+    if (may_go(key, false) && model.traits.keep_alive && now - model.last_used >= *model.traits.keep_alive) {
+      return begin_unload(key, UnloadReason::idle);
+    }
+  }
+  return {};
+}
+
+Residency::Decision Residency::decide_load(const Memory& memory, TimePoint now) {
+  const std::optional<Key> first = first_in_line();
+  if (!first) {
+    stop_yielding();  // who they yielded to has given up
+    return {};
+  }
+  Model& model = models_[*first];
+  int32_t in_memory_now = 0;
+  size_t immovable = 0;
+  for (Key key = 0; key < models_.size(); ++key) {
+    if (models_[key].state == ModelState::loading) return {};
+    if (!in_memory(models_[key])) continue;
+    ++in_memory_now;
+    if (models_[key].traits.pinned) immovable += memory.resident[key];
+  }
+  if (!model.need) return {.kind = Decision::Kind::estimate, .key = *first};
+  if (*model.need > memory.budget - std::min(memory.budget, immovable)) {
+    return {.kind = Decision::Kind::refuse, .key = *first, .bytes = *model.need};
+  }
+  const size_t free = memory.budget - std::min(memory.budget, memory.used);
+  const size_t missing = *model.need - std::min(*model.need, free);
+  const bool slot = limits_.max_models > 0 && in_memory_now >= limits_.max_models;
+  if (missing == 0 && !slot) {
+    model.state = ModelState::loading;
+    model.loading_since = now;
+    return {.kind = Decision::Kind::load, .key = *first, .bytes = *model.need};
+  }
+  if (const auto idle = choose(memory, missing, slot, *first, false, now)) {
+    return begin_unload(idle->front(), UnloadReason::room);
+  }
+  // Who yields goes on doing so until the leases have ended; only then may the choice have to be another.
+  const bool settled = std::ranges::none_of(models_, [](const Model& m) { return m.yielding && m.leases > 0; });
+  if (settled && now - model.wanted_since >= limits_.patience) {
+    stop_yielding();
+    if (const auto busy = choose(memory, missing, slot, *first, true, now)) {
+      for (const Key key : *busy) models_[key].yielding = true;
+    }
+  }
+  return {};
+}
+
+Residency::Decision Residency::decide_room(const Memory& memory, TimePoint now) {
+  const size_t free = memory.budget - std::min(memory.budget, memory.used);
+  if (wanted_room_ <= free) {
+    wanted_room_ = 0;
+    return {};
+  }
+  const auto victims = choose(memory, wanted_room_ - free, false, kNobody, false, now);
+  if (!victims) {
+    wanted_room_ = 0;  // who needs it will ask again
+    return {};
+  }
+  return begin_unload(victims->front(), UnloadReason::room);
+}
+
+std::optional<std::vector<Residency::Key>> Residency::choose(const Memory& memory, size_t bytes, bool slot, Key except,
+                                                             bool even_busy, TimePoint now) const {
+  struct Candidate {
+    Key key;
+    double cost_per_byte;
+    size_t bytes;
+  };
+  std::vector<Candidate> candidates;
+  for (Key key = 0; key < models_.size(); ++key) {
+    if (key == except || !may_go(key, even_busy)) continue;
+    const Model& model = models_[key];
+    const Duration idle = model.leases > 0 ? Duration{0} : now - model.last_used;
+    const double cost = to_seconds(model.load_time) / to_seconds(std::max(idle, kShortestIdle));
+    const size_t freed = memory.resident[key];
+    candidates.push_back({key, cost / static_cast<double>(std::max<size_t>(freed, 1)), freed});
+  }
+  std::stable_sort(candidates.begin(), candidates.end(),
+                   [](const Candidate& a, const Candidate& b) { return a.cost_per_byte < b.cost_per_byte; });
+  std::vector<Candidate> chosen;
+  size_t freed = 0;
+  for (const Candidate& candidate : candidates) {
+    if (freed >= bytes && (!slot || !chosen.empty())) break;
+    chosen.push_back(candidate);
+    freed += candidate.bytes;
+  }
+  if (freed < bytes || (slot && chosen.empty())) return std::nullopt;
+  // The dearest first: what the later ones made superfluous stays.
+  for (size_t i = chosen.size(); i-- > 0 && chosen.size() > (slot ? 1U : 0U);) {
+    if (freed - chosen[i].bytes < bytes) continue;
+    freed -= chosen[i].bytes;
+    chosen.erase(chosen.begin() + static_cast<std::ptrdiff_t>(i));
+  }
+  if (chosen.empty()) return std::nullopt;  // nothing is missing
+  std::vector<Key> keys;
+  for (const Candidate& candidate : chosen) keys.push_back(candidate.key);
+  return keys;
+}
+
+std::optional<TimePoint> Residency::wake_at(TimePoint now) const {
+  std::optional<TimePoint> wake;
+  const auto at = [&wake](TimePoint when) { wake = wake ? std::min(*wake, when) : when; };
+  for (Key key = 0; key < models_.size(); ++key) {
+    const Model& model = models_[key];
+    if (may_go(key, false) && model.traits.keep_alive) at(model.last_used + *model.traits.keep_alive);
+  }
+  if (const auto first = first_in_line()) {
+    const TimePoint impatient = models_[*first].wanted_since + limits_.patience;
+    if (impatient > now) at(impatient);
+  }
+  return wake;
+}
+
+size_t Residency::queue_place(Key key) const {
+  const Model& model = models_[key];
+  if (model.state != ModelState::unloaded || model.waiting == 0) return 0;
+  size_t place = 1;
+  for (Key other = 0; other < models_.size(); ++other) {
+    const bool queued = models_[other].state == ModelState::unloaded && models_[other].waiting > 0;
+    if (queued && other != key && before(other, key)) ++place;
+  }
+  return place;
+}
+
+std::optional<Duration> Residency::estimated_wait(Key key, TimePoint now) const {
+  if (models_[key].state == ModelState::ready) return Duration{0};
+  Duration total{0};
+  for (Key other = 0; other < models_.size(); ++other) {
+    const Model& model = models_[other];
+    const bool loads = model.state == ModelState::loading;
+    const bool queued = model.state == ModelState::unloaded && model.waiting > 0 && other != key && before(other, key);
+    if (!loads && !queued && other != key) continue;
+    if (model.load_time == Duration{0}) return std::nullopt;
+    total += loads ? std::max(Duration{0}, model.load_time - (now - model.loading_since)) : model.load_time;
+  }
+  return total;
+}
+
+Status Residency::check_integrity() const {
+  int32_t loading = 0;
+  int32_t in_memory_now = 0;
+  for (Key key = 0; key < models_.size(); ++key) {
+    const Model& model = models_[key];
+    loading += model.state == ModelState::loading ? 1 : 0;
+    in_memory_now += in_memory(model) ? 1 : 0;
+    const bool holds = model.state == ModelState::ready || model.state == ModelState::draining;
+    if (model.leases < 0 || (model.leases > 0 && !holds)) {
+      return make_error(ErrorCode::internal, fmt::format("model {} is leased and not in memory", key));
+    }
+    if (model.state == ModelState::failed && model.waiting > 0) {
+      return make_error(ErrorCode::internal, fmt::format("model {} failed and somebody waits for it", key));
+    }
+  }
+  if (loading > 1) return make_error(ErrorCode::internal, "two loads at a time");
+  if (limits_.max_models > 0 && in_memory_now > limits_.max_models) {
+    return make_error(ErrorCode::internal, fmt::format("{} models in memory", in_memory_now));
+  }
+  return ok_status();
+}
+
+}  // namespace inferneo

@@ -1,0 +1,139 @@
+// Which models are in memory, as pure decisions: no thread, no clock, no memory and no model of its own. The model
+// manager reports events and carries out what next() decides, one decision at a time, until it decides nothing.
+//
+// Life of a model: unloaded -> loading -> ready -> draining -> unloaded, and failed after a load that did not succeed
+// or an engine that died; somebody who asks for it again starts anew.
+//
+// Rules
+// - One load at a time, in the order (priority, arrival) of those who wait. All who wait for a model share its load.
+// - Room is made by unloading ready models without a lease that are not pinned, never more than the need. Which: the
+//   cheapest by (measured load time) / (idle time) per byte freed, the greedy rule of GreedyDual-Size (Cao and Irani,
+//   1997) over the models that may go, after which what turned out superfluous stays.
+// - Nobody starves: when who is first in line has waited longer than `patience` for models that are busy, the cheapest
+//   of these yield: they grant no new leases until the first in line has been served.
+// - A model idles for its keep_alive after its last lease, then goes; a pinned one stays.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/result.h"
+
+namespace inferneo {
+
+enum class ModelState : uint8_t { unloaded, loading, ready, draining, failed };
+const char* model_state_name(ModelState state);
+
+// Why a model left the memory; a label of the metrics.
+enum class UnloadReason : uint8_t { asked, idle, room, failed };
+inline constexpr size_t kNumUnloadReasons = 4;
+const char* unload_reason_name(UnloadReason reason);
+
+class Residency {
+ public:
+  using Key = size_t;  // in the order of add()
+
+  struct Limits {
+    int32_t max_models = 0;  // in memory at once; 0: as many as fit
+    Duration patience = std::chrono::seconds(1);
+  };
+  struct Traits {
+    std::optional<Duration> keep_alive = {};  // none: for ever
+    bool pinned = false;
+  };
+  // What the ledger says at this moment.
+  struct Memory {
+    size_t budget = 0;
+    size_t used = 0;
+    std::vector<size_t> resident = {};  // bytes of each model, by key
+  };
+  struct Decision {
+    enum class Kind : uint8_t { none, grant, estimate, load, unload, refuse };
+    Kind kind = Kind::none;
+    Key key = 0;
+    size_t bytes = 0;                           // load: to be held for it; refuse: that can never be there
+    UnloadReason reason = UnloadReason::asked;  // unload
+  };
+
+  explicit Residency(Limits limits) : limits_(limits) {}
+
+  Key add(Traits traits);
+  void set_traits(Key key, Traits traits) { models_[key].traits = traits; }
+
+  // ---- events
+  // True: the model is ready and has one lease more. False: the caller waits for grant or refuse, or for failed().
+  bool acquire(Key key, int32_t priority, TimePoint now);
+  void give_up(Key key);  // one who waited does so no more
+  void release(Key key, TimePoint now);
+  void ask_unload(Key key, UnloadReason reason);  // once its leases have ended; no effect on what is not in memory
+  // Somebody's memory cannot grow: models that idle shall go until so many bytes are free.
+  void need_room(size_t bytes) { wanted_room_ = std::max(wanted_room_, bytes); }
+
+  // ---- what came of the decisions
+  size_t granted(Key key);                // the number of those who waited; each has a lease now
+  void estimated(Key key, size_t bytes);  // resident and transient bytes of a load
+  void loaded(Key key, Duration took, TimePoint now);
+  void failed(Key key);               // of an estimate, a load or a refusal: those who waited are told
+  void retry(Key key, size_t bytes);  // a load that found less room than it needed: that much is needed
+  void unloaded(Key key);
+
+  Decision next(const Memory& memory, TimePoint now);
+  // When to ask again though nothing happens; none: no need to.
+  std::optional<TimePoint> wake_at(TimePoint now) const;
+
+  ModelState state(Key key) const { return models_[key].state; }
+  const Traits& traits(Key key) const { return models_[key].traits; }
+  int32_t leases(Key key) const { return models_[key].leases; }
+  size_t waiting(Key key) const { return models_[key].waiting; }
+  TimePoint last_used(Key key) const { return models_[key].last_used; }
+  Duration load_time(Key key) const { return models_[key].load_time; }  // of the last load; zero: never loaded
+  // 1: the next to be loaded; 0: nobody waits for it or its load is under way.
+  size_t queue_place(Key key) const;
+  // Time until it is ready, from the measured loads before and including its own; none without a measurement.
+  std::optional<Duration> estimated_wait(Key key, TimePoint now) const;
+
+  // The law of the books; for tests.
+  Status check_integrity() const;
+
+ private:
+  struct Model {
+    Traits traits;
+    ModelState state = ModelState::unloaded;
+    int32_t leases = 0;
+    size_t waiting = 0;
+    int32_t priority = 0;  // of the most urgent who waits
+    uint64_t arrival = 0;  // of the first who waits
+    TimePoint wanted_since{};
+    TimePoint loading_since{};
+    TimePoint last_used{};
+    Duration load_time{};
+    std::optional<size_t> need;
+    std::optional<UnloadReason> going;  // draining, or to be drained once loaded
+    bool yielding = false;
+  };
+
+  bool in_memory(const Model& model) const;
+  bool may_go(Key key, bool even_busy) const;
+  std::optional<Key> first_in_line() const;
+  bool before(Key a, Key b) const;
+  Decision decide_grant() const;
+  Decision begin_unload(Key key, UnloadReason reason);
+  Decision decide_unload(TimePoint now);
+  Decision decide_load(const Memory& memory, TimePoint now);
+  Decision decide_room(const Memory& memory, TimePoint now);
+  // The cheapest models whose going frees `bytes` and, when `slot` is set, a place among max_models; none: impossible.
+  std::optional<std::vector<Key>> choose(const Memory& memory, size_t bytes, bool slot, Key except, bool even_busy,
+                                         TimePoint now) const;
+  void stop_yielding();
+
+  const Limits limits_;
+  std::vector<Model> models_;
+  uint64_t next_arrival_ = 1;
+  size_t wanted_room_ = 0;
+};
+
+}  // namespace inferneo

@@ -1,0 +1,226 @@
+// Seeded random histories of actors that ask for models, hold them and leave, against the laws of residency: the budget
+// is never exceeded, nobody waits for ever, the number of loads is what the books say, all is quiet in the end.
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <queue>
+#include <random>
+
+#include "manager/residency.h"
+
+namespace inferneo {
+namespace {
+
+using Kind = Residency::Decision::Kind;
+
+struct Counts {
+  int64_t events = 0, loads = 0, unloads = 0, failures = 0, refusals = 0, grants = 0;
+  Duration longest_wait{0};
+};
+
+// Loads take time, so that events fall in the middle of them; unloads are at once.
+class Simulation {
+ public:
+  Simulation(uint64_t seed, int64_t num_events) : random_(seed), num_events_(num_events), residency_(limits()) {
+    const int num_models = 10;
+    for (int i = 0; i < num_models; ++i) {
+      sizes_.push_back(below(45) + 5);
+      Residency::Traits traits;
+      if (below(3) == 0) traits.keep_alive = std::chrono::milliseconds(below(4000));
+      traits.pinned = i < 2 && below(2) == 0;
+      residency_.add(traits);
+      waiters_.emplace_back();
+    }
+  }
+
+  Counts run() {
+    for (int actor = 0; actor < 20; ++actor) wake(actor, milliseconds(100));
+    while (!agenda_.empty() && !testing::Test::HasFailure()) {
+      const Event event = agenda_.top();
+      agenda_.pop();
+      now_ = event.when;
+      ++counts_.events;
+      handle(event);
+      settle();
+    }
+    finish();
+    return counts_;
+  }
+
+ private:
+  static constexpr size_t kBudget = 100;
+  enum class What : uint8_t { actor, load_done, timer };
+  struct Event {
+    TimePoint when;
+    uint64_t order;
+    What what;
+    int subject;
+    bool operator<(const Event& other) const { return when != other.when ? when > other.when : order > other.order; }
+  };
+  struct Waiter {
+    int actor;
+    TimePoint since;
+  };
+
+  Residency::Limits limits() {
+    return {.max_models = below(2) == 0 ? 0 : static_cast<int32_t>(3 + below(4)), .patience = milliseconds(500)};
+  }
+  size_t below(size_t end) { return random_() % end; }
+  Duration milliseconds(size_t mean) { return std::chrono::microseconds(1 + below(2000 * mean)); }
+  void push(Duration in, What what, int subject) { agenda_.push({now_ + in, ++order_, what, subject}); }
+  void wake(int actor, Duration in) { push(in, What::actor, actor); }
+
+  void handle(const Event& event) {
+    if (event.what == What::actor) return act(event.subject);
+    if (event.what != What::load_done) return;
+    const auto key = static_cast<size_t>(event.subject);
+    if (below(20) == 0) {
+      ++counts_.failures;
+      resident_[key] = 0;
+      residency_.failed(key);
+      for (const Waiter& waiter : std::exchange(waiters_[key], {})) wake(waiter.actor, milliseconds(50));
+    } else if (below(30) == 0) {
+      resident_[key] = 0;
+      residency_.retry(key, sizes_[key]);
+    } else {
+      residency_.loaded(key, milliseconds(200), now_);
+    }
+  }
+
+  void act(int actor) {
+    auto& holds = holds_[actor];
+    if (holds) {
+      residency_.release(*holds, now_);
+      holds.reset();
+      if (counts_.events < num_events_) wake(actor, milliseconds(20));
+      return;
+    }
+    if (counts_.events >= num_events_) return;
+    const size_t key = below(below(3) == 0 ? sizes_.size() : 4);  // some are asked for more often
+    if (below(50) == 0) residency_.ask_unload(below(sizes_.size()), UnloadReason::asked);
+    if (below(50) == 0) residency_.need_room(below(kBudget));
+    if (residency_.acquire(key, static_cast<int32_t>(below(3)), now_)) {
+      hold(actor, key);
+    } else {
+      waiters_[key].push_back({actor, now_});
+    }
+  }
+
+  void hold(int actor, size_t key) {
+    ++counts_.grants;
+    holds_[actor] = key;
+    wake(actor, milliseconds(50));
+  }
+
+  Residency::Memory memory() const {
+    Residency::Memory memory{kBudget, 0, {}};
+    for (size_t key = 0; key < sizes_.size(); ++key) {
+      memory.resident.push_back(resident_.contains(key) ? resident_.at(key) : 0);
+      memory.used += memory.resident.back();
+    }
+    return memory;
+  }
+
+  void settle() {
+    for (int i = 0;; ++i) {
+      ASSERT_LT(i, 1000) << "no end of decisions";
+      const Residency::Decision decision = residency_.next(memory(), now_);
+      ASSERT_TRUE(residency_.check_integrity().ok()) << residency_.check_integrity().error().message;
+      if (decision.kind == Kind::none) break;
+      carry_out(decision);
+      ASSERT_LE(memory().used, kBudget);
+    }
+    if (const auto wake = residency_.wake_at(now_); wake && counts_.events < num_events_) {
+      push(std::max(Duration{1}, *wake - now_), What::timer, 0);
+    }
+    for (const auto& waiting : waiters_) {
+      for (const Waiter& waiter : waiting) ASSERT_LT(now_ - waiter.since, std::chrono::minutes(2)) << "starved";
+    }
+  }
+
+  void carry_out(const Residency::Decision& decision) {
+    const size_t key = decision.key;
+    switch (decision.kind) {
+      case Kind::none:
+        return;
+      case Kind::grant: {
+        std::vector<Waiter> waiting = std::exchange(waiters_[key], {});
+        ASSERT_EQ(residency_.granted(key), waiting.size());
+        for (const Waiter& waiter : waiting) {
+          counts_.longest_wait = std::max(counts_.longest_wait, now_ - waiter.since);
+          hold(waiter.actor, key);
+        }
+        return;
+      }
+      case Kind::estimate:
+        residency_.estimated(key, sizes_[key]);
+        return;
+      case Kind::load:
+        ++counts_.loads;
+        resident_[key] = decision.bytes;
+        push(milliseconds(200), What::load_done, static_cast<int>(key));
+        return;
+      case Kind::unload:
+        ++counts_.unloads;
+        ASSERT_EQ(residency_.leases(key), 0);
+        ASSERT_TRUE(decision.reason == UnloadReason::asked || !residency_.traits(key).pinned);
+        resident_[key] = 0;
+        residency_.unloaded(key);
+        return;
+      case Kind::refuse:
+        ++counts_.refusals;
+        residency_.failed(key);
+        for (const Waiter& waiter : std::exchange(waiters_[key], {})) wake(waiter.actor, milliseconds(50));
+        return;
+    }
+  }
+
+  void finish() {
+    for (size_t key = 0; key < sizes_.size(); ++key) {
+      EXPECT_EQ(residency_.leases(key), 0);
+      EXPECT_EQ(residency_.waiting(key), 0U);
+      EXPECT_TRUE(waiters_[key].empty());
+    }
+  }
+
+  std::mt19937_64 random_;
+  const int64_t num_events_;
+  Residency residency_;
+  std::vector<size_t> sizes_;
+  std::map<size_t, size_t> resident_;
+  std::vector<std::vector<Waiter>> waiters_;
+  std::map<int, std::optional<size_t>> holds_;
+  std::priority_queue<Event> agenda_;
+  uint64_t order_ = 0;
+  TimePoint now_{};
+  Counts counts_;
+};
+
+int64_t scaled(int64_t count) {
+  const char* scale = std::getenv("INFERNEO_SOAK_SCALE");
+  return static_cast<int64_t>(static_cast<double>(count) * (scale == nullptr ? 0.02 : std::atof(scale)));
+}
+
+TEST(ResidencySimulation, TwentyActorsTenModels) {
+  const int64_t total = std::max<int64_t>(20'000, scaled(1'000'000));
+  Counts sum;
+  for (uint64_t seed = 1; sum.events < total && !HasFailure(); ++seed) {
+    SCOPED_TRACE(seed);
+    const Counts counts = Simulation(seed, 10'000).run();
+    sum.events += counts.events;
+    sum.loads += counts.loads;
+    sum.unloads += counts.unloads;
+    sum.failures += counts.failures;
+    sum.refusals += counts.refusals;
+    sum.grants += counts.grants;
+    sum.longest_wait = std::max(sum.longest_wait, counts.longest_wait);
+  }
+  EXPECT_GT(sum.loads, 0);
+  EXPECT_GT(sum.failures, 0);
+  fmt::print("{} events: {} leases, {} loads ({} failed), {} unloads, {} refused, longest wait {:.1f} s\n", sum.events,
+             sum.grants, sum.loads, sum.failures, sum.unloads, sum.refusals, to_seconds(sum.longest_wait));
+}
+
+}  // namespace
+}  // namespace inferneo

@@ -1,0 +1,234 @@
+#include "manager/residency.h"
+
+#include <gtest/gtest.h>
+
+namespace inferneo {
+namespace {
+
+using Kind = Residency::Decision::Kind;
+
+TimePoint at(double seconds) { return TimePoint(Duration(static_cast<int64_t>(seconds * 1e9))); }
+
+// A budget of 100 bytes; carries decisions out at once.
+class House {
+ public:
+  explicit House(Residency::Limits limits = {}) : residency(limits) {}
+
+  Residency::Key add(size_t bytes, Residency::Traits traits = {}) {
+    sizes.push_back(bytes);
+    return residency.add(traits);
+  }
+  Residency::Memory memory() const {
+    Residency::Memory memory{100, 0, {}};
+    for (Residency::Key key = 0; key < sizes.size(); ++key) {
+      const ModelState state = residency.state(key);
+      const bool there = state == ModelState::loading || state == ModelState::ready || state == ModelState::draining;
+      memory.resident.push_back(there ? sizes[key] : 0);
+      memory.used += memory.resident.back();
+    }
+    return memory;
+  }
+  void settle(double now) {
+    for (int i = 0; i < 100; ++i) {
+      const Residency::Decision decision = residency.next(memory(), at(now));
+      EXPECT_TRUE(residency.check_integrity().ok());
+      EXPECT_LE(memory().used, 100U);
+      switch (decision.kind) {
+        case Kind::none:
+          return;
+        case Kind::grant:
+          residency.granted(decision.key);
+          break;
+        case Kind::estimate:
+          residency.estimated(decision.key, sizes[decision.key]);
+          break;
+        case Kind::load:
+          residency.loaded(decision.key, std::chrono::seconds(1), at(now));
+          break;
+        case Kind::unload:
+          unloads.emplace_back(decision.key, decision.reason);
+          residency.unloaded(decision.key);
+          break;
+        case Kind::refuse:
+          refused.push_back(decision.key);
+          residency.failed(decision.key);
+          break;
+      }
+    }
+    ADD_FAILURE() << "no end of decisions";
+  }
+  void use(Residency::Key key, double now) {
+    residency.acquire(key, 0, at(now));
+    settle(now);
+    residency.release(key, at(now));
+    settle(now);
+  }
+
+  Residency residency;
+  std::vector<size_t> sizes;
+  std::vector<std::pair<Residency::Key, UnloadReason>> unloads;
+  std::vector<Residency::Key> refused;
+};
+
+using Unload = std::pair<Residency::Key, UnloadReason>;
+
+TEST(Residency, AllWhoWaitShareALoad) {
+  House house;
+  const auto a = house.add(50);
+  EXPECT_FALSE(house.residency.acquire(a, 0, at(0)));
+  EXPECT_FALSE(house.residency.acquire(a, 0, at(0)));
+  house.settle(0);
+  EXPECT_EQ(house.residency.leases(a), 2);
+  EXPECT_TRUE(house.residency.acquire(a, 0, at(1)));
+  EXPECT_EQ(house.residency.leases(a), 3);
+}
+
+TEST(Residency, RoomIsMadeByTheOneThatIdledLongest) {
+  House house;
+  const auto a = house.add(40);
+  const auto b = house.add(40);
+  const auto c = house.add(40);
+  house.use(a, 0);
+  house.use(b, 5);
+  house.use(c, 10);
+  EXPECT_EQ(house.unloads, std::vector<Unload>({{a, UnloadReason::room}}));
+  EXPECT_EQ(house.residency.state(b), ModelState::ready);
+}
+
+TEST(Residency, OneLargeGoesRatherThanTwoSmallThatWouldNotDo) {
+  House house;
+  const auto small = house.add(10);
+  const auto large = house.add(80);
+  const auto next = house.add(70);
+  house.use(small, 0);  // idles longest, and its going frees too little
+  house.use(large, 5);
+  house.use(next, 10);
+  EXPECT_EQ(house.unloads, std::vector<Unload>({{large, UnloadReason::room}}));
+}
+
+TEST(Residency, PinnedAndBusyModelsStay) {
+  House house;
+  const auto pinned = house.add(40, {.pinned = true});
+  const auto busy = house.add(40);
+  const auto next = house.add(40);
+  house.use(pinned, 0);
+  house.residency.acquire(busy, 0, at(1));
+  house.settle(1);
+  house.residency.acquire(next, 0, at(2));
+  house.settle(2);
+  EXPECT_TRUE(house.unloads.empty());
+  EXPECT_EQ(house.residency.waiting(next), 1U);
+  house.residency.release(busy, at(2.5));
+  house.settle(2.5);
+  EXPECT_EQ(house.unloads, std::vector<Unload>({{busy, UnloadReason::room}}));
+  EXPECT_EQ(house.residency.leases(next), 1);
+}
+
+TEST(Residency, WhatCanNeverFitIsRefused) {
+  House house;
+  const auto pinned = house.add(40, {.pinned = true});
+  const auto fits = house.add(60);
+  const auto never = house.add(61);
+  house.use(pinned, 0);
+  house.use(fits, 1);
+  house.residency.acquire(never, 0, at(2));
+  house.settle(2);
+  EXPECT_EQ(house.refused, std::vector<Residency::Key>({never}));
+  EXPECT_TRUE(house.unloads.empty()) << "nobody goes for what cannot come";
+}
+
+TEST(Residency, TheNumberOfModelsIsALimitToo) {
+  House house({.max_models = 2});
+  const auto a = house.add(1);
+  const auto b = house.add(1);
+  const auto c = house.add(1);
+  house.use(a, 0);
+  house.use(b, 1);
+  house.use(c, 2);
+  EXPECT_EQ(house.unloads, std::vector<Unload>({{a, UnloadReason::room}}));
+}
+
+TEST(Residency, IdleModelsGoAfterTheirKeepAlive) {
+  House house;
+  const auto brief = house.add(10, {.keep_alive = std::chrono::seconds(5)});
+  const auto pinned = house.add(10, {.keep_alive = std::chrono::seconds(5), .pinned = true});
+  const auto always = house.add(10);
+  for (const auto key : {brief, pinned, always}) house.use(key, 0);
+  EXPECT_EQ(house.residency.wake_at(at(1)), at(5));
+  house.settle(4.9);
+  EXPECT_TRUE(house.unloads.empty());
+  house.settle(5);
+  EXPECT_EQ(house.unloads, std::vector<Unload>({{brief, UnloadReason::idle}}));
+  EXPECT_EQ(house.residency.wake_at(at(5)), std::nullopt);
+}
+
+TEST(Residency, BusyModelsYieldToWhoHasWaitedTooLong) {
+  House house({.patience = std::chrono::seconds(1)});
+  const auto busy = house.add(80);
+  const auto starving = house.add(80);
+  house.residency.acquire(busy, 0, at(0));
+  house.settle(0);
+  house.residency.acquire(starving, 0, at(1));
+  house.settle(1);
+  EXPECT_TRUE(house.residency.acquire(busy, 0, at(1.5))) << "not yet";
+  EXPECT_EQ(house.residency.wake_at(at(1.5)), at(2));
+  house.settle(2);
+  EXPECT_FALSE(house.residency.acquire(busy, 0, at(2.1))) << "it yields";
+  house.residency.release(busy, at(3));
+  house.residency.release(busy, at(3));
+  house.settle(3);
+  EXPECT_EQ(house.residency.leases(starving), 1);
+  house.residency.release(starving, at(4));
+  house.settle(4);
+  EXPECT_EQ(house.residency.leases(busy), 1) << "and comes back";
+}
+
+TEST(Residency, UrgentWaitersAreServedFirst) {
+  House house;
+  const auto running = house.add(100);
+  const auto calm = house.add(100);
+  const auto urgent = house.add(100);
+  house.residency.acquire(running, 0, at(0));
+  house.settle(0);
+  house.residency.acquire(calm, 5, at(0.1));
+  house.residency.acquire(urgent, -1, at(0.2));
+  EXPECT_EQ(house.residency.queue_place(urgent), 1U);
+  EXPECT_EQ(house.residency.queue_place(calm), 2U);
+  house.residency.release(running, at(0.3));
+  house.settle(0.3);
+  EXPECT_EQ(house.residency.leases(urgent), 1);
+  EXPECT_EQ(house.residency.waiting(calm), 1U);
+}
+
+TEST(Residency, UnloadingOnRequestWaitsForTheLeases) {
+  House house;
+  const auto a = house.add(50);
+  house.residency.acquire(a, 0, at(0));
+  house.settle(0);
+  house.residency.ask_unload(a, UnloadReason::asked);
+  house.settle(1);
+  EXPECT_EQ(house.residency.state(a), ModelState::draining);
+  EXPECT_FALSE(house.residency.acquire(a, 0, at(1))) << "who comes now waits for it to come back";
+  house.residency.release(a, at(2));
+  house.settle(2);
+  EXPECT_EQ(house.unloads, std::vector<Unload>({{a, UnloadReason::asked}}));
+  EXPECT_EQ(house.residency.leases(a), 1);
+}
+
+TEST(Residency, ModelsThatIdleMakeRoomForGrowth) {
+  House house;
+  const auto idle = house.add(50);
+  const auto busy = house.add(50);
+  house.use(idle, 0);
+  house.residency.acquire(busy, 0, at(1));
+  house.settle(1);
+  house.residency.need_room(10);
+  house.settle(2);
+  EXPECT_EQ(house.unloads, std::vector<Unload>({{idle, UnloadReason::room}}));
+  house.residency.need_room(90);
+  house.settle(3);
+  EXPECT_EQ(house.residency.state(busy), ModelState::ready);
+}
+
+}  // namespace
+}  // namespace inferneo
