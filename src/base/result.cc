@@ -18,6 +18,7 @@ constexpr std::array kErrors = {
     ErrorInfo{ErrorCode::queue_full, "queue_full", 429, "rate_limit_error"},
     ErrorInfo{ErrorCode::unavailable, "unavailable", 503, "service_unavailable_error"},
     ErrorInfo{ErrorCode::out_of_memory, "out_of_memory", 507, "insufficient_storage_error"},
+    ErrorInfo{ErrorCode::disk_full, "disk_full", 507, "insufficient_storage_error"},
     ErrorInfo{ErrorCode::deadline_exceeded, "deadline_exceeded", 504, "timeout_error"},
     ErrorInfo{ErrorCode::cancelled, "cancelled", 499, "cancelled_error"},
     ErrorInfo{ErrorCode::io_error, "io_error", 500, "server_error"},

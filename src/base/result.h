@@ -23,6 +23,7 @@ enum class ErrorCode : uint8_t {
   queue_full,         // try again later
   unavailable,        // loading, draining, shutting down
   out_of_memory,      // would exceed a budget
+  disk_full,          // the file system or a quota has no room
   deadline_exceeded,  // out of time
   cancelled,          // the client left or asked
   io_error,           // the system said no
