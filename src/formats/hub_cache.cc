@@ -13,6 +13,8 @@
 #include <chrono>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <random>
 #include <thread>
 #include <utility>
@@ -78,6 +80,10 @@ Status CacheFolder::link(const std::string& commit, const std::string& file, con
 Status CacheFolder::write_ref(const std::string& revision, const std::string& commit) const {
   if (revision == commit) return ok_status();
   const std::string path = folder_ + "/refs/" + revision;
+  if (std::ifstream file(path); file) {
+    const std::string known{std::istreambuf_iterator<char>(file), {}};
+    if (known == commit) return ok_status();
+  }
   RETURN_IF_ERROR(make_directories(fs::path(path).parent_path().string()));
   const std::string temporary = temporary_name(path);
   const int fd = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);

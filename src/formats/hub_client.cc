@@ -174,6 +174,7 @@ class SnapshotPull {
     RETURN_IF_ERROR(download(*index));
     progress_.files_done = 0;
     progress_.bytes_done = 0;
+    ready_ = 0;
     std::vector<std::string> shards;
     Result<std::string> text = read_named_file(folder_.blob(index->hash.hex), std::string(kIndexFile), kMaxIndexBytes);
     if (!text.ok()) return session_.error(text.error().code, fmt::format("{} cannot be read back", kIndexFile));
@@ -243,7 +244,13 @@ class SnapshotPull {
       Result<FileLock> lock = FileLock::acquire(folder_.lock(file.hash.hex), session_.stop, [&] { tell(false); });
       progress_.waiting = false;
       if (!lock.ok()) return label(lock.error());
-      if (!is_file_of_size(blob, file.size)) RETURN_IF_ERROR(label(download_locked(file, blob, report)));
+      if (is_file_of_size(blob, file.size)) {
+        ready_ += file.size;
+      } else {
+        RETURN_IF_ERROR(label(download_locked(file, blob, report)));
+      }
+    } else {
+      ready_ += file.size;
     }
     progress_.bytes_done = before + file.size;
     ++progress_.files_done;
@@ -255,6 +262,7 @@ class SnapshotPull {
     ASSIGN_OR_RETURN(BlobFile partial,
                      BlobFile::open(folder_.incomplete(file.hash.hex), file.name, file.hash, file.size, session_.stop));
     bool resumed = partial.size() > 0;
+    ready_ += partial.size();
     for (;;) {
       const uint64_t had = partial.size();
       const Status status = fetch_into(session_, partial, file_url(file.name), file.name, file.size, report);
@@ -292,7 +300,7 @@ class SnapshotPull {
     const TimePoint now = clock_.now();
     if (!pull_.on_progress || (!always && now - told_ < kReportEvery)) return;
     told_ = now;
-    progress_.bytes_per_second = rate_.add(now, progress_.bytes_done);
+    progress_.bytes_per_second = rate_.add(now, progress_.bytes_done - std::min(ready_, progress_.bytes_done));
     pull_.on_progress(progress_);
   }
 
@@ -307,6 +315,7 @@ class SnapshotPull {
   HubProgress progress_;
   RateMeter rate_;
   TimePoint told_ = {};
+  uint64_t ready_ = 0;  // bytes that did not have to come, which no rate counts
   uint64_t downloaded_ = 0;
 };
 

@@ -37,8 +37,11 @@ TEST_F(HubPullTest, TheCacheIsThatOfThePythonTools) {
 
 TEST_F(HubPullTest, ASecondPullDownloadsNothing) {
   expect_whole();
+  const std::string reference = repository() + "/refs/main";
+  const auto written = fs::last_write_time(reference);
   const auto again = pull();
   ASSERT_TRUE(again.ok());
+  EXPECT_EQ(fs::last_write_time(reference), written) << "a cache may be read-only";
   EXPECT_EQ(again->bytes_downloaded, 0U);
   EXPECT_EQ(hub_.count("GET", "config.json"), 1U);
 }
