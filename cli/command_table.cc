@@ -6,8 +6,9 @@ namespace inferneo {
 namespace {
 
 using G = ConfigGroup;
-constexpr std::array kServerGroups = {G::server, G::models, G::batching, G::kv_cache, G::device, G::logging};
-constexpr std::array kEngineGroups = {G::models, G::batching, G::kv_cache, G::device, G::logging};
+constexpr std::array kServerGroups = {G::server, G::models, G::hub, G::batching, G::kv_cache, G::device, G::logging};
+constexpr std::array kEngineGroups = {G::models, G::hub, G::batching, G::kv_cache, G::device, G::logging};
+constexpr std::array kHubGroups = {G::hub, G::logging};
 
 }  // namespace
 
@@ -40,6 +41,15 @@ std::span<const Command> commands() {
               .options = bench_options(),
               .logs = false,
               .run = run_bench},
+      Command{.name = "pull",
+              .summary = "Download a model from the hub into its cache",
+              .usage = "pull ORG/NAME[@REVISION] [options]",
+              .max_positionals = 1,
+              .num_models = 0,
+              .groups = kHubGroups,
+              .options = pull_options(),
+              .logs = false,
+              .run = run_pull},
       Command{.name = "config",
               .summary = "Print the configuration and where it comes from",
               .usage = "config [MODEL...] [options]",

@@ -10,10 +10,12 @@ namespace inferneo {
 int run_serve(const Invocation& invocation, CommandContext& context);
 int run_run(const Invocation& invocation, CommandContext& context);
 int run_bench(const Invocation& invocation, CommandContext& context);
+int run_pull(const Invocation& invocation, CommandContext& context);
 int run_config(const Invocation& invocation, CommandContext& context);
 
 std::span<const CommandOption> run_options();
 std::span<const CommandOption> bench_options();
+std::span<const CommandOption> pull_options();
 std::span<const CommandOption> config_options();
 
 }  // namespace inferneo

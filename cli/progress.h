@@ -1,4 +1,5 @@
-// A progress line for loading models: a bar with GB/s on a terminal, drawn only when loading takes over a second.
+// A progress line for loading and downloading models: a bar with its rate and the time left, on a terminal, drawn only
+// when it takes over a second.
 //
 // update() may be called from any thread. Nothing is drawn with `quiet` or where the error stream is no terminal.
 #pragma once
@@ -17,9 +18,11 @@ struct ProgressState {
   std::string stage;  // "reading weights"
   uint64_t done = 0;  // bytes
   uint64_t total = 0;
+  double rate = 0.0;  // bytes per second, where the source knows better than its stages tell; 0: measured here
 };
 
-// The line, without a newline, at most `width` columns. rate: bytes per second of this stage; 0: not known yet.
+// The line, without a newline, at most `width` columns, for which the bar shrinks. rate: bytes per second of this
+// stage; 0: not known yet.
 std::string progress_line(const ProgressState& state, double rate, int width);
 
 class ProgressLine {

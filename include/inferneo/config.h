@@ -3,7 +3,7 @@
 // Each field has one row in src/base/config/field_table.cc that gives its flag, YAML key, environment variable, range,
 // help and documentation; docs/configuration.md is generated from those rows. load_config() fills this struct from
 // flags, environment and file; a program that embeds the engine may fill it by hand and call validate_config().
-// Secrets (api_key, admin_key) never appear when a configuration is printed.
+// Secrets (api_key, admin_key, hub_token) never appear when a configuration is printed.
 #pragma once
 
 #include <cstdint>
@@ -22,10 +22,16 @@ struct EngineConfig {
   std::string kv_cache_dtype = "auto";              // auto: the compute type
   std::string chat_template = {};                   // file that replaces the models' own template; empty: none
   std::vector<std::string> model_roots = {};        // folders whose models may be named later, besides those in `model`
-  std::string hub_cache = {};                       // the hub's cache; load_config() resolves it from HF_HOME and HOME
   std::string home = {};                            // where Inferneo keeps files of its own; resolved as well
   int max_models = 0;                               // 0: no limit but memory
   bool enable_lazy_loading = false;                 // load a model at its first request
+
+  // Hub
+  std::string hub_cache = {};                           // load_config() resolves it from HF_HOME and HOME
+  std::string hub_endpoint = "https://huggingface.co";  // of the hub, or a mirror of it
+  std::string hub_token = {};                           // secret; before what hub_token_file holds
+  std::string hub_token_file = {};                      // load_config() resolves it as the cache
+  bool hub_offline = false;                             // never ask the hub
 
   // Batching
   int max_num_seqs = 256;              // sequences of one step

@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "formats/hub_cache.h"
+
 namespace inferneo {
 namespace {
 
@@ -102,17 +104,15 @@ Result<std::string> cached_commit(const std::string& name, const std::string& re
 
 Result<ModelSource> open_cached(const std::string& name, const HubId& id, const ModelSourceOptions& options) {
   const auto missing = [&] {
-    const std::string revision = id.revision == "main" ? "" : " --revision " + id.revision;
+    const std::string revision = id.revision == "main" ? "" : "@" + id.revision;
     return make_error(
         ErrorCode::not_found,
-        fmt::format("model '{}' is neither a directory nor in the hub cache; download it with 'hf download "
+        fmt::format("model '{}' is neither a directory nor in the hub cache; download it with 'inferneo pull "
                     "{}{}', or give the path of its directory",
                     name, id.repository, revision));
   };
   if (options.hub_cache.empty()) return missing();
-  std::string folder = "models--" + id.repository;
-  if (const size_t slash = folder.find('/'); slash != std::string::npos) folder.replace(slash, 1, "--");
-  const std::string repository = options.hub_cache + "/" + folder;
+  const std::string repository = options.hub_cache + "/" + hub::repository_folder(id.repository);
   ASSIGN_OR_RETURN(const std::string commit, cached_commit(name, repository, id, options));
   const std::string snapshot = repository + "/snapshots/" + commit;
   if (commit.empty() || !is_directory(snapshot)) return missing();

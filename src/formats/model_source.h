@@ -1,5 +1,6 @@
 // From what a user writes to the directory of a model: a local path, or a Hugging Face hub id `org/name[@revision]`
-// that is already in the hub's cache (models--org--name/{refs,snapshots,blobs}). Nothing is downloaded here.
+// that is already in the hub's cache (models--org--name/{refs,snapshots,blobs}). Nothing is downloaded here;
+// hub_client.h does that.
 //
 // Pure but for the file system; the environment is read by the configuration and comes in as HubEnvironment.
 #pragma once

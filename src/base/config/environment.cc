@@ -56,12 +56,23 @@ std::string Environment::expand_home(const std::string& path) const {
   return home ? *home + path.substr(1) : path;
 }
 
+std::string Environment::hub_home() const {
+  if (const auto home = get("HF_HOME")) return expand_home(*home);
+  if (const auto cache = get("XDG_CACHE_HOME")) return expand_home(*cache) + "/huggingface";
+  if (const auto home = get("HOME")) return *home + "/.cache/huggingface";
+  return {};
+}
+
 std::string Environment::hub_cache() const {
   if (const auto cache = get("HF_HUB_CACHE")) return expand_home(*cache);
-  if (const auto home = get("HF_HOME")) return expand_home(*home) + "/hub";
-  if (const auto cache = get("XDG_CACHE_HOME")) return expand_home(*cache) + "/huggingface/hub";
-  if (const auto home = get("HOME")) return *home + "/.cache/huggingface/hub";
-  return {};
+  const std::string home = hub_home();
+  return home.empty() ? home : home + "/hub";
+}
+
+std::string Environment::hub_token_file() const {
+  if (const auto file = get("HF_TOKEN_PATH")) return expand_home(*file);
+  const std::string home = hub_home();
+  return home.empty() ? home : home + "/token";
 }
 
 std::string Environment::inferneo_home() const {

@@ -22,11 +22,14 @@ class Environment {
   const Variables& all() const { return variables_; }
 
   // Standard places, empty when neither the variables nor HOME say where.
-  std::string hub_cache() const;      // HF_HUB_CACHE, HF_HOME/hub, XDG_CACHE_HOME/huggingface/hub, ~/.cache/...
-  std::string inferneo_home() const;  // XDG_DATA_HOME/inferneo, ~/.local/share/inferneo
+  std::string hub_cache() const;       // HF_HUB_CACHE, HF_HOME/hub, XDG_CACHE_HOME/huggingface/hub, ~/.cache/...
+  std::string hub_token_file() const;  // HF_TOKEN_PATH, HF_HOME/token, XDG_CACHE_HOME/huggingface/token, ~/.cache/...
+  std::string inferneo_home() const;   // XDG_DATA_HOME/inferneo, ~/.local/share/inferneo
   std::string expand_home(const std::string& path) const;  // "~/x" -> HOME/x
 
  private:
+  std::string hub_home() const;  // HF_HOME, XDG_CACHE_HOME/huggingface, ~/.cache/huggingface
+
   Variables variables_;
 };
 

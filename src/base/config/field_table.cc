@@ -102,13 +102,6 @@ constexpr std::array kFields = {
                 .metavar = "DIR",
                 .zero_means = "only the models named",
                 .is_path = true},
-    ConfigField{.name = "hub_cache",
-                .group = G::models,
-                .member = &C::hub_cache,
-                .help = "Cache of the Hugging Face hub in which ids are looked up",
-                .metavar = "DIR",
-                .zero_means = "HF_HUB_CACHE, HF_HOME/hub, else ~/.cache/huggingface/hub",
-                .is_path = true},
     ConfigField{.name = "home",
                 .group = G::models,
                 .member = &C::home,
@@ -127,6 +120,43 @@ constexpr std::array kFields = {
                 .group = G::models,
                 .member = &C::enable_lazy_loading,
                 .help = "Load a model at its first request instead of at the start"},
+    // ---- hub
+    ConfigField{.name = "hub_cache",
+                .group = G::hub,
+                .member = &C::hub_cache,
+                .help = "Cache of the hub, where ids are looked up",
+                .metavar = "DIR",
+                .zero_means = "HF_HUB_CACHE, HF_HOME/hub, else ~/.cache/huggingface/hub",
+                .is_path = true,
+                .common = true},
+    ConfigField{.name = "hub_endpoint",
+                .group = G::hub,
+                .member = &C::hub_endpoint,
+                .help = "Where the hub answers, for mirrors",
+                .metavar = "URL",
+                .common = true,
+                .env_alias = "HF_ENDPOINT"},
+    ConfigField{.name = "hub_token",
+                .group = G::hub,
+                .member = &C::hub_token,
+                .help = "Token for gated and private models; or HF_TOKEN",
+                .metavar = "KEY",
+                .zero_means = "what hub_token_file holds",
+                .common = true,
+                .secret = true,
+                .env_alias = "HF_TOKEN"},
+    ConfigField{.name = "hub_token_file",
+                .group = G::hub,
+                .member = &C::hub_token_file,
+                .help = "File that holds the token",
+                .metavar = "FILE",
+                .zero_means = "HF_TOKEN_PATH, HF_HOME/token, else ~/.cache/huggingface/token",
+                .is_path = true},
+    ConfigField{.name = "hub_offline",
+                .group = G::hub,
+                .member = &C::hub_offline,
+                .help = "Never ask the hub; use what is in its cache",
+                .env_alias = "HF_HUB_OFFLINE"},
     // ---- batching
     ConfigField{.name = "max_num_seqs",
                 .group = G::batching,
@@ -363,6 +393,8 @@ std::string_view config_group_title(ConfigGroup group) {
   switch (group) {
     case ConfigGroup::models:
       return "Models";
+    case ConfigGroup::hub:
+      return "Hub";
     case ConfigGroup::batching:
       return "Batching and sampling";
     case ConfigGroup::kv_cache:

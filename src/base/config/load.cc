@@ -95,7 +95,7 @@ void warn_unknown_variables(LoadedConfig& loaded, const Environment& env) {
   std::vector<std::string> names = {std::string(kConfigVariable)};
   for (const ConfigField& field : config_fields()) {
     names.push_back(field_environment(field));
-    if (!field.env_alias.empty()) names.emplace_back(field.env_alias);
+    if (field.env_alias.starts_with(kPrefix)) names.emplace_back(field.env_alias);
   }
   // Compared without the prefix, which would make every name look near to every other.
   std::vector<std::string_view> known;
@@ -134,6 +134,7 @@ Result<LoadedConfig> load_config(const ConfigInputs& inputs) {
   warn_unknown_variables(loaded, inputs.environment);
   RETURN_IF_ERROR(apply_flags(loaded, inputs.flags));
   if (loaded.config.hub_cache.empty()) loaded.config.hub_cache = inputs.environment.hub_cache();
+  if (loaded.config.hub_token_file.empty()) loaded.config.hub_token_file = inputs.environment.hub_token_file();
   if (loaded.config.home.empty()) loaded.config.home = inputs.environment.inferneo_home();
   RETURN_IF_ERROR(validate_config(loaded.config));
   for (const ConfigField& field : config_fields()) {

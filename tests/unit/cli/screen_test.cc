@@ -99,6 +99,9 @@ TEST(Progress, LineSaysWhatHowFastAndHowLong) {
   EXPECT_NE(progress_line({"story", "reading weights", 9, 4}, 1.0, 100).find("[########################] 100 %"),
             std::string::npos);
   EXPECT_EQ(progress_line({"story", "reading weights", 1, 4}, 1.0, 20).size(), 19U);
+  EXPECT_EQ(progress_line({"story", "file 1 of 2", 1'000'000'000, 4'000'000'000}, 3e7, 60),
+            "story: file 1 of 2  [##......]  25 %  30.0 MB/s  2 min left");
+  EXPECT_NE(progress_line({"story", "s", 0, 4'000'000'000'000}, 1e7, 100).find("111.1 h left"), std::string::npos);
 }
 
 TEST(Progress, DrawsAfterASecondAndCleansUp) {

@@ -24,6 +24,14 @@ TEST(Environment, HubCacheFollowsTheUsualVariables) {
   EXPECT_EQ(of({{"HF_HUB_CACHE", "/c"}, {"HF_HOME", "/f"}}).hub_cache(), "/c");
 }
 
+TEST(Environment, HubTokenLiesBesideTheCache) {
+  EXPECT_EQ(Environment().hub_token_file(), "");
+  EXPECT_EQ(of({{"HOME", "/h"}}).hub_token_file(), "/h/.cache/huggingface/token");
+  EXPECT_EQ(of({{"HOME", "/h"}, {"XDG_CACHE_HOME", "/x"}}).hub_token_file(), "/x/huggingface/token");
+  EXPECT_EQ(of({{"HOME", "/h"}, {"HF_HOME", "~/hf"}}).hub_token_file(), "/h/hf/token");
+  EXPECT_EQ(of({{"HF_TOKEN_PATH", "/t"}, {"HF_HOME", "/f"}}).hub_token_file(), "/t");
+}
+
 TEST(Environment, OwnFolderFollowsXdg) {
   EXPECT_EQ(Environment().inferneo_home(), "");
   EXPECT_EQ(of({{"HOME", "/h"}}).inferneo_home(), "/h/.local/share/inferneo");

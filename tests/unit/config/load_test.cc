@@ -226,6 +226,19 @@ TEST_F(LoadConfig, AliasOfAVariable) {
   EXPECT_THAT(load_config(inputs_)->warnings, ElementsAre(HasSubstr("differ")));
 }
 
+TEST_F(LoadConfig, TheHubsOwnVariablesCount) {
+  inputs_.environment =
+      of({{"HF_ENDPOINT", "https://mirror"}, {"HF_TOKEN", "t"}, {"HF_HUB_OFFLINE", "1"}, {"HF_HOME", "/f"}});
+  const auto loaded = load_config(inputs_);
+  ASSERT_TRUE(loaded.ok()) << loaded.error().message;
+  EXPECT_EQ(loaded->config.hub_endpoint, "https://mirror");
+  EXPECT_EQ(loaded->config.hub_token, "t");
+  EXPECT_EQ(loaded->config.hub_token_file, "/f/token");
+  EXPECT_EQ(loaded->config.hub_cache, "/f/hub");
+  EXPECT_TRUE(loaded->config.hub_offline);
+  EXPECT_EQ(format_field(loaded->config, *find_config_field("hub_token")), "***");
+}
+
 TEST_F(LoadConfig, BadVariableIsAnErrorThatNamesIt) {
   inputs_.environment = of({{"INFERNEO_MAX_NUM_SEQS", "lots"}});
   const auto loaded = load_config(inputs_);

@@ -69,7 +69,7 @@ TEST(HubTest, WhatIsNotThereSaysWhatToDo) {
     const Result<ModelSource> source = resolve_model_source("org/other@v2", options);
     ASSERT_FALSE(source.ok());
     EXPECT_EQ(source.error().code, ErrorCode::not_found);
-    EXPECT_THAT(source.error().message, HasSubstr("hf download org/other --revision v2"));
+    EXPECT_THAT(source.error().message, HasSubstr("inferneo pull org/other@v2"));
   }
   EXPECT_EQ(resolve_model_source("org/name@v9", {.hub_cache = tree.root()}).error().code, ErrorCode::not_found);
 }
