@@ -95,7 +95,7 @@ tsan_targets() {
 
 # Versions of clang-format disagree; where the system's is not the pinned one, .venv gets that.
 setup_clang_format() {
-  clang-format --version 2>/dev/null | grep -q 'version 14\.' || setup_venv clang-format==14.0.6
+  [[ $(clang-format --version 2>/dev/null) == *'version 14.'* ]] || setup_venv clang-format==14.0.6
 }
 
 main() {
