@@ -69,7 +69,7 @@ TEST(SlowLoad, NeitherTheIoThreadNorTheTextPoolWaitsForIt) {
     const auto health = fetch(*port, "GET", "/health");
     ASSERT_TRUE(health) << "the io thread waits";
     EXPECT_EQ(health->status, 200);
-    EXPECT_EQ(fetch(*port, "GET", "/ready")->status, 503);
+    EXPECT_EQ(fetch(*port, "GET", "/ready")->status, 200) << "other models answer meanwhile";
     // The text pool has one thread; this needs it, and no model.
     const auto unknown = fetch(*port, "POST", "/tokenize", R"({"prompt":"x","model":"none"})");
     ASSERT_TRUE(unknown) << "the text pool waits";
