@@ -46,6 +46,9 @@ std::vector<ModelRegistration> registrations_of(const EngineConfig& config) {
     } else if (i < names.size()) {
       registration.id = names[i];
     }
+    if (config.enable_lazy_loading && config.keep_alive > 0.0) {
+      registration.keep_alive = std::chrono::duration_cast<Duration>(std::chrono::duration<double>(config.keep_alive));
+    }
     registrations.push_back(std::move(registration));
   }
   return registrations;
@@ -110,6 +113,17 @@ Status Application::load_models() {
     Error error = impl_->manager->statuses()[i].failure.value_or(lease.error());
     error.message = fmt::format("{}: {}", registration.source, error.message);
     return error;
+  }
+  // A later one may have taken the place of an earlier one: not what was asked for.
+  const std::vector<ModelStatus> statuses = impl_->manager->statuses();
+  for (size_t i = 0; i < num_wanted; ++i) {
+    if (statuses[i].state == ModelState::ready) continue;
+    return make_error(
+        ErrorCode::out_of_memory,
+        fmt::format("the models do not fit into {:.2f} GiB together; raise max_memory_gb, or let them take "
+                    "turns with --enable-lazy-loading",
+                    static_cast<double>(impl_->ledger.budget()) / kGiB),
+        "max_memory_gb");
   }
   impl_->service->open();
   return ok_status();

@@ -155,6 +155,13 @@ void EngineService::collect_engine(const ModelStatus& status, std::vector<Metric
   ModelMetrics::Labels state = labels;
   state.emplace_back("state", model_state_name(status.state));
   out.push_back({"inferneo:model_state", std::move(state), 1.0});
+  out.push_back({"inferneo:model_loads", labels, static_cast<double>(status.loads)});
+  out.push_back({"inferneo:model_load_seconds", labels, to_seconds(status.load_time)});
+  for (size_t i = 0; i < kNumUnloadReasons; ++i) {
+    ModelMetrics::Labels reason = labels;
+    reason.emplace_back("reason", unload_reason_name(static_cast<UnloadReason>(i)));
+    out.push_back({"inferneo:model_unloads", std::move(reason), static_cast<double>(status.unloads[i])});
+  }
   metrics_of(model)->collect(labels, out);
   if (status.model == nullptr) return;
   const EngineStats stats = status.model->core->stats();

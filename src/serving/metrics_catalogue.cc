@@ -31,6 +31,9 @@ constexpr std::array kCatalogue = {
     MetricInfo{"inferneo:engine_steps", MetricType::counter, "Steps of the engine."},
     MetricInfo{"inferneo:memory_used_bytes", MetricType::gauge, "Booked memory by model and purpose."},
     MetricInfo{"inferneo:memory_budget_bytes", MetricType::gauge, "The memory ledger's ceiling."},
+    MetricInfo{"inferneo:model_loads", MetricType::counter, "Loads of the model that succeeded."},
+    MetricInfo{"inferneo:model_unloads", MetricType::counter, "Times that the model left the memory, by reason."},
+    MetricInfo{"inferneo:model_load_seconds", MetricType::gauge, "Duration of the model's last load."},
     MetricInfo{"inferneo:model_state", MetricType::gauge, "1 for the state that the model is in."},
 };
 

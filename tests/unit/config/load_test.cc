@@ -286,6 +286,7 @@ TEST(ValidateConfig, HandFilledStructsAreChecked) {
   EXPECT_FALSE(validate_config({.model = {"a", "b"}, .served_model_name = {"x"}}).ok());
   EXPECT_TRUE(validate_config({.model = {"a"}, .served_model_name = {"x", "y"}}).ok());
   EXPECT_FALSE(validate_config({.model = {"a", "b"}, .max_models = 1}).ok());
+  EXPECT_TRUE(validate_config({.model = {"a", "b"}, .max_models = 1, .enable_lazy_loading = true}).ok());
 }
 
 TEST(ValidateServerConfig, PublicAddressNeedsAKey) {
