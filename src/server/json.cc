@@ -31,7 +31,7 @@ class DocumentBuilder {
     last_key_ = name;
     auto& members = open_.back()->get_ref<Json::object_t&>();
     if (members.size() >= kMaxJsonKeys) return fail(Problem::too_many_keys);
-    member_ = &members.emplace(std::move(name), nullptr).first->second;  // of a key given twice the last value counts
+    member_ = &members.emplace(name, nullptr).first->second;  // of a key given twice the last value counts
     return count();
   }
   bool parse_error(size_t position, const std::string&, const Json::exception& error) {

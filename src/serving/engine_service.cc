@@ -96,7 +96,8 @@ Status EngineService::starting_status() const {
   std::string current = "nothing is loaded yet";
   for (const ModelStatus& status : statuses) {
     if (status.state == ModelState::ready) ++num_ready;
-    if (status.state == ModelState::loading) current = fmt::format("loading {}", status.registration.id);
+    if (status.state == ModelState::loading || status.waiting > 0)
+      current = fmt::format("loading {}", status.registration.id);
   }
   return make_error(ErrorCode::unavailable,
                     fmt::format("the server is starting: {}, {} of {} models are ready; try again", current, num_ready,

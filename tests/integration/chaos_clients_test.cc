@@ -34,9 +34,9 @@ std::vector<Question> plain_questions(size_t count, int max_tokens) {
 
 TEST(ChaosClients, ThoseThatNeverReadAreCancelledAtTheirByteCap) {
   constexpr size_t kSilent = 200;
-  constexpr int kEndless = 15'000;
+  constexpr int kEndless = 60'000;
   StackOptions options;
-  options.script.max_position = 16 * 1024;
+  options.script.max_position = 64 * 1024;
   options.core.max_num_seqs = 256;
   options.script.check_contract = false;  // long contexts: it looks at all of them in every step
   options.server.limits.stream_bytes = 16 * 1024;

@@ -71,6 +71,7 @@ class ScriptedLoader final : public ModelLoader {
   Result<std::shared_ptr<LoadedModel>> load(const ModelRegistration& registration) override {
     if (registration.source == "broken") return make_error(ErrorCode::malformed, "bad weights");
     Script script;
+    if (registration.source == "dies once" && !std::exchange(died_, true)) script.fail_collect_at = 2;
     script.vocab_size = 257;
     script.eos_token_ids = {ByteTokenizer::kEos};
     const std::string text = registration.source == "endless" ? std::string() : registration.source;
@@ -96,6 +97,7 @@ class ScriptedLoader final : public ModelLoader {
   }
 
  private:
+  bool died_ = false;
   MemoryLedger& ledger_;
   const Clock& clock_;
 };
@@ -250,6 +252,18 @@ TEST_F(GenerationTest, WhatDependsOnTheModelIsDecidedWhenItIsThere) {
   };
   EXPECT_EQ(run(std::move(request))->outcome.usage.completion_tokens, 2);
   EXPECT_GT(vocab_size, 0);
+}
+
+TEST_F(GenerationTest, AnEngineThatFailedIsReplacedForTheNextRequest) {
+  ASSERT_TRUE(manager_->register_model({"mortal", "dies once"}).ok());
+  EXPECT_EQ(run(ask("mortal"))->outcome.error->code, ErrorCode::internal);
+  const auto sink = run(ask("mortal"));
+  EXPECT_FALSE(sink->outcome.error) << sink->outcome.error->message;
+  for (const ModelStatus& status : manager_->statuses()) {
+    if (status.registration.id != "mortal") continue;
+    EXPECT_EQ(status.loads, 2U);
+    EXPECT_EQ(status.unloads[static_cast<size_t>(UnloadReason::failed)], 1U);
+  }
 }
 
 TEST_F(GenerationTest, EndingTheManagerEndsWhatRuns) {
