@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Sets up, builds and runs every test that needs no GPU; the last line is "N passed, N failed".
-# Usage: scripts/test.sh [--quick | --label fast|full|soak]
+# Usage: scripts/test.sh [--quick | --dev | --label fast|full|soak]
 #   --quick      the fast tests of the dev build alone
+#   --dev        everything but the sanitizers
 #   --label L    the tests of one label of the dev build alone
 # INFERNEO_SOAK_SCALE (default 0.02 here, 1 in soak.sh) scales the counts of the soak tests.
 set -uo pipefail
@@ -9,12 +10,13 @@ set -uo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib/setup.sh"
 cd "$ROOT" || exit 1
 
-only_label=
+only_label= sanitizers=1
 while [ $# -gt 0 ]; do
   case $1 in
     --quick) only_label=fast ;;
+    --dev) sanitizers= ;;
     --label) only_label=${2:?--label needs fast, full or soak}; shift ;;
-    -h | --help) sed -n '2,6s/^# //p' "${BASH_SOURCE[0]}"; exit 0 ;;
+    -h | --help) sed -n '2,7s/^# //p' "${BASH_SOURCE[0]}"; exit 0 ;;
     *) die "unknown option $1 (see --help)" ;;
   esac
   shift
@@ -113,6 +115,7 @@ main() {
     ctest_stage "soak (x$INFERNEO_SOAK_SCALE)" dev -L soak
     counted_stage "openai client" openai_client
   fi
+  [ -n "$sanitizers" ] || return
   if build_stage asan; then ctest_stage "asan" asan -L 'fast|full' -LE 'repo|timing'; fi
   configure tsan
   local targets
