@@ -66,12 +66,6 @@ bool Residency::acquire(Key key, int32_t priority, TimePoint now) {
   return false;
 }
 
-void Residency::give_up(Key key) {
-  Model& model = models_[key];
-  INFERNEO_CHECK(model.waiting > 0, "nobody waits who could give up");
-  --model.waiting;
-}
-
 void Residency::release(Key key, TimePoint now) {
   Model& model = models_[key];
   INFERNEO_CHECK(model.leases > 0, "a lease was given back twice");
@@ -203,7 +197,7 @@ Residency::Decision Residency::decide_unload(TimePoint now) {
 Residency::Decision Residency::decide_load(const Memory& memory, TimePoint now) {
   const std::optional<Key> first = first_in_line();
   if (!first) {
-    stop_yielding();  // who they yielded to has given up
+    stop_yielding();  // nobody is left to yield to
     return {};
   }
   Model& model = models_[*first];
@@ -224,7 +218,6 @@ Residency::Decision Residency::decide_load(const Memory& memory, TimePoint now) 
   const bool slot = limits_.max_models > 0 && in_memory_now >= limits_.max_models;
   if (missing == 0 && !slot) {
     model.state = ModelState::loading;
-    model.loading_since = now;
     return {.kind = Decision::Kind::load, .key = *first, .bytes = *model.need};
   }
   if (const auto idle = choose(memory, missing, slot, *first, false, now)) {
@@ -316,20 +309,6 @@ size_t Residency::queue_place(Key key) const {
     if (queued && other != key && before(other, key)) ++place;
   }
   return place;
-}
-
-std::optional<Duration> Residency::estimated_wait(Key key, TimePoint now) const {
-  if (models_[key].state == ModelState::ready) return Duration{0};
-  Duration total{0};
-  for (Key other = 0; other < models_.size(); ++other) {
-    const Model& model = models_[other];
-    const bool loads = model.state == ModelState::loading;
-    const bool queued = model.state == ModelState::unloaded && model.waiting > 0 && other != key && before(other, key);
-    if (!loads && !queued && other != key) continue;
-    if (model.load_time == Duration{0}) return std::nullopt;
-    total += loads ? std::max(Duration{0}, model.load_time - (now - model.loading_since)) : model.load_time;
-  }
-  return total;
 }
 
 Status Residency::check_integrity() const {

@@ -67,7 +67,6 @@ class Residency {
   // ---- events
   // True: the model is ready and has one lease more. False: the caller waits for grant or refuse, or for failed().
   bool acquire(Key key, int32_t priority, TimePoint now);
-  void give_up(Key key);  // one who waited does so no more
   void release(Key key, TimePoint now);
   void ask_unload(Key key, UnloadReason reason);  // once its leases have ended; no effect on what is not in memory
   // Somebody's memory cannot grow: models that idle shall go until so many bytes are free.
@@ -93,8 +92,6 @@ class Residency {
   Duration load_time(Key key) const { return models_[key].load_time; }  // of the last load; zero: never loaded
   // 1: the next to be loaded; 0: nobody waits for it or its load is under way.
   size_t queue_place(Key key) const;
-  // Time until it is ready, from the measured loads before and including its own; none without a measurement.
-  std::optional<Duration> estimated_wait(Key key, TimePoint now) const;
 
   // The law of the books; for tests.
   Status check_integrity() const;
@@ -108,7 +105,6 @@ class Residency {
     int32_t priority = 0;  // of the most urgent who waits
     uint64_t arrival = 0;  // of the first who waits
     TimePoint wanted_since{};
-    TimePoint loading_since{};
     TimePoint last_used{};
     Duration load_time{};
     std::optional<size_t> need;
