@@ -19,6 +19,8 @@ struct PreparedEngine {
 
 // Errors: those of Application::create; invalid_argument when no model is named.
 Result<PreparedEngine> prepare_engine(const EngineConfig& config, CommandContext& context);
+// For a server, which keeps a registry and may begin without a model.
+Result<PreparedEngine> prepare_server(const EngineConfig& config, CommandContext& context);
 
 // Both steps.
 Result<std::unique_ptr<Application>> open_engine(const EngineConfig& config, CommandContext& context);

@@ -27,13 +27,20 @@ Status serve(const Invocation& invocation, CommandContext& context) {
   ASSIGN_OR_RETURN(const LoadedConfig loaded, load_invocation_config(*find_command("serve"), invocation, context));
   const EngineConfig& config = loaded.config;
   RETURN_IF_ERROR(validate_server_config(config));
-  ASSIGN_OR_RETURN(PreparedEngine engine, prepare_engine(config, context));
+  ASSIGN_OR_RETURN(PreparedEngine engine, prepare_server(config, context));
   const std::unique_ptr<Server> server = make_server(*engine.application, config);
   ASSIGN_OR_RETURN(const uint16_t port, server->start());
   const std::string url = base_url(config, port);
   log_info("listening at {}", url);
   RETURN_IF_ERROR(engine.load_models());
-  log_info("serving {} at {}/v1", model_names(engine.application->service()), url);
+  ModelManager& manager = engine.application->manager();
+  if (const Status told = manager.set_server_address(url); !told.ok()) log_warning("{}", told.error().message);
+  const std::string names = model_names(engine.application->service());
+  if (names.empty()) {
+    log_info("ready at {}/v1; no model is registered yet: inferneo register NAME MODEL", url);
+  } else {
+    log_info("serving {} at {}/v1", names, url);
+  }
   {
     const Signals::Scope until_stopped(context.signals, [&](int signal, int count) {
       if (count > 1) ::_exit(128 + signal);

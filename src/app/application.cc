@@ -30,41 +30,63 @@ size_t memory_budget_of(const EngineConfig& config) {
 std::string default_name(const std::string& source) {
   // Without exceptions: a name that no path can have is an error of the load, which says so.
   std::error_code error;
-  if (!std::filesystem::exists(source, error) || error) return source;
-  std::string name = std::filesystem::weakly_canonical(source, error).filename().string();
-  return error || name.empty() ? source : name;
+  std::string name = source.substr(0, source.find('@'));
+  if (std::filesystem::exists(source, error) && !error) {
+    name = std::filesystem::weakly_canonical(source, error).filename().string();
+    if (error || name.empty()) name = source;
+  }
+  if (is_model_name(name)) return name;
+  // What a name cannot hold, such as a space, becomes a dash.
+  const auto fits = [](char c) { return is_model_name(std::string("x") + c) || c == '/'; };
+  std::replace_if(
+      name.begin(), name.end(), [&](char c) { return !fits(c); }, '-');
+  const size_t begin = name.find_first_not_of("-./");
+  return begin == std::string::npos ? "model" : name.substr(begin);
 }
 
-std::vector<ModelRegistration> registrations_of(const EngineConfig& config) {
-  std::vector<ModelRegistration> registrations;
+Result<Registry::ConfigEntries> entries_of(const EngineConfig& config) {
+  Registry::ConfigEntries entries;
   for (size_t i = 0; i < config.model.size(); ++i) {
-    ModelRegistration registration{default_name(config.model[i]), config.model[i], {}};
+    ModelRegistration registration{.id = default_name(config.model[i]), .source = config.model[i]};
     const std::vector<std::string>& names = config.served_model_name;
     if (config.model.size() == 1 && !names.empty()) {
       registration.id = names.front();
-      registration.aliases.assign(names.begin() + 1, names.end());
     } else if (i < names.size()) {
       registration.id = names[i];
     }
-    if (config.enable_lazy_loading && config.keep_alive > 0.0) {
-      registration.keep_alive = std::chrono::duration_cast<Duration>(std::chrono::duration<double>(config.keep_alive));
+    ASSIGN_OR_RETURN(ModelRecord record, make_record(registration));
+    record.origin = RecordOrigin::config;
+    if (config.model.size() == 1) {
+      for (size_t n = 1; n < names.size(); ++n) entries.aliases.push_back({.alias = names[n], .name = record.id.name});
     }
-    registrations.push_back(std::move(registration));
+    entries.models.push_back(std::move(record));
   }
-  return registrations;
+  return entries;
 }
 
-}  // namespace
+std::optional<Duration> keep_alive_of(const EngineConfig& config) {
+  if (config.keep_alive <= 0.0) return std::nullopt;
+  return std::chrono::duration_cast<Duration>(std::chrono::duration<double>(config.keep_alive));
+}
+
+ModelManager::Options manager_options(const EngineConfig& config, const Registry::ConfigEntries& entries) {
+  ModelManager::Options options;
+  options.max_models = config.max_models;
+  options.keep_alive = keep_alive_of(config);
+  if (config.enable_lazy_loading) options.config_keep_alive = options.keep_alive;
+  if (!entries.models.empty()) options.default_model = entries.models.front().id.name;
+  return options;
+}
 
 // Declared in the order of construction. The end: the manager stops (and with it every engine), the service's text pool
 // delivers the last events and still asks the manager, then both go.
 struct Application::Impl {
-  explicit Impl(const EngineConfig& given, ModelProgressCallback progress)
+  Impl(const EngineConfig& given, const Registry::ConfigEntries& entries, std::unique_ptr<Registry> registry)
       : config(given),
         pool(config.num_threads > 0 ? config.num_threads : available_cpus()),
         ledger(memory_budget_of(config)),
-        manager(std::make_unique<ModelManager>(make_model_loader({config, pool, ledger, clock, std::move(progress)}),
-                                               ledger, clock, ModelManager::Options{.max_models = config.max_models})) {
+        manager(std::make_unique<ModelManager>(make_model_loader({config, pool, ledger, clock}), ledger, clock,
+                                               manager_options(given, entries), std::move(registry))) {
     EngineServiceConfig service_config;
     service_config.text_threads = std::clamp(pool.size(), 1, 4) + 1;  // one for what runs
     service_config.seed = config.seed.value_or(0);
@@ -73,6 +95,12 @@ struct Application::Impl {
   ~Impl() {
     manager->stop();
     service.reset();
+  }
+  void tell(ModelProgressCallback progress) {
+    manager->events().subscribe(0, [progress = std::move(progress)](const ModelEvent& event) {
+      if (event.kind != ModelEvent::Kind::progress) return;
+      progress({event.model, event.stage, event.bytes_done, event.bytes_total});
+    });
   }
 
   const EngineConfig config;
@@ -86,9 +114,9 @@ struct Application::Impl {
 Application::Application(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Application::~Application() = default;
 
-Result<std::unique_ptr<Application>> Application::create(const EngineConfig& config, ModelProgressCallback progress) {
+Result<std::unique_ptr<Application>> Application::create(const EngineConfig& config, ApplicationOptions options) {
   RETURN_IF_ERROR(validate_config(config));
-  if (config.model.empty()) {
+  if (config.model.empty() && !options.may_be_empty) {
     return make_error(ErrorCode::invalid_argument, "no model is named; give a directory in Hugging Face layout",
                       "model");
   }
@@ -96,28 +124,34 @@ Result<std::unique_ptr<Application>> Application::create(const EngineConfig& con
     return make_error(ErrorCode::unsupported,
                       fmt::format("device {} is not there yet; this build computes on cpu", config.device), "device");
   }
-  auto impl = std::make_unique<Impl>(config, std::move(progress));
-  for (ModelRegistration& registration : registrations_of(config)) {
-    RETURN_IF_ERROR(impl->manager->register_model(std::move(registration)));
-  }
+  ASSIGN_OR_RETURN(const Registry::ConfigEntries entries, entries_of(config));
+  ASSIGN_OR_RETURN(std::unique_ptr<Registry> registry, Registry::open(options.registry));
+  auto impl = std::make_unique<Impl>(config, entries, std::move(registry));
+  if (options.progress) impl->tell(std::move(options.progress));
+  RETURN_IF_ERROR(impl->manager->register_config(entries));
   return std::unique_ptr<Application>(new Application(std::move(impl)));
 }
 
 Status Application::load_models() {
-  const size_t num_wanted = impl_->config.enable_lazy_loading ? 0 : impl_->manager->statuses().size();
-  for (size_t i = 0; i < num_wanted; ++i) {
-    const ModelRegistration registration = impl_->manager->statuses()[i].registration;
-    const auto lease = impl_->manager->acquire_blocking(registration.id);
+  std::vector<std::string> wanted;
+  for (const ModelStatus& status : impl_->manager->statuses()) {
+    const bool configured = status.record.origin == RecordOrigin::config && !impl_->config.enable_lazy_loading;
+    if (configured) wanted.push_back(status.id);
+    if (!configured && status.record.pinned) (void)impl_->manager->acquire_blocking(status.id);  // it logs why not
+  }
+  for (const std::string& id : wanted) {
+    const auto lease = impl_->manager->acquire_blocking(id);
     if (lease.ok()) continue;
     // The operator sees the loader's own words.
-    Error error = impl_->manager->statuses()[i].failure.value_or(lease.error());
-    error.message = fmt::format("{}: {}", registration.source, error.message);
+    ASSIGN_OR_RETURN(const ModelStatus status, impl_->manager->status(id));
+    Error error = status.failure.value_or(lease.error());
+    error.message = fmt::format("{}: {}", status.record.source, error.message);
     return error;
   }
   // A later one may have taken the place of an earlier one: not what was asked for.
-  const std::vector<ModelStatus> statuses = impl_->manager->statuses();
-  for (size_t i = 0; i < num_wanted; ++i) {
-    if (statuses[i].state == ModelState::ready) continue;
+  for (const std::string& id : wanted) {
+    ASSIGN_OR_RETURN(const ModelStatus status, impl_->manager->status(id));
+    if (status.state == ModelState::ready) continue;
     return make_error(
         ErrorCode::out_of_memory,
         fmt::format("the models do not fit into {:.2f} GiB together; raise max_memory_gb, or let them take "
@@ -130,6 +164,8 @@ Status Application::load_models() {
 }
 
 InferenceService& Application::service() { return *impl_->service; }
+
+ModelManager& Application::manager() { return *impl_->manager; }
 
 bool Application::drain(Duration limit) { return impl_->service->drain(impl_->clock.now() + limit); }
 

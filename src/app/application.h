@@ -14,6 +14,7 @@
 #include "base/clock.h"
 #include "base/result.h"
 #include "inferneo/config.h"
+#include "manager/model_manager.h"
 #include "serving/inference_service.h"
 
 namespace inferneo {
@@ -27,19 +28,27 @@ struct ModelProgress {
 };
 using ModelProgressCallback = std::function<void(const ModelProgress&)>;
 
+struct ApplicationOptions {
+  ModelProgressCallback progress = {};
+  // What the API registers is kept in this file (see Registry::open); empty: forgotten at the end.
+  std::string registry = {};
+  bool may_be_empty = false;  // models may be registered later
+};
+
 class Application {
  public:
-  // Registers the configured models; loads none yet. Errors: invalid_argument naming the field.
-  static Result<std::unique_ptr<Application>> create(const EngineConfig& config, ModelProgressCallback progress = {});
+  // Registers the configured models; loads none yet. Errors: invalid_argument naming the field, the registry's.
+  static Result<std::unique_ptr<Application>> create(const EngineConfig& config, ApplicationOptions options = {});
   ~Application();
   Application(const Application&) = delete;
   Application& operator=(const Application&) = delete;
 
-  // Loads every registered model (with enable_lazy_loading: none), then opens the service. The first failure is
-  // returned, naming the model; the service stays closed.
+  // Loads the configured models (with enable_lazy_loading: none), then opens the service. The first failure is
+  // returned, naming the model; the service stays closed. What the API pinned is loaded too, as far as it can be.
   Status load_models();
 
   InferenceService& service();
+  ModelManager& manager();
   // Refuses new requests; waits for the accepted ones, at most this long. True when all ended by themselves.
   bool drain(Duration limit);
 

@@ -1,12 +1,16 @@
 #include "app/model_loading.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <array>
 #include <cmath>
 #include <utility>
 
+#include "base/config/field.h"
+#include "base/config/load.h"
+#include "base/config/suggest.h"
 #include "base/log.h"
 #include "formats/generation_config.h"
 #include "formats/model_source.h"
@@ -67,66 +71,120 @@ Result<GenerationDefaults> read_defaults(const ModelDirectory& directory, int64_
   return defaults;
 }
 
+// The engine's configuration for one model: the server's, with what the model's record sets.
+Result<EngineConfig> config_of(const EngineConfig& server, const ModelRecord& record) {
+  EngineConfig config = server;
+  for (const auto& [name, value] : record.settings) {
+    const ConfigField* const field = find_config_field(name);
+    if (field == nullptr || !field->per_model) {
+      std::vector<std::string_view> known;
+      for (const ConfigField& row : config_fields()) {
+        if (row.per_model) known.push_back(row.name);
+      }
+      return make_error(ErrorCode::invalid_argument,
+                        fmt::format("'{}' is no setting of a model{}; there are {}", name.substr(0, 128),
+                                    did_you_mean(name, known), fmt::join(known, ", ")),
+                        "settings");
+    }
+    const std::vector<std::string> values = {value};
+    if (Status set = set_field(config, *field, values); !set.ok()) {
+      return make_error(ErrorCode::invalid_argument, fmt::format("{}: {}", name, set.error().message), "settings");
+    }
+  }
+  RETURN_IF_ERROR(validate_config(config));
+  return config;
+}
+
 class DirectoryLoader final : public ModelLoader {
  public:
   explicit DirectoryLoader(const LoadingContext& context) : context_(context) {}
 
-  Result<size_t> estimate(const ModelRegistration& registration) override {
-    ASSIGN_OR_RETURN(const Found found, find(registration));
-    return (this->*found.row->estimate)(registration, found.source.directory);
+  Status check(const ModelRecord& record) override {
+    const bool by_api = record.origin == RecordOrigin::api;
+    if (by_api && record.settings.contains("chat_template")) {
+      return make_error(ErrorCode::refused, "a chat_template is a file of the server's: name it in the configuration",
+                        "settings");
+    }
+    ASSIGN_OR_RETURN(const EngineConfig config, config_of(context_.config, record));
+    if (!by_api) return ok_status();
+    // Not there yet is no reason to refuse: it may be downloaded later.
+    const Result<ModelSource> source = resolve(record);
+    if (source.ok() || source.error().code == ErrorCode::not_found) return ok_status();
+    return source.error();
   }
 
-  Result<std::shared_ptr<LoadedModel>> load(const ModelRegistration& registration) override {
+  Result<size_t> estimate(const ModelRecord& record) override {
+    ASSIGN_OR_RETURN(const Found found, find(record));
+    return (this->*found.row->estimate)(found);
+  }
+
+  Result<std::shared_ptr<LoadedModel>> load(const ModelRecord& record, const LoadReport& report) override {
     const TimePoint start = context_.clock.now();
-    ASSIGN_OR_RETURN(const Found found, find(registration));
-    const ModelSource& source = found.source;
-    ASSIGN_OR_RETURN(std::unique_ptr<ModelRunner> runner, (this->*found.row->load)(registration, source.directory));
-    ASSIGN_OR_RETURN(std::shared_ptr<LoadedModel> model, assemble(registration, source.directory, std::move(runner)));
+    report({"opening files"});
+    ASSIGN_OR_RETURN(const Found found, find(record));
+    ASSIGN_OR_RETURN(std::unique_ptr<ModelRunner> runner, (this->*found.row->load)(found, report));
+    ASSIGN_OR_RETURN(std::shared_ptr<LoadedModel> model, assemble(found, std::move(runner), report));
     const ModelSpec& spec = model->spec;
-    log_info("{}: {} in {}, {:.2f} GiB, context {}, on {}, loaded in {:.2f} s", registration.id, spec.architecture,
+    log_info("{}: {} in {}, {:.2f} GiB, context {}, on {}, loaded in {:.2f} s", found.id, spec.architecture,
              spec.dtype, static_cast<double>(spec.weight_bytes) / kGiB, model->max_model_len, spec.device,
              to_seconds(context_.clock.now() - start));
     return model;
   }
 
  private:
-  using LoadFunction = Result<std::unique_ptr<ModelRunner>> (DirectoryLoader::*)(const ModelRegistration&,
-                                                                                 const ModelDirectory&);
+  struct Row;
+  // What there is to load.
+  struct Found {
+    std::string id;
+    std::string source_name;  // as it was written
+    EngineConfig config;
+    ModelSource source;
+    const Row* row = nullptr;
+  };
   // One row per format that has a runner.
-  using EstimateFunction = Result<size_t> (DirectoryLoader::*)(const ModelRegistration&, const ModelDirectory&);
+  using LoadFunction = Result<std::unique_ptr<ModelRunner>> (DirectoryLoader::*)(const Found&, const LoadReport&);
+  using EstimateFunction = Result<size_t> (DirectoryLoader::*)(const Found&);
   struct Row {
     ModelFormat format;
     LoadFunction load;
     EstimateFunction estimate;
   };
-  struct Found {
-    ModelSource source;
-    const Row* row = nullptr;
-  };
   static const std::array<Row, 1> kRows;
 
-  Result<Found> find(const ModelRegistration& registration) const {
+  Result<ModelSource> resolve(const ModelRecord& record) const {
     ModelSourceOptions options;
     options.hub_cache = context_.config.hub_cache;
     options.roots = context_.config.model_roots;
-    options.named_by_operator = true;
-    ASSIGN_OR_RETURN(ModelSource source, resolve_model_source(registration.source, options));
+    options.named_by_operator = record.origin == RecordOrigin::config;
+    return resolve_model_source(record.revision.empty() ? record.source : record.source + "@" + record.revision,
+                                options);
+  }
+
+  Result<Found> find(const ModelRecord& record) const {
+    ASSIGN_OR_RETURN(EngineConfig config, config_of(context_.config, record));
+    ASSIGN_OR_RETURN(ModelSource source, resolve(record));
     ASSIGN_OR_RETURN(const ModelFormat format, source.directory.detect_format());
+    if (record.format && *record.format != format) {
+      return make_error(ErrorCode::malformed,
+                        fmt::format("{} was registered as a {} model, and its files are those of a {} model",
+                                    record.source, model_format_name(*record.format), model_format_name(format)),
+                        "format");
+    }
     const auto row = std::find_if(kRows.begin(), kRows.end(), [&](const Row& r) { return r.format == format; });
     if (row == kRows.end()) {
       return make_error(ErrorCode::unsupported,
                         fmt::format("{} is a {} model, and there is no runner for that format yet; use a directory in "
                                     "Hugging Face layout with safetensors",
-                                    registration.source, model_format_name(format)));
+                                    record.source, model_format_name(format)));
     }
-    return Found{std::move(source), &*row};
+    return Found{record.id.text(), record.source, std::move(config), std::move(source), &*row};
   }
 
-  LoadOptions transformers_options(const ModelRegistration& registration, const ModelDirectory& directory) const {
-    const EngineConfig& config = context_.config;
+  LoadOptions transformers_options(const Found& found) const {
+    const EngineConfig& config = found.config;
     LoadOptions options;
-    options.directory = &directory;
-    options.model_name = registration.id;
+    options.directory = &found.source.directory;
+    options.model_name = found.id;
     options.ledger = &context_.ledger;
     options.pool = &context_.pool;
     options.isa = config.isa;
@@ -136,55 +194,53 @@ class DirectoryLoader final : public ModelLoader {
     return options;
   }
 
-  Result<size_t> estimate_transformers(const ModelRegistration& registration, const ModelDirectory& directory) {
-    return estimate_transformers_memory(transformers_options(registration, directory),
-                                        core_config(registration.id).max_num_batched_tokens);
+  Result<size_t> estimate_transformers(const Found& found) {
+    return estimate_transformers_memory(transformers_options(found), core_config(found).max_num_batched_tokens);
   }
 
-  Result<std::unique_ptr<ModelRunner>> load_transformers(const ModelRegistration& registration,
-                                                         const ModelDirectory& directory) {
-    const EngineConfig& config = context_.config;
-    LoadOptions options = transformers_options(registration, directory);
-    if (context_.progress) {
-      options.progress = [this, id = registration.id](const LoadProgress& progress) {
-        context_.progress({id, progress.stage, progress.bytes_done, progress.bytes_total});
-      };
-    }
+  Result<std::unique_ptr<ModelRunner>> load_transformers(const Found& found, const LoadReport& report) {
+    LoadOptions options = transformers_options(found);
+    options.progress = [&](const LoadProgress& progress) {
+      report({progress.stage, progress.bytes_done, progress.bytes_total});
+    };
     ASSIGN_OR_RETURN(std::unique_ptr<ModelRunner> runner, load_transformers_model(options));
-    if (config.dtype != "auto" && config.dtype != runner->spec().dtype) {
+    if (found.config.dtype != "auto" && found.config.dtype != runner->spec().dtype) {
       return make_error(ErrorCode::unsupported,
                         fmt::format("{} is stored in {}; converting it to dtype {} at load is not there yet, use auto",
-                                    registration.source, runner->spec().dtype, config.dtype),
+                                    found.source_name, runner->spec().dtype, found.config.dtype),
                         "dtype");
     }
     return runner;
   }
 
-  Result<std::shared_ptr<LoadedModel>> assemble(const ModelRegistration& registration, const ModelDirectory& directory,
-                                                std::unique_ptr<ModelRunner> runner) {
+  Result<std::shared_ptr<LoadedModel>> assemble(const Found& found, std::unique_ptr<ModelRunner> runner,
+                                                const LoadReport& report) {
+    const ModelDirectory& directory = found.source.directory;
     auto model = std::make_shared<LoadedModel>();
-    model->id = registration.id;
-    model->root = registration.source;
+    model->id = found.id;
+    model->root = found.source_name;
     model->spec = runner->spec();
-    ASSIGN_OR_RETURN(model->tokenizer, load_directory_tokenizer(directory, context_.config));
+    report({"reading the tokenizer"});
+    ASSIGN_OR_RETURN(model->tokenizer, load_directory_tokenizer(directory, found.config));
     if (model->tokenizer->vocab_size() > model->spec.vocab_size) {
       return make_error(
           ErrorCode::malformed,
           fmt::format("{}: the tokenizer has {} tokens and the model's vocab_size is {}; the files do not "
                       "belong together",
-                      registration.source, model->tokenizer->vocab_size(), model->spec.vocab_size));
+                      found.source_name, model->tokenizer->vocab_size(), model->spec.vocab_size));
     }
     ASSIGN_OR_RETURN(model->defaults, read_defaults(directory, model->spec.vocab_size));
-    ASSIGN_OR_RETURN(model->core, EngineCore::create(core_config(registration.id), std::move(runner), context_.ledger,
-                                                     context_.clock));
+    report({"starting the engine"});
+    ASSIGN_OR_RETURN(model->core,
+                     EngineCore::create(core_config(found), std::move(runner), context_.ledger, context_.clock));
     model->max_model_len = model->core->max_model_len();
     return model;
   }
 
-  EngineCoreConfig core_config(const std::string& id) const {
-    const EngineConfig& config = context_.config;
+  EngineCoreConfig core_config(const Found& found) const {
+    const EngineConfig& config = found.config;
     EngineCoreConfig core;
-    core.model = id;
+    core.model = found.id;
     core.max_num_seqs = config.max_num_seqs;
     core.max_num_batched_tokens = std::max(config.max_num_batched_tokens, config.max_num_seqs);
     core.max_model_len = config.max_model_len.value_or(0);

@@ -5,7 +5,6 @@
 
 #include <memory>
 
-#include "app/application.h"
 #include "base/clock.h"
 #include "base/thread_pool.h"
 #include "inferneo/config.h"
@@ -19,7 +18,6 @@ struct LoadingContext {
   ThreadPool& pool;
   MemoryLedger& ledger;
   const Clock& clock;
-  ModelProgressCallback progress;
 };
 
 std::unique_ptr<ModelLoader> make_model_loader(const LoadingContext& context);

@@ -290,4 +290,19 @@ const ModelSpec& EngineCore::model_spec() const { return impl_->runner->spec(); 
 
 int32_t EngineCore::max_model_len() const { return impl_->plan.context_limit; }
 
+void add_counters(EngineStats& stats, const EngineStats& gone) {
+  stats.steps += gone.steps;
+  stats.preemptions += gone.preemptions;
+  stats.prefix_queries += gone.prefix_queries;
+  stats.prefix_hits += gone.prefix_hits;
+  stats.prompt_tokens += gone.prompt_tokens;
+  stats.generation_tokens += gone.generation_tokens;
+  stats.finished_requests += gone.finished_requests;
+  for (size_t i = 0; i < stats.iteration_tokens.size(); ++i) stats.iteration_tokens[i] += gone.iteration_tokens[i];
+  stats.iteration_tokens_sum += gone.iteration_tokens_sum;
+  stats.schedule_seconds += gone.schedule_seconds;
+  stats.execute_seconds += gone.execute_seconds;
+  stats.update_seconds += gone.update_seconds;
+}
+
 }  // namespace inferneo

@@ -89,6 +89,9 @@ struct EngineStats {
   TimePoint last_progress{};      // a step was collected, or work came to an idle core
 };
 
+// Adds the counters of an engine that is gone; the gauges stay as they are.
+void add_counters(EngineStats& stats, const EngineStats& gone);
+
 class EngineCore {
  public:
   // Reserves KV memory, binds the runner and starts the thread. Fails with invalid_argument (a config that contradicts

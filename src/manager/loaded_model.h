@@ -22,7 +22,7 @@ struct GenerationDefaults {
 };
 
 struct LoadedModel {
-  std::string id;    // as registered
+  std::string id;    // name:version
   std::string root;  // path or hub id, as the operator wrote it
   ModelSpec spec;
   GenerationDefaults defaults;

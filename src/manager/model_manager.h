@@ -1,13 +1,14 @@
-// Which models there are, and which are in memory. The decisions are Residency's (pure); this class gives them threads,
-// models and a ledger: one run loop that carries out one decision at a time.
+// Which models there are, and which are in memory. What is registered is the registry's (on disk), the decisions about
+// memory are Residency's (pure); this class gives them threads, models and a ledger: one run loop that carries out one
+// decision at a time.
 //
 // Thread-safe. Loads and unloads run on the manager's own thread; callers that ask for a model that is loading share
 // that load. A load sets its estimated memory aside in the ledger first, so that it fails at once or not for lack of
-// memory; a failed load is told to those who waited, and tried again when somebody asks again. The ledger and the clock
-// outlive the manager; leases may outlive it.
+// memory; a failed load is told to those who waited, and tried again when somebody asks again, from the second failure
+// in a row on after a pause. What changes the registry waits for the disk: not from threads that must not wait.
+// The ledger and the clock outlive the manager; leases may outlive it.
 #pragma once
 
-#include <array>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -17,53 +18,43 @@
 #include <vector>
 
 #include "base/result.h"
+#include "manager/catalog.h"
+#include "manager/event_log.h"
 #include "manager/loaded_model.h"
+#include "manager/model_loader.h"
+#include "manager/model_status.h"
+#include "manager/registry.h"
 #include "manager/residency.h"
 #include "tensor/ledger.h"
 
 namespace inferneo {
 
 struct ModelRegistration {
-  std::string id;                           // what requests name, and the name in the ledger
-  std::string source;                       // local path or hub id
-  std::vector<std::string> aliases = {};    // further names that requests may use
-  std::optional<Duration> keep_alive = {};  // in memory after the last request; none: for ever
-  bool pinned = false;                      // never unloaded to make room
+  std::string id;                          // name or name:version; without a version: kFirstVersion
+  std::string source;                      // local path or hub id
+  std::vector<std::string> aliases = {};   // further names, of its name
+  std::optional<int64_t> keep_alive = {};  // idle seconds in memory; none: the manager's default; kKeepForever
+  bool pinned = false;                     // never unloaded to make room
+  std::string revision = {};               // of a hub id
+  std::optional<ModelFormat> format = {};  // none: found out from the files
+  std::map<std::string, std::string> settings = {};  // of the engine, by their configuration names
+  std::map<std::string, std::string> metadata = {};
 };
-
-// The effects behind the manager's decisions. Called from the manager's thread; may throw (reported as a failed load).
-class ModelLoader {
- public:
-  virtual ~ModelLoader() = default;
-  // Bytes that the ledger will see at most while it loads, and some cache to begin with.
-  virtual Result<size_t> estimate(const ModelRegistration& registration) = 0;
-  virtual Result<std::shared_ptr<LoadedModel>> load(const ModelRegistration& registration) = 0;
-};
-
-struct ModelStatus {
-  ModelRegistration registration;
-  ModelState state = ModelState::unloaded;
-  std::optional<Error> failure;  // with failed: in the loader's own words, for the operator
-  int64_t created = 0;           // seconds since the epoch
-  int32_t leases = 0;
-  size_t waiting = 0;                                 // callers who wait for it
-  size_t queue_place = 0;                             // 1: the next to be loaded; 0: not in the queue
-  std::optional<Duration> idle = {};                  // since its last lease ended; ready ones without a lease
-  Duration load_time{};                               // of its last load; 0: never loaded
-  uint64_t loads = 0;                                 // that succeeded
-  std::array<uint64_t, kNumUnloadReasons> unloads{};  // by UnloadReason
-  size_t memory_bytes = 0;                            // in the ledger
-  // A look at the model while it is in memory, which neither counts as a use nor keeps it there. Let go of it soon.
-  std::shared_ptr<LoadedModel> model;
-};
+Result<ModelRecord> make_record(const ModelRegistration& registration);
 
 class ModelManager {
  public:
   struct Options {
     int32_t max_models = 0;  // in memory at once; 0: as many as fit
     Duration patience = std::chrono::seconds(1);
+    // Of models that bring none: those that the API registered, those of the configuration. None: for ever.
+    std::optional<Duration> keep_alive = {};
+    std::optional<Duration> config_keep_alive = {};
+    std::string default_model = {};  // what a request without a name means; empty: the first one registered
   };
-  ModelManager(std::unique_ptr<ModelLoader> loader, MemoryLedger& ledger, const Clock& clock, Options options);
+  // Without a registry everything is forgotten at the end.
+  ModelManager(std::unique_ptr<ModelLoader> loader, MemoryLedger& ledger, const Clock& clock, Options options,
+               std::unique_ptr<Registry> registry = nullptr);
   ModelManager(std::unique_ptr<ModelLoader> loader, MemoryLedger& ledger, const Clock& clock)
       : ModelManager(std::move(loader), ledger, clock, Options{}) {}
   ~ModelManager();  // stop()
@@ -74,37 +65,94 @@ class ModelManager {
   // `unavailable`.
   void stop();
 
-  // already_exists when one of its names is taken. The first one registered is the default model.
-  Status register_model(ModelRegistration registration);
+  // ---- what is registered. Errors: the registry's, and what the loader says about settings and places.
+  Result<ModelId> register_model(const ModelRegistration& registration);
+  // What the configuration file says, instead of what it said before.
+  Status register_config(const Registry::ConfigEntries& entries);
+  // Its requests may go on until the deadline; it is unknown at once. The aliases that went with it.
+  Result<std::vector<std::string>> remove_model(const std::string& id, TimePoint deadline);
+  // Loads that version first, and waits for it; what the name means changes only when that has succeeded.
+  Result<NameRecord> switch_version(const std::string& name, const std::string& version);
+  Result<NameRecord> follow_policy(const std::string& name);  // no version is set any more
+  Result<NameRecord> rollback(const std::string& name);       // as switch_version, to the one before
+  Result<NameRecord> set_policy(const std::string& name, const VersionPolicy& policy);
+  Status set_pinned(const std::string& id, bool pinned);
+  Status set_keep_alive(const std::string& id, std::optional<int64_t> seconds);
+  Status set_settings(const std::string& id, const std::map<std::string, std::string>& settings);  // for later loads
+  Status set_metadata(const std::string& id, const std::map<std::string, std::string>& metadata);
+  Result<AliasRecord> set_alias(const std::string& alias, const std::string& target);
+  Status remove_alias(const std::string& alias);
+  Status set_server_address(const std::string& address);  // for other processes that find the registry in use
 
-  // `id` empty: the default model. The callback runs once: at once on this thread when the model is ready or unknown,
-  // else later on the manager's thread. The more urgent wait, the smaller the priority.
+  // ---- what is in memory
+  struct AcquireOptions {
+    int32_t priority = 0;  // the more urgent, the smaller
+    // Of the model from now until it is unloaded: idle seconds, or kKeepForever. None: as it is.
+    std::optional<int64_t> keep_alive = {};
+    bool now = false;  // tries a model that failed to load also within its pause
+  };
+  // `name` as requests give it: a name, name:version, an alias, or nothing for the default model. A bare name means
+  // its active version; while that is being loaded, or has failed, another version that the policy serves may answer.
+  // The callback runs once: at once on this thread when the model is ready or unknown, else later on the manager's.
   // not_found names the nearest; out_of_memory: it can never fit; unavailable: it could not be loaded, or the end.
   using AcquireCallback = std::function<void(Result<ModelLease>)>;
-  void acquire(const std::string& id, AcquireCallback callback, int32_t priority = 0);
-  Result<ModelLease> acquire_blocking(const std::string& id);
+  void acquire(const std::string& name, AcquireCallback callback, const AcquireOptions& options);
+  void acquire(const std::string& name, AcquireCallback callback) {
+    acquire(name, std::move(callback), AcquireOptions{});
+  }
+  Result<ModelLease> acquire_blocking(const std::string& name) { return acquire_blocking(name, AcquireOptions{}); }
+  Result<ModelLease> acquire_blocking(const std::string& name, const AcquireOptions& options);
 
   // The model leaves the memory once its requests have ended, or at the deadline, which ends them. Returns at once.
   // not_found; a model that is not in memory is no error.
   Status unload(const std::string& id, TimePoint deadline);
-  Status set_pinned(const std::string& id, bool pinned);  // not_found
 
-  std::vector<ModelStatus> statuses() const;  // in order of registration
+  // ---- looks
+  std::vector<ModelStatus> statuses() const;  // in order of registration; those that are being removed last
+  Result<ModelStatus> status(const std::string& name) const;  // of the version that the name means
+  std::shared_ptr<const Catalog> catalog() const;
+  // None when it is ready, unknown, or nobody waits for it.
+  std::optional<LoadOutlook> outlook(const std::string& name) const;
+  EventLog& events();
 
  private:
   struct State;  // shared with the leases that are out
   class LeaseGuard;
   struct Entry;
+  struct Looks;
+  using Lock = std::unique_lock<std::mutex>;
+
+  // the registry
+  template <typename Operation>
+  auto change(Operation operation) -> decltype(operation(std::declval<Registry&>()));
+  Status refresh();
+  void apply(const std::shared_ptr<const Catalog>& catalog);
+  Result<ModelId> resolve_one(const std::string& name) const;
+  std::optional<Duration> keep_alive_of(const ModelRecord& record) const;
+  void flush_usage();
+
+  // the memory
+  void acquire_one(std::vector<ModelId> ids, AcquireCallback callback, const AcquireOptions& options);
+  Entry* choose(const std::vector<ModelId>& ids) const;
+  void replace_failed_engine(Entry& entry);
+  bool begin_wait(Lock& lock, Entry& entry, AcquireCallback callback, const AcquireOptions& options);
+
+  // the manager's thread
   void run();
-  void carry_out(std::unique_lock<std::mutex>& lock, const Residency::Decision& decision);
-  void grant(std::unique_lock<std::mutex>& lock, Entry& entry);
-  void estimate(std::unique_lock<std::mutex>& lock, Entry& entry);
-  void load(std::unique_lock<std::mutex>& lock, Entry& entry, size_t bytes);
-  void unload_now(std::unique_lock<std::mutex>& lock, Entry& entry, UnloadReason reason);
-  void fail(std::unique_lock<std::mutex>& lock, Entry& entry, Error failure);
-  Result<Entry*> find(const std::string& id) const;
+  void publish_states();
+  bool erase_removed(Lock& lock);
+  void carry_out(Lock& lock, const Residency::Decision& decision);
+  void grant(Lock& lock, Entry& entry);
+  void estimate(Lock& lock, Entry& entry);
+  void load(Lock& lock, Entry& entry, size_t bytes);
+  void report(Entry& entry, const LoadStage& stage, TimePoint& told);
+  void finish_load(Entry& entry, std::shared_ptr<LoadedModel> model, size_t bytes, TimePoint start);
+  void unload_now(Lock& lock, Entry& entry, UnloadReason reason);
+  void fail(Lock& lock, Entry& entry, Error failure);
 
   const std::unique_ptr<ModelLoader> loader_;
+  const std::unique_ptr<Registry> registry_;
+  std::mutex registry_mutex_;  // taken before the state's
   const std::shared_ptr<State> state_;
   std::thread thread_;
 };

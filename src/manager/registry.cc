@@ -64,12 +64,18 @@ auto Registry::write(Operation operation) -> decltype(operation(std::declval<con
   return result;
 }
 
-Result<ModelRecord> Registry::add(ModelRecord record) {
+Result<ModelRecord> Registry::add(ModelRecord record, const std::vector<std::string>& aliases) {
   RETURN_IF_ERROR(check_record(record));
   record.origin = RecordOrigin::api;
   if (record.created == 0) record.created = seconds_now();
   return write([&](const RegistryStore& store) -> Result<ModelRecord> {
     RETURN_IF_ERROR(insert_new(store, record));
+    for (const std::string& alias : aliases) {
+      ASSIGN_OR_RETURN(const AliasRecord wanted, make_alias(alias, record.id.name));
+      ASSIGN_OR_RETURN(const auto existing, store.find_alias(alias));
+      if (existing && existing->target() != wanted.target()) return alias_taken(*existing);
+      RETURN_IF_ERROR(put_checked_alias(store, existing.value_or(wanted)));
+    }
     return record;
   });
 }

@@ -48,8 +48,9 @@ class Registry {
 
   Result<RegistrySnapshot> load_all() const;
 
-  // Registers through the API; the record's origin is not looked at. The record as it is kept.
-  Result<ModelRecord> add(ModelRecord record);
+  // Registers through the API, with new aliases of its name; the record's origin is not looked at. The record as it is
+  // kept.
+  Result<ModelRecord> add(ModelRecord record, const std::vector<std::string>& aliases = {});
   // The aliases that went with it: those of this version, and with the last version those of the name. The active
   // version goes only as the last one (conflict). A policy that lists it loses it, and is `latest` when none is left.
   Result<std::vector<std::string>> remove(const ModelId& id);

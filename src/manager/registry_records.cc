@@ -51,6 +51,11 @@ std::string_view version_policy_name(VersionPolicy::Kind kind) {
   return "latest";
 }
 
+bool serves(const VersionPolicy& policy, std::string_view version) {
+  return policy.kind != VersionPolicy::Kind::specific ||
+         std::find(policy.versions.begin(), policy.versions.end(), version) != policy.versions.end();
+}
+
 const ModelRecord* RegistrySnapshot::find_model(const ModelId& id) const {
   const auto found = std::find_if(models.begin(), models.end(), [&](const auto& model) { return model.id == id; });
   return found == models.end() ? nullptr : &*found;
@@ -65,10 +70,8 @@ std::string RegistrySnapshot::version_of(std::string_view name) const {
   const NameRecord* record = find_name(name);
   if (record == nullptr) return {};
   if (record->active) return *record->active;
-  const std::vector<std::string>& listed = record->policy.versions;
   const auto last = std::find_if(models.rbegin(), models.rend(), [&](const ModelRecord& model) {
-    return model.id.name == name && (record->policy.kind != VersionPolicy::Kind::specific ||
-                                     std::find(listed.begin(), listed.end(), model.id.version) != listed.end());
+    return model.id.name == name && serves(record->policy, model.id.version);
   });
   return last == models.rend() ? std::string() : last->id.version;
 }
@@ -94,6 +97,12 @@ Status check_model_name(std::string_view text, std::string_view param) {
                                 "and '/', no '..', and each part begins with a letter, a digit or '_'",
                                 shown(text), kMaxName),
                     std::string(param));
+}
+
+Result<ModelId> parse_registered_id(std::string_view text) {
+  if (text.find(':') != std::string_view::npos) return parse_model_id(text);
+  RETURN_IF_ERROR(check_model_name(text, "name"));
+  return ModelId{std::string(text), std::string(kFirstVersion)};
 }
 
 Status check_model_version(std::string_view text) {

@@ -52,6 +52,7 @@ struct VersionPolicy {
   bool operator==(const VersionPolicy&) const = default;
 };
 std::string_view version_policy_name(VersionPolicy::Kind kind);
+bool serves(const VersionPolicy& policy, std::string_view version);
 
 // What holds for all versions of a name; it comes with the first and goes with the last.
 struct NameRecord {
@@ -100,6 +101,9 @@ bool is_model_version(std::string_view text);
 
 // "name:version"; the version is asked for.
 Result<ModelId> parse_model_id(std::string_view text);
+// The same, or a name alone, which is its version kFirstVersion.
+Result<ModelId> parse_registered_id(std::string_view text);
+inline constexpr std::string_view kFirstVersion = "1";
 
 // invalid_argument with the field as `param`: names, a missing source, sizes, NUL bytes, a keep_alive below -1.
 Status check_record(const ModelRecord& record);

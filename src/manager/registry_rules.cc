@@ -94,11 +94,6 @@ Result<NameRecord> require_name(const RegistryStore& store, std::string_view nam
   return std::move(*record);
 }
 
-bool serves(const VersionPolicy& policy, std::string_view version) {
-  return policy.kind != VersionPolicy::Kind::specific ||
-         std::find(policy.versions.begin(), policy.versions.end(), version) != policy.versions.end();
-}
-
 Status normalize_policy(VersionPolicy& policy) {
   std::sort(policy.versions.begin(), policy.versions.end());
   policy.versions.erase(std::unique(policy.versions.begin(), policy.versions.end()), policy.versions.end());
@@ -170,6 +165,12 @@ Status activate(const RegistryStore& store, const std::optional<std::string>& ve
   // Fixing what the policy means anyway is no step that could be taken back.
   if (before != after && !before.empty()) record.previous = before;
   return store.put_name(record);
+}
+
+Error alias_taken(const AliasRecord& alias) {
+  return make_error(ErrorCode::already_exists,
+                    fmt::format("'{}' is an alias of '{}' already; choose another", alias.alias, alias.target()),
+                    "alias");
 }
 
 Result<AliasRecord> make_alias(const std::string& alias, const std::string& target) {

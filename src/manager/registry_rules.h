@@ -18,7 +18,6 @@ Status refuse_config(RecordOrigin origin, std::string_view what, std::string_vie
 Result<ModelRecord> require_model(const RegistryStore& store, const ModelId& id);
 Result<NameRecord> require_name(const RegistryStore& store, std::string_view name);
 
-bool serves(const VersionPolicy& policy, std::string_view version);
 Status normalize_policy(VersionPolicy& policy);  // sorts the versions, each once; invalid_argument
 
 // already_exists for an id that is there, a name that is an alias; conflict for a name of the other origin.
@@ -28,6 +27,7 @@ Result<std::vector<std::string>> erase_with_references(const RegistryStore& stor
 // Writes the record with `version` as the active one, if that is registered and served.
 Status activate(const RegistryStore& store, const std::optional<std::string>& version, NameRecord& record);
 
+Error alias_taken(const AliasRecord& alias);  // already_exists
 Result<AliasRecord> make_alias(const std::string& alias, const std::string& target);
 Status put_checked_alias(const RegistryStore& store, const AliasRecord& record);
 

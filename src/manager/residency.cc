@@ -45,8 +45,34 @@ const char* unload_reason_name(UnloadReason reason) {
 Residency::Key Residency::add(Traits traits) {
   Model model;
   model.traits = traits;
-  models_.push_back(model);
-  return models_.size() - 1;
+  if (free_keys_.empty()) {
+    models_.push_back(model);
+    return models_.size() - 1;
+  }
+  const Key key = free_keys_.back();
+  free_keys_.pop_back();
+  models_[key] = model;
+  return key;
+}
+
+void Residency::remove(Key key) {
+  const Model& model = models_[key];
+  INFERNEO_CHECK(!in_memory(model) && model.leases == 0 && model.waiting == 0, "a model was removed while in use");
+  models_[key] = Model{};
+  free_keys_.push_back(key);
+}
+
+void Residency::abandon(Key key) {
+  Model& model = models_[key];
+  INFERNEO_CHECK(!in_memory(model), "a model in memory was abandoned");
+  model.state = ModelState::unloaded;
+  model.waiting = 0;
+  model.need.reset();
+}
+
+std::optional<Duration> Residency::keep_alive(Key key) const {
+  const Model& model = models_[key];
+  return model.stay ? model.stay->idle : model.traits.keep_alive;
 }
 
 bool Residency::acquire(Key key, int32_t priority, TimePoint now) {
@@ -118,6 +144,7 @@ void Residency::unloaded(Key key) {
   const bool died = model.going == UnloadReason::failed && model.waiting == 0;
   model.state = died ? ModelState::failed : ModelState::unloaded;
   model.going.reset();
+  model.stay.reset();
   model.yielding = false;
 }
 
@@ -187,9 +214,8 @@ Residency::Decision Residency::decide_unload(TimePoint now) {
     if (model.state == ModelState::draining) {
       return begin_unload(key, *model.going);
     }
-    if (may_go(key, false) && model.traits.keep_alive && now - model.last_used >= *model.traits.keep_alive) {
-      return begin_unload(key, UnloadReason::idle);
-    }
+    const std::optional<Duration> stay = keep_alive(key);
+    if (may_go(key, false) && stay && now - model.last_used >= *stay) return begin_unload(key, UnloadReason::idle);
   }
   return {};
 }
@@ -290,8 +316,8 @@ std::optional<TimePoint> Residency::wake_at(TimePoint now) const {
   std::optional<TimePoint> wake;
   const auto at = [&wake](TimePoint when) { wake = wake ? std::min(*wake, when) : when; };
   for (Key key = 0; key < models_.size(); ++key) {
-    const Model& model = models_[key];
-    if (may_go(key, false) && model.traits.keep_alive) at(model.last_used + *model.traits.keep_alive);
+    const std::optional<Duration> stay = keep_alive(key);
+    if (may_go(key, false) && stay) at(model.last_used + *stay);
   }
   if (const auto first = first_in_line()) {
     const TimePoint impatient = models_[*first].wanted_since + limits_.patience;

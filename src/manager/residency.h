@@ -35,7 +35,7 @@ const char* unload_reason_name(UnloadReason reason);
 
 class Residency {
  public:
-  using Key = size_t;  // in the order of add()
+  using Key = size_t;  // small numbers, so that they may be indices
 
   struct Limits {
     int32_t max_models = 0;  // in memory at once; 0: as many as fit
@@ -61,8 +61,12 @@ class Residency {
 
   explicit Residency(Limits limits) : limits_(limits) {}
 
-  Key add(Traits traits);
+  Key add(Traits traits);  // a key that remove() has freed, or the next
+  // Of a model that is not in memory, that has no lease and that nobody waits for: see abandon().
+  void remove(Key key);
   void set_traits(Key key, Traits traits) { models_[key].traits = traits; }
+  // Idle time in memory instead of the model's own, until it has been unloaded. None: for ever.
+  void set_stay(Key key, std::optional<Duration> stay) { models_[key].stay = Stay{stay}; }
 
   // ---- events
   // True: the model is ready and has one lease more. False: the caller waits for grant or refuse, or for failed().
@@ -79,6 +83,7 @@ class Residency {
   void failed(Key key);               // of an estimate, a load or a refusal: those who waited are told
   void retry(Key key, size_t bytes);  // a load that found less room than it needed: that much is needed
   void unloaded(Key key);
+  void abandon(Key key);  // nobody waits any more for what is neither in memory nor being loaded
 
   Decision next(const Memory& memory, TimePoint now);
   // When to ask again though nothing happens; none: no need to.
@@ -86,6 +91,8 @@ class Residency {
 
   ModelState state(Key key) const { return models_[key].state; }
   const Traits& traits(Key key) const { return models_[key].traits; }
+  std::optional<Duration> keep_alive(Key key) const;  // in force
+  std::optional<size_t> need(Key key) const { return models_[key].need; }  // bytes, as last estimated
   int32_t leases(Key key) const { return models_[key].leases; }
   size_t waiting(Key key) const { return models_[key].waiting; }
   TimePoint last_used(Key key) const { return models_[key].last_used; }
@@ -97,8 +104,12 @@ class Residency {
   Status check_integrity() const;
 
  private:
+  struct Stay {
+    std::optional<Duration> idle;
+  };
   struct Model {
     Traits traits;
+    std::optional<Stay> stay;
     ModelState state = ModelState::unloaded;
     int32_t leases = 0;
     size_t waiting = 0;
@@ -128,6 +139,7 @@ class Residency {
 
   const Limits limits_;
   std::vector<Model> models_;
+  std::vector<Key> free_keys_;
   uint64_t next_arrival_ = 1;
   size_t wanted_room_ = 0;
 };

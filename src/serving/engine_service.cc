@@ -22,8 +22,15 @@ uint64_t mix(uint64_t value) {
   return value ^ (value >> 31);
 }
 
-ModelMetrics::Labels labels_of(const std::string& model) {
-  return {{"model_name", model}, {"engine", "0"}, {"version", "1"}};
+ModelMetrics::Labels labels_of(const ModelId& id) {
+  return {{"model_name", id.name}, {"engine", "0"}, {"version", id.version}};
+}
+
+// The ledger's books go by name:version, but for what belongs to no single one.
+ModelMetrics::Labels book_labels(const std::string& book) {
+  const Result<ModelId> id = parse_model_id(book);
+  if (!id.ok()) return {{"model_name", book}, {"version", ""}};
+  return {{"model_name", id->name}, {"version", id->version}};
 }
 
 }  // namespace
@@ -48,16 +55,18 @@ std::shared_ptr<GenerationHandle> EngineService::generate(GenerateRequest reques
 std::vector<ModelInfo> EngineService::models() const {
   std::vector<ModelInfo> models;
   for (const ModelStatus& status : manager_.statuses()) {
+    if (status.removing) continue;
     ModelInfo info;
-    info.id = status.registration.id;
-    info.version = "1";
-    info.root = status.registration.source;
-    info.created = status.created;
+    info.version = status.record.id.version;
+    info.root = status.record.source;
+    info.created = status.record.created;
     info.max_model_len = status.model != nullptr ? status.model->max_model_len : 0;
     info.state = model_state_name(status.state);
-    models.push_back(info);
-    for (const std::string& alias : status.registration.aliases) {
-      info.id = alias;
+    std::vector<std::string> names = status.aliases;
+    if (status.shown != status.record.id.name) names.insert(names.begin(), status.shown);
+    if (status.active) names.insert(names.begin(), status.record.id.name);
+    for (std::string& name : names) {
+      info.id = std::move(name);
       models.push_back(info);
     }
   }
@@ -97,7 +106,7 @@ Status EngineService::starting_status() const {
   for (const ModelStatus& status : statuses) {
     if (status.state == ModelState::ready) ++num_ready;
     if (status.state == ModelState::loading || status.waiting > 0)
-      current = fmt::format("loading {}", status.registration.id);
+      current = fmt::format("loading {}", status.shown);
   }
   return make_error(ErrorCode::unavailable,
                     fmt::format("the server is starting: {}, {} of {} models are ready; try again", current, num_ready,
@@ -120,7 +129,7 @@ Status EngineService::ready() const {
   RETURN_IF_ERROR(admission());
   for (const ModelStatus& status : manager_.statuses()) {
     // One that is on its way out is no reason to send requests elsewhere.
-    if (status.state == ModelState::ready) RETURN_IF_ERROR(status.model->core->readiness(config_.stall_limit));
+    if (status.state == ModelState::ready && status.model != nullptr) RETURN_IF_ERROR(status.model->core->readiness(config_.stall_limit));
   }
   return ok_status();
 }
@@ -151,8 +160,7 @@ std::shared_ptr<ModelMetrics> EngineService::metrics_of(const std::string& model
 uint64_t EngineService::next_seed() { return mix(next_seed_++); }
 
 void EngineService::collect_engine(const ModelStatus& status, std::vector<MetricSample>& out) const {
-  const std::string& model = status.registration.id;
-  const ModelMetrics::Labels labels = labels_of(model);
+  const ModelMetrics::Labels labels = labels_of(status.record.id);
   ModelMetrics::Labels state = labels;
   state.emplace_back("state", model_state_name(status.state));
   out.push_back({"inferneo:model_state", std::move(state), 1.0});
@@ -163,9 +171,8 @@ void EngineService::collect_engine(const ModelStatus& status, std::vector<Metric
     reason.emplace_back("reason", unload_reason_name(static_cast<UnloadReason>(i)));
     out.push_back({"inferneo:model_unloads", std::move(reason), static_cast<double>(status.unloads[i])});
   }
-  metrics_of(model)->collect(labels, out);
-  if (status.model == nullptr) return;
-  const EngineStats stats = status.model->core->stats();
+  metrics_of(status.id)->collect(labels, out);
+  const EngineStats& stats = status.stats;
   const std::pair<const char*, double> values[] = {
       {"vllm:num_requests_running", stats.running},
       {"vllm:num_requests_waiting", stats.waiting},
@@ -183,6 +190,7 @@ void EngineService::collect_engine(const ModelStatus& status, std::vector<Metric
   iterations.counts.assign(stats.iteration_tokens.begin(), stats.iteration_tokens.end());
   iterations.sum = static_cast<double>(stats.iteration_tokens_sum);
   out.push_back({"vllm:iteration_tokens_total", labels, std::move(iterations)});
+  if (status.model == nullptr) return;
   ModelMetrics::Labels cache = labels;
   cache.emplace_back("block_size", std::to_string(stats.block_size));
   cache.emplace_back("num_gpu_blocks", std::to_string(stats.num_blocks));
@@ -194,9 +202,9 @@ std::vector<MetricSample> EngineService::metrics() const {
   for (const ModelStatus& status : manager_.statuses()) collect_engine(status, samples);
   samples.push_back({"inferneo:memory_budget_bytes", {}, static_cast<double>(ledger_.budget())});
   for (const auto& [key, bytes] : ledger_.books()) {
-    samples.push_back({"inferneo:memory_used_bytes",
-                       {{"model_name", key.first}, {"purpose", memory_purpose_name(key.second)}},
-                       static_cast<double>(bytes)});
+    ModelMetrics::Labels labels = book_labels(key.first);
+    labels.emplace_back("purpose", memory_purpose_name(key.second));
+    samples.push_back({"inferneo:memory_used_bytes", std::move(labels), static_cast<double>(bytes)});
   }
   return samples;
 }

@@ -12,10 +12,13 @@ Generation::Generation(GenerationContext& context, RequestId id, GenerateRequest
 void Generation::start() {
   auto self = shared_from_this();
   const bool accepted = context_.pool.try_post([self] {
-    self->context_.manager.acquire(self->request_.model, [self](Result<ModelLease> lease) {
+    const GenerateRequest& request = self->request_;
+    auto on_lease = [self](Result<ModelLease> lease) {
       // A model that is ready calls back here and now, one that is loading from the manager's thread.
       self->on_lease(std::move(lease));
-    });
+    };
+    self->context_.manager.acquire(request.model, std::move(on_lease),
+                                   {.priority = request.priority, .keep_alive = request.keep_alive});
   });
   if (!accepted) {
     on_lease(make_error(ErrorCode::queue_full, "too many requests wait to be read; try again later"));
@@ -143,7 +146,7 @@ void Generation::cancel() {
 void Generation::send_prompt_info(std::vector<TokenLogprobs> logprobs) {
   PromptInfo info;
   info.tokens = prompt_;
-  info.model = lease_->id;
+  info.model = context_.manager.catalog()->shown(lease_->id);
   if (request_.sampling.echo) {
     if (const auto* text = std::get_if<std::string>(&request_.prompt)) {
       info.echo_text = *text;

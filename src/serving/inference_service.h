@@ -40,6 +40,7 @@ struct GenerateRequest {
   ExplicitSampling explicit_sampling;
   int32_t priority = 0;
   std::optional<Duration> timeout;
+  std::optional<int64_t> keep_alive;  // idle seconds that the model then stays in memory; -1: for ever
   std::string user;
   std::string cache_salt;
   // What depends on the model: called once it is loaded, on a text thread, before the prompt is made.

@@ -50,6 +50,7 @@ struct ConfigField {
   bool is_path = false;                       // a leading ~/ in file or environment means HOME
   bool common = false;                        // in the short --help
   bool secret = false;                        // printed as ***
+  bool per_model = false;                     // a model's record may set it for itself
   bool on_command_line = true;                // false: given as the positional MODEL
   std::string_view env_alias = {};            // further name of the environment variable
   std::string_view notice = {};               // logged once when set explicitly: nothing backs the field yet

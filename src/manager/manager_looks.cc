@@ -1,0 +1,124 @@
+// What can be seen of the models, without touching them.
+#include <algorithm>
+#include <utility>
+
+#include "manager/manager_state.h"
+#include "manager/model_manager.h"
+
+namespace inferneo {
+namespace {
+
+Duration seconds_of(double seconds) {
+  return std::chrono::duration_cast<Duration>(std::chrono::duration<double>(seconds));
+}
+
+}  // namespace
+
+struct ModelManager::Looks {
+  static ModelStatus status_of(const State& state, const Entry& entry, TimePoint now) {
+    const Residency& residency = state.residency;
+    ModelStatus status;
+    status.record = entry.record;
+    status.id = entry.id;
+    status.shown = state.catalog->shown(entry.record.id);
+    status.active = !entry.removed && state.catalog->is_active(entry.record.id);
+    status.removing = entry.removed;
+    if (!entry.removed) status.aliases = state.catalog->aliases_of(entry.record.id);
+    status.state = residency.state(entry.key);
+    if (status.state == ModelState::failed) status.failure = entry.failure;
+    status.leases = residency.leases(entry.key);
+    status.waiting = residency.waiting(entry.key);
+    status.queue_place = residency.queue_place(entry.key);
+    if (status.state == ModelState::loading) status.progress = entry.progress;
+    status.keep_alive = residency.keep_alive(entry.key);
+    if (status.state == ModelState::ready && status.leases == 0) {
+      status.idle = now - residency.last_used(entry.key);
+      if (status.keep_alive && !entry.record.pinned) {
+        status.keep_alive_left = std::max(Duration{0}, *status.keep_alive - *status.idle);
+      }
+    }
+    status.load_time = residency.load_time(entry.key);
+    status.loads = entry.loads;
+    status.unloads = entry.unloads;
+    status.memory_bytes = state.ledger.used_by(entry.id);
+    status.last_used = std::max(entry.last_used, entry.record.last_used);
+    status.model = entry.model;
+    if (entry.model != nullptr && entry.model->core != nullptr) status.stats = entry.model->core->stats();
+    add_counters(status.stats, entry.past);
+    return status;
+  }
+
+  // How long its load takes, by what is known of its last one or of others. None: nothing is known.
+  static std::optional<Duration> load_time_of(const State& state, const Entry& entry) {
+    if (const Duration measured = state.residency.load_time(entry.key); measured > Duration{0}) return measured;
+    const std::optional<size_t> need = state.residency.need(entry.key);
+    if (!need || state.load_rate <= 0.0) return std::nullopt;
+    return seconds_of(static_cast<double>(*need) / state.load_rate);
+  }
+
+  // Until it is there: what is being loaded now, those before it in the queue, and itself.
+  static std::optional<Duration> time_left(const State& state, const Entry& wanted, TimePoint now) {
+    const Residency& residency = state.residency;
+    const size_t place = residency.queue_place(wanted.key);
+    Duration left{0};
+    for (const auto& entry : state.entries) {
+      if (entry == nullptr) continue;
+      const bool loading = residency.state(entry->key) == ModelState::loading;
+      const size_t other = residency.queue_place(entry->key);
+      const bool ahead = place > 0 && (loading || (other > 0 && other < place));
+      if (!ahead && entry.get() != &wanted) continue;
+      const std::optional<Duration> takes = load_time_of(state, *entry);
+      if (!takes) return std::nullopt;
+      left += loading ? std::max(Duration{0}, *takes - (now - entry->load_began)) : *takes;
+    }
+    return left;
+  }
+};
+
+std::vector<ModelStatus> ModelManager::statuses() const {
+  const std::lock_guard lock(state_->mutex);
+  const TimePoint now = state_->clock.now();
+  std::vector<ModelStatus> statuses;
+  for (const ModelRecord& record : state_->catalog->snapshot().models) {
+    const Entry* const entry = state_->find(record.id.text());
+    if (entry != nullptr) statuses.push_back(Looks::status_of(*state_, *entry, now));
+  }
+  for (const auto& entry : state_->entries) {
+    if (entry != nullptr && entry->removed) statuses.push_back(Looks::status_of(*state_, *entry, now));
+  }
+  return statuses;
+}
+
+Result<ModelStatus> ModelManager::status(const std::string& name) const {
+  ASSIGN_OR_RETURN(const ModelId id, resolve_one(name));
+  const std::lock_guard lock(state_->mutex);
+  const Entry* const entry = state_->find(id.text());
+  if (entry == nullptr) return make_error(ErrorCode::not_found, "the model was removed", "model");
+  return Looks::status_of(*state_, *entry, state_->clock.now());
+}
+
+std::shared_ptr<const Catalog> ModelManager::catalog() const {
+  const std::lock_guard lock(state_->mutex);
+  return state_->catalog;
+}
+
+std::optional<LoadOutlook> ModelManager::outlook(const std::string& name) const {
+  const Result<std::vector<ModelId>> ids = catalog()->resolve(name);
+  if (!ids.ok()) return std::nullopt;
+  const std::lock_guard lock(state_->mutex);
+  const Entry* const entry = choose(*ids);
+  if (entry == nullptr) return std::nullopt;
+  const ModelState state = state_->residency.state(entry->key);
+  if (state != ModelState::loading && state_->residency.waiting(entry->key) == 0) return std::nullopt;
+  LoadOutlook outlook;
+  outlook.model = entry->id;
+  outlook.loading = state == ModelState::loading;
+  outlook.place = state_->residency.queue_place(entry->key);
+  outlook.left = Looks::time_left(*state_, *entry, state_->clock.now());
+  if (outlook.loading) outlook.progress = entry->progress;
+  return outlook;
+}
+
+EventLog& ModelManager::events() { return state_->log; }
+
+}  // namespace inferneo

@@ -1,0 +1,259 @@
+// The manager's thread: asks the policy what to do, does it, and asks again.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <exception>
+#include <utility>
+
+#include "base/log.h"
+#include "manager/manager_state.h"
+#include "manager/model_manager.h"
+
+namespace inferneo {
+namespace {
+
+constexpr int kMaxLoadAttempts = 3;                       // each with a larger estimate of the memory it needs
+constexpr Duration kLookLimit = std::chrono::seconds(5);  // for those who look at a model that is to go
+constexpr Duration kUsageInterval = std::chrono::seconds(30);
+constexpr Duration kProgressInterval = std::chrono::milliseconds(100);
+constexpr int kLongestPauseSeconds = 60;
+
+// What a request may know of a failed load. That the model can never fit is an answer of its own.
+Error told_to_requests(const std::string& id, const Error& failure) {
+  const bool memory = failure.code == ErrorCode::out_of_memory;
+  return make_error(memory ? ErrorCode::out_of_memory : ErrorCode::unavailable,
+                    fmt::format("the model '{}' could not be loaded{}; the server's log says why", id,
+                                memory ? ": there is not enough memory for it" : ""));
+}
+
+// The first failure may be tried again at once; then the pauses double.
+Duration pause_after(int failures) {
+  if (failures < 2) return Duration{0};
+  return std::chrono::seconds(std::min(kLongestPauseSeconds, 1 << std::min(failures - 2, 16)));
+}
+
+}  // namespace
+
+void ModelManager::run() {
+  Lock lock(state_->mutex);
+  TimePoint usage_at = state_->clock.now() + kUsageInterval;
+  while (!state_->stopping) {
+    if (erase_removed(lock)) continue;
+    const uint64_t seen = state_->events;
+    const TimePoint now = state_->clock.now();
+    Residency::Memory memory{state_->ledger.budget(), state_->ledger.used(), {}};
+    for (const auto& entry : state_->entries) {
+      memory.resident.push_back(entry == nullptr ? 0 : state_->ledger.used_by(entry->id));
+    }
+    const Residency::Decision decision = state_->residency.next(memory, now);
+    publish_states();
+    if (decision.kind != Residency::Decision::Kind::none) {
+      carry_out(lock, decision);
+      continue;
+    }
+    if (now >= usage_at) {
+      usage_at = now + kUsageInterval;
+      lock.unlock();
+      flush_usage();
+      lock.lock();
+      continue;
+    }
+    const bool unwritten = std::any_of(state_->entries.begin(), state_->entries.end(),
+                                       [](const auto& entry) { return entry != nullptr && entry->unwritten; });
+    std::optional<TimePoint> wake = state_->residency.wake_at(now);
+    if (unwritten) wake = std::min(wake.value_or(usage_at), usage_at);
+    const auto event = [&] { return state_->stopping || state_->events != seen; };
+    if (wake) {
+      state_->changed.wait_for(lock, std::max(Duration{0}, *wake - now), event);
+    } else {
+      state_->changed.wait(lock, event);
+    }
+  }
+}
+
+// Tells of what has changed since the last time.
+void ModelManager::publish_states() {
+  for (const auto& entry : state_->entries) {
+    if (entry == nullptr) continue;
+    const ModelState state = state_->residency.state(entry->key);
+    if (state == entry->told) continue;
+    entry->told = state;
+    ModelEvent event;
+    event.model = entry->id;
+    event.state = state;
+    if (state == ModelState::failed && entry->failure) event.detail = entry->failure->message;
+    state_->log.publish(std::move(event));
+  }
+}
+
+// What is no longer registered goes once it is out of memory; who still waits for it is told. True: the lock was free
+// meanwhile.
+bool ModelManager::erase_removed(Lock& lock) {
+  std::vector<std::pair<std::string, AcquireCallback>> waiting;
+  for (auto& entry : state_->entries) {
+    if (entry == nullptr || !entry->removed) continue;
+    const ModelState state = state_->residency.state(entry->key);
+    if (state != ModelState::unloaded && state != ModelState::failed) continue;
+    for (AcquireCallback& callback : entry->waiting) waiting.emplace_back(entry->id, std::move(callback));
+    state_->residency.abandon(entry->key);
+    state_->residency.remove(entry->key);
+    entry.reset();
+  }
+  if (waiting.empty()) return false;
+  lock.unlock();
+  for (auto& [id, callback] : waiting) {
+    callback(make_error(ErrorCode::not_found, fmt::format("the model '{}' was removed", id), "model"));
+  }
+  lock.lock();
+  return true;
+}
+
+void ModelManager::carry_out(Lock& lock, const Residency::Decision& decision) {
+  Entry& entry = *state_->entries[decision.key];
+  switch (decision.kind) {
+    case Residency::Decision::Kind::none:
+      return;
+    case Residency::Decision::Kind::grant:
+      return grant(lock, entry);
+    case Residency::Decision::Kind::estimate:
+      return estimate(lock, entry);
+    case Residency::Decision::Kind::load:
+      return load(lock, entry, decision.bytes);
+    case Residency::Decision::Kind::unload:
+      return unload_now(lock, entry, decision.reason);
+    case Residency::Decision::Kind::refuse:
+      return fail(lock, entry,
+                  make_error(ErrorCode::out_of_memory,
+                             fmt::format("{} needs {} bytes to be loaded, which the budget of {} bytes, less what is "
+                                         "pinned, can never give; raise max_memory_gb",
+                                         entry.id, decision.bytes, state_->ledger.budget())));
+  }
+}
+
+void ModelManager::grant(Lock& lock, Entry& entry) {
+  std::vector<AcquireCallback> waiting = std::exchange(entry.waiting, {});
+  const size_t granted = state_->residency.granted(entry.key);
+  INFERNEO_CHECK(granted == waiting.size(), "those who wait for a model are miscounted");
+  // All leases at once: while any of them lives, the entry does.
+  std::vector<ModelLease> leases;
+  for (size_t i = 0; i < granted; ++i) leases.push_back(LeaseGuard::lease(state_, entry.key, entry.model));
+  lock.unlock();
+  for (size_t i = 0; i < granted; ++i) waiting[i](std::move(leases[i]));
+  lock.lock();
+}
+
+void ModelManager::estimate(Lock& lock, Entry& entry) {
+  const ModelRecord record = entry.record;
+  lock.unlock();
+  Result<size_t> bytes = make_error(ErrorCode::internal, "the loader did not answer");
+  try {
+    bytes = loader_->estimate(record);
+  } catch (const std::exception& failure) {
+    bytes = make_error(ErrorCode::internal, fmt::format("loading {} failed: {}", record.id.text(), failure.what()));
+  }
+  lock.lock();
+  if (!bytes.ok()) return fail(lock, entry, std::move(bytes).error());
+  entry.attempts = 0;
+  state_->residency.estimated(entry.key, *bytes);
+}
+
+void ModelManager::report(Entry& entry, const LoadStage& stage, TimePoint& told) {
+  const TimePoint now = state_->clock.now();
+  const std::lock_guard lock(state_->mutex);
+  const bool new_stage = !entry.progress || entry.progress->stage != stage.stage;
+  const bool ends = stage.bytes_total > 0 && stage.bytes_done >= stage.bytes_total;
+  entry.progress = stage;
+  if (!new_stage && !ends && now - told < kProgressInterval) return;
+  told = now;
+  ModelEvent event;
+  event.kind = ModelEvent::Kind::progress;
+  event.model = entry.id;
+  event.state = ModelState::loading;
+  event.stage = stage.stage;
+  event.bytes_done = stage.bytes_done;
+  event.bytes_total = stage.bytes_total;
+  state_->log.publish(std::move(event));
+}
+
+void ModelManager::load(Lock& lock, Entry& entry, size_t bytes) {
+  const ModelRecord record = entry.record;
+  const std::string id = entry.id;
+  const TimePoint start = state_->clock.now();
+  entry.load_began = start;
+  entry.progress.reset();
+  lock.unlock();
+  Result<std::shared_ptr<LoadedModel>> result = make_error(ErrorCode::internal, "the loader did not answer");
+  {
+    const Result<MemoryLedger::Hold> hold = state_->ledger.hold(id, bytes);
+    if (!hold.ok()) {  // others were quicker: decide anew
+      lock.lock();
+      return state_->residency.retry(entry.key, bytes);
+    }
+    try {
+      TimePoint told{};
+      result = loader_->load(record, [&](const LoadStage& stage) { report(entry, stage, told); });
+    } catch (const std::exception& failure) {
+      result = make_error(ErrorCode::internal, fmt::format("loading {} failed: {}", id, failure.what()));
+    }
+  }
+  lock.lock();
+  if (result.ok()) return finish_load(entry, std::move(*result), bytes, start);
+  if (result.error().code == ErrorCode::out_of_memory && ++entry.attempts < kMaxLoadAttempts) {
+    log_warning("model {}: the estimate of {} bytes was too low ({}); trying with more", id, bytes,
+                result.error().message);
+    return state_->residency.retry(entry.key, bytes + bytes / 4);
+  }
+  fail(lock, entry, std::move(result).error());
+}
+
+void ModelManager::finish_load(Entry& entry, std::shared_ptr<LoadedModel> model, size_t bytes, TimePoint start) {
+  entry.model = std::move(model);
+  entry.failure.reset();
+  entry.failures = 0;
+  ++entry.loads;
+  ++entry.unwritten_loads;
+  entry.unwritten = true;
+  entry.last_used = seconds_since_epoch();
+  const TimePoint now = state_->clock.now();
+  const double took = std::max(to_seconds(now - start), 1e-6);
+  const double rate = static_cast<double>(bytes) / took;
+  state_->load_rate = state_->load_rate > 0.0 ? 0.7 * state_->load_rate + 0.3 * rate : rate;
+  state_->residency.loaded(entry.key, now - start, now);
+}
+
+void ModelManager::unload_now(Lock& lock, Entry& entry, UnloadReason reason) {
+  std::shared_ptr<LoadedModel> model = std::exchange(entry.model, nullptr);
+  const std::string id = entry.id;
+  lock.unlock();
+  EngineStats stats;
+  if (model->core != nullptr) {
+    model->core->stop();
+    stats = model->core->stats();
+  }
+  // Who looks at it (a scrape, a list) lets go within moments; until then its memory is not free.
+  const TimePoint limit = state_->clock.now() + kLookLimit;
+  while (model.use_count() > 1 && state_->clock.now() < limit)
+    std::this_thread::sleep_for(std::chrono::microseconds(50));
+  model.reset();
+  log_info("model {} unloaded ({})", id, unload_reason_name(reason));
+  lock.lock();
+  ++entry.unloads[static_cast<size_t>(reason)];
+  add_counters(entry.past, stats);
+  state_->residency.unloaded(entry.key);
+}
+
+void ModelManager::fail(Lock& lock, Entry& entry, Error failure) {
+  log_error("model {} failed to load: {}", entry.id, failure.message);
+  const Error told = told_to_requests(state_->catalog->shown(entry.record.id), failure);
+  entry.failure = std::move(failure);
+  entry.attempts = 0;
+  entry.retry_at = state_->clock.now() + pause_after(++entry.failures);
+  state_->residency.failed(entry.key);
+  std::vector<AcquireCallback> waiting = std::exchange(entry.waiting, {});
+  publish_states();
+  lock.unlock();
+  for (AcquireCallback& callback : waiting) callback(told);
+  lock.lock();
+}
+
+}  // namespace inferneo

@@ -1,0 +1,251 @@
+// What the manager does with its registry: each change is written first, then taken over as one new catalog.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "base/log.h"
+#include "manager/manager_state.h"
+#include "manager/model_manager.h"
+
+namespace inferneo {
+namespace {
+
+ModelEvent event_of(ModelEvent::Kind kind, std::string model, std::string detail = {}) {
+  ModelEvent event;
+  event.kind = kind;
+  event.model = std::move(model);
+  event.detail = std::move(detail);
+  return event;
+}
+
+}  // namespace
+
+Result<ModelRecord> make_record(const ModelRegistration& registration) {
+  if (registration.id.empty()) return make_error(ErrorCode::invalid_argument, "a model needs a name", "name");
+  ModelRecord record;
+  ASSIGN_OR_RETURN(record.id, parse_registered_id(registration.id));
+  record.source = registration.source;
+  record.revision = registration.revision;
+  record.format = registration.format;
+  record.settings = registration.settings;
+  record.metadata = registration.metadata;
+  record.pinned = registration.pinned;
+  record.keep_alive = registration.keep_alive;
+  return record;
+}
+
+// One change of the registry; when it has succeeded the catalog is what the registry says.
+template <typename Operation>
+auto ModelManager::change(Operation operation) -> decltype(operation(std::declval<Registry&>())) {
+  const std::lock_guard guard(registry_mutex_);
+  auto result = operation(*registry_);
+  if (!result.ok()) return result;
+  RETURN_IF_ERROR(refresh());
+  return result;
+}
+
+Status ModelManager::refresh() {
+  ASSIGN_OR_RETURN(RegistrySnapshot snapshot, registry_->load_all());
+  apply(std::make_shared<Catalog>(std::move(snapshot), state_->options.default_model));
+  return ok_status();
+}
+
+void ModelManager::apply(const std::shared_ptr<const Catalog>& catalog) {
+  const std::lock_guard lock(state_->mutex);
+  state_->catalog = catalog;
+  std::map<std::string, Entry*> before = std::exchange(state_->by_id, {});
+  for (const ModelRecord& record : catalog->snapshot().models) {
+    const std::string id = record.id.text();
+    const Residency::Traits traits{keep_alive_of(record), record.pinned};
+    auto kept = before.extract(id);
+    if (kept.empty()) {
+      auto entry = std::make_unique<Entry>();
+      entry->key = state_->residency.add(traits);
+      entry->record = record;
+      entry->id = id;
+      state_->by_id.emplace(id, entry.get());
+      if (entry->key == state_->entries.size()) state_->entries.emplace_back();
+      state_->entries[entry->key] = std::move(entry);
+      continue;
+    }
+    kept.mapped()->record = record;
+    state_->residency.set_traits(kept.mapped()->key, traits);
+    state_->by_id.insert(std::move(kept));
+  }
+  for (const auto& [id, entry] : before) {
+    entry->removed = true;
+    state_->residency.ask_unload(entry->key, UnloadReason::asked);
+  }
+  state_->notify_locked();
+}
+
+std::optional<Duration> ModelManager::keep_alive_of(const ModelRecord& record) const {
+  if (record.keep_alive == kKeepForever) return std::nullopt;
+  if (record.keep_alive) return std::chrono::seconds(*record.keep_alive);
+  const Options& options = state_->options;
+  return record.origin == RecordOrigin::config ? options.config_keep_alive : options.keep_alive;
+}
+
+Result<ModelId> ModelManager::resolve_one(const std::string& name) const {
+  ASSIGN_OR_RETURN(std::vector<ModelId> ids, catalog()->resolve(name));
+  return std::move(ids.front());
+}
+
+Result<ModelId> ModelManager::register_model(const ModelRegistration& registration) {
+  ASSIGN_OR_RETURN(const ModelRecord record, make_record(registration));
+  RETURN_IF_ERROR(loader_->check(record));
+  ASSIGN_OR_RETURN(const ModelRecord kept, change([&](Registry& registry) -> Result<ModelRecord> {
+                     {
+                       const std::lock_guard lock(state_->mutex);
+                       for (const auto& entry : state_->entries) {
+                         if (entry == nullptr || !entry->removed || entry->id != record.id.text()) continue;
+                         return make_error(ErrorCode::conflict,
+                                           fmt::format("'{}' is still being removed; try again", entry->id), "name");
+                       }
+                     }
+                     return registry.add(record, registration.aliases);
+                   }));
+  state_->log.publish(event_of(ModelEvent::Kind::registered, kept.id.text(), kept.source));
+  return kept.id;
+}
+
+Status ModelManager::register_config(const Registry::ConfigEntries& entries) {
+  for (const ModelRecord& record : entries.models) RETURN_IF_ERROR(loader_->check(record));
+  const auto changes = change([&](Registry& registry) { return registry.reconcile_config(entries); });
+  if (!changes.ok()) return changes.error();
+  for (const ModelId& id : changes->added) state_->log.publish(event_of(ModelEvent::Kind::registered, id.text()));
+  for (const ModelId& id : changes->removed) state_->log.publish(event_of(ModelEvent::Kind::removed, id.text()));
+  for (const std::string& alias : changes->dropped_aliases) {
+    log_warning("the alias '{}' is gone: its model is no longer in the configuration", alias);
+  }
+  return ok_status();
+}
+
+Result<std::vector<std::string>> ModelManager::remove_model(const std::string& id, TimePoint deadline) {
+  ASSIGN_OR_RETURN(const ModelId wanted, resolve_one(id));
+  std::shared_ptr<LoadedModel> model;
+  auto dropped = change([&](Registry& registry) -> Result<std::vector<std::string>> {
+    {
+      const std::lock_guard lock(state_->mutex);
+      if (const Entry* const entry = state_->find(wanted.text())) model = entry->model;
+    }
+    return registry.remove(wanted);
+  });
+  if (!dropped.ok()) return dropped;
+  if (model != nullptr && model->core != nullptr) model->core->drain(deadline);
+  state_->log.publish(event_of(ModelEvent::Kind::removed, wanted.text()));
+  return dropped;
+}
+
+Result<NameRecord> ModelManager::switch_version(const std::string& name, const std::string& version) {
+  // The lease keeps it in memory until the name means it.
+  Result<ModelLease> lease = acquire_blocking(name + ":" + version, {.now = true});
+  if (!lease.ok()) {
+    Error error = std::move(lease).error();
+    if (error.code == ErrorCode::not_found || error.code == ErrorCode::conflict) return error;
+    error.message = fmt::format("'{}' stays as it is: {}", name, error.message);
+    return error;
+  }
+  ASSIGN_OR_RETURN(const NameRecord record, change([&](Registry& registry) {
+                     return registry.set_active(name, std::optional<std::string>(version));
+                   }));
+  state_->log.publish(event_of(ModelEvent::Kind::switched, name, version));
+  return record;
+}
+
+Result<NameRecord> ModelManager::follow_policy(const std::string& name) {
+  ASSIGN_OR_RETURN(const NameRecord record,
+                   change([&](Registry& registry) { return registry.set_active(name, std::nullopt); }));
+  state_->log.publish(event_of(ModelEvent::Kind::switched, name));
+  return record;
+}
+
+Result<NameRecord> ModelManager::rollback(const std::string& name) {
+  const std::shared_ptr<const Catalog> now = catalog();
+  const NameRecord* const record = now->snapshot().find_name(name);
+  if (record == nullptr) return make_error(ErrorCode::not_found, fmt::format("there is no model '{}'", name), "model");
+  if (!record->previous) {
+    return make_error(ErrorCode::conflict, fmt::format("'{}' has no earlier active version to go back to", name));
+  }
+  return switch_version(name, *record->previous);
+}
+
+Result<NameRecord> ModelManager::set_policy(const std::string& name, const VersionPolicy& policy) {
+  ASSIGN_OR_RETURN(const NameRecord record,
+                   change([&](Registry& registry) { return registry.set_policy(name, policy); }));
+  state_->log.publish(event_of(ModelEvent::Kind::updated, name));
+  return record;
+}
+
+namespace {
+
+Status published(EventLog& log, const ModelId& id, const Result<ModelRecord>& changed) {
+  if (!changed.ok()) return changed.error();
+  log.publish(event_of(ModelEvent::Kind::updated, id.text()));
+  return ok_status();
+}
+
+}  // namespace
+
+Status ModelManager::set_pinned(const std::string& id, bool pinned) {
+  ASSIGN_OR_RETURN(const ModelId wanted, resolve_one(id));
+  return published(state_->log, wanted,
+                   change([&](Registry& registry) { return registry.set_pinned(wanted, pinned); }));
+}
+
+Status ModelManager::set_keep_alive(const std::string& id, std::optional<int64_t> seconds) {
+  ASSIGN_OR_RETURN(const ModelId wanted, resolve_one(id));
+  return published(state_->log, wanted,
+                   change([&](Registry& registry) { return registry.set_keep_alive(wanted, seconds); }));
+}
+
+Status ModelManager::set_settings(const std::string& id, const std::map<std::string, std::string>& settings) {
+  ASSIGN_OR_RETURN(const ModelId wanted, resolve_one(id));
+  ASSIGN_OR_RETURN(ModelStatus status, this->status(wanted.text()));
+  status.record.settings = settings;
+  RETURN_IF_ERROR(loader_->check(status.record));
+  return published(state_->log, wanted,
+                   change([&](Registry& registry) { return registry.update_settings(wanted, settings); }));
+}
+
+Status ModelManager::set_metadata(const std::string& id, const std::map<std::string, std::string>& metadata) {
+  ASSIGN_OR_RETURN(const ModelId wanted, resolve_one(id));
+  return published(state_->log, wanted,
+                   change([&](Registry& registry) { return registry.update_metadata(wanted, metadata); }));
+}
+
+Result<AliasRecord> ModelManager::set_alias(const std::string& alias, const std::string& target) {
+  ASSIGN_OR_RETURN(const AliasRecord record,
+                   change([&](Registry& registry) { return registry.set_alias(alias, target); }));
+  state_->log.publish(event_of(ModelEvent::Kind::alias, alias, record.target()));
+  return record;
+}
+
+Status ModelManager::remove_alias(const std::string& alias) {
+  RETURN_IF_ERROR(change([&](Registry& registry) { return registry.remove_alias(alias); }));
+  state_->log.publish(event_of(ModelEvent::Kind::alias, alias));
+  return ok_status();
+}
+
+Status ModelManager::set_server_address(const std::string& address) { return registry_->set_server_address(address); }
+
+// What the registry does not know yet of loads and uses. Lost with a kill, which costs nobody a model.
+void ModelManager::flush_usage() {
+  std::vector<ModelUsage> usage;
+  {
+    const std::lock_guard lock(state_->mutex);
+    for (const auto& entry : state_->entries) {
+      if (entry == nullptr || !entry->unwritten || entry->removed) continue;
+      usage.push_back({entry->record.id, entry->last_used, std::exchange(entry->unwritten_loads, 0)});
+      entry->unwritten = false;
+    }
+  }
+  if (usage.empty()) return;
+  const std::lock_guard guard(registry_mutex_);
+  if (const Status written = registry_->record_usage(usage); !written.ok()) {
+    log_warning("the registry did not take the models' usage: {}", written.error().message);
+  }
+}
+
+}  // namespace inferneo

@@ -1,0 +1,107 @@
+// The manager's own state, for its source files alone: guarded by one mutex, shared with the leases that are out.
+#pragma once
+
+#include <chrono>
+#include <condition_variable>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "manager/model_manager.h"
+
+namespace inferneo {
+
+inline int64_t seconds_since_epoch() {
+  const auto now = std::chrono::system_clock::now().time_since_epoch();
+  return std::chrono::duration_cast<std::chrono::seconds>(now).count();
+}
+
+inline Error shutting_down() { return make_error(ErrorCode::unavailable, "the server is shutting down"); }
+
+struct ModelManager::Entry {
+  Residency::Key key = 0;
+  ModelRecord record;
+  std::string id;         // record.id.text()
+  bool removed = false;   // no longer registered; erased once it is out of memory
+  ModelState told{};      // by the last event
+  std::shared_ptr<LoadedModel> model;
+  std::optional<Error> failure;
+  std::vector<AcquireCallback> waiting;
+  int attempts = 0;             // of the load in progress
+  int failures = 0;             // loads that failed, in a row
+  TimePoint retry_at{};         // with failures: not before, unless the operator asks
+  TimePoint load_began{};       // while loading
+  std::optional<LoadStage> progress;
+  uint64_t loads = 0;
+  std::array<uint64_t, kNumUnloadReasons> unloads{};
+  EngineStats past;             // counters of the engines that it had
+  int64_t last_used = 0;        // seconds since the epoch
+  int64_t unwritten_loads = 0;  // usage that the registry does not know yet
+  bool unwritten = false;
+};
+
+struct ModelManager::State {
+  State(MemoryLedger& ledger_in, const Clock& clock_in, const Options& options_in)
+      : ledger(ledger_in), clock(clock_in), options(options_in), residency({options.max_models, options.patience}) {}
+
+  void notify_locked() {
+    ++events;
+    changed.notify_all();
+  }
+  Entry* find(const std::string& id) const {
+    const auto found = by_id.find(id);
+    return found == by_id.end() ? nullptr : found->second;
+  }
+  bool in_pause(const Entry& entry) const {
+    return residency.state(entry.key) == ModelState::failed && clock.now() < entry.retry_at;
+  }
+
+  MemoryLedger& ledger;
+  const Clock& clock;
+  const Options options;
+  EventLog log;
+  mutable std::mutex mutex;
+  std::condition_variable changed;
+  uint64_t events = 0;  // so that none is missed between a decision and the wait for the next event
+  bool stopping = false;
+  Residency residency;
+  std::shared_ptr<const Catalog> catalog = std::make_shared<Catalog>();
+  std::vector<std::unique_ptr<Entry>> entries;  // by key; null: free
+  std::map<std::string, Entry*> by_id;          // those that are registered
+  double load_rate = 0.0;                       // bytes per second of the last loads; 0: none yet
+};
+
+// Counts as one lease while it lives; keeps the model, and what the books need, also past the manager's end.
+class ModelManager::LeaseGuard {
+ public:
+  LeaseGuard(std::shared_ptr<State> state, Residency::Key key, std::shared_ptr<LoadedModel> model)
+      : state_(std::move(state)), key_(key), model_(std::move(model)) {}
+  ~LeaseGuard() {
+    model_.reset();
+    const std::lock_guard lock(state_->mutex);
+    if (state_->stopping) return;  // the clock may be gone
+    Entry& entry = *state_->entries[key_];
+    entry.last_used = seconds_since_epoch();
+    entry.unwritten = true;
+    state_->residency.release(key_, state_->clock.now());
+    state_->notify_locked();
+  }
+  LeaseGuard(const LeaseGuard&) = delete;
+  LeaseGuard& operator=(const LeaseGuard&) = delete;
+
+  static ModelLease lease(std::shared_ptr<State> state, Residency::Key key, std::shared_ptr<LoadedModel> model) {
+    LoadedModel* const raw = model.get();
+    return {std::make_shared<LeaseGuard>(std::move(state), key, std::move(model)), raw};
+  }
+
+ private:
+  std::shared_ptr<State> state_;
+  Residency::Key key_;
+  std::shared_ptr<LoadedModel> model_;
+};
+
+}  // namespace inferneo

@@ -1,0 +1,37 @@
+// The effects behind the manager's decisions: from a record to a model that answers.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "base/result.h"
+#include "manager/loaded_model.h"
+#include "manager/registry_records.h"
+
+namespace inferneo {
+
+struct LoadStage {
+  std::string stage;  // "reading weights", ...
+  uint64_t bytes_done = 0;
+  uint64_t bytes_total = 0;  // 0: not known
+};
+// Told at least at the beginning and the end of each stage, by one thread at a time.
+using LoadReport = std::function<void(const LoadStage&)>;
+
+// Called from the manager's thread, estimate() and check() from others too. May throw (reported as a failed load).
+class ModelLoader {
+ public:
+  virtual ~ModelLoader() = default;
+  // Whether such a record can be registered: its settings and its place, not its files.
+  virtual Status check(const ModelRecord& record) {
+    (void)record;
+    return ok_status();
+  }
+  // Bytes that the ledger will see at most while it loads, and some cache to begin with.
+  virtual Result<size_t> estimate(const ModelRecord& record) = 0;
+  virtual Result<std::shared_ptr<LoadedModel>> load(const ModelRecord& record, const LoadReport& report) = 0;
+};
+
+}  // namespace inferneo
