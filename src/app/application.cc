@@ -78,6 +78,8 @@ ModelManager::Options manager_options(const EngineConfig& config, const Registry
   return options;
 }
 
+}  // namespace
+
 // Declared in the order of construction. The end: the manager stops (and with it every engine), the service's text pool
 // delivers the last events and still asks the manager, then both go.
 struct Application::Impl {

@@ -125,8 +125,8 @@ class DirectoryLoader final : public ModelLoader {
     ASSIGN_OR_RETURN(std::unique_ptr<ModelRunner> runner, (this->*found.row->load)(found, report));
     ASSIGN_OR_RETURN(std::shared_ptr<LoadedModel> model, assemble(found, std::move(runner), report));
     const ModelSpec& spec = model->spec;
-    log_info("{}: {} in {}, {:.2f} GiB, context {}, on {}, loaded in {:.2f} s", found.id, spec.architecture,
-             spec.dtype, static_cast<double>(spec.weight_bytes) / kGiB, model->max_model_len, spec.device,
+    log_info("{}: {} in {}, {:.2f} GiB, context {}, on {}, loaded in {:.2f} s", found.id, spec.architecture, spec.dtype,
+             static_cast<double>(spec.weight_bytes) / kGiB, model->max_model_len, spec.device,
              to_seconds(context_.clock.now() - start));
     return model;
   }

@@ -23,8 +23,8 @@ class Catalog {
 
   // How answers name it: by its name alone while that has no other version.
   std::string shown(const ModelId& id) const;
-  std::string shown(std::string_view id) const;  // name:version
-  bool is_active(const ModelId& id) const;  // what the bare name means, if all goes well
+  std::string shown(std::string_view id) const;                  // name:version
+  bool is_active(const ModelId& id) const;                       // what the bare name means, if all goes well
   std::vector<std::string> aliases_of(const ModelId& id) const;  // that mean this version
 
   const RegistrySnapshot& snapshot() const { return snapshot_; }

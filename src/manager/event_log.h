@@ -1,7 +1,7 @@
 // What happens to the models, as a stream: the last events are kept, and who listens gets the later ones.
 //
-// Thread-safe. Listeners run on the thread that publishes, one event at a time, and must neither block nor publish,
-// subscribe or unsubscribe. After unsubscribe() has returned the listener is not called any more.
+// Thread-safe. Listeners run on the thread that publishes, one event at a time, and must neither block nor call the
+// log; they may look at the manager. After unsubscribe() has returned the listener is not called any more.
 #pragma once
 
 #include <cstdint>
@@ -18,8 +18,8 @@ namespace inferneo {
 struct ModelEvent {
   enum class Kind : uint8_t { state, progress, registered, updated, removed, switched, alias };
   Kind kind = Kind::state;
-  std::string model;       // name:version; the name alone for switched, the alias for alias
-  std::string detail;      // state: why; switched: the version; alias: its target, empty when it is gone
+  std::string model;   // name:version; the name alone for switched, the alias for alias
+  std::string detail;  // state: why; switched: the version; alias: its target, empty when it is gone
   ModelState state = ModelState::unloaded;  // state
   std::string stage;                        // progress: "reading weights", ...
   uint64_t bytes_done = 0;

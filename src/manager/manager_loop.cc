@@ -38,7 +38,7 @@ void ModelManager::run() {
   Lock lock(state_->mutex);
   TimePoint usage_at = state_->clock.now() + kUsageInterval;
   while (!state_->stopping) {
-    if (erase_removed(lock)) continue;
+    if (erase_removed(lock) || publish_states(lock)) continue;
     const uint64_t seen = state_->events;
     const TimePoint now = state_->clock.now();
     Residency::Memory memory{state_->ledger.budget(), state_->ledger.used(), {}};
@@ -46,7 +46,6 @@ void ModelManager::run() {
       memory.resident.push_back(entry == nullptr ? 0 : state_->ledger.used_by(entry->id));
     }
     const Residency::Decision decision = state_->residency.next(memory, now);
-    publish_states();
     if (decision.kind != Residency::Decision::Kind::none) {
       carry_out(lock, decision);
       continue;
@@ -71,8 +70,9 @@ void ModelManager::run() {
   }
 }
 
-// Tells of what has changed since the last time.
-void ModelManager::publish_states() {
+// Tells of what has changed since the last time. True: the lock was free meanwhile.
+bool ModelManager::publish_states(Lock& lock) {
+  std::vector<ModelEvent> events;
   for (const auto& entry : state_->entries) {
     if (entry == nullptr) continue;
     const ModelState state = state_->residency.state(entry->key);
@@ -82,8 +82,13 @@ void ModelManager::publish_states() {
     event.model = entry->id;
     event.state = state;
     if (state == ModelState::failed && entry->failure) event.detail = entry->failure->message;
-    state_->log.publish(std::move(event));
+    events.push_back(std::move(event));
   }
+  if (events.empty()) return false;
+  lock.unlock();
+  for (ModelEvent& event : events) state_->log.publish(std::move(event));
+  lock.lock();
+  return true;
 }
 
 // What is no longer registered goes once it is out of memory; who still waits for it is told. True: the lock was free
@@ -159,11 +164,13 @@ void ModelManager::estimate(Lock& lock, Entry& entry) {
 
 void ModelManager::report(Entry& entry, const LoadStage& stage, TimePoint& told) {
   const TimePoint now = state_->clock.now();
-  const std::lock_guard lock(state_->mutex);
-  const bool new_stage = !entry.progress || entry.progress->stage != stage.stage;
-  const bool ends = stage.bytes_total > 0 && stage.bytes_done >= stage.bytes_total;
-  entry.progress = stage;
-  if (!new_stage && !ends && now - told < kProgressInterval) return;
+  {
+    const std::lock_guard lock(state_->mutex);
+    const bool new_stage = !entry.progress || entry.progress->stage != stage.stage;
+    const bool ends = stage.bytes_total > 0 && stage.bytes_done >= stage.bytes_total;
+    entry.progress = stage;
+    if (!new_stage && !ends && now - told < kProgressInterval) return;
+  }
   told = now;
   ModelEvent event;
   event.kind = ModelEvent::Kind::progress;
@@ -181,6 +188,7 @@ void ModelManager::load(Lock& lock, Entry& entry, size_t bytes) {
   const TimePoint start = state_->clock.now();
   entry.load_began = start;
   entry.progress.reset();
+  publish_states(lock);  // that it is loading
   lock.unlock();
   Result<std::shared_ptr<LoadedModel>> result = make_error(ErrorCode::internal, "the loader did not answer");
   {
@@ -250,7 +258,7 @@ void ModelManager::fail(Lock& lock, Entry& entry, Error failure) {
   entry.retry_at = state_->clock.now() + pause_after(++entry.failures);
   state_->residency.failed(entry.key);
   std::vector<AcquireCallback> waiting = std::exchange(entry.waiting, {});
-  publish_states();
+  publish_states(lock);
   lock.unlock();
   for (AcquireCallback& callback : waiting) callback(told);
   lock.lock();

@@ -25,16 +25,16 @@ inline Error shutting_down() { return make_error(ErrorCode::unavailable, "the se
 struct ModelManager::Entry {
   Residency::Key key = 0;
   ModelRecord record;
-  std::string id;         // record.id.text()
-  bool removed = false;   // no longer registered; erased once it is out of memory
-  ModelState told{};      // by the last event
+  std::string id;        // record.id.text()
+  bool removed = false;  // no longer registered; erased once it is out of memory
+  ModelState told{};     // by the last event
   std::shared_ptr<LoadedModel> model;
   std::optional<Error> failure;
   std::vector<AcquireCallback> waiting;
-  int attempts = 0;             // of the load in progress
-  int failures = 0;             // loads that failed, in a row
-  TimePoint retry_at{};         // with failures: not before, unless the operator asks
-  TimePoint load_began{};       // while loading
+  int attempts = 0;        // of the load in progress
+  int failures = 0;        // loads that failed, in a row
+  TimePoint retry_at{};    // with failures: not before, unless the operator asks
+  TimePoint load_began{};  // while loading
   std::optional<LoadStage> progress;
   uint64_t loads = 0;
   std::array<uint64_t, kNumUnloadReasons> unloads{};

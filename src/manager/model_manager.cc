@@ -6,6 +6,7 @@
 #include <future>
 #include <utility>
 
+#include "base/log.h"
 #include "manager/manager_state.h"
 
 namespace inferneo {

@@ -139,7 +139,7 @@ class ModelManager {
 
   // the manager's thread
   void run();
-  void publish_states();
+  bool publish_states(Lock& lock);
   bool erase_removed(Lock& lock);
   void carry_out(Lock& lock, const Residency::Decision& decision);
   void grant(Lock& lock, Entry& entry);

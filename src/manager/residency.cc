@@ -317,7 +317,7 @@ std::optional<TimePoint> Residency::wake_at(TimePoint now) const {
   const auto at = [&wake](TimePoint when) { wake = wake ? std::min(*wake, when) : when; };
   for (Key key = 0; key < models_.size(); ++key) {
     const std::optional<Duration> stay = keep_alive(key);
-    if (may_go(key, false) && stay) at(model.last_used + *stay);
+    if (may_go(key, false) && stay) at(models_[key].last_used + *stay);
   }
   if (const auto first = first_in_line()) {
     const TimePoint impatient = models_[*first].wanted_since + limits_.patience;

@@ -91,7 +91,7 @@ class Residency {
 
   ModelState state(Key key) const { return models_[key].state; }
   const Traits& traits(Key key) const { return models_[key].traits; }
-  std::optional<Duration> keep_alive(Key key) const;  // in force
+  std::optional<Duration> keep_alive(Key key) const;                       // in force
   std::optional<size_t> need(Key key) const { return models_[key].need; }  // bytes, as last estimated
   int32_t leases(Key key) const { return models_[key].leases; }
   size_t waiting(Key key) const { return models_[key].waiting; }

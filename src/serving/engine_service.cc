@@ -105,8 +105,7 @@ Status EngineService::starting_status() const {
   std::string current = "nothing is loaded yet";
   for (const ModelStatus& status : statuses) {
     if (status.state == ModelState::ready) ++num_ready;
-    if (status.state == ModelState::loading || status.waiting > 0)
-      current = fmt::format("loading {}", status.shown);
+    if (status.state == ModelState::loading || status.waiting > 0) current = fmt::format("loading {}", status.shown);
   }
   return make_error(ErrorCode::unavailable,
                     fmt::format("the server is starting: {}, {} of {} models are ready; try again", current, num_ready,
@@ -129,7 +128,8 @@ Status EngineService::ready() const {
   RETURN_IF_ERROR(admission());
   for (const ModelStatus& status : manager_.statuses()) {
     // One that is on its way out is no reason to send requests elsewhere.
-    if (status.state == ModelState::ready && status.model != nullptr) RETURN_IF_ERROR(status.model->core->readiness(config_.stall_limit));
+    if (status.state == ModelState::ready && status.model != nullptr)
+      RETURN_IF_ERROR(status.model->core->readiness(config_.stall_limit));
   }
   return ok_status();
 }

@@ -45,17 +45,17 @@ int Brake::num_waiting() const {
 class ServingStack::Loader final : public ModelLoader {
  public:
   explicit Loader(ServingStack& stack) : stack_(stack) {}
-  Result<size_t> estimate(const ModelRegistration&) override { return 0; }
-  Result<std::shared_ptr<LoadedModel>> load(const ModelRegistration& registration) override {
+  Result<size_t> estimate(const ModelRecord&) override { return 0; }
+  Result<std::shared_ptr<LoadedModel>> load(const ModelRecord& record, const LoadReport&) override {
     auto runner = std::make_unique<ScriptedRunner>(stack_.options_.script);
     stack_.runner_ = runner.get();
     auto model = std::make_shared<LoadedModel>();
-    model->id = registration.id;
+    model->id = record.id.text();
     model->spec = runner->spec();
     model->tokenizer = stack_.options_.tokenizer;
     model->defaults.temperature = 0.0F;
     EngineCoreConfig config = stack_.options_.core;
-    config.model = registration.id;
+    config.model = record.id.text();
     ASSIGN_OR_RETURN(model->core, EngineCore::create(config, std::move(runner), stack_.ledger_, stack_.clock_));
     model->max_model_len = model->core->max_model_len();
     return model;

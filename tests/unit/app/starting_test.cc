@@ -22,8 +22,8 @@ const std::string kDraft = std::string(INFERNEO_SOURCE_DIR) + "/models/inferneo-
 TEST(Starting, RequestsAreTakenWhenAllModelsAreLoaded) {
   std::vector<Status> during;
   Application* asked = nullptr;
-  auto made = Application::create(config_of({kDraft}),
-                                  [&](const ModelProgress&) { during.push_back(asked->service().ready()); });
+  auto made = Application::create(
+      config_of({kDraft}), {.progress = [&](const ModelProgress&) { during.push_back(asked->service().ready()); }});
   ASSERT_TRUE(made.ok());
   Application& application = **made;
   asked = &application;

@@ -32,23 +32,25 @@ class FakeLoader final : public ModelLoader {
   };
   FakeLoader(Log& log, MemoryLedger& ledger) : log_(log), ledger_(ledger) {}
 
-  Result<size_t> estimate(const ModelRegistration& registration) override {
-    if (registration.source == "no files") return make_error(ErrorCode::not_found, "no such directory");
-    return registration.source == "underestimated" ? kModelBytes / 2 : kModelBytes;
+  Result<size_t> estimate(const ModelRecord& record) override {
+    if (record.source == "no files") return make_error(ErrorCode::not_found, "no such directory");
+    return record.source == "underestimated" ? kModelBytes / 2 : kModelBytes;
   }
-  Result<std::shared_ptr<LoadedModel>> load(const ModelRegistration& registration) override {
+  Result<std::shared_ptr<LoadedModel>> load(const ModelRecord& record, const LoadReport& report) override {
     const int load = ++log_.loads;
     {
       const std::lock_guard lock(log_.mutex);
-      log_.order.push_back(registration.id);
+      log_.order.push_back(record.id.text());
     }
+    report({"sleeping", 0, 1});
     std::this_thread::sleep_for(milliseconds(log_.slow_ms));
-    if (registration.source == "broken") return make_error(ErrorCode::malformed, "bad weights in /secret/place");
-    if (registration.source == "throws") throw std::runtime_error("surprise");
-    if (registration.source == "flaky" && load == 1) return make_error(ErrorCode::io_error, "try again");
+    report({"sleeping", 1, 1});
+    if (record.source == "broken") return make_error(ErrorCode::malformed, "bad weights in /secret/place");
+    if (record.source == "throws") throw std::runtime_error("surprise");
+    if (record.source == "flaky" && load == 1) return make_error(ErrorCode::io_error, "try again");
     auto model = std::make_shared<BookedModel>();
-    model->id = registration.id;
-    ASSIGN_OR_RETURN(model->booking, ledger_.reserve(registration.id, MemoryPurpose::weights, kModelBytes));
+    model->id = record.id.text();
+    ASSIGN_OR_RETURN(model->booking, ledger_.reserve(record.id.text(), MemoryPurpose::weights, kModelBytes));
     return std::shared_ptr<LoadedModel>(model);
   }
 
@@ -68,7 +70,7 @@ class ModelManagerTest : public testing::Test {
   }
   ModelStatus status(const std::string& id) const {
     for (ModelStatus& status : manager_->statuses()) {
-      if (status.registration.id == id) return std::move(status);
+      if (status.record.id.name == id || status.id == id) return std::move(status);
     }
     ADD_FAILURE() << "no model " << id;
     return {};
@@ -99,7 +101,7 @@ TEST_F(ModelManagerTest, ConcurrentCallersShareOneLoad) {
   for (int i = 0; i < 8; ++i) {
     threads.emplace_back([&] {
       const auto lease = manager_->acquire_blocking("a");
-      answered += lease.ok() && (*lease)->id == "a" ? 1 : 0;
+      answered += lease.ok() && (*lease)->id == "a:1" ? 1 : 0;
     });
   }
   for (std::thread& thread : threads) thread.join();
@@ -123,7 +125,7 @@ TEST_F(ModelManagerTest, UnknownNamesSayWhatThereIs) {
   EXPECT_LT(lease.error().message.size(), 400U);
   EXPECT_NE(manager_->acquire_blocking("story-tellre").error().message.find("did you mean 'story-teller'?"),
             std::string::npos);
-  EXPECT_EQ((*manager_->acquire_blocking(""))->id, "a") << "no name means the first one";
+  EXPECT_EQ((*manager_->acquire_blocking(""))->id, "a:1") << "no name means the first one";
   for (int i = 0; i < 500; ++i) add("model-number-" + std::to_string(i));
   EXPECT_LT(manager_->acquire_blocking("?").error().message.size(), 400U);
 }
@@ -131,8 +133,8 @@ TEST_F(ModelManagerTest, UnknownNamesSayWhatThereIs) {
 TEST_F(ModelManagerTest, AliasesNameTheSameModelAndAreTakenOnce) {
   make();
   ASSERT_TRUE(manager_->register_model({"a", "path", {"gpt-4", "default"}}).ok());
-  EXPECT_EQ((*manager_->acquire_blocking("gpt-4"))->id, "a");
-  EXPECT_EQ((*manager_->acquire_blocking("default"))->id, "a");
+  EXPECT_EQ((*manager_->acquire_blocking("gpt-4"))->id, "a:1");
+  EXPECT_EQ((*manager_->acquire_blocking("default"))->id, "a:1");
   EXPECT_EQ(log_.loads, 1);
   EXPECT_EQ(manager_->register_model({"b", "path", {"gpt-4"}}).error().code, ErrorCode::already_exists);
 }
@@ -204,10 +206,11 @@ TEST_F(ModelManagerTest, AnEstimateThatWasTooLowIsRaised) {
 }
 
 TEST_F(ModelManagerTest, UnloadingPinningAndKeepAlive) {
-  make(2 * kModelBytes);
-  add("a");
-  add("b");
-  ASSERT_TRUE(manager_->register_model({.id = "brief", .source = "path", .keep_alive = milliseconds(10)}).ok());
+  make(2 * kModelBytes, {.keep_alive = milliseconds(10)});
+  for (const char* id : {"a", "b"}) {
+    ASSERT_TRUE(manager_->register_model({.id = id, .source = "path", .keep_alive = kKeepForever}).ok());
+  }
+  add("brief");
   ASSERT_TRUE(manager_->acquire_blocking("a").ok());
   ASSERT_TRUE(manager_->unload("a", clock_.now() + seconds(1)).ok());
   EXPECT_TRUE(becomes("a", ModelState::unloaded));
@@ -221,7 +224,7 @@ TEST_F(ModelManagerTest, UnloadingPinningAndKeepAlive) {
   ASSERT_TRUE(manager_->acquire_blocking("b").ok());
   ASSERT_TRUE(manager_->acquire_blocking("brief").ok());
   EXPECT_EQ(status("a").state, ModelState::ready);
-  EXPECT_TRUE(status("a").registration.pinned);
+  EXPECT_TRUE(status("a").record.pinned);
   EXPECT_EQ(manager_->set_pinned("?", true).error().code, ErrorCode::not_found);
 }
 
@@ -231,9 +234,9 @@ TEST_F(ModelManagerTest, IdleModelsGoWhenSomebodysMemoryCannotGrow) {
   add("busy");
   ASSERT_TRUE(manager_->acquire_blocking("idle").ok());
   const ModelLease busy = *manager_->acquire_blocking("busy");
-  EXPECT_FALSE(ledger_->reserve("busy", MemoryPurpose::kv, 10).ok());
+  EXPECT_FALSE(ledger_->reserve("busy:1", MemoryPurpose::kv, 10).ok());
   EXPECT_TRUE(becomes("idle", ModelState::unloaded));
-  EXPECT_TRUE(ledger_->reserve("busy", MemoryPurpose::kv, 10).ok());
+  EXPECT_TRUE(ledger_->reserve("busy:1", MemoryPurpose::kv, 10).ok());
 }
 
 TEST_F(ModelManagerTest, NobodyWaitsForeverWhenItEnds) {
@@ -255,7 +258,7 @@ TEST_F(ModelManagerTest, LeasesMayOutliveTheManager) {
   add("a");
   ModelLease lease = *manager_->acquire_blocking("a");
   manager_.reset();
-  EXPECT_EQ(lease->id, "a");
+  EXPECT_EQ(lease->id, "a:1");
   lease.reset();
 }
 
@@ -272,7 +275,7 @@ TEST_F(ModelManagerTest, ManyThreadsShareALittleMemory) {
       for (int i = 0; i < 50; ++i) {
         const std::string id = "m" + std::to_string(random() % 10);
         const auto lease = manager_->acquire_blocking(id);
-        if (lease.ok() && (*lease)->id == id) ++answered;
+        if (lease.ok() && (*lease)->id == id + ":1") ++answered;
         if (random() % 4 == 0) std::this_thread::sleep_for(std::chrono::microseconds(random() % 500));
         if (random() % 16 == 0) (void)manager_->statuses();
         if (random() % 32 == 0) (void)manager_->unload(id, clock_.now() + seconds(1));

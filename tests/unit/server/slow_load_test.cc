@@ -19,8 +19,8 @@ class LateLoader final : public ModelLoader {
     int loads = 0;
   };
   explicit LateLoader(Gate& gate) : gate_(gate) {}
-  Result<size_t> estimate(const ModelRegistration&) override { return 0; }
-  Result<std::shared_ptr<LoadedModel>> load(const ModelRegistration&) override {
+  Result<size_t> estimate(const ModelRecord&) override { return 0; }
+  Result<std::shared_ptr<LoadedModel>> load(const ModelRecord&, const LoadReport&) override {
     std::unique_lock lock(gate_.mutex);
     ++gate_.loads;
     gate_.changed.wait(lock, [this] { return gate_.open; });

@@ -67,14 +67,14 @@ class ClientSink final : public OutputSink {
 class ScriptedLoader final : public ModelLoader {
  public:
   ScriptedLoader(MemoryLedger& ledger, const Clock& clock) : ledger_(ledger), clock_(clock) {}
-  Result<size_t> estimate(const ModelRegistration&) override { return 0; }
-  Result<std::shared_ptr<LoadedModel>> load(const ModelRegistration& registration) override {
-    if (registration.source == "broken") return make_error(ErrorCode::malformed, "bad weights");
+  Result<size_t> estimate(const ModelRecord&) override { return 0; }
+  Result<std::shared_ptr<LoadedModel>> load(const ModelRecord& record, const LoadReport&) override {
+    if (record.source == "broken") return make_error(ErrorCode::malformed, "bad weights");
     Script script;
-    if (registration.source == "dies once" && !std::exchange(died_, true)) script.fail_collect_at = 2;
+    if (record.source == "dies once" && !std::exchange(died_, true)) script.fail_collect_at = 2;
     script.vocab_size = 257;
     script.eos_token_ids = {ByteTokenizer::kEos};
-    const std::string text = registration.source == "endless" ? std::string() : registration.source;
+    const std::string text = record.source == "endless" ? std::string() : record.source;
     script.next_token = [text](const ScriptedToken& at) -> Token {
       if (text.empty()) return 'a' + at.output_index % 26;
       const auto index = static_cast<size_t>(at.output_index);
@@ -82,12 +82,12 @@ class ScriptedLoader final : public ModelLoader {
     };
     if (text.empty()) script.step_cost = std::chrono::microseconds(200);
     EngineCoreConfig config;
-    config.model = registration.id;
+    config.model = record.id.text();
     config.max_kv_bytes = size_t{8} << 20;
     auto core = EngineCore::create(config, std::make_unique<ScriptedRunner>(std::move(script)), ledger_, clock_);
     if (!core.ok()) return std::move(core).error();
     auto model = std::make_shared<LoadedModel>();
-    model->id = registration.id;
+    model->id = record.id.text();
     model->core = std::move(*core);
     model->spec = model->core->model_spec();
     model->max_model_len = model->core->max_model_len();
@@ -260,7 +260,7 @@ TEST_F(GenerationTest, AnEngineThatFailedIsReplacedForTheNextRequest) {
   const auto sink = run(ask("mortal"));
   EXPECT_FALSE(sink->outcome.error) << sink->outcome.error->message;
   for (const ModelStatus& status : manager_->statuses()) {
-    if (status.registration.id != "mortal") continue;
+    if (status.record.id.name != "mortal") continue;
     EXPECT_EQ(status.loads, 2U);
     EXPECT_EQ(status.unloads[static_cast<size_t>(UnloadReason::failed)], 1U);
   }
