@@ -33,7 +33,7 @@ class FakeLoader final : public ModelLoader {
   FakeLoader(Log& log, MemoryLedger& ledger) : log_(log), ledger_(ledger) {}
 
   Result<size_t> estimate(const ModelRecord& record) override {
-    if (record.source == "no files") return make_error(ErrorCode::not_found, "no such directory");
+    if (record.source == "no-files") return make_error(ErrorCode::not_found, "no such directory");
     return record.source == "underestimated" ? kModelBytes / 2 : kModelBytes;
   }
   Result<std::shared_ptr<LoadedModel>> load(const ModelRecord& record, const LoadReport& report) override {
@@ -141,7 +141,7 @@ TEST_F(ModelManagerTest, AliasesNameTheSameModelAndAreTakenOnce) {
 
 TEST_F(ModelManagerTest, FailuresAreToldWithoutTheFilesAndTriedAgain) {
   make();
-  for (const char* name : {"flaky", "throws", "broken", "no files"}) add(name, name);
+  for (const char* name : {"flaky", "throws", "broken", "no-files"}) add(name, name);
   EXPECT_EQ(manager_->acquire_blocking("flaky").error().code, ErrorCode::unavailable);
   EXPECT_EQ(status("flaky").state, ModelState::failed);
   EXPECT_EQ(status("flaky").failure->message, "try again");
@@ -151,8 +151,8 @@ TEST_F(ModelManagerTest, FailuresAreToldWithoutTheFilesAndTriedAgain) {
   const auto broken = manager_->acquire_blocking("broken");
   EXPECT_EQ(broken.error().message.find("/secret"), std::string::npos) << broken.error().message;
   EXPECT_EQ(status("broken").failure->code, ErrorCode::malformed);
-  EXPECT_FALSE(manager_->acquire_blocking("no files").ok());
-  EXPECT_EQ(status("no files").failure->code, ErrorCode::not_found);
+  EXPECT_FALSE(manager_->acquire_blocking("no-files").ok());
+  EXPECT_EQ(status("no-files").failure->code, ErrorCode::not_found);
   EXPECT_EQ(ledger_->used(), kModelBytes) << "nothing stays booked after a failure";
 }
 

@@ -178,7 +178,9 @@ TEST_F(VersionsTest, RemovedModelsAreUnknownAtOnceAndGoneWhenTheirRequestsAre) {
   for (int i = 0; i < 1000 && manager_->statuses().size() > 2; ++i) std::this_thread::sleep_for(milliseconds(1));
   ASSERT_EQ(manager_->statuses().size(), 2U);
   add("chat:1");
-  EXPECT_EQ(ask("chat"), "chat:1") << "registered last";
+  EXPECT_EQ(ask("chat"), "chat:2") << "until the one that was registered last is there";
+  ASSERT_TRUE(becomes("chat:1", ModelState::ready));
+  EXPECT_EQ(ask("chat"), "chat:1");
   ASSERT_TRUE(manager_->remove_model("solo", clock_.now()).ok());
   EXPECT_EQ(manager_->remove_model("solo", clock_.now()).error().code, ErrorCode::not_found);
 }
