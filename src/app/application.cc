@@ -55,6 +55,15 @@ Result<Registry::ConfigEntries> entries_of(const EngineConfig& config) {
       registration.id = names[i];
     }
     ASSIGN_OR_RETURN(ModelRecord record, make_record(registration));
+    const bool twice = std::any_of(entries.models.begin(), entries.models.end(),
+                                   [&](const ModelRecord& other) { return other.id == record.id; });
+    if (twice) {
+      return make_error(ErrorCode::already_exists,
+                        fmt::format("two models would be named '{}'; give each a name of its own with "
+                                    "--served-model-name",
+                                    record.id.name),
+                        "served_model_name");
+    }
     record.origin = RecordOrigin::config;
     if (config.model.size() == 1) {
       for (size_t n = 1; n < names.size(); ++n) entries.aliases.push_back({.alias = names[n], .name = record.id.name});

@@ -69,7 +69,7 @@ class Server:
     def __init__(self, binary, arguments):
         self.log_file = tempfile.NamedTemporaryFile("w+", prefix="inferneo-client-", suffix=".log")
         environment = {key: value for key, value in os.environ.items() if not key.startswith("INFERNEO_")}
-        self.process = subprocess.Popen([binary, "serve", "--host", "127.0.0.1", "--port", "0", *arguments],
+        self.process = subprocess.Popen([binary, "serve", "--host", "127.0.0.1", "--port", "0", "--registry", "memory", *arguments],
                                         stdin=subprocess.DEVNULL, stdout=self.log_file, stderr=self.log_file,
                                         env=environment)
         self.url = None

@@ -36,7 +36,7 @@ TEST(Program, VersionAndHelp) {
 TEST(Program, MistakesEndWithTwo) {
   EXPECT_EQ(run("sreve m").text, "inferneo: no command 'sreve', did you mean 'serve'?\n");
   for (const auto* line :
-       {"sreve", "serve", "serve --zebra", "serve m --port x", "run", "config --config absent.yaml", "pull", "pull ./x",
+       {"sreve", "serve --zebra", "serve m --port x", "run", "config --config absent.yaml", "pull", "pull ./x",
         "pull a/b c/d", "bench m --input-len x", "bench --no-peaks", "run m --temperature hot"}) {
     const Outcome outcome = run(line);
     EXPECT_EQ(outcome.code, 2) << line << ": " << outcome.text;
