@@ -184,4 +184,6 @@ int Application::num_threads() const { return impl_->pool.size(); }
 
 size_t Application::memory_budget() const { return impl_->ledger.budget(); }
 
+size_t Application::memory_peak() const { return impl_->ledger.peak(); }
+
 }  // namespace inferneo

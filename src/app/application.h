@@ -55,6 +55,7 @@ class Application {
   // For `bench` and the start line: the compute threads and the memory budget in force.
   int num_threads() const;
   size_t memory_budget() const;
+  size_t memory_peak() const;  // of the ledger, since the start
 
  private:
   struct Impl;

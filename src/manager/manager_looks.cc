@@ -39,6 +39,7 @@ struct ModelManager::Looks {
     }
     status.load_time = residency.load_time(entry.key);
     status.loads = entry.loads;
+    status.misses = entry.misses;
     status.unloads = entry.unloads;
     status.memory_bytes = state.ledger.used_by(entry.id);
     status.last_used = std::max(entry.last_used, entry.record.last_used);

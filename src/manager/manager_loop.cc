@@ -39,6 +39,7 @@ void ModelManager::run() {
   TimePoint usage_at = state_->clock.now() + kUsageInterval;
   while (!state_->stopping) {
     if (erase_removed(lock) || publish_states(lock)) continue;
+    const std::optional<TimePoint> drains = end_drained();
     const uint64_t seen = state_->events;
     const TimePoint now = state_->clock.now();
     Residency::Memory memory{state_->ledger.budget(), state_->ledger.used(), {}};
@@ -61,6 +62,7 @@ void ModelManager::run() {
                                        [](const auto& entry) { return entry != nullptr && entry->unwritten; });
     std::optional<TimePoint> wake = state_->residency.wake_at(now);
     if (unwritten) wake = std::min(wake.value_or(usage_at), usage_at);
+    if (drains) wake = std::min(wake.value_or(*drains), *drains);
     const auto event = [&] { return state_->stopping || state_->events != seen; };
     if (wake) {
       state_->changed.wait_for(lock, std::max(Duration{0}, *wake - now), event);
@@ -68,6 +70,23 @@ void ModelManager::run() {
       state_->changed.wait(lock, event);
     }
   }
+}
+
+// Ends what is still under way in models whose time to drain is over. When the next one's is.
+std::optional<TimePoint> ModelManager::end_drained() {
+  const TimePoint now = state_->clock.now();
+  std::optional<TimePoint> next;
+  for (const auto& entry : state_->entries) {
+    if (entry == nullptr || !entry->drain_at) continue;
+    if (state_->residency.state(entry->key) == ModelState::loading) continue;  // first for those who waited
+    if (now < *entry->drain_at) {
+      next = std::min(next.value_or(*entry->drain_at), *entry->drain_at);
+      continue;
+    }
+    entry->drain_at.reset();
+    if (entry->model != nullptr && entry->model->core != nullptr) entry->model->core->drain(now);
+  }
+  return next;
 }
 
 // Tells of what has changed since the last time. True: the lock was free meanwhile.
@@ -231,6 +250,7 @@ void ModelManager::finish_load(Entry& entry, std::shared_ptr<LoadedModel> model,
 
 void ModelManager::unload_now(Lock& lock, Entry& entry, UnloadReason reason) {
   std::shared_ptr<LoadedModel> model = std::exchange(entry.model, nullptr);
+  entry.drain_at.reset();
   const std::string id = entry.id;
   lock.unlock();
   EngineStats stats;

@@ -124,16 +124,15 @@ Status ModelManager::register_config(const Registry::ConfigEntries& entries) {
 
 Result<std::vector<std::string>> ModelManager::remove_model(const std::string& id, TimePoint deadline) {
   ASSIGN_OR_RETURN(const ModelId wanted, resolve_one(id));
-  std::shared_ptr<LoadedModel> model;
-  auto dropped = change([&](Registry& registry) -> Result<std::vector<std::string>> {
-    {
-      const std::lock_guard lock(state_->mutex);
-      if (const Entry* const entry = state_->find(wanted.text())) model = entry->model;
-    }
-    return registry.remove(wanted);
-  });
+  auto dropped = change([&](Registry& registry) { return registry.remove(wanted); });
   if (!dropped.ok()) return dropped;
-  if (model != nullptr && model->core != nullptr) model->core->drain(deadline);
+  {
+    const std::lock_guard lock(state_->mutex);
+    for (const auto& entry : state_->entries) {
+      if (entry != nullptr && entry->removed && entry->id == wanted.text()) entry->drain_at = deadline;
+    }
+    state_->notify_locked();
+  }
   state_->log.publish(event_of(ModelEvent::Kind::removed, wanted.text()));
   return dropped;
 }

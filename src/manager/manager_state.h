@@ -29,6 +29,7 @@ struct ModelManager::Entry {
   bool removed = false;  // no longer registered; erased once it is out of memory
   ModelState told{};     // by the last event
   std::shared_ptr<LoadedModel> model;
+  std::optional<TimePoint> drain_at;  // draining: what is under way then is ended
   std::optional<Error> failure;
   std::vector<AcquireCallback> waiting;
   int attempts = 0;        // of the load in progress
@@ -37,6 +38,7 @@ struct ModelManager::Entry {
   TimePoint load_began{};  // while loading
   std::optional<LoadStage> progress;
   uint64_t loads = 0;
+  uint64_t misses = 0;
   std::array<uint64_t, kNumUnloadReasons> unloads{};
   EngineStats past;             // counters of the engines that it had
   int64_t last_used = 0;        // seconds since the epoch

@@ -132,6 +132,7 @@ void ModelManager::acquire_one(std::vector<ModelId> ids, AcquireCallback callbac
       (residency.state(best->key) == ModelState::unloaded || residency.state(best->key) == ModelState::failed)) {
     // An older one answers until the better one is there.
     residency.acquire(best->key, kBackground, state_->clock.now());
+    ++best->misses;
     best->waiting.emplace_back([](const Result<ModelLease>&) {});
     state_->notify_locked();
   }
@@ -157,6 +158,8 @@ bool ModelManager::begin_wait(Lock& lock, Entry& entry, AcquireCallback callback
     return false;
   }
   if (options.keep_alive) state_->residency.set_stay(entry.key, as_duration(*options.keep_alive));
+  const ModelState before = state_->residency.state(entry.key);
+  const bool nobody_waits = state_->residency.waiting(entry.key) == 0;
   if (state_->residency.acquire(entry.key, options.priority, now)) {
     auto model = entry.model;
     const Residency::Key key = entry.key;
@@ -164,6 +167,8 @@ bool ModelManager::begin_wait(Lock& lock, Entry& entry, AcquireCallback callback
     callback(LeaseGuard::lease(state_, key, std::move(model)));
     return false;
   }
+  const bool away = before != ModelState::ready && before != ModelState::loading;
+  if (away && nobody_waits) ++entry.misses;
   entry.waiting.push_back(std::move(callback));
   return true;
 }
@@ -174,7 +179,9 @@ Status ModelManager::unload(const std::string& id, TimePoint deadline) {
   Entry* const entry = state_->find(wanted.text());
   if (entry == nullptr) return ok_status();
   state_->residency.ask_unload(entry->key, UnloadReason::asked);
-  if (entry->model != nullptr && entry->model->core != nullptr) entry->model->core->drain(deadline);
+  // Not at once: who has a lease may have a request to submit.
+  const ModelState now = state_->residency.state(entry->key);
+  if (now == ModelState::loading || now == ModelState::draining) entry->drain_at = deadline;
   state_->notify_locked();
   return ok_status();
 }

@@ -140,6 +140,7 @@ class ModelManager {
   // the manager's thread
   void run();
   bool publish_states(Lock& lock);
+  std::optional<TimePoint> end_drained();
   bool erase_removed(Lock& lock);
   void carry_out(Lock& lock, const Residency::Decision& decision);
   void grant(Lock& lock, Entry& entry);

@@ -27,14 +27,15 @@ struct ModelStatus {
   ModelState state = ModelState::unloaded;
   std::optional<Error> failure;  // with failed: in the loader's own words, for the operator
   int32_t leases = 0;
-  size_t waiting = 0;                                 // callers who wait for it
-  size_t queue_place = 0;                             // 1: the next to be loaded; 0: not in the queue
-  std::optional<LoadStage> progress = {};             // while it loads
-  std::optional<Duration> idle = {};                  // since its last lease ended; ready ones without a lease
-  std::optional<Duration> keep_alive = {};            // in force; none: for ever
-  std::optional<Duration> keep_alive_left = {};       // ready ones without a lease that will go
-  Duration load_time{};                               // of its last load; 0: not loaded since the start
-  uint64_t loads = 0;                                 // that succeeded since the start
+  size_t waiting = 0;                            // callers who wait for it
+  size_t queue_place = 0;                        // 1: the next to be loaded; 0: not in the queue
+  std::optional<LoadStage> progress = {};        // while it loads
+  std::optional<Duration> idle = {};             // since its last lease ended; ready ones without a lease
+  std::optional<Duration> keep_alive = {};       // in force; none: for ever
+  std::optional<Duration> keep_alive_left = {};  // ready ones without a lease that will go
+  Duration load_time{};                          // of its last load; 0: not loaded since the start
+  uint64_t loads = 0;                            // that succeeded since the start
+  uint64_t misses = 0;  // acquires that found it neither in memory, nor loading, nor waited for: each leads to a load
   std::array<uint64_t, kNumUnloadReasons> unloads{};  // by UnloadReason
   size_t memory_bytes = 0;                            // in the ledger
   int64_t last_used = 0;                              // seconds since the epoch; 0: never

@@ -165,6 +165,7 @@ void EngineService::collect_engine(const ModelStatus& status, std::vector<Metric
   state.emplace_back("state", model_state_name(status.state));
   out.push_back({"inferneo:model_state", std::move(state), 1.0});
   out.push_back({"inferneo:model_loads", labels, static_cast<double>(status.loads)});
+  out.push_back({"inferneo:model_misses", labels, static_cast<double>(status.misses)});
   out.push_back({"inferneo:model_load_seconds", labels, to_seconds(status.load_time)});
   for (size_t i = 0; i < kNumUnloadReasons; ++i) {
     ModelMetrics::Labels reason = labels;

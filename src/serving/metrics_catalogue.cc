@@ -32,6 +32,8 @@ constexpr std::array kCatalogue = {
     MetricInfo{"inferneo:memory_used_bytes", MetricType::gauge, "Booked memory by model and purpose."},
     MetricInfo{"inferneo:memory_budget_bytes", MetricType::gauge, "The memory ledger's ceiling."},
     MetricInfo{"inferneo:model_loads", MetricType::counter, "Loads of the model that succeeded."},
+    MetricInfo{"inferneo:model_misses", MetricType::counter,
+               "Requests that found the model not in memory and led to a load."},
     MetricInfo{"inferneo:model_unloads", MetricType::counter, "Times that the model left the memory, by reason."},
     MetricInfo{"inferneo:model_load_seconds", MetricType::gauge, "Duration of the model's last load."},
     MetricInfo{"inferneo:model_state", MetricType::gauge, "1 for the state that the model is in."},
