@@ -6,6 +6,7 @@
 #include <array>
 #include <atomic>
 
+#include "app/hub_access.h"
 #include "base/config/suggest.h"
 #include "cli/commands.h"
 #include "cli/progress.h"
@@ -28,14 +29,6 @@ Result<HubId> wanted_model(const Invocation& invocation) {
   if (id.ok()) return id;
   return make_error(ErrorCode::invalid_argument,
                     fmt::format("pull: '{}' is {}", name.substr(0, 200), id.error().message));
-}
-
-HubAccess access_of(const EngineConfig& config) {
-  return {.endpoint = config.hub_endpoint,
-          .token = config.hub_token,
-          .token_file = config.hub_token_file,
-          .cache = config.hub_cache,
-          .offline = config.hub_offline};
 }
 
 // A line on a terminal; elsewhere a line for each file, so that a log shows that something happens.
@@ -101,7 +94,7 @@ std::string closing_text(const HubId& id, const HubSnapshot& snapshot, const Loa
 Result<int> pull(const Invocation& invocation, CommandContext& context) {
   ASSIGN_OR_RETURN(const HubId id, wanted_model(invocation));
   ASSIGN_OR_RETURN(const LoadedConfig loaded, load_invocation_config(*find_command("pull"), invocation, context));
-  const HubAccess access = access_of(loaded.config);
+  const HubAccess access = hub_access(loaded.config);
   std::stop_source stop;
   std::atomic<int> signal = 0;
   PullReport report(context.terminal, id, loaded.config.quiet);

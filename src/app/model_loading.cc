@@ -6,8 +6,11 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <filesystem>
+#include <system_error>
 #include <utility>
 
+#include "app/hub_access.h"
 #include "base/config/field.h"
 #include "base/config/load.h"
 #include "base/config/suggest.h"
@@ -71,6 +74,12 @@ Result<GenerationDefaults> read_defaults(const ModelDirectory& directory, int64_
   return defaults;
 }
 
+// Without exceptions: a name that no path can have is not there.
+bool exists(const std::string& path) {
+  std::error_code error;
+  return std::filesystem::exists(path, error) && !error;
+}
+
 // The engine's configuration for one model: the server's, with what the model's record sets.
 Result<EngineConfig> config_of(const EngineConfig& server, const ModelRecord& record) {
   EngineConfig config = server;
@@ -113,6 +122,21 @@ class DirectoryLoader final : public ModelLoader {
     return source.error();
   }
 
+  bool can_fetch(const ModelRecord& record) override {
+    return !context_.config.hub_offline && !exists(record.source) && hub_id_of(record).ok();
+  }
+
+  Status fetch(const ModelRecord& record, const LoadReport& report, std::stop_token stop) override {
+    ASSIGN_OR_RETURN(const HubId id, hub_id_of(record));
+    HubPull pull{.id = id, .stop = std::move(stop)};
+    pull.on_progress = [&](const HubProgress& progress) {
+      report({"downloading", progress.bytes_done, progress.bytes_total});
+    };
+    log_info("{}: downloading {} from the hub", record.id.text(), id.repository);
+    const Result<HubSnapshot> snapshot = pull_snapshot(hub_access(context_.config), pull);
+    return snapshot.ok() ? ok_status() : Status(snapshot.error());
+  }
+
   Result<size_t> estimate(const ModelRecord& record) override {
     ASSIGN_OR_RETURN(const Found found, find(record));
     return (this->*found.row->estimate)(found);
@@ -151,13 +175,18 @@ class DirectoryLoader final : public ModelLoader {
   };
   static const std::array<Row, 1> kRows;
 
+  static Result<HubId> hub_id_of(const ModelRecord& record) { return parse_hub_id(source_text(record)); }
+
+  static std::string source_text(const ModelRecord& record) {
+    return record.revision.empty() ? record.source : record.source + "@" + record.revision;
+  }
+
   Result<ModelSource> resolve(const ModelRecord& record) const {
     ModelSourceOptions options;
     options.hub_cache = context_.config.hub_cache;
     options.roots = context_.config.model_roots;
     options.named_by_operator = record.origin == RecordOrigin::config;
-    return resolve_model_source(record.revision.empty() ? record.source : record.source + "@" + record.revision,
-                                options);
+    return resolve_model_source(source_text(record), options);
   }
 
   Result<Found> find(const ModelRecord& record) const {

@@ -24,10 +24,10 @@ struct ModelManager::Looks {
     status.active = !entry.removed && state.catalog->is_active(entry.record.id);
     status.removing = entry.removed;
     if (!entry.removed) status.aliases = state.catalog->aliases_of(entry.record.id);
-    status.state = residency.state(entry.key);
+    status.state = state.shown_state(entry);
     if (status.state == ModelState::failed) status.failure = entry.failure;
     status.leases = residency.leases(entry.key);
-    status.waiting = residency.waiting(entry.key);
+    status.waiting = entry.waiting.size();
     status.queue_place = residency.queue_place(entry.key);
     if (status.state == ModelState::loading) status.progress = entry.progress;
     status.keep_alive = residency.keep_alive(entry.key);
@@ -109,13 +109,14 @@ std::optional<LoadOutlook> ModelManager::outlook(const std::string& name) const 
   const std::lock_guard lock(state_->mutex);
   const Entry* const entry = choose(*ids);
   if (entry == nullptr) return std::nullopt;
-  const ModelState state = state_->residency.state(entry->key);
-  if (state != ModelState::loading && state_->residency.waiting(entry->key) == 0) return std::nullopt;
+  const ModelState state = state_->shown_state(*entry);
+  if (state != ModelState::loading && entry->waiting.empty()) return std::nullopt;
   LoadOutlook outlook;
   outlook.model = entry->id;
   outlook.loading = state == ModelState::loading;
   outlook.place = state_->residency.queue_place(entry->key);
-  outlook.left = Looks::time_left(*state_, *entry, state_->clock.now());
+  // A download's progress says more than a guess about it would.
+  if (!entry->fetching) outlook.left = Looks::time_left(*state_, *entry, state_->clock.now());
   if (outlook.loading) outlook.progress = entry->progress;
   return outlook;
 }

@@ -94,7 +94,7 @@ bool ModelManager::publish_states(Lock& lock) {
   std::vector<ModelEvent> events;
   for (const auto& entry : state_->entries) {
     if (entry == nullptr) continue;
-    const ModelState state = state_->residency.state(entry->key);
+    const ModelState state = state_->shown_state(*entry);
     if (state == entry->told) continue;
     entry->told = state;
     ModelEvent event;
@@ -175,16 +175,55 @@ void ModelManager::estimate(Lock& lock, Entry& entry) {
   } catch (const std::exception& failure) {
     bytes = make_error(ErrorCode::internal, fmt::format("loading {} failed: {}", record.id.text(), failure.what()));
   }
+  const bool to_fetch = !bytes.ok() && bytes.error().code == ErrorCode::not_found && loader_->can_fetch(record);
   lock.lock();
+  if (to_fetch) return begin_fetch(entry);
   if (!bytes.ok()) return fail(lock, entry, std::move(bytes).error());
   entry.attempts = 0;
   state_->residency.estimated(entry.key, *bytes);
 }
 
-void ModelManager::report(Entry& entry, const LoadStage& stage, TimePoint& told) {
+// Other models are loaded meanwhile.
+void ModelManager::begin_fetch(Entry& entry) {
+  entry.fetching = true;
+  entry.progress.reset();
+  state_->residency.abandon(entry.key);
+  fetcher_.post([this, id = entry.id, record = entry.record](const std::stop_token& stop) {
+    Status fetched = make_error(ErrorCode::internal, "the loader did not answer");
+    TimePoint told{};
+    try {
+      fetched = loader_->fetch(
+          record, [&](const LoadStage& stage) { report(id, stage, told); }, stop);
+    } catch (const std::exception& failure) {
+      fetched = make_error(ErrorCode::internal, fmt::format("downloading {} failed: {}", id, failure.what()));
+    }
+    end_fetch(id, fetched);
+  });
+}
+
+void ModelManager::end_fetch(const std::string& id, const Status& fetched) {
+  Lock lock(state_->mutex);
+  Entry* const entry = state_->find(id);
+  if (entry == nullptr || !entry->fetching || state_->stopping) return;  // who waited is told elsewhere
+  entry->fetching = false;
+  entry->progress.reset();
+  if (!fetched.ok()) {
+    fail(lock, *entry, fetched.error());
+  } else {
+    for (size_t i = 0; i < entry->waiting.size(); ++i) {
+      state_->residency.acquire(entry->key, 0, state_->clock.now());
+    }
+  }
+  state_->notify_locked();
+}
+
+void ModelManager::report(const std::string& id, const LoadStage& stage, TimePoint& told) {
   const TimePoint now = state_->clock.now();
   {
     const std::lock_guard lock(state_->mutex);
+    Entry* const found = state_->find(id);
+    if (found == nullptr) return;  // removed meanwhile
+    Entry& entry = *found;
     const bool new_stage = !entry.progress || entry.progress->stage != stage.stage;
     const bool ends = stage.bytes_total > 0 && stage.bytes_done >= stage.bytes_total;
     entry.progress = stage;
@@ -193,7 +232,7 @@ void ModelManager::report(Entry& entry, const LoadStage& stage, TimePoint& told)
   told = now;
   ModelEvent event;
   event.kind = ModelEvent::Kind::progress;
-  event.model = entry.id;
+  event.model = id;
   event.state = ModelState::loading;
   event.stage = stage.stage;
   event.bytes_done = stage.bytes_done;
@@ -218,7 +257,7 @@ void ModelManager::load(Lock& lock, Entry& entry, size_t bytes) {
     }
     try {
       TimePoint told{};
-      result = loader_->load(record, [&](const LoadStage& stage) { report(entry, stage, told); });
+      result = loader_->load(record, [&](const LoadStage& stage) { report(id, stage, told); });
     } catch (const std::exception& failure) {
       result = make_error(ErrorCode::internal, fmt::format("loading {} failed: {}", id, failure.what()));
     }

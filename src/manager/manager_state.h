@@ -32,6 +32,7 @@ struct ModelManager::Entry {
   std::optional<TimePoint> drain_at;  // draining: what is under way then is ended
   std::optional<Error> failure;
   std::vector<AcquireCallback> waiting;
+  bool fetching = false;   // it is being downloaded: those who wait are nothing to the residency until it is here
   int attempts = 0;        // of the load in progress
   int failures = 0;        // loads that failed, in a row
   TimePoint retry_at{};    // with failures: not before, unless the operator asks
@@ -57,6 +58,9 @@ struct ModelManager::State {
   Entry* find(const std::string& id) const {
     const auto found = by_id.find(id);
     return found == by_id.end() ? nullptr : found->second;
+  }
+  ModelState shown_state(const Entry& entry) const {
+    return entry.fetching ? ModelState::loading : residency.state(entry.key);
   }
   bool in_pause(const Entry& entry) const {
     return residency.state(entry.key) == ModelState::failed && clock.now() < entry.retry_at;

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <stop_token>
 #include <string>
 
 #include "base/result.h"
@@ -28,6 +29,16 @@ class ModelLoader {
   virtual Status check(const ModelRecord& record) {
     (void)record;
     return ok_status();
+  }
+  // Whether what the record names is still to be downloaded. Asked when estimate() has said not_found.
+  virtual bool can_fetch(const ModelRecord& record) {
+    (void)record;
+    return false;
+  }
+  // Downloads it, on a thread of its own; `stop` is seen within moments.
+  virtual Status fetch(const ModelRecord& record, const LoadReport& report, std::stop_token stop) {
+    (void)record, (void)report, (void)stop;
+    return make_error(ErrorCode::unsupported, "this loader downloads nothing");
   }
   // Bytes that the ledger will see at most while it loads, and some cache to begin with.
   virtual Result<size_t> estimate(const ModelRecord& record) = 0;

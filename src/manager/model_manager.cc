@@ -63,6 +63,7 @@ void ModelManager::stop() {
     state_->notify_locked();
   }
   if (!thread_.joinable()) return;
+  fetcher_.stop();
   thread_.join();
   state_->ledger.on_refusal({});
   {
@@ -128,7 +129,7 @@ void ModelManager::acquire_one(std::vector<ModelId> ids, AcquireCallback callbac
   }
   Residency& residency = state_->residency;
   Entry* const best = state_->find(ids.front().text());
-  if (best != nullptr && entry != best && residency.waiting(best->key) == 0 && !state_->in_pause(*best) &&
+  if (best != nullptr && entry != best && !best->fetching && best->waiting.empty() && !state_->in_pause(*best) &&
       (residency.state(best->key) == ModelState::unloaded || residency.state(best->key) == ModelState::failed)) {
     // An older one answers until the better one is there.
     residency.acquire(best->key, kBackground, state_->clock.now());
@@ -158,6 +159,10 @@ bool ModelManager::begin_wait(Lock& lock, Entry& entry, AcquireCallback callback
     return false;
   }
   if (options.keep_alive) state_->residency.set_stay(entry.key, as_duration(*options.keep_alive));
+  if (entry.fetching) {
+    entry.waiting.push_back(std::move(callback));
+    return true;
+  }
   const ModelState before = state_->residency.state(entry.key);
   const bool nobody_waits = state_->residency.waiting(entry.key) == 0;
   if (state_->residency.acquire(entry.key, options.priority, now)) {

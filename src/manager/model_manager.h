@@ -20,6 +20,7 @@
 #include "base/result.h"
 #include "manager/catalog.h"
 #include "manager/event_log.h"
+#include "manager/fetcher.h"
 #include "manager/loaded_model.h"
 #include "manager/model_loader.h"
 #include "manager/model_status.h"
@@ -146,7 +147,9 @@ class ModelManager {
   void grant(Lock& lock, Entry& entry);
   void estimate(Lock& lock, Entry& entry);
   void load(Lock& lock, Entry& entry, size_t bytes);
-  void report(Entry& entry, const LoadStage& stage, TimePoint& told);
+  void report(const std::string& id, const LoadStage& stage, TimePoint& told);
+  void begin_fetch(Entry& entry);
+  void end_fetch(const std::string& id, const Status& fetched);
   void finish_load(Entry& entry, std::shared_ptr<LoadedModel> model, size_t bytes, TimePoint start);
   void unload_now(Lock& lock, Entry& entry, UnloadReason reason);
   void fail(Lock& lock, Entry& entry, Error failure);
@@ -156,6 +159,7 @@ class ModelManager {
   std::mutex registry_mutex_;  // taken before the state's
   const std::shared_ptr<State> state_;
   std::thread thread_;
+  Fetcher fetcher_;
 };
 
 }  // namespace inferneo
