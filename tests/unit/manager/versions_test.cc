@@ -23,7 +23,11 @@ struct Script {
   std::mutex mutex;
   std::set<std::string> broken;
   std::map<std::string, int> loads;
+  std::set<std::string> remote;  // to be downloaded first
+  int fetches = 0;
   std::atomic<int> slow_ms{1};
+  std::atomic<bool> hub_is_up{true};
+  std::atomic<bool> hold_downloads{false};
 };
 
 class ScriptedFiles final : public ModelLoader {
@@ -33,7 +37,22 @@ class ScriptedFiles final : public ModelLoader {
     if (record.settings.contains("zebra")) return make_error(ErrorCode::invalid_argument, "no zebra", "settings");
     return ok_status();
   }
-  Result<size_t> estimate(const ModelRecord&) override { return 1; }
+  Result<size_t> estimate(const ModelRecord& record) override {
+    const std::lock_guard lock(script_.mutex);
+    if (script_.remote.contains(record.source)) return make_error(ErrorCode::not_found, "not downloaded");
+    return 1;
+  }
+  bool can_fetch(const ModelRecord& record) override { return record.source.starts_with("org/"); }
+  Status fetch(const ModelRecord& record, const LoadReport& report, std::stop_token stop) override {
+    report({"downloading", 0, 100});
+    while (script_.hold_downloads && !stop.stop_requested()) std::this_thread::sleep_for(milliseconds(1));
+    const std::lock_guard lock(script_.mutex);
+    ++script_.fetches;
+    if (stop.stop_requested()) return make_error(ErrorCode::cancelled, "stopped");
+    if (!script_.hub_is_up) return make_error(ErrorCode::unavailable, "the hub does not answer");
+    script_.remote.erase(record.source);
+    return ok_status();
+  }
   Result<std::shared_ptr<LoadedModel>> load(const ModelRecord& record, const LoadReport& report) override {
     report({"reading", 0, 10});
     std::this_thread::sleep_for(milliseconds(script_.slow_ms));
@@ -307,6 +326,53 @@ TEST_F(VersionsTest, WhoWaitsCanBeToldHowLong) {
   ASSERT_TRUE(second);
   EXPECT_FALSE(second->loading);
   EXPECT_EQ(second->place, 1U);
+}
+
+TEST_F(VersionsTest, HubModelsAreDownloadedAtTheirFirstUseBesideOtherLoads) {
+  open();
+  script_.remote = {"org/big", "org/never"};
+  add("big", "org/big");
+  add("never", "org/never");
+  add("small");
+  script_.hold_downloads = true;
+  std::vector<std::future<bool>> answers;
+  for (int i = 0; i < 3; ++i) {
+    auto told = std::make_shared<std::promise<bool>>();
+    answers.push_back(told->get_future());
+    manager_->acquire("big", [told](const Result<ModelLease>& lease) { told->set_value(lease.ok()); });
+  }
+  ASSERT_TRUE(becomes("big", ModelState::loading));
+  for (int i = 0; i < 1000 && !manager_->status("big")->progress; ++i) std::this_thread::sleep_for(milliseconds(1));
+  ASSERT_TRUE(manager_->status("big")->progress);
+  EXPECT_EQ(manager_->status("big")->progress->stage, "downloading");
+  EXPECT_EQ(manager_->status("big")->waiting, 3U);
+  EXPECT_TRUE(manager_->outlook("big")->loading);
+  EXPECT_EQ(ask("small"), "small:1") << "others are loaded meanwhile";
+  script_.hold_downloads = false;
+  for (auto& answer : answers) EXPECT_TRUE(answer.get());
+  EXPECT_EQ(script_.fetches, 1);
+  script_.hub_is_up = false;
+  EXPECT_THAT(ask("never"), HasSubstr("could not be loaded"));
+  EXPECT_EQ(manager_->status("never")->failure->message, "the hub does not answer");
+  script_.hub_is_up = true;
+  EXPECT_EQ(ask("never"), "never:1");
+}
+
+TEST_F(VersionsTest, ADownloadEndsWithItsModelOrTheManager) {
+  open();
+  script_.remote = {"org/a", "org/b"};
+  script_.hold_downloads = true;
+  add("a", "org/a");
+  add("b", "org/b");
+  std::promise<Result<ModelLease>> a;
+  std::promise<Result<ModelLease>> b;
+  manager_->acquire("a", [&](Result<ModelLease> lease) { a.set_value(std::move(lease)); });
+  ASSERT_TRUE(becomes("a", ModelState::loading));
+  manager_->acquire("b", [&](Result<ModelLease> lease) { b.set_value(std::move(lease)); });
+  ASSERT_TRUE(manager_->remove_model("a", clock_.now()).ok());
+  EXPECT_EQ(a.get_future().get().error().code, ErrorCode::not_found);
+  manager_->stop();
+  EXPECT_EQ(b.get_future().get().error().code, ErrorCode::unavailable);
 }
 
 // Every answer of a request that began before a switch, during or after it is from one version, and none fails.
