@@ -41,9 +41,18 @@ void ModelManager::run() {
     if (erase_removed(lock) || publish_states(lock)) continue;
     const uint64_t seen = state_->events;
     const TimePoint now = state_->clock.now();
-    Residency::Memory memory{state_->ledger.budget(), state_->ledger.used(), {}};
+    Residency::Memory memory{state_->ledger.budget(), state_->ledger.used(), {}, {}};
     for (const auto& entry : state_->entries) {
       memory.resident.push_back(entry == nullptr ? 0 : state_->ledger.used_by(entry->id));
+    }
+    for (const MemoryLedger::Shared& shared : state_->ledger.shared()) {
+      memory.shared.push_back({shared.bytes, {}});
+      for (const auto& entry : state_->entries) {
+        const bool uses = entry != nullptr && std::ranges::find(shared.users, entry->id) != shared.users.end();
+        if (uses) memory.shared.back().users.push_back(entry->key);
+      }
+      // Somebody who is not registered keeps it in memory, whoever goes.
+      if (memory.shared.back().users.size() != shared.users.size()) memory.shared.pop_back();
     }
     const Residency::Decision decision = state_->residency.next(memory, now);
     if (decision.kind != Residency::Decision::Kind::none) {
