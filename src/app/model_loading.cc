@@ -124,8 +124,8 @@ class DirectoryLoader final : public ModelLoader {
     report({"opening files"});
     ASSIGN_OR_RETURN(const Found found, find(record));
     // Beside the weights: a large vocabulary takes longer to read than mapped weights take.
-    auto tokenizer = std::async(std::launch::async,
-                                [&] { return load_directory_tokenizer(found.source.directory, found.config); });
+    auto tokenizer =
+        std::async(std::launch::async, [&] { return load_directory_tokenizer(found.source.directory, found.config); });
     ASSIGN_OR_RETURN(std::unique_ptr<ModelRunner> runner, (this->*found.row->load)(found, report));
     ASSIGN_OR_RETURN(std::shared_ptr<LoadedModel> model, assemble(found, std::move(runner), tokenizer, report));
     const ModelSpec& spec = model->spec;
