@@ -82,7 +82,7 @@ Result<std::unique_ptr<EngineCore>> EngineCore::create(const EngineCoreConfig& c
                                                        std::unique_ptr<ModelRunner> runner, MemoryLedger& ledger,
                                                        const Clock& clock) {
   // As if it were alone, so that its longest context does not depend on what happens to be loaded beside it.
-  const size_t left = ledger.budget() - std::min(ledger.budget(), ledger.used_by(config.model));
+  const size_t left = ledger.budget() - std::min(ledger.budget(), ledger.needed_by(config.model));
   ASSIGN_OR_RETURN(KvPlan plan, plan_kv(config, runner->spec(), runner->kv_spec(), runner->max_in_flight(), left));
   if (plan.context_limit < plan.max_model_len) {
     log_warning(

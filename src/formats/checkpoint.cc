@@ -16,6 +16,7 @@ constexpr std::string_view kSingleFile = "model.safetensors";
 constexpr std::string_view kIndexFile = "model.safetensors.index.json";
 constexpr JsonLimits kIndexLimits = {.max_bytes = size_t{64} << 20, .max_values = 1'000'000, .max_depth = 8};
 constexpr size_t kMaxShards = 4096;
+constexpr size_t kUsualHeaderBytes = size_t{64} << 10;
 
 using WeightMap = std::map<std::string, std::string>;  // tensor -> shard
 
@@ -61,9 +62,29 @@ Result<std::string> only_safetensors_file(const ModelDirectory& directory) {
   return make_error(ErrorCode::not_found, fmt::format("model '{}': no *.safetensors file", directory.name()));
 }
 
+// A shard whose header, and no more, can be read. What a broken header claims is checked by who parses it.
+Result<std::shared_ptr<const MappedFile>> map_header(MemoryLedger& ledger, const std::string& model,
+                                                     const ModelDirectory& directory, const std::string& name) {
+  ASSIGN_OR_RETURN(auto mapping, directory.map_front(ledger, model, name, kUsualHeaderBytes));
+  const size_t size = SafetensorsFile::header_size(mapping->bytes());
+  if (size <= kUsualHeaderBytes) return mapping;
+  mapping.reset();
+  return directory.map_front(ledger, model, name, size);
+}
+
 }  // namespace
 
 Result<Checkpoint> Checkpoint::open(MemoryLedger& ledger, const std::string& model, const ModelDirectory& directory) {
+  return open_shards(ledger, model, directory, false);
+}
+
+Result<Checkpoint> Checkpoint::open_headers(MemoryLedger& ledger, const std::string& model,
+                                            const ModelDirectory& directory) {
+  return open_shards(ledger, model, directory, true);
+}
+
+Result<Checkpoint> Checkpoint::open_shards(MemoryLedger& ledger, const std::string& model,
+                                           const ModelDirectory& directory, bool headers_only) {
   Checkpoint checkpoint;
   if (!directory.contains(kSingleFile) && directory.contains(kIndexFile)) {
     ASSIGN_OR_RETURN(const std::string text, directory.read(kIndexFile, kIndexLimits.max_bytes));
@@ -73,7 +94,9 @@ Result<Checkpoint> Checkpoint::open(MemoryLedger& ledger, const std::string& mod
     if (names.size() > kMaxShards) {
       return make_error(ErrorCode::malformed, fmt::format("{}: more than {} shards", kIndexFile, kMaxShards));
     }
-    for (const std::string& name : names) RETURN_IF_ERROR(checkpoint.add_shard(ledger, model, directory, name));
+    for (const std::string& name : names) {
+      RETURN_IF_ERROR(checkpoint.add_shard(ledger, model, directory, name, headers_only));
+    }
     for (const auto& [tensor, shard] : map) {
       if (checkpoint.find_shard(shard)->file.find(tensor) != nullptr) continue;
       return make_error(ErrorCode::malformed,
@@ -89,17 +112,21 @@ Result<Checkpoint> Checkpoint::open(MemoryLedger& ledger, const std::string& mod
       }
       ASSIGN_OR_RETURN(name, only_safetensors_file(directory));
     }
-    RETURN_IF_ERROR(checkpoint.add_shard(ledger, model, directory, name));
+    RETURN_IF_ERROR(checkpoint.add_shard(ledger, model, directory, name, headers_only));
   }
   RETURN_IF_ERROR(checkpoint.index_tensors());
   return checkpoint;
 }
 
 Status Checkpoint::add_shard(MemoryLedger& ledger, const std::string& model, const ModelDirectory& directory,
-                             const std::string& name) {
+                             const std::string& name, bool headers_only) {
   auto shard = std::make_unique<Shard>();
   shard->name = name;
-  ASSIGN_OR_RETURN(shard->mapping, directory.map(ledger, model, name));
+  if (headers_only) {
+    ASSIGN_OR_RETURN(shard->mapping, map_header(ledger, model, directory, name));
+  } else {
+    ASSIGN_OR_RETURN(shard->mapping, directory.map(ledger, model, name));
+  }
   ASSIGN_OR_RETURN(shard->file, SafetensorsFile::parse(shard->mapping->bytes(), name));
   shards_.push_back(std::move(shard));
   return ok_status();
@@ -132,6 +159,24 @@ const SafetensorsTensor* Checkpoint::find(std::string_view name) const {
       std::lower_bound(by_name_.begin(), by_name_.end(), name,
                        [](const SafetensorsTensor* tensor, std::string_view key) { return tensor->name < key; });
   return it != by_name_.end() && (*it)->name == name ? *it : nullptr;
+}
+
+std::vector<std::string> Checkpoint::shards() const {
+  std::vector<std::string> names;
+  for (const auto& shard : shards_) names.push_back(shard->name);
+  return names;
+}
+
+size_t Checkpoint::file_bytes() const {
+  size_t bytes = 0;
+  for (const auto& shard : shards_) bytes += shard->mapping->bytes().size();
+  return bytes;
+}
+
+size_t Checkpoint::booked_bytes() const {
+  size_t bytes = 0;
+  for (const auto& shard : shards_) bytes += shard->mapping->booked();
+  return bytes;
 }
 
 bool Checkpoint::truncated() const {

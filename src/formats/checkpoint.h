@@ -22,6 +22,10 @@ class Checkpoint {
   // Every shard must be a plain file name in the directory, hold the tensors that the index claims, and no tensor may
   // be in two shards. Errors: those of ModelDirectory and SafetensorsFile; out_of_memory; refused for pickles.
   static Result<Checkpoint> open(MemoryLedger& ledger, const std::string& model, const ModelDirectory& directory);
+  // The same for names, types and shapes only: nothing but the headers is read and booked, and the tensors' bytes have
+  // a size but cannot be read.
+  static Result<Checkpoint> open_headers(MemoryLedger& ledger, const std::string& model,
+                                         const ModelDirectory& directory);
 
   const SafetensorsTensor* find(std::string_view name) const;  // null when absent
   bool contains(std::string_view name) const { return find(name) != nullptr; }
@@ -29,15 +33,20 @@ class Checkpoint {
   size_t total_bytes() const { return total_bytes_; }                                // of all tensors
   // A shard was cut short on disk after it was mapped: its values can no longer be trusted.
   bool truncated() const;
+  std::vector<std::string> shards() const;  // names of the files in the directory
+  size_t file_bytes() const;                // of all of them
+  size_t booked_bytes() const;              // of their mappings
 
  private:
+  static Result<Checkpoint> open_shards(MemoryLedger& ledger, const std::string& model, const ModelDirectory& directory,
+                                        bool headers_only);
   struct Shard {
     std::string name;
     std::shared_ptr<const MappedFile> mapping;
     SafetensorsFile file;
   };
   Status add_shard(MemoryLedger& ledger, const std::string& model, const ModelDirectory& directory,
-                   const std::string& name);
+                   const std::string& name, bool headers_only);
   Status index_tensors();
   const Shard* find_shard(std::string_view name) const;
 

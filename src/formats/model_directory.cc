@@ -229,6 +229,12 @@ Result<std::shared_ptr<const MappedFile>> ModelDirectory::map(MemoryLedger& ledg
   return MappedFile::open(ledger, model, path);
 }
 
+Result<std::shared_ptr<const MappedFile>> ModelDirectory::map_front(MemoryLedger& ledger, const std::string& model,
+                                                                    std::string_view file, size_t readable) const {
+  ASSIGN_OR_RETURN(const std::string path, resolve(file));
+  return MappedFile::open_front(ledger, model, path, readable);
+}
+
 Result<ModelFormat> ModelDirectory::detect_format() const {
   ASSIGN_OR_RETURN(const std::vector<std::string> files, list());
   for (const FormatRow& row : kFormats) {

@@ -43,6 +43,9 @@ class ModelDirectory {
   Result<std::string> read(std::string_view file, size_t max_bytes) const;
   Result<std::shared_ptr<const MappedFile>> map(MemoryLedger& ledger, const std::string& model,
                                                 std::string_view file) const;
+  // The same for a look at its first bytes (MappedFile::open_front).
+  Result<std::shared_ptr<const MappedFile>> map_front(MemoryLedger& ledger, const std::string& model,
+                                                      std::string_view file, size_t readable) const;
 
   // By the files that are there. not_found says what was looked for; refused when there are only pickled weights.
   Result<ModelFormat> detect_format() const;

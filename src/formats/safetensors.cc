@@ -272,6 +272,12 @@ Status check_tiling(std::vector<SafetensorsTensor>& tensors, std::span<const std
   return ok_status();
 }
 
+uint64_t claimed_length(std::span<const std::byte> bytes) {
+  uint64_t length = 0;
+  for (size_t i = 0; i < kLengthBytes; ++i) length |= std::to_integer<uint64_t>(bytes[i]) << (8 * i);
+  return length;
+}
+
 // The header's text, after checks of the length field against the file and the limit.
 Result<std::string_view> header_text(std::span<const std::byte> bytes, std::string_view file) {
   const auto fail = [&](const std::string& what) {
@@ -281,8 +287,7 @@ Result<std::string_view> header_text(std::span<const std::byte> bytes, std::stri
   // A header of 640 bytes starts like a pickle, so the brace decides first.
   if (!opens_header) RETURN_IF_ERROR(refuse_pickle(bytes, file));
   if (bytes.size() < kLengthBytes) return fail(fmt::format("{} bytes are too few for a header", bytes.size()));
-  uint64_t length = 0;
-  for (size_t i = 0; i < kLengthBytes; ++i) length |= std::to_integer<uint64_t>(bytes[i]) << (8 * i);
+  const uint64_t length = claimed_length(bytes);
   if (length > Limits::kMaxHeaderBytes) {
     return fail(fmt::format("its header claims {} bytes, the limit is {}", length, Limits::kMaxHeaderBytes));
   }
@@ -322,6 +327,12 @@ Result<SafetensorsFile> SafetensorsFile::parse(std::span<const std::byte> bytes,
     }
   }
   return result;
+}
+
+size_t SafetensorsFile::header_size(std::span<const std::byte> bytes) {
+  if (bytes.size() < kLengthBytes) return bytes.size();
+  const uint64_t length = std::min<uint64_t>(claimed_length(bytes), Limits::kMaxHeaderBytes);
+  return std::min<size_t>(bytes.size(), kLengthBytes + static_cast<size_t>(length) + 1);
 }
 
 const SafetensorsTensor* SafetensorsFile::find(std::string_view name) const {

@@ -44,6 +44,8 @@ class SafetensorsFile {
  public:
   // `file` is how errors name it.
   static Result<SafetensorsFile> parse(std::span<const std::byte> bytes, std::string_view file);
+  // How many bytes of a file parse() reads, by its first eight; bounded by the limit, whatever they claim.
+  static size_t header_size(std::span<const std::byte> bytes);
 
   const std::vector<SafetensorsTensor>& tensors() const { return tensors_; }  // sorted by name
   const SafetensorsTensor* find(std::string_view name) const;                 // null when absent

@@ -49,16 +49,9 @@ struct ModelManager::Looks {
     return status;
   }
 
-  // How long its load takes, by what is known of its last one or of others. None: nothing is known.
-  static std::optional<Duration> load_time_of(const State& state, const Entry& entry) {
-    if (const Duration measured = state.residency.load_time(entry.key); measured > Duration{0}) return measured;
-    const std::optional<size_t> need = state.residency.need(entry.key);
-    if (!need || state.load_rate <= 0.0) return std::nullopt;
-    return seconds_of(static_cast<double>(*need) / state.load_rate);
-  }
-
   // Until it is there: what is being loaded now, those before it in the queue, and itself.
-  static std::optional<Duration> time_left(const State& state, const Entry& wanted, TimePoint now) {
+  static std::optional<Duration> time_left(const ModelManager& manager, const Entry& wanted, TimePoint now) {
+    const State& state = *manager.state_;
     const Residency& residency = state.residency;
     const size_t place = residency.queue_place(wanted.key);
     Duration left{0};
@@ -68,7 +61,7 @@ struct ModelManager::Looks {
       const size_t other = residency.queue_place(entry->key);
       const bool ahead = place > 0 && (loading || (other > 0 && other < place));
       if (!ahead && entry.get() != &wanted) continue;
-      const std::optional<Duration> takes = load_time_of(state, *entry);
+      const std::optional<Duration> takes = manager.load_time_of(*entry);
       if (!takes) return std::nullopt;
       left += loading ? std::max(Duration{0}, *takes - (now - entry->load_began)) : *takes;
     }
@@ -116,9 +109,17 @@ std::optional<LoadOutlook> ModelManager::outlook(const std::string& name) const 
   outlook.loading = state == ModelState::loading;
   outlook.place = state_->residency.queue_place(entry->key);
   // A download's progress says more than a guess about it would.
-  if (!entry->fetching) outlook.left = Looks::time_left(*state_, *entry, state_->clock.now());
+  if (!entry->fetching) outlook.left = Looks::time_left(*this, *entry, state_->clock.now());
   if (outlook.loading) outlook.progress = entry->progress;
   return outlook;
+}
+
+// How long its load takes, by what is known of its last one or of others. None: nothing is known.
+std::optional<Duration> ModelManager::load_time_of(const Entry& entry) const {
+  if (const Duration measured = state_->residency.load_time(entry.key); measured > Duration{0}) return measured;
+  const std::optional<size_t> need = state_->residency.need(entry.key);
+  if (!need || state_->load_rate <= 0.0) return std::nullopt;
+  return seconds_of(static_cast<double>(*need) / state_->load_rate);
 }
 
 EventLog& ModelManager::events() { return state_->log; }

@@ -42,10 +42,7 @@ void ModelManager::run() {
     const std::optional<TimePoint> drains = end_drained();
     const uint64_t seen = state_->events;
     const TimePoint now = state_->clock.now();
-    Residency::Memory memory{state_->ledger.budget(), state_->ledger.used(), {}};
-    for (const auto& entry : state_->entries) {
-      memory.resident.push_back(entry == nullptr ? 0 : state_->ledger.used_by(entry->id));
-    }
+    const Residency::Memory memory = state_->memory();
     const Residency::Decision decision = state_->residency.next(memory, now);
     if (decision.kind != Residency::Decision::Kind::none) {
       carry_out(lock, decision);

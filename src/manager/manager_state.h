@@ -1,6 +1,7 @@
 // The manager's own state, for its source files alone: guarded by one mutex, shared with the leases that are out.
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <condition_variable>
 #include <map>
@@ -19,6 +20,9 @@ inline int64_t seconds_since_epoch() {
   const auto now = std::chrono::system_clock::now().time_since_epoch();
   return std::chrono::duration_cast<std::chrono::seconds>(now).count();
 }
+
+// Tokens of cache that a load brings (kFirstContext of the native runner).
+inline constexpr size_t kPlannedContext = 2048;
 
 inline Error shutting_down() { return make_error(ErrorCode::unavailable, "the server is shutting down"); }
 
@@ -58,6 +62,23 @@ struct ModelManager::State {
   Entry* find(const std::string& id) const {
     const auto found = by_id.find(id);
     return found == by_id.end() ? nullptr : found->second;
+  }
+  // What the ledger says at this moment, by key.
+  Residency::Memory memory() const {
+    Residency::Memory memory{ledger.budget(), ledger.used(), {}, {}};
+    for (const auto& entry : entries) {
+      memory.resident.push_back(entry == nullptr ? 0 : ledger.used_by(entry->id));
+    }
+    for (const MemoryLedger::Shared& shared : ledger.shared()) {
+      memory.shared.push_back({shared.bytes, {}});
+      for (const auto& entry : entries) {
+        const bool uses = entry != nullptr && std::ranges::find(shared.users, entry->id) != shared.users.end();
+        if (uses) memory.shared.back().users.push_back(entry->key);
+      }
+      // Somebody who is not registered keeps it in memory, whoever goes.
+      if (memory.shared.back().users.size() != shared.users.size()) memory.shared.pop_back();
+    }
+    return memory;
   }
   ModelState shown_state(const Entry& entry) const {
     return entry.fetching ? ModelState::loading : residency.state(entry.key);

@@ -21,7 +21,13 @@ struct LoadStage {
 // Told at least at the beginning and the end of each stage, by one thread at a time.
 using LoadReport = std::function<void(const LoadStage&)>;
 
-// Called from the manager's thread, estimate() and check() from others too. May throw (reported as a failed load).
+struct ModelFootprint {
+  size_t load_bytes = 0;          // at most, with a cache to begin with
+  size_t kv_bytes_per_token = 0;  // 0: not known
+  int32_t max_model_len = 0;
+};
+
+// Called from the manager's thread, but for load() and fetch() from others too. May throw (reported as a failed load).
 class ModelLoader {
  public:
   virtual ~ModelLoader() = default;
@@ -39,6 +45,11 @@ class ModelLoader {
   virtual Status fetch(const ModelRecord& record, const LoadReport& report, std::stop_token stop) {
     (void)record, (void)report, (void)stop;
     return make_error(ErrorCode::unsupported, "this loader downloads nothing");
+  }
+  // For plans: what estimate() says, and what its cache costs.
+  virtual Result<ModelFootprint> footprint(const ModelRecord& record) {
+    ASSIGN_OR_RETURN(const size_t bytes, estimate(record));
+    return ModelFootprint{.load_bytes = bytes};
   }
   // Bytes that the ledger will see at most while it loads, and some cache to begin with.
   virtual Result<size_t> estimate(const ModelRecord& record) = 0;

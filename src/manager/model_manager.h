@@ -23,6 +23,7 @@
 #include "manager/fetcher.h"
 #include "manager/loaded_model.h"
 #include "manager/model_loader.h"
+#include "manager/model_plan.h"
 #include "manager/model_status.h"
 #include "manager/registry.h"
 #include "manager/residency.h"
@@ -115,12 +116,16 @@ class ModelManager {
   // None when it is ready, unknown, or nobody waits for it.
   std::optional<LoadOutlook> outlook(const std::string& name) const;
   EventLog& events();
+  // What would happen if these were to be in memory together. Reads the files' headers, so that it takes its time.
+  // not_found; what the loader says about the files. That they do not fit is no error.
+  Result<ModelPlan> plan(const std::vector<PlanRequest>& wanted);
 
  private:
   struct State;  // shared with the leases that are out
   class LeaseGuard;
   struct Entry;
   struct Looks;
+  struct Simulation;
   using Lock = std::unique_lock<std::mutex>;
 
   // the registry
@@ -137,6 +142,8 @@ class ModelManager {
   Entry* choose(const std::vector<ModelId>& ids) const;
   void replace_failed_engine(Entry& entry);
   bool begin_wait(Lock& lock, Entry& entry, AcquireCallback callback, const AcquireOptions& options);
+
+  std::optional<Duration> load_time_of(const Entry& entry) const;
 
   // the manager's thread
   void run();

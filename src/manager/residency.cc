@@ -113,12 +113,16 @@ size_t Residency::granted(Key key) {
   return waiting;
 }
 
-void Residency::estimated(Key key, size_t bytes) { models_[key].need = bytes; }
+void Residency::estimated(Key key, size_t bytes) {
+  models_[key].need = bytes;
+  models_[key].need_raised = false;
+}
 
 void Residency::loaded(Key key, Duration took, TimePoint now) {
   Model& model = models_[key];
   model.state = ModelState::ready;
   model.load_time = took;
+  model.need.reset();  // the next load may find packed weights on the disk, or in another model's use
   model.last_used = now;
   stop_yielding();
 }
@@ -136,6 +140,7 @@ void Residency::retry(Key key, size_t bytes) {
   Model& model = models_[key];
   model.state = ModelState::unloaded;
   model.need = bytes;
+  model.need_raised = true;
 }
 
 void Residency::unloaded(Key key) {
@@ -146,6 +151,10 @@ void Residency::unloaded(Key key) {
   model.going.reset();
   model.stay.reset();
   model.yielding = false;
+  // What others would have shared with it is no longer there.
+  for (Model& other : models_) {
+    if (!other.need_raised && other.state == ModelState::unloaded) other.need.reset();
+  }
 }
 
 bool Residency::in_memory(const Model& model) const {
@@ -235,6 +244,10 @@ Residency::Decision Residency::decide_load(const Memory& memory, TimePoint now) 
     ++in_memory_now;
     if (models_[key].traits.pinned) immovable += memory.resident[key];
   }
+  for (const Memory::Shared& shared : memory.shared) {
+    const bool pinned = std::ranges::any_of(shared.users, [&](Key user) { return models_[user].traits.pinned; });
+    if (pinned) immovable += shared.bytes;
+  }
   if (!model.need) return {.kind = Decision::Kind::estimate, .key = *first};
   if (*model.need > memory.budget - std::min(memory.budget, immovable)) {
     return {.kind = Decision::Kind::refuse, .key = *first, .bytes = *model.need};
@@ -274,12 +287,22 @@ Residency::Decision Residency::decide_room(const Memory& memory, TimePoint now) 
   return begin_unload(victims->front(), UnloadReason::room);
 }
 
+size_t Residency::freed_by(const Memory& memory, const std::vector<Key>& gone) {
+  size_t freed = 0;
+  for (const Key key : gone) freed += memory.resident[key];
+  for (const Memory::Shared& shared : memory.shared) {
+    const bool last =
+        std::ranges::all_of(shared.users, [&](Key user) { return std::ranges::find(gone, user) != gone.end(); });
+    if (last) freed += shared.bytes;
+  }
+  return freed;
+}
+
 std::optional<std::vector<Residency::Key>> Residency::choose(const Memory& memory, size_t bytes, bool slot, Key except,
                                                              bool even_busy, TimePoint now) const {
   struct Candidate {
     Key key;
     double cost_per_byte;
-    size_t bytes;
   };
   std::vector<Candidate> candidates;
   for (Key key = 0; key < models_.size(); ++key) {
@@ -287,29 +310,30 @@ std::optional<std::vector<Residency::Key>> Residency::choose(const Memory& memor
     const Model& model = models_[key];
     const Duration idle = model.leases > 0 ? Duration{0} : now - model.last_used;
     const double cost = to_seconds(model.load_time) / to_seconds(std::max(idle, kShortestIdle));
-    const size_t freed = memory.resident[key];
-    candidates.push_back({key, cost / static_cast<double>(std::max<size_t>(freed, 1)), freed});
+    size_t part = memory.resident[key];
+    for (const Memory::Shared& shared : memory.shared) {
+      if (std::ranges::find(shared.users, key) != shared.users.end()) part += shared.bytes / shared.users.size();
+    }
+    candidates.push_back({key, cost / static_cast<double>(std::max<size_t>(part, 1))});
   }
   std::stable_sort(candidates.begin(), candidates.end(),
                    [](const Candidate& a, const Candidate& b) { return a.cost_per_byte < b.cost_per_byte; });
-  std::vector<Candidate> chosen;
-  size_t freed = 0;
+  std::vector<Key> chosen;
+  const auto enough = [&] { return freed_by(memory, chosen) >= bytes && (!slot || !chosen.empty()); };
   for (const Candidate& candidate : candidates) {
-    if (freed >= bytes && (!slot || !chosen.empty())) break;
-    chosen.push_back(candidate);
-    freed += candidate.bytes;
+    if (enough()) break;
+    chosen.push_back(candidate.key);
   }
-  if (freed < bytes || (slot && chosen.empty())) return std::nullopt;
+  if (!enough()) return std::nullopt;
   // The dearest first: what the later ones made superfluous stays.
-  for (size_t i = chosen.size(); i-- > 0 && chosen.size() > (slot ? 1U : 0U);) {
-    if (freed - chosen[i].bytes < bytes) continue;
-    freed -= chosen[i].bytes;
-    chosen.erase(chosen.begin() + static_cast<std::ptrdiff_t>(i));
+  for (size_t i = chosen.size(); i-- > 0;) {
+    const auto at = chosen.begin() + static_cast<std::ptrdiff_t>(i);
+    const Key key = *at;
+    chosen.erase(at);
+    if (!enough()) chosen.insert(chosen.begin() + static_cast<std::ptrdiff_t>(i), key);
   }
   if (chosen.empty()) return std::nullopt;  // nothing is missing
-  std::vector<Key> keys;
-  for (const Candidate& candidate : chosen) keys.push_back(candidate.key);
-  return keys;
+  return chosen;
 }
 
 std::optional<TimePoint> Residency::wake_at(TimePoint now) const {

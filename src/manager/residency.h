@@ -8,7 +8,8 @@
 // - One load at a time, in the order (priority, arrival) of those who wait. All who wait for a model share its load.
 // - Room is made by unloading ready models without a lease that are not pinned, never more than the need. Which: the
 //   cheapest by (measured load time) / (idle time) per byte freed, the greedy rule of GreedyDual-Size (Cao and Irani,
-//   1997) over the models that may go, after which what turned out superfluous stays.
+//   1997) over the models that may go, after which what turned out superfluous stays. What models share is free when
+//   the last of them has gone; until then each counts with its part of it.
 // - Nobody starves: when who is first in line has waited longer than `patience` for models that are busy, the cheapest
 //   of these yield: they grant no new leases until the first in line has been served.
 // - A model idles for its keep_alive after its last lease, then goes; a pinned one stays.
@@ -49,7 +50,12 @@ class Residency {
   struct Memory {
     size_t budget = 0;
     size_t used = 0;
-    std::vector<size_t> resident = {};  // bytes of each model, by key
+    std::vector<size_t> resident = {};  // bytes of each model, by key: what its going would free by itself
+    struct Shared {
+      size_t bytes = 0;
+      std::vector<Key> users = {};  // when the last of them goes, the bytes are free
+    };
+    std::vector<Shared> shared = {};  // what several models use
   };
   struct Decision {
     enum class Kind : uint8_t { none, grant, estimate, load, unload, refuse };
@@ -119,6 +125,7 @@ class Residency {
     TimePoint last_used{};
     Duration load_time{};
     std::optional<size_t> need;
+    bool need_raised = false;           // by a load for which the estimate was too low
     std::optional<UnloadReason> going;  // draining, or to be drained once loaded
     bool yielding = false;
   };
@@ -132,6 +139,8 @@ class Residency {
   Decision decide_unload(TimePoint now);
   Decision decide_load(const Memory& memory, TimePoint now);
   Decision decide_room(const Memory& memory, TimePoint now);
+  // Bytes that are free once all of `gone` have left, shared ones included.
+  static size_t freed_by(const Memory& memory, const std::vector<Key>& gone);
   // The cheapest models whose going frees `bytes` and, when `slot` is set, a place among max_models; none: impossible.
   std::optional<std::vector<Key>> choose(const Memory& memory, size_t bytes, bool slot, Key except, bool even_busy,
                                          TimePoint now) const;

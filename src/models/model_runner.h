@@ -37,8 +37,10 @@ struct ModelSpec {
   std::vector<Token> eos_token_ids;  // end generation (generation_config.json before config.json)
   std::optional<Token> bos_token_id;
   size_t weight_bytes = 0;  // resident bytes of the weights
-  std::string dtype;        // "bf16"
-  std::string device;       // "cpu (avx512_bf16)"
+  // How this load came to them: "packed" by it, "mapped" as an earlier load packed them, "shared" with another model.
+  std::string weight_origin = "packed";
+  std::string dtype;   // "bf16"
+  std::string device;  // "cpu (avx512_bf16)"
 };
 
 // One kind of block. Layers with the same attention window share a group; each group has its own pool of block ids and

@@ -93,9 +93,9 @@ Status MemoryLedger::change(const std::pair<std::string, MemoryPurpose>& key, si
 
 Status MemoryLedger::change_locked(const std::pair<std::string, MemoryPurpose>& key, size_t from, size_t to) {
   if (to > from) {
-    const auto held = books_.find({key.first, MemoryPurpose::held});
+    const auto held = books_.find({payer(key.first), MemoryPurpose::held});
     const size_t from_hold = held == books_.end() ? 0 : std::min(held->second, to - from);
-    RETURN_IF_ERROR(check_room(key.first, key.second, to - from - from_hold));
+    RETURN_IF_ERROR(check_room(payer(key.first), key.second, to - from - from_hold));
     if (from_hold > 0) held->second -= from_hold;
     used_ -= from_hold;
   }
@@ -107,14 +107,65 @@ Status MemoryLedger::change_locked(const std::pair<std::string, MemoryPurpose>& 
   return ok_status();
 }
 
-size_t MemoryLedger::used_by(const std::string& model) const {
-  std::lock_guard lock(mutex_);
+MemoryLedger::Use::~Use() {
+  if (ledger_ == nullptr) return;
+  const std::lock_guard lock(ledger_->mutex_);
+  const auto content = ledger_->users_.find(content_);
+  const auto user = content->second.find(model_);
+  if (--user->second == 0) content->second.erase(user);
+  if (content->second.empty()) ledger_->users_.erase(content);
+}
+
+MemoryLedger::Use MemoryLedger::use(const std::string& content, const std::string& model) {
+  const std::lock_guard lock(mutex_);
+  ++users_[content][model];
+  Use use;
+  use.ledger_ = this;
+  use.content_ = content;
+  use.model_ = model;
+  return use;
+}
+
+// Whose hold a booking to `name` comes out of, and whom its refusal names: of a content, the model that loads it.
+const std::string& MemoryLedger::payer(const std::string& name) const {
+  const auto content = users_.find(name);
+  if (content == users_.end()) return name;
+  for (const auto& [model, uses] : content->second) {
+    if (books_.contains({model, MemoryPurpose::held})) return model;
+  }
+  return content->second.begin()->first;
+}
+
+size_t MemoryLedger::booked_to(const std::string& name) const {
   size_t bytes = 0;
-  for (auto entry = books_.lower_bound({model, MemoryPurpose{}}); entry != books_.end(); ++entry) {
-    if (entry->first.first != model) break;
+  for (auto entry = books_.lower_bound({name, MemoryPurpose{}}); entry != books_.end(); ++entry) {
+    if (entry->first.first != name) break;
     if (entry->first.second != MemoryPurpose::held) bytes += entry->second;
   }
   return bytes;
+}
+
+size_t MemoryLedger::sum_of(const std::string& model, bool with_shared) const {
+  const std::lock_guard lock(mutex_);
+  size_t bytes = booked_to(model);
+  for (const auto& [content, users] : users_) {
+    if (users.contains(model) && (with_shared || users.size() == 1)) bytes += booked_to(content);
+  }
+  return bytes;
+}
+
+size_t MemoryLedger::used_by(const std::string& model) const { return sum_of(model, false); }
+size_t MemoryLedger::needed_by(const std::string& model) const { return sum_of(model, true); }
+
+std::vector<MemoryLedger::Shared> MemoryLedger::shared() const {
+  const std::lock_guard lock(mutex_);
+  std::vector<Shared> shared;
+  for (const auto& [content, users] : users_) {
+    if (users.size() < 2) continue;
+    shared.push_back({booked_to(content), {}});
+    for (const auto& [model, uses] : users) shared.back().users.push_back(model);
+  }
+  return shared;
 }
 
 size_t MemoryLedger::used() const {

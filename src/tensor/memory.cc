@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <utility>
@@ -139,15 +140,7 @@ void ReservedRange::shrink(size_t bytes) {
   (void)booking_.resize(wanted);
 }
 
-Result<std::shared_ptr<const MappedFile>> MappedFile::open(MemoryLedger& ledger, const std::string& model,
-                                                           const std::string& path) {
-  // O_NONBLOCK: opening a FIFO must not hang before fstat can refuse it. O_NOFOLLOW: the caller has resolved the links
-  // and checked where they lead; one that was put there since leads elsewhere.
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | O_NOFOLLOW);
-  if (fd < 0) {
-    const ErrorCode code = errno == ENOENT ? ErrorCode::not_found : ErrorCode::io_error;
-    return make_error(code, fmt::format("cannot open {}: {}", path, strerror(errno)));
-  }
+Result<std::shared_ptr<MappedFile>> MappedFile::open_regular(int fd, const std::string& path) {
   std::shared_ptr<MappedFile> file(new MappedFile());
   file->fd_ = fd;
   file->path_ = path;
@@ -157,17 +150,78 @@ Result<std::shared_ptr<const MappedFile>> MappedFile::open(MemoryLedger& ledger,
     return make_error(regular ? ErrorCode::malformed : ErrorCode::refused,
                       fmt::format("{} is {}", path, regular ? "empty" : "not a regular file"));
   }
-  const auto size = static_cast<size_t>(info.st_size);
-  ASSIGN_OR_RETURN(file->booking_, ledger.reserve(model, MemoryPurpose::weights, size));
-  void* data = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, fd, 0);
-  if (data == MAP_FAILED) {
-    return make_error(ErrorCode::io_error, fmt::format("cannot map {}: {}", path, strerror(errno)));
+  file->size_ = static_cast<size_t>(info.st_size);
+  return file;
+}
+
+Result<std::shared_ptr<MappedFile>> MappedFile::open_path(const std::string& path) {
+  // O_NONBLOCK: opening a FIFO must not hang before fstat can refuse it. O_NOFOLLOW: the caller has resolved the links
+  // and checked where they lead; one that was put there since leads elsewhere.
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | O_NOFOLLOW);
+  if (fd < 0) {
+    const ErrorCode code = errno == ENOENT ? ErrorCode::not_found : ErrorCode::io_error;
+    return make_error(code, fmt::format("cannot open {}: {}", path, strerror(errno)));
   }
-  file->data_ = static_cast<const std::byte*>(data);
-  file->size_ = size;
-  file->slot_ = guard_mapping(file->data_, size);
-  madvise(data, size, MADV_SEQUENTIAL);
+  return open_regular(fd, path);
+}
+
+Status MappedFile::map(MemoryLedger& ledger, const std::string& owner, MemoryPurpose purpose, size_t booked,
+                       std::byte* at) {
+  Result<MemoryLedger::Booking> booking = ledger.reserve(owner, purpose, booked);
+  void* data =
+      booking.ok() ? mmap(at, size_, PROT_READ, MAP_PRIVATE | (at != nullptr ? MAP_FIXED : 0), fd_, 0) : MAP_FAILED;
+  if (data == MAP_FAILED) {
+    const int error = errno;
+    if (at != nullptr) munmap(at, round_up(size_, kPage));
+    if (!booking.ok()) return booking.error();
+    return make_error(ErrorCode::io_error, fmt::format("cannot map {}: {}", path_, strerror(error)));
+  }
+  booking_ = std::move(booking).value();
+  data_ = static_cast<const std::byte*>(data);
+  slot_ = guard_mapping(data_, size_);
+  return ok_status();
+}
+
+Result<std::shared_ptr<const MappedFile>> MappedFile::open(MemoryLedger& ledger, const std::string& model,
+                                                           const std::string& path) {
+  ASSIGN_OR_RETURN(std::shared_ptr<MappedFile> file, open_path(path));
+  RETURN_IF_ERROR(file->map(ledger, model, MemoryPurpose::weights, file->size_, nullptr));
+  madvise(const_cast<std::byte*>(file->data_), file->size_, MADV_SEQUENTIAL);
   return std::shared_ptr<const MappedFile>(std::move(file));
+}
+
+Result<std::shared_ptr<const MappedFile>> MappedFile::open_front(MemoryLedger& ledger, const std::string& model,
+                                                                 const std::string& path, size_t readable) {
+  ASSIGN_OR_RETURN(std::shared_ptr<MappedFile> file, open_path(path));
+  const size_t front = std::min(file->size_, round_up(std::min(readable, file->size_), kPage));
+  RETURN_IF_ERROR(file->map(ledger, model, MemoryPurpose::weights, front, nullptr));
+  auto* data = const_cast<std::byte*>(file->data_);
+  if (front < file->size_) mprotect(data + front, file->size_ - front, PROT_NONE);
+  return std::shared_ptr<const MappedFile>(std::move(file));
+}
+
+Result<std::shared_ptr<const MappedFile>> MappedFile::map_resident(MemoryLedger& ledger, const std::string& owner,
+                                                                   int fd, const std::string& path) {
+  ASSIGN_OR_RETURN(std::shared_ptr<MappedFile> file, open_regular(fd, path));
+  std::byte* at = map_aligned(round_up(file->size_, kPage), PROT_NONE);
+  if (at == nullptr) return no_address_space(owner, file->size_);
+  RETURN_IF_ERROR(file->map(ledger, owner, MemoryPurpose::packed_weights, file->size_, at));
+  // What has to be read from the disk comes in huge pages as well.
+  madvise(at, file->size_, MADV_HUGEPAGE);
+  return std::shared_ptr<const MappedFile>(std::move(file));
+}
+
+bool MappedFile::populate(size_t offset, size_t bytes) const {
+#ifdef MADV_POPULATE_READ
+  auto* begin = const_cast<std::byte*>(data_) + offset / kPage * kPage;
+  const size_t length = std::min(size_, offset + bytes) - offset / kPage * kPage;
+  // Older kernels do not know it (EINVAL): there each page comes at its first use.
+  if (madvise(begin, length, MADV_POPULATE_READ) != 0 && errno != EINVAL) return false;
+#else
+  (void)offset;
+  (void)bytes;
+#endif
+  return true;
 }
 
 MappedFile::~MappedFile() {

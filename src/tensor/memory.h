@@ -66,15 +66,31 @@ class ReservedRange {
 // open for that: the rest of its new last page reads as zeroes without a signal.
 class MappedFile {
  public:
+  // To be read once, from its beginning to its end.
   static Result<std::shared_ptr<const MappedFile>> open(MemoryLedger& ledger, const std::string& model,
                                                         const std::string& path);
+  // For a look at the file's first bytes, all that is booked: what lies behind them has addresses and cannot be read.
+  static Result<std::shared_ptr<const MappedFile>> open_front(MemoryLedger& ledger, const std::string& model,
+                                                              const std::string& path, size_t readable);
+  // To be read again and again: at a multiple of 2 MiB, so that what the page cache holds in huge pages is mapped in
+  // huge pages. Takes over `fd`, with the locks that it holds; `path` is how errors name the file.
+  static Result<std::shared_ptr<const MappedFile>> map_resident(MemoryLedger& ledger, const std::string& owner, int fd,
+                                                                const std::string& path);
   ~MappedFile();
   std::span<const std::byte> bytes() const { return {data_, size_}; }
   bool truncated() const;
+  // Brings [offset, offset + bytes) into memory and into the page table, reading the file where need be. False: that
+  // part of the file is not there or cannot be read.
+  bool populate(size_t offset, size_t bytes) const;
   const std::string& path() const { return path_; }
+  size_t booked() const { return booking_.bytes(); }
 
  private:
   MappedFile() = default;
+  // Opens nothing that is not a regular file with something in it.
+  static Result<std::shared_ptr<MappedFile>> open_regular(int fd, const std::string& path);
+  static Result<std::shared_ptr<MappedFile>> open_path(const std::string& path);
+  Status map(MemoryLedger& ledger, const std::string& owner, MemoryPurpose purpose, size_t booked, std::byte* at);
   int fd_ = -1;
   const std::byte* data_ = nullptr;
   size_t size_ = 0;

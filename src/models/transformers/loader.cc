@@ -39,8 +39,9 @@ Result<int32_t> resolve_max_model_len(int32_t wanted, const DecoderSpec& spec) {
   return wanted;
 }
 
-ModelSpec describe(const DecoderSpec& spec, const GenerationConfig& generation, const ModelWeights& weights,
+ModelSpec describe(const DecoderSpec& spec, const GenerationConfig& generation, const WeightLease& lease,
                    std::string_view isa) {
+  const ModelWeights& weights = *lease.weights;
   ModelSpec description;
   description.architecture = spec.architecture;
   description.vocab_size = spec.vocab_size;
@@ -48,6 +49,7 @@ ModelSpec describe(const DecoderSpec& spec, const GenerationConfig& generation, 
   description.eos_token_ids = generation.eos_token_ids;
   description.bos_token_id = generation.bos_token_id;
   description.weight_bytes = weights.bytes;
+  description.weight_origin = weight_origin_name(lease.origin);
   description.dtype = std::string(dtype_name(weights.dtype));
   description.device = fmt::format("cpu ({})", isa);
   return description;
@@ -84,50 +86,67 @@ Result<Description> describe_directory(const LoadOptions& options) {
   return description;
 }
 
+WeightRequest weight_request(const LoadOptions& options, const DecoderSpec& spec, std::string_view isa) {
+  WeightRequest request;
+  request.directory = options.directory;
+  request.spec = &spec;
+  request.isa = isa;
+  request.model = options.model_name;
+  request.ledger = options.ledger;
+  request.pool = options.pool;
+  request.progress = options.progress;
+  return request;
+}
+
 }  // namespace
 
-Result<size_t> estimate_transformers_memory(const LoadOptions& options, int32_t max_num_batched_tokens) {
+Result<MemoryEstimate> estimate_transformers_memory(const LoadOptions& options, int32_t max_num_batched_tokens) {
+  ASSIGN_OR_RETURN(const kernels::OpTable* ops, kernels::select_op_table(options.isa));
   ASSIGN_OR_RETURN(const Description description, describe_directory(options));
   MemoryLedger books(SIZE_MAX);  // the same allocations, never touched
-  size_t loading = 0;
+  WeightRequest request = weight_request(options, description.spec, ops->name);
+  request.ledger = &books;
+  WeightStore nothing(WeightStore::Options{});
+  ASSIGN_OR_RETURN(const WeightStore::Need need,
+                   (options.store != nullptr ? *options.store : nothing).estimate(request));
   ModelWeights weights;
   {
-    ASSIGN_OR_RETURN(const Checkpoint checkpoint, Checkpoint::open(books, options.model_name, *options.directory));
-    ASSIGN_OR_RETURN(weights, allocate_weights(description.spec, checkpoint, books, options.model_name));
-    loading = books.used();
+    ASSIGN_OR_RETURN(const Checkpoint headers, Checkpoint::open_headers(books, options.model_name, *options.directory));
+    ASSIGN_OR_RETURN(weights, allocate_weights(description.spec, headers, books, options.model_name));
   }
+  const size_t packed = books.used();
   ASSIGN_OR_RETURN(const DType kv_dtype, resolve_kv_dtype(options.kv_cache_dtype, weights.dtype));
   const KvPlan kv = plan_kv(description.spec, kv_dtype, description.block_size, description.max_model_len);
   Forward forward(description.spec, weights, kv, description.max_model_len);
   RETURN_IF_ERROR(forward.allocate(books, options.model_name, max_num_batched_tokens,
                                    std::min(kMaxLogitRows, std::max(max_num_batched_tokens, 1)), options.pool->size()));
-  size_t running = books.used();
+  MemoryEstimate estimate;
+  estimate.max_model_len = description.max_model_len;
+  size_t running = need.resident + books.used() - packed;
   for (const KvGroup& group : kv.groups) {
     const int64_t tokens = std::min(kFirstContext, description.max_model_len);
     const int64_t blocks = (tokens + description.block_size - 1) / description.block_size;
     running += static_cast<size_t>(
         kernels::round_up(blocks * static_cast<int64_t>(group.layout.bytes_per_block()), int64_t{kHugePage}));
+    estimate.kv_bytes_per_token += group.layout.bytes_per_block() / static_cast<size_t>(description.block_size);
   }
-  return std::max(loading, running);
+  estimate.bytes = std::max(need.loading, running);
+  return estimate;
 }
 
 Result<std::unique_ptr<ModelRunner>> load_transformers_model(const LoadOptions& options) {
   ASSIGN_OR_RETURN(const kernels::OpTable* ops, kernels::select_op_table(options.isa));
   ASSIGN_OR_RETURN(Description description, describe_directory(options));
-  ModelWeights weights;
-  {
-    ASSIGN_OR_RETURN(const Checkpoint checkpoint,
-                     Checkpoint::open(*options.ledger, options.model_name, *options.directory));
-    ASSIGN_OR_RETURN(weights, load_weights(description.spec, checkpoint, *options.ledger, options.model_name,
-                                           *options.pool, options.progress));
-  }
   NativeModel model;
-  ASSIGN_OR_RETURN(model.kv_dtype, resolve_kv_dtype(options.kv_cache_dtype, weights.dtype));
+  WeightStore nothing(WeightStore::Options{});
+  ASSIGN_OR_RETURN(
+      model.weights,
+      (options.store != nullptr ? *options.store : nothing).load(weight_request(options, description.spec, ops->name)));
+  ASSIGN_OR_RETURN(model.kv_dtype, resolve_kv_dtype(options.kv_cache_dtype, model.weights.weights->dtype));
   model.block_size = description.block_size;
   model.max_model_len = description.max_model_len;
-  model.description = describe(description.spec, description.generation, weights, ops->name);
+  model.description = describe(description.spec, description.generation, model.weights, ops->name);
   model.spec = std::move(description.spec);
-  model.weights = std::move(weights);
   return std::unique_ptr<ModelRunner>(
       std::make_unique<NativeRunner>(std::move(model), *ops, *options.ledger, *options.pool, options.model_name));
 }

@@ -1,7 +1,8 @@
 // From a directory in Hugging Face layout to a runner: config.json, generation_config.json, safetensors.
 //
-// The weight files are mapped while they are packed and unmapped before this returns; both the mapping and the packed
-// weights are booked in the ledger, so loading is refused up front when it would exceed the budget.
+// Weights come from a WeightStore: shared with a model that has them, mapped as an earlier load packed them, or packed
+// now, and then the weight files are mapped meanwhile. All mappings and packed weights are booked in the ledger, so
+// loading is refused up front when it would exceed the budget.
 // Threads: any thread; packing takes turns on the pool with whatever else computes.
 // Errors: those of formats (refused, not_found, malformed), of the architecture (unsupported, malformed, naming field
 // and file), of the tensors (malformed, naming the tensor), invalid_argument for an option, out_of_memory. Nothing
@@ -16,7 +17,7 @@
 #include "base/thread_pool.h"
 #include "formats/model_directory.h"
 #include "models/model_runner.h"
-#include "models/transformers/weights.h"
+#include "models/transformers/weight_store.h"
 #include "tensor/ledger.h"
 
 namespace inferneo {
@@ -25,6 +26,7 @@ struct LoadOptions {
   const ModelDirectory* directory = nullptr;  // resolved and checked against the roots
   std::string model_name;                     // for the ledger's books and for messages
   MemoryLedger* ledger = nullptr;             // outlives the runner
+  WeightStore* store = nullptr;               // null: nothing is shared and kept
   ThreadPool* pool = nullptr;                 // outlives the runner
   std::string isa = "auto";                   // a name of kernels/op_table.h
   std::string kv_cache_dtype = "auto";        // "auto": the weights' type; or f32, bf16, f16
@@ -36,7 +38,12 @@ struct LoadOptions {
 // The most that the ledger sees from load_transformers_model() to the first steps of an engine with these limits, whose
 // cache holds one sequence of at most kFirstContext tokens by then. Reads headers, no weights. Errors: as loading.
 inline constexpr int32_t kFirstContext = 2048;
-Result<size_t> estimate_transformers_memory(const LoadOptions& options, int32_t max_num_batched_tokens);
+struct MemoryEstimate {
+  size_t bytes = 0;
+  size_t kv_bytes_per_token = 0;
+  int32_t max_model_len = 0;
+};
+Result<MemoryEstimate> estimate_transformers_memory(const LoadOptions& options, int32_t max_num_batched_tokens);
 
 Result<std::unique_ptr<ModelRunner>> load_transformers_model(const LoadOptions& options);
 

@@ -21,7 +21,7 @@ NativeRunner::NativeRunner(NativeModel model, const kernels::OpTable& ops, Memor
       pool_(pool),
       name_(std::move(name)),
       kv_plan_(plan_kv(model_.spec, model_.kv_dtype, model_.block_size, model_.max_model_len)),
-      forward_(model_.spec, model_.weights, kv_plan_, model_.max_model_len),
+      forward_(model_.spec, *model_.weights.weights, kv_plan_, model_.max_model_len),
       logits_(model_.spec.vocab_size, pool.size()) {
   for (const KvGroup& group : kv_plan_.groups) {
     kv_spec_.groups.push_back({group.layers, group.window, model_.block_size, {{group.layout.bytes_per_block(), 64}}});
@@ -160,6 +160,9 @@ Result<StepResult> NativeRunner::collect(Ticket ticket) {
   if (!open_ || ticket != last_ticket_) return bad_batch("no such ticket is open");
   open_ = false;
   StepResult result = compute();
+  if (model_.weights.weights->truncated()) {
+    return make_error(ErrorCode::io_error, "the file that holds the packed weights was cut short while in use");
+  }
   last_tokens_.clear();
   for (const SequenceResult& sequence : result.sequences) {
     last_tokens_.push_back(sequence.tokens.empty() ? -1 : sequence.tokens.back());

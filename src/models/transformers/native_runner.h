@@ -14,13 +14,13 @@
 #include "models/model_runner.h"
 #include "models/transformers/forward.h"
 #include "models/transformers/logits_stage.h"
-#include "models/transformers/weights.h"
+#include "models/transformers/weight_store.h"
 
 namespace inferneo {
 
 struct NativeModel {
   DecoderSpec spec;
-  ModelWeights weights;
+  WeightLease weights;
   ModelSpec description;
   DType kv_dtype = DType::bf16;
   int32_t block_size = 16;

@@ -7,6 +7,8 @@
 #include <map>
 #include <set>
 
+#include "formats/content_key.h"
+
 namespace inferneo {
 namespace {
 
@@ -59,7 +61,9 @@ class WeightLoader {
   }
 
   Status plan();
+  WeightLayout layout() const;
   Status allocate(MemoryLedger& ledger, const std::string& model);
+  Status attach(std::shared_ptr<const MappedFile> mapping, std::span<const std::span<const std::byte>> sections);
   Status pack(ThreadPool& pool, const LoadProgressCallback& progress);
   ModelWeights take() { return std::move(weights_); }
 
@@ -90,6 +94,9 @@ class WeightLoader {
   std::vector<Task> make_tasks() const;
   void pack_task(const Task& task);
   void fill_vectors();
+  void add_views(const std::pair<int32_t, TensorRole>& key, Stack& stack, PackedMatrix matrix);
+  void add_vectors(const float* base);
+  size_t vector_bytes() const { return std::max<size_t>(static_cast<size_t>(vector_elements_) * sizeof(float), 64); }
   WeightSet& set_of(const TensorBinding& binding) {
     return binding.layer < 0 ? weights_.ends : weights_.layers[static_cast<size_t>(binding.layer)];
   }
@@ -166,25 +173,73 @@ Status WeightLoader::plan() {
   return check_surplus(used);
 }
 
+WeightLayout WeightLoader::layout() const {
+  WeightLayout layout;
+  std::string parts;  // many, for models of many experts: only their hash is kept
+  const auto describe = [&](const Part& part) {
+    const TensorBinding& from = *part.binding;
+    parts += fmt::format("{} {} {} {} {} {} {} {} {} {} {}\n", from.layer, static_cast<int>(from.role), from.expert,
+                         part.tensor->name, dtype_name(part.tensor->dtype), from.row_begin, from.rows, from.source_rows,
+                         from.cols, from.transposed, part.dest_row);
+  };
+  for (const auto& [key, stack] : stacks_) {
+    for (const Part& part : stack.parts) describe(part);
+    layout.section_bytes.push_back(PackedMatrix::bytes(stack.dtype, stack.rows, stack.cols));
+    layout.text += fmt::format("matrix {} {} {}\n", dtype_name(stack.dtype), stack.rows, stack.cols);
+  }
+  for (const Part& part : vectors_) describe(part);
+  layout.section_bytes.push_back(vector_bytes());
+  layout.text += fmt::format("vectors {}\nparts {}\n", vector_elements_, hash_text(parts));
+  return layout;
+}
+
+void WeightLoader::add_views(const std::pair<int32_t, TensorRole>& key, Stack& stack, PackedMatrix matrix) {
+  weights_.bytes += matrix.size_bytes();
+  stack.storage = weights_.matrix_storage.size();
+  weights_.matrix_storage.push_back(std::move(matrix));
+  const PackedView& whole = weights_.matrix_storage.back().view();
+  for (const Part& part : stack.parts) {
+    auto& views = set_of(*part.binding).matrices_[static_cast<size_t>(part.binding->role)];
+    const auto expert = static_cast<size_t>(std::max(part.binding->expert, 0));
+    if (views.size() <= expert) views.resize(expert + 1);
+    views[expert] = {whole.panel(part.dest_row / kPanelRows), stack.dtype, part.binding->rows, stack.cols};
+  }
+  if (key.second == TensorRole::attention_output) weights_.dtype = stack.dtype;
+}
+
+void WeightLoader::add_vectors(const float* base) {
+  weights_.vectors = base;
+  weights_.vector_bytes = vector_bytes();
+  weights_.bytes += static_cast<size_t>(vector_elements_) * sizeof(float);
+  for (const Part& part : vectors_) {
+    set_of(*part.binding).vectors_[static_cast<size_t>(part.binding->role)] = base + part.dest_row;
+  }
+}
+
 Status WeightLoader::allocate(MemoryLedger& ledger, const std::string& model) {
   for (auto& [key, stack] : stacks_) {
     ASSIGN_OR_RETURN(PackedMatrix matrix, PackedMatrix::allocate(ledger, model, stack.dtype, stack.rows, stack.cols));
-    weights_.bytes += matrix.size_bytes();
-    stack.storage = weights_.matrix_storage.size();
-    weights_.matrix_storage.push_back(std::move(matrix));
-    const PackedView& whole = weights_.matrix_storage.back().view();
-    for (const Part& part : stack.parts) {
-      auto& views = set_of(*part.binding).matrices_[static_cast<size_t>(part.binding->role)];
-      const auto expert = static_cast<size_t>(std::max(part.binding->expert, 0));
-      if (views.size() <= expert) views.resize(expert + 1);
-      views[expert] = {whole.panel(part.dest_row / kPanelRows), stack.dtype, part.binding->rows, stack.cols};
-    }
-    if (key.second == TensorRole::attention_output) weights_.dtype = stack.dtype;
+    add_views(key, stack, std::move(matrix));
   }
-  const size_t bytes = static_cast<size_t>(vector_elements_) * sizeof(float);
   ASSIGN_OR_RETURN(weights_.vector_storage,
-                   Buffer::allocate(ledger, model, MemoryPurpose::packed_weights, std::max<size_t>(bytes, 64)));
-  weights_.bytes += bytes;
+                   Buffer::allocate(ledger, model, MemoryPurpose::packed_weights, vector_bytes()));
+  add_vectors(weights_.vector_storage.as<float>());
+  return ok_status();
+}
+
+Status WeightLoader::attach(std::shared_ptr<const MappedFile> mapping,
+                            std::span<const std::span<const std::byte>> sections) {
+  if (sections.size() != stacks_.size() + 1 || sections.back().size() != vector_bytes()) {
+    return make_error(ErrorCode::malformed, "packed weights with other sections than the model has");
+  }
+  size_t next = 0;
+  for (auto& [key, stack] : stacks_) {
+    ASSIGN_OR_RETURN(PackedMatrix matrix,
+                     PackedMatrix::from_memory(sections[next++], stack.dtype, stack.rows, stack.cols));
+    add_views(key, stack, std::move(matrix));
+  }
+  add_vectors(reinterpret_cast<const float*>(sections.back().data()));
+  weights_.mapping = std::move(mapping);
   return ok_status();
 }
 
@@ -220,7 +275,6 @@ void WeightLoader::fill_vectors() {
   for (const Part& part : vectors_) {
     float* out = weights_.vector_storage.as<float>() + part.dest_row;
     for (int64_t i = 0; i < part.binding->rows; ++i) out[i] = read_element(*part.tensor, part.binding->row_begin + i);
-    set_of(*part.binding).vectors_[static_cast<size_t>(part.binding->role)] = out;
   }
 }
 
@@ -252,6 +306,28 @@ Status WeightLoader::pack(ThreadPool& pool, const LoadProgressCallback& progress
     first = last;
   }
   return ok_status();
+}
+
+std::vector<std::span<const std::byte>> ModelWeights::sections() const {
+  std::vector<std::span<const std::byte>> sections;
+  for (const PackedMatrix& matrix : matrix_storage) sections.emplace_back(matrix.view().data, matrix.size_bytes());
+  sections.emplace_back(reinterpret_cast<const std::byte*>(vectors), vector_bytes);
+  return sections;
+}
+
+Result<WeightLayout> plan_weights(const DecoderSpec& spec, const Checkpoint& headers) {
+  WeightLoader loader(spec, headers);
+  RETURN_IF_ERROR(loader.plan());
+  return loader.layout();
+}
+
+Result<ModelWeights> map_weights(const DecoderSpec& spec, const Checkpoint& headers,
+                                 std::shared_ptr<const MappedFile> mapping,
+                                 std::span<const std::span<const std::byte>> sections) {
+  WeightLoader loader(spec, headers);
+  RETURN_IF_ERROR(loader.plan());
+  RETURN_IF_ERROR(loader.attach(std::move(mapping), sections));
+  return loader.take();
 }
 
 Result<ModelWeights> allocate_weights(const DecoderSpec& spec, const Checkpoint& checkpoint, MemoryLedger& ledger,

@@ -1,7 +1,9 @@
 // A model's weights in memory: matrices packed for the kernels, vectors (norms, biases) as f32.
 //
-// Ownership: ModelWeights owns booked memory and shares nothing with the checkpoint, whose mapping can go once loading
-// is done. Tied embeddings are one packed copy. Immutable after load_weights(), so any number of threads may read.
+// Ownership: ModelWeights owns booked memory (packed here, or the mapping of a file that an earlier load has packed)
+// and shares nothing with the checkpoint, whose mapping can go once loading is done. Tied embeddings are one packed
+// copy. Immutable after loading, so any number of threads may read, and any number of models may use it
+// (weight_store.h).
 //
 // Matrices that are multiplied with the same input are stacked in one allocation (q, k, v; gate and up, of all
 // experts), so that a layer costs a handful of allocations however many experts it has.
@@ -9,6 +11,8 @@
 
 #include <array>
 #include <functional>
+#include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -21,9 +25,9 @@
 
 namespace inferneo {
 
-// What has been packed so far. Called on the loading thread, at most every few milliseconds of work.
+// What has been done so far. Called on the loading thread, at most every few milliseconds of work.
 struct LoadProgress {
-  const char* stage = "";  // "packing weights"
+  const char* stage = "";  // "hashing weights" (once per file), "packing weights" (once per content), "mapping weights"
   size_t bytes_done = 0;
   size_t bytes_total = 0;
 };
@@ -55,11 +59,28 @@ struct ModelWeights {
     return ends.matrix(spec.tied_embeddings ? TensorRole::token_embedding : TensorRole::lm_head);
   }
 
+  // What lies in memory, in the order of WeightLayout.
+  std::vector<std::span<const std::byte>> sections() const;
+  // The file behind it was cut short after it was mapped: what is read can no longer be trusted.
+  bool truncated() const { return mapping != nullptr && mapping->truncated(); }
+
   std::vector<kernels::PackedMatrix> matrix_storage;
-  Buffer vector_storage;
+  Buffer vector_storage;                      // empty when mapped
+  std::shared_ptr<const MappedFile> mapping;  // null when packed by this load
+  const float* vectors = nullptr;
+  size_t vector_bytes = 0;
 };
 
-// The memory of load_weights() without the weights: for estimates. The same errors but for what reading finds.
+// How the weights of a checkpoint lie in memory: a section per stack of matrices and one for all vectors. `text` says
+// everything that decides what the sections' bytes are, but for the content of the files.
+struct WeightLayout {
+  std::string text;
+  std::vector<size_t> section_bytes;
+};
+// From the headers alone (Checkpoint::open_headers). The errors of load_weights() but for what reading finds.
+Result<WeightLayout> plan_weights(const DecoderSpec& spec, const Checkpoint& headers);
+
+// The memory of load_weights() without the weights: for estimates, by headers. The errors of plan_weights().
 Result<ModelWeights> allocate_weights(const DecoderSpec& spec, const Checkpoint& checkpoint, MemoryLedger& ledger,
                                       const std::string& model);
 
@@ -67,5 +88,10 @@ Result<ModelWeights> allocate_weights(const DecoderSpec& spec, const Checkpoint&
 // was read; unsupported for element types other than f32, f16, bf16; out_of_memory.
 Result<ModelWeights> load_weights(const DecoderSpec& spec, const Checkpoint& checkpoint, MemoryLedger& ledger,
                                   const std::string& model, ThreadPool& pool, const LoadProgressCallback& progress);
+
+// Weights that an earlier load_weights() has made, from a file whose sections are those of plan_weights().
+Result<ModelWeights> map_weights(const DecoderSpec& spec, const Checkpoint& headers,
+                                 std::shared_ptr<const MappedFile> mapping,
+                                 std::span<const std::span<const std::byte>> sections);
 
 }  // namespace inferneo

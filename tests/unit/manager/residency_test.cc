@@ -230,5 +230,63 @@ TEST(Residency, ModelsThatIdleMakeRoomForGrowth) {
   EXPECT_EQ(house.residency.state(busy), ModelState::ready);
 }
 
+// Two models of ten bytes each that share seventy, and one that needs the room.
+TEST(Residency, SharedMemoryIsFreeWhenItsLastUserHasGone) {
+  Residency residency({});
+  const Residency::Key a = residency.add({});
+  const Residency::Key b = residency.add({});
+  const Residency::Key c = residency.add({});
+  Residency::Memory memory{100, 80, {80, 0, 0}, {}};
+  const auto load = [&](Residency::Key key, size_t need) {
+    residency.acquire(key, 0, at(0));
+    EXPECT_EQ(residency.next(memory, at(0)).kind, Kind::estimate);
+    residency.estimated(key, need);
+    EXPECT_EQ(residency.next(memory, at(0)).kind, Kind::load);
+    residency.loaded(key, std::chrono::seconds(1), at(0));
+    EXPECT_EQ(residency.next(memory, at(0)).kind, Kind::grant);
+    residency.granted(key);
+    residency.release(key, at(1));
+  };
+  load(a, 10);
+  load(b, 10);
+  memory = {100, 90, {10, 10, 0}, {{70, {a, b}}}};
+  residency.acquire(c, 0, at(2));
+  EXPECT_EQ(residency.next(memory, at(2)).kind, Kind::estimate);
+  residency.estimated(c, 50);
+  Residency::Decision decision = residency.next(memory, at(2));
+  EXPECT_EQ(decision.kind, Kind::unload) << "both have to go, one after the other";
+  const Residency::Key first = decision.key;
+  residency.unloaded(first);
+  memory = {100, 80, {first == a ? 0U : 80U, first == a ? 80U : 0U, 0}, {}};
+  EXPECT_EQ(residency.next(memory, at(2)).kind, Kind::estimate) << "nobody is there to share with any more";
+  residency.estimated(c, 50);
+  decision = residency.next(memory, at(2));
+  EXPECT_EQ(decision.kind, Kind::unload);
+  EXPECT_NE(decision.key, first);
+}
+
+TEST(Residency, WhatAPinnedModelSharesCanNeverBeFreed) {
+  Residency residency({});
+  const Residency::Key a = residency.add({.pinned = true});
+  const Residency::Key b = residency.add({});
+  const Residency::Key c = residency.add({});
+  Residency::Memory memory{100, 0, {0, 0, 0}, {}};
+  for (const Residency::Key key : {a, b}) {
+    residency.acquire(key, 0, at(0));
+    residency.next(memory, at(0));
+    residency.estimated(key, 10);
+    residency.next(memory, at(0));
+    residency.loaded(key, std::chrono::seconds(1), at(0));
+    residency.next(memory, at(0));
+    residency.granted(key);
+    residency.release(key, at(0));
+  }
+  memory = {100, 90, {10, 10, 0}, {{70, {a, b}}}};
+  residency.acquire(c, 0, at(0));
+  residency.next(memory, at(0));
+  residency.estimated(c, 21);
+  EXPECT_EQ(residency.next(memory, at(0)).kind, Kind::refuse);
+}
+
 }  // namespace
 }  // namespace inferneo

@@ -76,6 +76,46 @@ TEST(MemoryLedger, NeverExceedsItsBudgetUnderThreads) {
   EXPECT_EQ(ledger.used(), 0U);
 }
 
+TEST(MemoryLedger, SharedContentIsBookedOnceAndFreedWithItsLastUser) {
+  MemoryLedger ledger(1000);
+  auto own = ledger.reserve("a", MemoryPurpose::kv, 10);
+  MemoryLedger::Use a = ledger.use("weights 1", "a");
+  auto weights = ledger.reserve("weights 1", MemoryPurpose::packed_weights, 500);
+  EXPECT_EQ(ledger.used_by("a"), 510U) << "its only user's going would free it";
+  EXPECT_TRUE(ledger.shared().empty());
+  {
+    const MemoryLedger::Use b = ledger.use("weights 1", "b");
+    const MemoryLedger::Use again = ledger.use("weights 1", "b");
+    EXPECT_EQ(ledger.used(), 510U);
+    EXPECT_EQ(ledger.used_by("a"), 10U) << "nobody's going frees it alone";
+    EXPECT_EQ(ledger.used_by("b"), 0U);
+    EXPECT_EQ(ledger.needed_by("b"), 500U);
+    ASSERT_EQ(ledger.shared().size(), 1U);
+    EXPECT_EQ(ledger.shared()[0].bytes, 500U);
+    EXPECT_EQ(ledger.shared()[0].users, (std::vector<std::string>{"a", "b"}));
+    a = MemoryLedger::Use();
+    EXPECT_EQ(ledger.used_by("b"), 500U);
+  }
+  EXPECT_EQ(ledger.used_by("b"), 0U);
+  EXPECT_EQ(ledger.used_by("weights 1"), 500U);
+  *weights = MemoryLedger::Booking();
+  EXPECT_EQ(ledger.used(), 10U);
+}
+
+TEST(MemoryLedger, ContentComesOutOfTheHoldOfWhoLoadsIt) {
+  MemoryLedger ledger(1000);
+  const MemoryLedger::Use user = ledger.use("weights 1", "a");
+  const auto hold = ledger.hold("b", 600);
+  const MemoryLedger::Use use = ledger.use("weights 1", "b");
+  const auto weights = ledger.reserve("weights 1", MemoryPurpose::packed_weights, 500);
+  ASSERT_TRUE(weights.ok());
+  EXPECT_EQ(ledger.books().at({"b", MemoryPurpose::held}), 100U);
+  EXPECT_EQ(ledger.used(), 600U);
+  const auto more = ledger.reserve("weights 1", MemoryPurpose::packed_weights, 501);
+  ASSERT_FALSE(more.ok());
+  EXPECT_TRUE(more.error().message.starts_with("b needs")) << more.error().message;
+}
+
 TEST(MemoryLedger, HugeNumbersDoNotWrap) {
   MemoryLedger ledger(1000);
   auto held = ledger.reserve("a", MemoryPurpose::kv, 999);

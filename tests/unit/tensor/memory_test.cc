@@ -1,5 +1,6 @@
 #include "tensor/memory.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -112,6 +113,41 @@ TEST(MappedFile, LosingLessThanAPageIsFlaggedToo) {
   ASSERT_TRUE(file.ok());
   ASSERT_EQ(truncate(path.c_str(), 9'999), 0);
   EXPECT_TRUE((*file)->truncated()) << "no signal comes for the rest of the last page";
+}
+
+TEST(MappedFile, ALookAtTheFrontBooksTheFront) {
+  const TemporaryDirectory directory;
+  const std::string path = directory.file("weights", std::string(100'000, 'w'));
+  MemoryLedger ledger(size_t{1} << 20);
+  const auto front = MappedFile::open_front(ledger, "m", path, 5000);
+  ASSERT_TRUE(front.ok());
+  EXPECT_EQ((*front)->bytes().size(), 100'000U);
+  EXPECT_EQ(ledger.used(), 8192U);
+  EXPECT_EQ((*front)->bytes()[8191], std::byte{'w'});
+  const auto small = MappedFile::open_front(ledger, "m", directory.file("small", "abc"), 5000);
+  ASSERT_TRUE(small.ok());
+  EXPECT_EQ((*small)->bytes()[2], std::byte{'c'});
+}
+
+TEST(MappedFile, ResidentOnesAreAlignedAndSurviveTruncation) {
+  const TemporaryDirectory directory;
+  const std::string path = directory.file("weights", std::string(3'000'000, 'w'));
+  MemoryLedger ledger(size_t{16} << 20);
+  {
+    const auto mapped = MappedFile::map_resident(ledger, "m", ::open(path.c_str(), O_RDONLY), "weights");
+    ASSERT_TRUE(mapped.ok());
+    const std::span<const std::byte> bytes = (*mapped)->bytes();
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(bytes.data()) % kHugePage, 0U);
+    EXPECT_EQ(ledger.books().at({"m", MemoryPurpose::packed_weights}), 3'000'000U);
+    EXPECT_TRUE((*mapped)->populate(0, 3'000'000));
+    EXPECT_EQ(bytes[2'999'999], std::byte{'w'});
+    ASSERT_EQ(::truncate(path.c_str(), 4096), 0);
+    EXPECT_FALSE((*mapped)->populate(1'000'000, 4096));
+    EXPECT_EQ(bytes[2'999'999], std::byte{0});
+    EXPECT_TRUE((*mapped)->truncated());
+  }
+  EXPECT_EQ(ledger.used(), 0U);
+  EXPECT_FALSE(MappedFile::map_resident(ledger, "m", ::open("/dev/null", O_RDONLY), "null").ok());
 }
 
 }  // namespace
