@@ -1,6 +1,6 @@
 # inferneo_room(<name> [SOURCES ...] [DEPENDS ...]): one static library per room, with the project's warnings.
 # inferneo_test(<name> LABEL fast|full|soak [TIMING] [TIMEOUT s] SOURCES ... [DEPENDS ...]): one GoogleTest program,
-# registered with CTest. TIMING: it holds work to a time, which means nothing under a sanitizer; those runs leave it out.
+# registered with CTest, with a home of its own. TIMING: it holds work to a time, which means nothing under a sanitizer; those runs leave it out.
 find_program(INFERNEO_CCACHE ccache)
 if(INFERNEO_CCACHE)
   set(CMAKE_CXX_COMPILER_LAUNCHER ${INFERNEO_CCACHE})
@@ -51,5 +51,6 @@ function(inferneo_test name)
   target_include_directories(${name} PRIVATE ${CMAKE_SOURCE_DIR}/tests)
   target_compile_definitions(${name} PRIVATE INFERNEO_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
   add_test(NAME ${name} COMMAND ${name})
-  set_tests_properties(${name} PROPERTIES LABELS "${TEST_LABEL}" TIMEOUT ${TEST_TIMEOUT})
+  set_tests_properties(${name} PROPERTIES LABELS "${TEST_LABEL}" TIMEOUT ${TEST_TIMEOUT}
+                       ENVIRONMENT "INFERNEO_HOME=${CMAKE_BINARY_DIR}/test-home")
 endfunction()

@@ -24,6 +24,7 @@ struct EngineConfig {
   std::vector<std::string> model_roots = {};        // folders whose models may be named later, besides those in `model`
   std::string home = {};                            // where Inferneo keeps files of its own; resolved as well
   std::string registry = {};                        // file of the registered models; "memory": none
+  double packed_cache_gb = 50.0;                    // GiB of packed weights kept in `home`; 0: none
   int max_models = 0;                               // 0: no limit but memory
   bool enable_lazy_loading = false;                 // load a model at its first request
   double keep_alive = 300.0;                        // seconds that one so loaded stays without a request; 0: for ever

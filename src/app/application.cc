@@ -20,10 +20,19 @@ namespace {
 
 constexpr double kGiB = 1024.0 * 1024.0 * 1024.0;
 constexpr double kDefaultMemoryShare = 0.8;
+constexpr Duration kWriteGrace = std::chrono::seconds(10);  // at the end, for packed weights that are being written
 
 size_t memory_budget_of(const EngineConfig& config) {
   if (config.max_memory_gb > 0.0) return static_cast<size_t>(config.max_memory_gb * kGiB);
   return static_cast<size_t>(static_cast<double>(memory_limit_bytes()) * kDefaultMemoryShare);
+}
+
+WeightStore::Options weight_options(const EngineConfig& config) {
+  WeightStore::Options options;
+  if (!config.home.empty()) options.folder = config.home + "/cache/packed";
+  options.max_bytes = static_cast<uint64_t>(config.packed_cache_gb * kGiB);
+  options.hub_cache = config.hub_cache;
+  return options;
 }
 
 // How requests name a model when the operator gave it no name: a hub id as it is, a path by its last component.
@@ -96,7 +105,8 @@ struct Application::Impl {
       : config(given),
         pool(config.num_threads > 0 ? config.num_threads : available_cpus()),
         ledger(memory_budget_of(config)),
-        manager(std::make_unique<ModelManager>(make_model_loader({config, pool, ledger, clock}), ledger, clock,
+        weights(weight_options(config)),
+        manager(std::make_unique<ModelManager>(make_model_loader({config, pool, ledger, weights, clock}), ledger, clock,
                                                manager_options(given, entries), std::move(registry))) {
     EngineServiceConfig service_config;
     service_config.text_threads = std::clamp(pool.size(), 1, 4) + 1;  // one for what runs
@@ -104,6 +114,7 @@ struct Application::Impl {
     service = std::make_unique<EngineService>(service_config, *manager, ledger, clock);
   }
   ~Impl() {
+    weights.stop_writing(kWriteGrace);
     manager->stop();
     service.reset();
   }
@@ -118,6 +129,7 @@ struct Application::Impl {
   SteadyClock clock;
   ThreadPool pool;
   MemoryLedger ledger;
+  WeightStore weights;
   std::unique_ptr<ModelManager> manager;
   std::unique_ptr<EngineService> service;
 };

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <future>
 #include <utility>
 
 #include "base/config/field.h"
@@ -122,12 +123,15 @@ class DirectoryLoader final : public ModelLoader {
     const TimePoint start = context_.clock.now();
     report({"opening files"});
     ASSIGN_OR_RETURN(const Found found, find(record));
+    // Beside the weights: a large vocabulary takes longer to read than mapped weights take.
+    auto tokenizer =
+        std::async(std::launch::async, [&] { return load_directory_tokenizer(found.source.directory, found.config); });
     ASSIGN_OR_RETURN(std::unique_ptr<ModelRunner> runner, (this->*found.row->load)(found, report));
-    ASSIGN_OR_RETURN(std::shared_ptr<LoadedModel> model, assemble(found, std::move(runner), report));
+    ASSIGN_OR_RETURN(std::shared_ptr<LoadedModel> model, assemble(found, std::move(runner), tokenizer, report));
     const ModelSpec& spec = model->spec;
-    log_info("{}: {} in {}, {:.2f} GiB, context {}, on {}, loaded in {:.2f} s", found.id, spec.architecture, spec.dtype,
-             static_cast<double>(spec.weight_bytes) / kGiB, model->max_model_len, spec.device,
-             to_seconds(context_.clock.now() - start));
+    log_info("{}: {} in {}, {:.2f} GiB, context {}, on {}, weights {}, loaded in {:.2f} s", found.id, spec.architecture,
+             spec.dtype, static_cast<double>(spec.weight_bytes) / kGiB, model->max_model_len, spec.device,
+             spec.weight_origin, to_seconds(context_.clock.now() - start));
     return model;
   }
 
@@ -187,6 +191,7 @@ class DirectoryLoader final : public ModelLoader {
     options.model_name = found.id;
     options.ledger = &context_.ledger;
     options.pool = &context_.pool;
+    options.store = &context_.weights;
     options.isa = config.isa;
     options.kv_cache_dtype = config.kv_cache_dtype;
     options.block_size = config.enable_paged_attention ? config.block_size : 0;
@@ -214,6 +219,7 @@ class DirectoryLoader final : public ModelLoader {
   }
 
   Result<std::shared_ptr<LoadedModel>> assemble(const Found& found, std::unique_ptr<ModelRunner> runner,
+                                                std::future<Result<std::shared_ptr<const Tokenizer>>>& tokenizer,
                                                 const LoadReport& report) {
     const ModelDirectory& directory = found.source.directory;
     auto model = std::make_shared<LoadedModel>();
@@ -221,7 +227,7 @@ class DirectoryLoader final : public ModelLoader {
     model->root = found.source_name;
     model->spec = runner->spec();
     report({"reading the tokenizer"});
-    ASSIGN_OR_RETURN(model->tokenizer, load_directory_tokenizer(directory, found.config));
+    ASSIGN_OR_RETURN(model->tokenizer, tokenizer.get());
     if (model->tokenizer->vocab_size() > model->spec.vocab_size) {
       return make_error(
           ErrorCode::malformed,

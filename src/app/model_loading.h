@@ -1,6 +1,7 @@
 // The effects behind the model manager: from a name to a model that answers (files, tokenizer, runner, engine core).
 //
-// Thread: load() runs on the manager's thread; the pool, ledger and clock are shared and outlive every model.
+// Thread: load() runs on the manager's thread; the pool, ledger, weight store and clock are shared and outlive every
+// model.
 #pragma once
 
 #include <memory>
@@ -9,6 +10,7 @@
 #include "base/thread_pool.h"
 #include "inferneo/config.h"
 #include "manager/model_manager.h"
+#include "models/transformers/weight_store.h"
 #include "tensor/ledger.h"
 
 namespace inferneo {
@@ -17,6 +19,7 @@ struct LoadingContext {
   const EngineConfig& config;
   ThreadPool& pool;
   MemoryLedger& ledger;
+  WeightStore& weights;
   const Clock& clock;
 };
 
