@@ -10,6 +10,7 @@ mod error;
 mod grammar;
 mod marks;
 mod pyjson;
+mod source;
 mod template;
 mod tokenizer;
 

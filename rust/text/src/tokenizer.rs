@@ -12,6 +12,7 @@ use tokenizers::{
 use crate::added::{Control, Entry, Found, Matcher};
 use crate::decode::{Plan, Stream};
 use crate::error::{internal, invalid, malformed, too_large, Result};
+use crate::source::{self, AddedOutline};
 
 /// More bytes than a request body may hold; the pipeline needs some 60 bytes of memory for each.
 const MAX_TEXT_BYTES: usize = 16 << 20;
@@ -32,41 +33,14 @@ pub struct Tokenizer {
     model_control: HashSet<u32>, // control tokens that the model itself could produce from text, but for <unk>
 }
 
-/// The parts of tokenizer.json that are checked here; the rest is the library's to read.
-#[derive(serde::Deserialize)]
-struct Outline {
-    #[serde(default)]
-    added_tokens: Vec<AddedOutline>,
-    #[serde(default)]
-    decoder: Value,
-    model: ModelOutline,
-}
-
-#[derive(serde::Deserialize)]
-struct ModelOutline {
-    #[serde(default)]
-    unk_token: Option<String>,
-    #[serde(default)]
-    unk_id: Option<u64>,
-}
-
-#[derive(serde::Deserialize)]
-struct AddedOutline {
-    id: u64,
-    content: String,
-}
-
 impl Tokenizer {
     pub fn load(tokenizer_json: &[u8], config: Value, template: &str) -> Result<Tokenizer> {
-        let outline: Outline =
-            serde_json::from_slice(tokenizer_json).map_err(|e| malformed(format!("tokenizer.json: {e}")))?;
-        check_added(&outline.added_tokens)?;
-        let mut hf =
-            HfTokenizer::from_bytes(tokenizer_json).map_err(|e| malformed(format!("tokenizer.json: {e}")))?;
+        let source = source::read(tokenizer_json, check_added)?;
+        let mut hf = source.hf;
         // Padding and truncation are the training script's; a prompt is never cut or filled silently.
         hf.with_padding(None);
         hf.with_truncation(None).map_err(|e| malformed(format!("tokenizer.json: {e}")))?;
-        for added in &outline.added_tokens {
+        for added in &source.added_tokens {
             if !added.content.is_empty() && hf.token_to_id(&added.content).map(u64::from) != Some(added.id) {
                 return Err(malformed(format!(
                     "tokenizer.json: added token `{}` says id {}, which the vocabulary does not give it",
@@ -75,17 +49,17 @@ impl Tokenizer {
             }
         }
         add_from_config(&mut hf, &config)?;
-        let unknown = special_content(&config["unk_token"]).or(outline.model.unk_token);
+        let unknown = special_content(&config["unk_token"]).or(source.unk_token);
 
-        let pieces = list_pieces(&hf)?;
+        let pieces = list_pieces(source.words, &hf)?;
         let entries = list_entries(&hf, template);
         let (raw, normalized) = build_matchers(&hf, &entries)?;
-        let plan = Plan::from_json(&outline.decoder)?;
+        let plan = Plan::from_json(&source.decoder)?;
         let model_control = entries
             .iter()
             .filter(|(id, entry)| {
                 let content = &entry.token.content;
-                let unknown = Some(content) == unknown.as_ref() || Some(u64::from(**id)) == outline.model.unk_id;
+                let unknown = Some(content) == unknown.as_ref() || Some(u64::from(**id)) == source.unk_id;
                 entry.control && !unknown && hf.get_model().token_to_id(content).is_some()
             })
             .map(|(id, _)| *id)
@@ -372,22 +346,30 @@ fn added_token(value: &Value) -> Option<AddedToken> {
     })
 }
 
-fn list_pieces(hf: &HfTokenizer) -> Result<Vec<Option<Piece>>> {
-    let mut pieces: Vec<Option<Piece>> = Vec::new();
+fn list_pieces(words: Vec<(String, u32)>, hf: &HfTokenizer) -> Result<Vec<Option<Piece>>> {
+    let mut pieces: Vec<Option<Piece>> = Vec::with_capacity(words.len());
     let added = hf.get_added_vocabulary();
-    let mut owner: HashMap<u32, String> = HashMap::new();
-    for (token, id) in hf.get_vocab(true) {
+    let mut put = |text: String, id: u32, special: bool| {
         if id > MAX_TOKEN_ID {
-            return Err(malformed(format!("tokenizer.json: id {id} of `{token}` is out of range")));
-        }
-        if let Some(other) = owner.insert(id, token.clone()) {
-            return Err(malformed(format!("tokenizer.json: `{other}` and `{token}` have the same id {id}")));
+            return Err(malformed(format!("tokenizer.json: id {id} of `{text}` is out of range")));
         }
         if pieces.len() <= id as usize {
             pieces.resize_with(id as usize + 1, || None);
         }
-        let special = added.is_special_token(&token);
-        pieces[id as usize] = Some(Piece { text: token, special });
+        // An added token may be one of the model's own.
+        let place = &mut pieces[id as usize];
+        if let Some(other) = place.as_ref().filter(|other| other.text != text) {
+            let other = &other.text;
+            return Err(malformed(format!("tokenizer.json: `{other}` and `{text}` have the same id {id}")));
+        }
+        *place = Some(Piece { text, special });
+        Ok(())
+    };
+    for (word, id) in words {
+        put(word, id, false)?;
+    }
+    for (token, id) in added.get_vocab() {
+        put(token.clone(), *id, added.is_special_token(token))?;
     }
     if pieces.is_empty() {
         return Err(malformed("tokenizer.json: the vocabulary is empty"));
