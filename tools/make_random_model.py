@@ -5,7 +5,7 @@
     build/release/inferneo bench /tmp/models/llama-1b
 
 The output is a plain Hugging Face directory; its text is noise. The tokenizer is a bundled model's, so ids past its
-vocabulary decode to nothing. Needs numpy. Seeded: the same shape is the same file.
+vocabulary decode to nothing; tools/make_random_tokenizer.py makes one of the full size. Needs numpy. Seeded: the same shape is the same file.
 """
 import argparse
 import json
@@ -23,6 +23,10 @@ LLAMA = dict(architectures=["LlamaForCausalLM"], model_type="llama", hidden_act=
              rms_norm_eps=1e-5, rope_theta=500000.0, vocab_size=128256, bos_token_id=0, eos_token_id=2,
              dtype="bfloat16")
 SHAPES = {
+    # No real one's: 0.77 GB with a large vocabulary.
+    "small-128k": LLAMA | dict(hidden_size=1024, intermediate_size=4096, num_hidden_layers=16, num_attention_heads=16,
+                               num_key_value_heads=8, head_dim=64, max_position_embeddings=8192,
+                               tie_word_embeddings=True),
     "llama-3.2-1b": LLAMA | dict(hidden_size=2048, intermediate_size=8192, num_hidden_layers=16, num_attention_heads=32,
                                  num_key_value_heads=8, head_dim=64, max_position_embeddings=131072,
                                  tie_word_embeddings=True, rope_scaling=LLAMA3_ROPE),
