@@ -147,6 +147,7 @@ class ModelManager {
   void load(Lock& lock, Entry& entry, size_t bytes);
   void report(Entry& entry, const LoadStage& stage, TimePoint& told);
   void finish_load(Entry& entry, std::shared_ptr<LoadedModel> model, size_t bytes, TimePoint start);
+  void trim(Lock& lock, const Entry& entry);
   void unload_now(Lock& lock, Entry& entry, UnloadReason reason);
   void fail(Lock& lock, Entry& entry, Error failure);
 

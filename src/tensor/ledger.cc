@@ -117,6 +117,12 @@ size_t MemoryLedger::used_by(const std::string& model) const {
   return bytes;
 }
 
+size_t MemoryLedger::used_by(const std::string& model, MemoryPurpose purpose) const {
+  std::lock_guard lock(mutex_);
+  const auto entry = books_.find({model, purpose});
+  return entry == books_.end() ? 0 : entry->second;
+}
+
 size_t MemoryLedger::used() const {
   std::lock_guard lock(mutex_);
   return used_;

@@ -83,6 +83,7 @@ class MemoryLedger {
   size_t peak() const;
   std::map<std::pair<std::string, MemoryPurpose>, size_t> books() const;
   size_t used_by(const std::string& model) const;  // what is held for it left out
+  size_t used_by(const std::string& model, MemoryPurpose purpose) const;
 
  private:
   Status check_room(const std::string& model, MemoryPurpose purpose, size_t bytes) const;
