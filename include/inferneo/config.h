@@ -28,6 +28,7 @@ struct EngineConfig {
   int max_models = 0;                               // 0: no limit but memory
   bool enable_lazy_loading = false;                 // load a model at its first request
   double keep_alive = 300.0;                        // seconds that one so loaded stays without a request; 0: for ever
+  double kv_keep_alive = 60.0;                      // seconds that an idle model keeps KV memory; 0: for ever
 
   // Hub
   std::string hub_cache = {};                           // load_config() resolves it from HF_HOME and HOME

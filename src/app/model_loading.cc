@@ -292,6 +292,10 @@ class DirectoryLoader final : public ModelLoader {
     core.enable_prefix_caching = config.enable_prefix_caching && config.enable_paged_attention;
     core.enable_paged_attention = config.enable_paged_attention;
     core.starvation_patience = kStarvationPatience;
+    core.idle_trim_after.reset();
+    if (config.kv_keep_alive > 0.0) {
+      core.idle_trim_after = std::chrono::duration_cast<Duration>(std::chrono::duration<double>(config.kv_keep_alive));
+    }
     core.max_queued_requests = config.max_queue_requests;
     core.max_queued_tokens = config.max_queue_tokens;
     return core;

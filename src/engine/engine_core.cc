@@ -51,6 +51,7 @@ struct EngineCore::Impl {
   void run();
   void apply(Inbox::Taken taken);
   void wait_for_work();
+  void trim(const std::vector<std::function<void()>>& told);
   void step();
   void shut_down();
   void fail(const Error& error);
@@ -118,6 +119,7 @@ void EngineCore::Impl::run() {
     shut_down();
   } catch (const std::exception& e) {  // a bug of ours, or no memory left for the books
     fail(make_error(ErrorCode::internal, fmt::format("the engine thread threw an exception: {}", e.what())));
+    inbox.request_stop();  // the thread ends: nobody would answer what comes now
     shut_down();
   }
   publish_stats();
@@ -125,10 +127,21 @@ void EngineCore::Impl::run() {
 
 void EngineCore::Impl::wait_for_work() {
   if (loop.num_live() + loop.num_in_flight() > 0) return;
-  if (inbox.wait_for(config.idle_shrink_after)) return;
+  if (config.idle_trim_after) {
+    if (inbox.wait_for(*config.idle_trim_after)) return;
+    trim({});
+  }
+  inbox.wait();
+}
+
+void EngineCore::Impl::trim(const std::vector<std::function<void()>>& told) {
+  // Steps in flight may still name blocks of sequences that have ended.
+  while (loop.num_live() == 0 && loop.num_in_flight() > 0) step();
   kv.shrink_to_minimum();
   publish_stats();
-  inbox.wait();
+  for (const std::function<void()>& done : told) {
+    if (done) done();
+  }
 }
 
 void EngineCore::Impl::apply(Inbox::Taken taken) {
@@ -152,6 +165,7 @@ void EngineCore::Impl::apply(Inbox::Taken taken) {
                                                                 config.model)));
   }
   if (failure) loop.fail_all(*failure);  // accepted just before the failure was known
+  if (!taken.trims.empty()) trim(taken.trims);
 }
 
 void EngineCore::Impl::step() {
@@ -238,6 +252,10 @@ void EngineCore::cancel(RequestId id, std::optional<int32_t> sample) {
 }
 
 void EngineCore::finish_sample(RequestId id, int32_t sample) { impl_->inbox.end({id, sample, FinishReason::stop}); }
+
+void EngineCore::trim(std::function<void()> done) {
+  if (!impl_->inbox.trim(done) && done) done();
+}
 
 void EngineCore::drain(TimePoint deadline) { impl_->inbox.drain(deadline); }
 

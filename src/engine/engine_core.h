@@ -14,6 +14,7 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -51,8 +52,8 @@ struct EngineCoreConfig {
   int32_t prefill_pack_tokens = 256;
   // What cannot grow although nothing else of this model runs waits so long for other models to give memory back.
   Duration starvation_patience{0};
-  Duration idle_shrink_after =
-      std::chrono::minutes(5);  // then idle KV memory above the minimum goes back, cached prefixes included
+  // Without work for so long, the core trims itself; none: only when trim() says so.
+  std::optional<Duration> idle_trim_after = std::chrono::minutes(1);
 };
 
 enum class EngineState : uint8_t { running, draining, stopped, failed };
@@ -113,6 +114,11 @@ class EngineCore {
   void cancel(RequestId id, std::optional<int32_t> sample = std::nullopt);
   // The text side saw a stop string: the sample ends with FinishReason::stop.
   void finish_sample(RequestId id, int32_t sample);
+
+  // Asks for the KV memory that no live sequence needs: what is above the minimum goes back to the system, cached
+  // prefixes included, of a busy core only what lies behind the last block in use. Returns at once. `done`, when given,
+  // is called once: on the engine thread when the memory is back, or here when the core is stopped anyway.
+  void trim(std::function<void()> done = {});
 
   // Refuses new requests from now on (unavailable); what is still live at the deadline ends with failed/unavailable.
   void drain(TimePoint deadline);

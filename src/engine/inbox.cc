@@ -69,10 +69,19 @@ void Inbox::request_stop() {
   news_.notify_one();
 }
 
+bool Inbox::trim(std::function<void()> done) {
+  std::lock_guard lock(mutex_);
+  if (stop_) return false;  // the last take() may be over
+  trims_.push_back(std::move(done));
+  news_.notify_one();
+  return true;
+}
+
 Inbox::Taken Inbox::take() {
   Taken taken;
   std::lock_guard lock(mutex_);
   taken.commands.swap(commands_);
+  taken.trims.swap(trims_);
   num_submitted_ = 0;
   taken.drain_deadline = drain_taken_ = drain_deadline_;
   taken.stop = stop_taken_ = stop_;

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <condition_variable>
+#include <functional>
 #include <mutex>
 #include <optional>
 #include <string>
@@ -41,10 +42,12 @@ class Inbox {
   void end(const EndCommand& command);
   void drain(TimePoint deadline);
   void request_stop();
+  bool trim(std::function<void()> done);  // false: stopped, and `done` is not taken
 
   // From the engine thread.
   struct Taken {
-    std::vector<EngineCommand> commands;  // in order of arrival
+    std::vector<EngineCommand> commands;       // in order of arrival
+    std::vector<std::function<void()>> trims;  // to be called after a trim, the empty ones too
     std::optional<TimePoint> drain_deadline;
     bool stop = false;
   };
@@ -67,7 +70,9 @@ class Inbox {
   Snapshot snapshot() const;
 
  private:
-  bool has_news() const { return !commands_.empty() || stop_ != stop_taken_ || drain_deadline_ != drain_taken_; }
+  bool has_news() const {
+    return !commands_.empty() || !trims_.empty() || stop_ != stop_taken_ || drain_deadline_ != drain_taken_;
+  }
   Status refusal() const;
 
   const Limits limits_;
@@ -76,6 +81,7 @@ class Inbox {
   std::condition_variable news_;
   std::condition_variable emptied_;
   std::vector<EngineCommand> commands_;
+  std::vector<std::function<void()>> trims_;
   std::unordered_set<RequestId> live_;
   int32_t num_submitted_ = 0;
   int32_t queued_requests_ = 0;

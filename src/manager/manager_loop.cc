@@ -140,6 +140,8 @@ void ModelManager::carry_out(Lock& lock, const Residency::Decision& decision) {
       return estimate(lock, entry);
     case Residency::Decision::Kind::load:
       return load(lock, entry, decision.bytes);
+    case Residency::Decision::Kind::trim:
+      return trim(lock, entry);
     case Residency::Decision::Kind::unload:
       return unload_now(lock, entry, decision.reason);
     case Residency::Decision::Kind::refuse:
@@ -282,6 +284,25 @@ void ModelManager::finish_load(Entry& entry, std::shared_ptr<LoadedModel> model,
   const double rate = static_cast<double>(bytes) / took;
   state_->load_rate = state_->load_rate > 0.0 ? 0.7 * state_->load_rate + 0.3 * rate : rate;
   state_->residency.loaded(entry.key, now - start, now);
+}
+
+void ModelManager::trim(Lock& lock, const Entry& entry) {
+  std::shared_ptr<LoadedModel> model = entry.model;
+  auto told = [state = std::weak_ptr<State>(state_), key = entry.key] {
+    if (const auto held = state.lock()) {
+      const std::lock_guard held_lock(held->mutex);
+      held->residency.trimmed(key);
+      held->notify_locked();
+    }
+  };
+  lock.unlock();
+  if (model->core != nullptr) {
+    model->core->trim(std::move(told));
+  } else {
+    told();
+  }
+  model.reset();
+  lock.lock();
 }
 
 void ModelManager::unload_now(Lock& lock, Entry& entry, UnloadReason reason) {

@@ -36,9 +36,13 @@ struct ModelManager::Simulation {
           free(decision.key);
           plan.evicted.push_back(ids[decision.key]);
           break;
+        case Residency::Decision::Kind::trim:
+          trim(decision.key);
+          break;
         case Residency::Decision::Kind::load:
           memory.used += row.bytes;
           memory.resident[key] = row.bytes;
+          memory.kv[key] = 0;
           residency.loaded(key, residency.load_time(key), now);
           break;
         case Residency::Decision::Kind::grant:
@@ -66,6 +70,10 @@ struct ModelManager::Simulation {
     while (memory.used + bytes > memory.budget) {
       residency.need_room(bytes);
       const Residency::Decision decision = residency.next(memory, now);
+      if (decision.kind == Residency::Decision::Kind::trim) {
+        trim(decision.key);
+        continue;
+      }
       if (decision.kind != Residency::Decision::Kind::unload) {
         row.refusal = make_error(ErrorCode::out_of_memory, fmt::format("its cache cannot grow by {} bytes", bytes));
         return;
@@ -76,7 +84,15 @@ struct ModelManager::Simulation {
     memory.used += bytes;
   }
 
+  void trim(Residency::Key key) {
+    const size_t freed = std::exchange(memory.kv[key], 0);
+    memory.resident[key] -= std::min(memory.resident[key], freed);
+    memory.used -= std::min(memory.used, freed);
+    residency.trimmed(key);
+  }
+
   void free(Residency::Key key) {
+    memory.kv[key] = 0;
     size_t freed = std::exchange(memory.resident[key], 0);
     for (Residency::Memory::Shared& shared : memory.shared) {
       if (std::erase(shared.users, key) > 0 && shared.users.empty()) freed += std::exchange(shared.bytes, 0);

@@ -65,9 +65,10 @@ struct ModelManager::State {
   }
   // What the ledger says at this moment, by key.
   Residency::Memory memory() const {
-    Residency::Memory memory{ledger.budget(), ledger.used(), {}, {}};
+    Residency::Memory memory{ledger.budget(), ledger.used(), {}, {}, {}};
     for (const auto& entry : entries) {
       memory.resident.push_back(entry == nullptr ? 0 : ledger.used_by(entry->id));
+      memory.kv.push_back(entry == nullptr ? 0 : ledger.used_by(entry->id, MemoryPurpose::kv));
     }
     for (const MemoryLedger::Shared& shared : ledger.shared()) {
       memory.shared.push_back({shared.bytes, {}});

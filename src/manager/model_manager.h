@@ -158,6 +158,7 @@ class ModelManager {
   void begin_fetch(Entry& entry);
   void end_fetch(const std::string& id, const Status& fetched);
   void finish_load(Entry& entry, std::shared_ptr<LoadedModel> model, size_t bytes, TimePoint start);
+  void trim(Lock& lock, const Entry& entry);
   void unload_now(Lock& lock, Entry& entry, UnloadReason reason);
   void fail(Lock& lock, Entry& entry, Error failure);
 

@@ -8,6 +8,7 @@ namespace inferneo {
 namespace {
 
 constexpr Duration kShortestIdle = std::chrono::milliseconds(1);  // a lease that just ended is not infinitely dear
+constexpr Duration kTrimLimit = std::chrono::seconds(1);          // for the answer of a model that idles
 constexpr Residency::Key kNobody = SIZE_MAX;
 
 }  // namespace
@@ -79,6 +80,7 @@ bool Residency::acquire(Key key, int32_t priority, TimePoint now) {
   Model& model = models_[key];
   if (model.state == ModelState::ready && !model.yielding) {
     ++model.leases;
+    model.trimmed = false;
     return true;
   }
   if (model.waiting == 0) {
@@ -110,6 +112,7 @@ size_t Residency::granted(Key key) {
   Model& model = models_[key];
   const size_t waiting = std::exchange(model.waiting, 0);
   model.leases += static_cast<int32_t>(waiting);
+  model.trimmed = false;
   return waiting;
 }
 
@@ -124,6 +127,7 @@ void Residency::loaded(Key key, Duration took, TimePoint now) {
   model.load_time = took;
   model.need.reset();  // the next load may find packed weights on the disk, or in another model's use
   model.last_used = now;
+  model.trimmed = false;
   stop_yielding();
 }
 
@@ -135,6 +139,8 @@ void Residency::failed(Key key) {
   model.going.reset();
   stop_yielding();
 }
+
+void Residency::trimmed(Key key) { models_[key].trimming_since.reset(); }
 
 void Residency::retry(Key key, size_t bytes) {
   Model& model = models_[key];
@@ -155,6 +161,7 @@ void Residency::unloaded(Key key) {
   for (Model& other : models_) {
     if (!other.need_raised && other.state == ModelState::unloaded) other.need.reset();
   }
+  model.trimming_since.reset();
 }
 
 bool Residency::in_memory(const Model& model) const {
@@ -164,6 +171,19 @@ bool Residency::in_memory(const Model& model) const {
 bool Residency::may_go(Key key, bool even_busy) const {
   const Model& model = models_[key];
   return model.state == ModelState::ready && !model.traits.pinned && (even_busy || model.leases == 0);
+}
+
+// Once while it idles: a model that nobody uses has no more to give later.
+bool Residency::may_trim(const Memory& memory, Key key) const {
+  const Model& model = models_[key];
+  return model.state == ModelState::ready && model.leases == 0 && !model.trimmed && key < memory.kv.size() &&
+         memory.kv[key] > 0;
+}
+
+bool Residency::awaits_trim(Key key, TimePoint now) const {
+  const Model& model = models_[key];
+  return model.state == ModelState::ready && model.leases == 0 && model.trimming_since &&
+         now - *model.trimming_since < kTrimLimit;
 }
 
 bool Residency::before(Key a, Key b) const {
@@ -242,7 +262,9 @@ Residency::Decision Residency::decide_load(const Memory& memory, TimePoint now) 
     if (models_[key].state == ModelState::loading) return {};
     if (!in_memory(models_[key])) continue;
     ++in_memory_now;
-    if (models_[key].traits.pinned) immovable += memory.resident[key];
+    if (!models_[key].traits.pinned) continue;
+    const bool gives = may_trim(memory, key) || awaits_trim(key, now);
+    immovable += memory.resident[key] - (gives ? memory.kv[key] : 0);
   }
   for (const Memory::Shared& shared : memory.shared) {
     const bool pinned = std::ranges::any_of(shared.users, [&](Key user) { return models_[user].traits.pinned; });
@@ -258,6 +280,9 @@ Residency::Decision Residency::decide_load(const Memory& memory, TimePoint now) 
   if (missing == 0 && !slot) {
     model.state = ModelState::loading;
     return {.kind = Decision::Kind::load, .key = *first, .bytes = *model.need};
+  }
+  if (missing > 0) {
+    if (const auto trim = decide_trim(memory, now)) return *trim;
   }
   if (const auto idle = choose(memory, missing, slot, *first, false, now)) {
     return begin_unload(idle->front(), UnloadReason::room);
@@ -279,6 +304,7 @@ Residency::Decision Residency::decide_room(const Memory& memory, TimePoint now) 
     wanted_room_ = 0;
     return {};
   }
+  if (const auto trim = decide_trim(memory, now)) return *trim;
   const auto victims = choose(memory, wanted_room_ - free, false, kNobody, false, now);
   if (!victims) {
     wanted_room_ = 0;  // who needs it will ask again
@@ -296,6 +322,19 @@ size_t Residency::freed_by(const Memory& memory, const std::vector<Key>& gone) {
     if (last) freed += shared.bytes;
   }
   return freed;
+}
+
+std::optional<Residency::Decision> Residency::decide_trim(const Memory& memory, TimePoint now) {
+  std::optional<Key> longest;
+  for (Key key = 0; key < models_.size(); ++key) {
+    if (awaits_trim(key, now)) return Decision{};
+    if (!may_trim(memory, key)) continue;
+    if (!longest || models_[key].last_used < models_[*longest].last_used) longest = key;
+  }
+  if (!longest) return std::nullopt;
+  models_[*longest].trimmed = true;
+  models_[*longest].trimming_since = now;
+  return Decision{.kind = Decision::Kind::trim, .key = *longest};
 }
 
 std::optional<std::vector<Residency::Key>> Residency::choose(const Memory& memory, size_t bytes, bool slot, Key except,
@@ -342,6 +381,8 @@ std::optional<TimePoint> Residency::wake_at(TimePoint now) const {
   for (Key key = 0; key < models_.size(); ++key) {
     const std::optional<Duration> stay = keep_alive(key);
     if (may_go(key, false) && stay) at(models_[key].last_used + *stay);
+    const std::optional<TimePoint>& asked = models_[key].trimming_since;
+    if (asked && now < *asked + kTrimLimit) at(*asked + kTrimLimit);
   }
   if (const auto first = first_in_line()) {
     const TimePoint impatient = models_[*first].wanted_since + limits_.patience;

@@ -6,10 +6,12 @@
 //
 // Rules
 // - One load at a time, in the order (priority, arrival) of those who wait. All who wait for a model share its load.
-// - Room is made by unloading ready models without a lease that are not pinned, never more than the need. Which: the
-//   cheapest by (measured load time) / (idle time) per byte freed, the greedy rule of GreedyDual-Size (Cao and Irani,
-//   1997) over the models that may go, after which what turned out superfluous stays. What models share is free when
-//   the last of them has gone; until then each counts with its part of it.
+// - Room is made in two stages. First ready models without a lease, pinned ones too, give back what they keep besides
+//   their weights (trim), the one that has idled longest first, each once while it idles. Where that is not enough,
+//   such models that are not pinned are unloaded, never more than the need. Which: the cheapest by (measured load time)
+//   / (idle time) per byte freed, the greedy rule of GreedyDual-Size (Cao and Irani, 1997) over the models that may go,
+//   after which what turned out superfluous stays. What models
+//   share is free when the last of them has gone; until then each counts with its part of it.
 // - Nobody starves: when who is first in line has waited longer than `patience` for models that are busy, the cheapest
 //   of these yield: they grant no new leases until the first in line has been served.
 // - A model idles for its keep_alive after its last lease, then goes; a pinned one stays.
@@ -56,9 +58,10 @@ class Residency {
       std::vector<Key> users = {};  // when the last of them goes, the bytes are free
     };
     std::vector<Shared> shared = {};  // what several models use
+    std::vector<size_t> kv = {};      // of what is resident, what a trim may give back; empty: nothing
   };
   struct Decision {
-    enum class Kind : uint8_t { none, grant, estimate, load, unload, refuse };
+    enum class Kind : uint8_t { none, grant, estimate, load, trim, unload, refuse };
     Kind kind = Kind::none;
     Key key = 0;
     size_t bytes = 0;                           // load: to be held for it; refuse: that can never be there
@@ -87,6 +90,7 @@ class Residency {
   void estimated(Key key, size_t bytes);  // resident and transient bytes of a load
   void loaded(Key key, Duration took, TimePoint now);
   void failed(Key key);               // of an estimate, a load or a refusal: those who waited are told
+  void trimmed(Key key);              // what it could give is back; it may come late, or never
   void retry(Key key, size_t bytes);  // a load that found less room than it needed: that much is needed
   void unloaded(Key key);
   void abandon(Key key);  // nobody waits any more for what is neither in memory nor being loaded
@@ -128,10 +132,14 @@ class Residency {
     bool need_raised = false;           // by a load for which the estimate was too low
     std::optional<UnloadReason> going;  // draining, or to be drained once loaded
     bool yielding = false;
+    bool trimmed = false;                     // or asked to be, since its last lease
+    std::optional<TimePoint> trimming_since;  // asked and not answered
   };
 
   bool in_memory(const Model& model) const;
   bool may_go(Key key, bool even_busy) const;
+  bool may_trim(const Memory& memory, Key key) const;
+  bool awaits_trim(Key key, TimePoint now) const;
   std::optional<Key> first_in_line() const;
   bool before(Key a, Key b) const;
   Decision decide_grant() const;
@@ -141,6 +149,8 @@ class Residency {
   Decision decide_room(const Memory& memory, TimePoint now);
   // Bytes that are free once all of `gone` have left, shared ones included.
   static size_t freed_by(const Memory& memory, const std::vector<Key>& gone);
+  // The first stage of making room: whom to trim, or none while an answer is awaited. nullopt: it is over.
+  std::optional<Decision> decide_trim(const Memory& memory, TimePoint now);
   // The cheapest models whose going frees `bytes` and, when `slot` is set, a place among max_models; none: impossible.
   std::optional<std::vector<Key>> choose(const Memory& memory, size_t bytes, bool slot, Key except, bool even_busy,
                                          TimePoint now) const;

@@ -168,6 +168,12 @@ std::vector<MemoryLedger::Shared> MemoryLedger::shared() const {
   return shared;
 }
 
+size_t MemoryLedger::used_by(const std::string& model, MemoryPurpose purpose) const {
+  std::lock_guard lock(mutex_);
+  const auto entry = books_.find({model, purpose});
+  return entry == books_.end() ? 0 : entry->second;
+}
+
 size_t MemoryLedger::used() const {
   std::lock_guard lock(mutex_);
   return used_;

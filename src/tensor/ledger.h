@@ -121,6 +121,7 @@ class MemoryLedger {
   size_t used_by(const std::string& model) const;
   // The same with the contents that others use as well: what it would take if it were alone.
   size_t needed_by(const std::string& model) const;
+  size_t used_by(const std::string& model, MemoryPurpose purpose) const;
 
  private:
   Status check_room(const std::string& model, MemoryPurpose purpose, size_t bytes) const;

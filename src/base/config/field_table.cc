@@ -145,6 +145,13 @@ constexpr std::array kFields = {
                 .metavar = "SEC",
                 .max = kMaxSeconds,
                 .zero_means = "for ever"},
+    ConfigField{.name = "kv_keep_alive",
+                .group = G::models,
+                .member = &C::kv_keep_alive,
+                .help = "Seconds that a model without requests keeps its KV memory, cached prefixes included",
+                .metavar = "SEC",
+                .max = kMaxSeconds,
+                .zero_means = "until another needs it"},
     // ---- hub
     ConfigField{.name = "hub_cache",
                 .group = G::hub,

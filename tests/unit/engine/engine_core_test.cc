@@ -3,14 +3,17 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <atomic>
 #include <condition_variable>
+#include <future>
 #include <map>
 #include <mutex>
 #include <thread>
 
 #include "engine/scripted_runner.h"
 #include "engine_fixture.h"
+#include "tensor/memory.h"
 
 namespace inferneo {
 namespace {
@@ -290,22 +293,127 @@ TEST(EngineCore, AHangIsSeenInReadiness) {
   EXPECT_TRUE(core.engine->readiness(std::chrono::milliseconds(50)).ok()) << "idle is ready";
 }
 
+// 32 KiB a block, 64 blocks a page, five pages at most.
+struct Pages {
+  static constexpr int kBlocks = 320;
+  static EngineCoreConfig config(size_t minimum = 0) {
+    EngineCoreConfig config = small_context();
+    config.idle_trim_after.reset();
+    config.max_num_seqs = kBlocks;
+    config.num_kv_blocks = {kBlocks};
+    config.min_kv_bytes = minimum;
+    return config;
+  }
+  static Script script() {
+    Script script = endless(std::chrono::milliseconds(1));
+    script.groups = {{2048, 0}};
+    return script;
+  }
+  // As many sequences at a time as there are blocks, then a prompt that leaves a cached block.
+  static void fill(EngineCore& engine) {
+    std::vector<std::shared_ptr<WaitingSink>> sinks;
+    for (RequestId id = 1000; id <= 1000 + kBlocks; ++id) {
+      sinks.push_back(std::make_shared<WaitingSink>());
+      const auto prompt = iota_prompt(id == 1000 + kBlocks ? 2050 : 5);
+      EXPECT_TRUE(engine.submit(Core::request(id, prompt, 30, sinks.back())).ok());
+    }
+    for (const auto& sink : sinks) EXPECT_EQ(sink->wait().reason, FinishReason::length);
+    EXPECT_GT(engine.stats().blocks_total, kBlocks * 4 / 5);
+  }
+  // Bytes in the ledger when the trim is over.
+  static size_t after_trim(EngineCore& engine, const MemoryLedger& ledger) {
+    std::promise<size_t> used;
+    engine.trim([&] { used.set_value(ledger.used()); });
+    return used.get_future().get();
+  }
+};
+
 TEST(EngineCore, IdleMemoryGoesBackToTheMinimum) {
-  EngineCoreConfig config = small_context();
-  config.idle_shrink_after = std::chrono::milliseconds(20);
-  config.min_kv_bytes = size_t{2} << 20;
-  Script script = endless({});
-  script.groups = {{2048, 0}};  // 32 KiB a block, 64 a page
-  Core core(script, config);
-  const size_t at_start = core.ledger.used();
-  EXPECT_GT(at_start, 0U);
-  std::vector<std::shared_ptr<WaitingSink>> sinks;
-  for (RequestId id = 1; id <= 150; ++id) sinks.push_back(core.submit(id, iota_prompt(10), 3));
-  for (const auto& sink : sinks) sink->wait();
-  for (int i = 0; i < 2000 && core.ledger.used() > at_start; ++i)
+  EngineCoreConfig config = Pages::config(kHugePage);
+  config.idle_trim_after = std::chrono::milliseconds(20);
+  Core core(Pages::script(), config);
+  ASSERT_EQ(core.ledger.used(), kHugePage);
+  Pages::fill(*core.engine);
+  for (int i = 0; i < 2000 && core.ledger.used() > kHugePage; ++i)
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
-  EXPECT_EQ(core.ledger.used(), at_start);
+  EXPECT_EQ(core.ledger.used(), kHugePage);
+  EXPECT_GE(core.ledger.peak(), 4 * kHugePage);
   EXPECT_EQ(core.submit(200, iota_prompt(10), 3)->wait().reason, FinishReason::length);
+}
+
+TEST(EngineCore, TrimGivesBackWhatIdlesAndNothingElse) {
+  Core core(Pages::script(), Pages::config());
+  Pages::fill(*core.engine);
+  ASSERT_TRUE(core.engine->wait_drained(std::chrono::seconds(10)));
+  EXPECT_GE(core.ledger.used(), 4 * kHugePage) << "nothing goes by itself";
+  EXPECT_EQ(Pages::after_trim(*core.engine, core.ledger), 0U) << "and who asked is told when it is back";
+  EXPECT_EQ(core.engine->stats().blocks_total, 0);
+
+  const std::vector<Token> prompt = iota_prompt(2000);
+  const auto busy = core.submit(200, prompt, std::nullopt);
+  busy->wait_for_tokens(3);
+  EXPECT_EQ(Pages::after_trim(*core.engine, core.ledger), kHugePage) << "what a sequence holds stays";
+  busy->wait_for_tokens(6);
+  core.engine->cancel(200);
+  busy->wait();
+  const std::vector<Token> said = busy->tokens();
+  EXPECT_EQ(said, reference(prompt, static_cast<int>(said.size())));
+
+  EXPECT_EQ(Pages::after_trim(*core.engine, core.ledger), 0U);
+  EXPECT_EQ(core.submit(201, iota_prompt(10), 3)->wait().reason, FinishReason::length);
+  core.engine->trim();  // nobody wants to know
+  core.engine->stop();
+  EXPECT_TRUE(core.engine->check_integrity().ok());
+  bool told = false;
+  core.engine->trim([&] { told = true; });
+  EXPECT_TRUE(told) << "a stopped core answers at once";
+}
+
+// Steps in flight still name the blocks of a sequence that has been cancelled: a trim waits for them.
+TEST(EngineCore, TrimFindsWhatACancelledSequenceHeld) {
+  Script script = Pages::script();
+  script.max_in_flight = 2;
+  Core core(script, Pages::config());
+  for (RequestId id = 1; id <= 20; ++id) {
+    const auto sink = core.submit(id, iota_prompt(2000, static_cast<Token>(id)), std::nullopt);
+    sink->wait_for_tokens(2);
+    core.engine->cancel(id);
+    EXPECT_EQ(sink->wait().reason, FinishReason::cancelled);
+    ASSERT_EQ(Pages::after_trim(*core.engine, core.ledger), 0U);
+  }
+}
+
+TEST(EngineCore, AFailedCoreAnswersTrims) {
+  Script script = Pages::script();
+  script.fail_collect_at = 3;
+  Core core(script, Pages::config());
+  EXPECT_EQ(core.submit(1, iota_prompt(10), std::nullopt)->wait().reason, FinishReason::failed);
+  EXPECT_EQ(Pages::after_trim(*core.engine, core.ledger), 0U);
+}
+
+// Pages move as load moves: what one has given back another takes, and both together never exceed the budget.
+TEST(EngineCore, WhatOneModelGivesBackAnotherGrowsInto) {
+  constexpr size_t kBudget = 6 * kHugePage;  // one has five at most, the other one at least
+  MemoryLedger ledger(kBudget);
+  SteadyClock clock;
+  const std::array<std::string, 2> names = {"a", "b"};
+  std::vector<std::unique_ptr<EngineCore>> engines;
+  for (const std::string& name : names) {
+    EngineCoreConfig config = Pages::config(kHugePage);
+    config.model = name;
+    auto created = EngineCore::create(config, std::make_unique<ScriptedRunner>(Pages::script()), ledger, clock);
+    ASSERT_TRUE(created.ok()) << created.error().message;
+    engines.push_back(std::move(created).value());
+  }
+  for (size_t round = 0; round < 4; ++round) {
+    const size_t busy = round % 2;
+    const size_t idle = 1 - busy;
+    Pages::after_trim(*engines[idle], ledger);
+    EXPECT_EQ(ledger.used_by(names[idle]), kHugePage) << "only the minimum is left";
+    Pages::fill(*engines[busy]);
+    EXPECT_GE(ledger.used_by(names[busy]), 4 * kHugePage);
+  }
+  EXPECT_LE(ledger.peak(), kBudget);
 }
 
 TEST(EngineCore, WithoutPagingABlockIsAWholeSequence) {

@@ -98,6 +98,8 @@ void stress(int in_flight, int num_threads, int per_thread) {
   EngineCore& engine = **created;
   std::atomic<int> done{0};
   std::atomic<bool> finished{false};
+  std::atomic<int> trims_asked{0};
+  std::atomic<int> trims_told{0};
   std::vector<std::unique_ptr<Client>> clients;
   std::vector<std::thread> threads;
   for (int i = 1; i <= num_threads; ++i) clients.push_back(std::make_unique<Client>(engine, i, done));
@@ -110,6 +112,8 @@ void stress(int in_flight, int num_threads, int per_thread) {
       EXPECT_LE(stats.kv_usage, 1.0);
       steps = stats.steps;
       (void)engine.readiness(std::chrono::seconds(60));
+      ++trims_asked;
+      engine.trim([&trims_told] { ++trims_told; });
       std::this_thread::sleep_for(std::chrono::microseconds(200));
     }
   });
@@ -132,6 +136,7 @@ void stress(int in_flight, int num_threads, int per_thread) {
   }
   EXPECT_EQ(done.load(), accepted);
   EXPECT_GT(accepted, 0);
+  EXPECT_EQ(trims_told.load(), trims_asked.load()) << "each is answered once";
   EXPECT_EQ(engine.stats().kv_usage, 0.0);
   for (const std::string& violation : judge->violations()) ADD_FAILURE() << violation;
 }
@@ -148,6 +153,7 @@ TEST(EngineThreads, CreatingAndStoppingUnderLoad) {
     auto created = EngineCore::create({}, std::make_unique<ScriptedRunner>(script), ledger, clock);
     ASSERT_TRUE(created.ok());
     std::atomic<int> done{0};
+    std::atomic<int> told{0};
     int accepted = 0;
     std::thread submitter([&] {
       for (RequestId id = 1; id <= 100; ++id) {
@@ -156,12 +162,14 @@ TEST(EngineThreads, CreatingAndStoppingUnderLoad) {
         r.prompt = iota_prompt(5);
         r.sink = std::make_shared<CountingSink>(done);
         if ((*created)->submit(std::move(r)).ok()) ++accepted;
+        if (id % 4 == 0) (*created)->trim([&told] { ++told; });
       }
     });
     if (round % 2 == 0) std::this_thread::sleep_for(std::chrono::microseconds(300));
     (*created)->stop();
     submitter.join();
     EXPECT_EQ(done.load(), accepted);
+    EXPECT_EQ(told.load(), 25) << "whether it was running or not";
     created->reset();
     EXPECT_EQ(ledger.used(), 0U);
   }

@@ -16,14 +16,16 @@ class House {
 
   Residency::Key add(size_t bytes, Residency::Traits traits = {}) {
     sizes.push_back(bytes);
+    kv.push_back(0);
     return residency.add(traits);
   }
   Residency::Memory memory() const {
-    Residency::Memory memory{100, 0, {}};
+    Residency::Memory memory{100, 0, {}, {}, {}};
     for (Residency::Key key = 0; key < sizes.size(); ++key) {
       const ModelState state = residency.state(key);
       const bool there = state == ModelState::loading || state == ModelState::ready || state == ModelState::draining;
-      memory.resident.push_back(there ? sizes[key] : 0);
+      memory.kv.push_back(there ? kv[key] : 0);
+      memory.resident.push_back(there ? sizes[key] + kv[key] : 0);
       memory.used += memory.resident.back();
     }
     return memory;
@@ -45,8 +47,16 @@ class House {
         case Kind::load:
           residency.loaded(decision.key, std::chrono::seconds(1), at(now));
           break;
+        case Kind::trim:
+          trims.push_back(decision.key);
+          EXPECT_EQ(residency.leases(decision.key), 0);
+          if (!answers) break;
+          kv[decision.key] = 0;
+          residency.trimmed(decision.key);
+          break;
         case Kind::unload:
           unloads.emplace_back(decision.key, decision.reason);
+          kv[decision.key] = 0;
           residency.unloaded(decision.key);
           break;
         case Kind::refuse:
@@ -66,6 +76,9 @@ class House {
 
   Residency residency;
   std::vector<size_t> sizes;
+  std::vector<size_t> kv;  // grown beside them
+  bool answers = true;     // to trims
+  std::vector<Residency::Key> trims;
   std::vector<std::pair<Residency::Key, UnloadReason>> unloads;
   std::vector<Residency::Key> refused;
 };
@@ -236,7 +249,7 @@ TEST(Residency, SharedMemoryIsFreeWhenItsLastUserHasGone) {
   const Residency::Key a = residency.add({});
   const Residency::Key b = residency.add({});
   const Residency::Key c = residency.add({});
-  Residency::Memory memory{100, 80, {80, 0, 0}, {}};
+  Residency::Memory memory{100, 80, {80, 0, 0}, {}, {}};
   const auto load = [&](Residency::Key key, size_t need) {
     residency.acquire(key, 0, at(0));
     EXPECT_EQ(residency.next(memory, at(0)).kind, Kind::estimate);
@@ -249,7 +262,7 @@ TEST(Residency, SharedMemoryIsFreeWhenItsLastUserHasGone) {
   };
   load(a, 10);
   load(b, 10);
-  memory = {100, 90, {10, 10, 0}, {{70, {a, b}}}};
+  memory = {100, 90, {10, 10, 0}, {{70, {a, b}}}, {}};
   residency.acquire(c, 0, at(2));
   EXPECT_EQ(residency.next(memory, at(2)).kind, Kind::estimate);
   residency.estimated(c, 50);
@@ -257,7 +270,7 @@ TEST(Residency, SharedMemoryIsFreeWhenItsLastUserHasGone) {
   EXPECT_EQ(decision.kind, Kind::unload) << "both have to go, one after the other";
   const Residency::Key first = decision.key;
   residency.unloaded(first);
-  memory = {100, 80, {first == a ? 0U : 80U, first == a ? 80U : 0U, 0}, {}};
+  memory = {100, 80, {first == a ? 0U : 80U, first == a ? 80U : 0U, 0}, {}, {}};
   EXPECT_EQ(residency.next(memory, at(2)).kind, Kind::estimate) << "nobody is there to share with any more";
   residency.estimated(c, 50);
   decision = residency.next(memory, at(2));
@@ -270,7 +283,7 @@ TEST(Residency, WhatAPinnedModelSharesCanNeverBeFreed) {
   const Residency::Key a = residency.add({.pinned = true});
   const Residency::Key b = residency.add({});
   const Residency::Key c = residency.add({});
-  Residency::Memory memory{100, 0, {0, 0, 0}, {}};
+  Residency::Memory memory{100, 0, {0, 0, 0}, {}, {}};
   for (const Residency::Key key : {a, b}) {
     residency.acquire(key, 0, at(0));
     residency.next(memory, at(0));
@@ -281,11 +294,107 @@ TEST(Residency, WhatAPinnedModelSharesCanNeverBeFreed) {
     residency.granted(key);
     residency.release(key, at(0));
   }
-  memory = {100, 90, {10, 10, 0}, {{70, {a, b}}}};
+  memory = {100, 90, {10, 10, 0}, {{70, {a, b}}}, {}};
   residency.acquire(c, 0, at(0));
   residency.next(memory, at(0));
   residency.estimated(c, 21);
   EXPECT_EQ(residency.next(memory, at(0)).kind, Kind::refuse);
+}
+
+using Keys = std::vector<Residency::Key>;
+
+TEST(Residency, GrowthTakesTheKvOfIdleModelsBeforeTheirWeights) {
+  House house;
+  const auto first = house.add(20);
+  const auto second = house.add(20, {.pinned = true});
+  const auto busy = house.add(20);
+  house.use(first, 0);
+  house.use(second, 1);
+  house.residency.acquire(busy, 0, at(2));
+  house.settle(2);
+  house.kv = {10, 10, 20};
+  house.residency.need_room(10);
+  house.settle(3);
+  EXPECT_EQ(house.trims, Keys({first})) << "the one that has idled longest, and no more than the need";
+  house.kv[busy] = 30;
+  house.residency.need_room(10);
+  house.settle(4);
+  EXPECT_EQ(house.trims, Keys({first, second})) << "pinned ones keep their weights only";
+  EXPECT_TRUE(house.unloads.empty());
+  house.kv[busy] = 40;
+  house.residency.need_room(10);
+  house.settle(5);
+  EXPECT_EQ(house.unloads, std::vector<Unload>({{first, UnloadReason::room}})) << "then weights";
+}
+
+TEST(Residency, ALoadTakesTheKvOfIdleModelsBeforeTheirWeights) {
+  House house;
+  const auto a = house.add(30);
+  const auto b = house.add(30);
+  const auto next = house.add(30);
+  house.use(a, 0);
+  house.use(b, 1);
+  house.kv = {0, 25, 0};
+  house.use(next, 2);
+  EXPECT_EQ(house.trims, Keys({b}));
+  EXPECT_TRUE(house.unloads.empty());
+  EXPECT_EQ(house.residency.state(next), ModelState::ready);
+}
+
+TEST(Residency, AModelIsTrimmedOnceWhileItIdles) {
+  House house;
+  const auto idle = house.add(20, {.pinned = true});
+  house.use(idle, 0);
+  house.kv = {50};
+  house.residency.need_room(40);
+  house.settle(1);
+  house.kv = {50};  // its minimum, say: it stays
+  for (const double now : {2, 3, 4}) {
+    house.residency.need_room(40);
+    house.settle(now);
+  }
+  EXPECT_EQ(house.trims, Keys({idle}));
+  house.use(idle, 5);
+  house.residency.need_room(40);
+  house.settle(6);
+  EXPECT_EQ(house.trims, Keys({idle, idle})) << "what was used may have grown";
+}
+
+TEST(Residency, NobodyIsUnloadedWhileATrimIsAwaitedButNotForEver) {
+  House house;
+  const auto idle = house.add(40);
+  const auto next = house.add(50);
+  house.use(idle, 0);
+  house.kv = {30, 0};
+  house.answers = false;
+  house.residency.acquire(next, 0, at(10));
+  house.settle(10);
+  EXPECT_EQ(house.trims, Keys({idle}));
+  EXPECT_EQ(house.residency.wake_at(at(10.5)), at(11));
+  house.settle(10.9);
+  EXPECT_TRUE(house.unloads.empty());
+  house.settle(11);
+  EXPECT_EQ(house.unloads, std::vector<Unload>({{idle, UnloadReason::room}}));
+  EXPECT_EQ(house.residency.leases(next), 1);
+  house.residency.trimmed(idle);  // an answer that comes late harms nobody
+  house.settle(12);
+}
+
+TEST(Residency, WhatFitsBesideTheWeightsOfPinnedModelsIsNotRefused) {
+  House house;
+  const auto pinned = house.add(40, {.pinned = true});
+  const auto fits = house.add(60);
+  const auto never = house.add(61);
+  house.use(pinned, 0);
+  house.kv = {30, 0, 0};
+  house.residency.acquire(never, 0, at(1));
+  house.settle(1);
+  EXPECT_EQ(house.refused, Keys({never}));
+  EXPECT_TRUE(house.trims.empty()) << "nobody gives anything for what cannot come";
+  house.use(fits, 2);
+  EXPECT_EQ(house.trims, Keys({pinned}));
+  EXPECT_EQ(house.refused, Keys({never}));
+  EXPECT_EQ(house.residency.state(fits), ModelState::ready);
 }
 
 }  // namespace
