@@ -26,7 +26,7 @@ namespace inferneo {
 struct ConnectionContext {
   const ServerLimits* limits = nullptr;
   const Gate* gate = nullptr;
-  std::function<Status()> admission;  // an error while the service takes no requests
+  std::function<std::optional<HttpError>()> admission;  // an error while the service takes no requests
   std::shared_ptr<ByteBudget> bodies;
   std::function<bool(std::function<void()>)> post_text_work;  // for long bodies; false: the queue is full
 };
