@@ -73,6 +73,8 @@ class ModelManager {
   Result<std::vector<std::string>> remove_model(const std::string& id, TimePoint deadline);
   // Loads that version first, and waits for it; what the name means changes only when that has succeeded.
   Result<NameRecord> switch_version(const std::string& name, const std::string& version);
+  // The second half of it, for who holds a lease on that version: waits for no load.
+  Result<NameRecord> activate(const std::string& name, const std::string& version);
   Result<NameRecord> follow_policy(const std::string& name);  // no version is set any more
   Result<NameRecord> rollback(const std::string& name);       // as switch_version, to the one before
   Result<NameRecord> set_policy(const std::string& name, const VersionPolicy& policy);

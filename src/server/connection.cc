@@ -295,7 +295,7 @@ void Connection::run_handler() {
   };
   if (exchange_->request().body.size() <= context_.limits->text_pool_body_bytes) {
     work();
-  } else if (!context_.post_text_work(work)) {
+  } else if (!context_.post_text_work([work, share = context_.posted_handlers->share()] { work(); })) {
     exchange_->fail(make_error(ErrorCode::queue_full, "Too many requests wait to be parsed; try again later."));
   }
 }

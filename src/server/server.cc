@@ -149,6 +149,7 @@ Server::Server(ServerConfig config, std::shared_ptr<InferenceService> service, s
 Server::~Server() {
   for (const auto& thread : impl_->threads) thread->stop_now();
   join();
+  impl_->context.posted_handlers->wait_for_none();
 }
 
 Result<uint16_t> Server::start() {
