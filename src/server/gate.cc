@@ -123,7 +123,8 @@ std::optional<HttpError> Gate::check_browser(const HttpHead& head, AuthPolicy po
       return forbidden("This answers on loopback only, and not to a foreign Host.");
     }
   }
-  if (const std::string* origin = head.header("origin"); origin != nullptr && (keyless_admin || !cors_.allows(*origin))) {
+  if (const std::string* origin = head.header("origin");
+      origin != nullptr && (keyless_admin || !cors_.allows(*origin))) {
     const size_t scheme = origin->find("://");
     const std::string name = scheme == std::string::npos ? "" : host_without_port(origin->substr(scheme + 3));
     if (!is_loopback_host(name)) return forbidden("Requests from a foreign Origin are refused.");

@@ -21,7 +21,7 @@ struct Unit {
 // Longer names before those that they begin with.
 constexpr std::array kUnits = {
     Unit{"ns", 1e-9}, Unit{"us", 1e-6}, Unit{"\u00b5s", 1e-6}, Unit{"\u03bcs", 1e-6},
-    Unit{"ms", 1e-3}, Unit{"s", 1},     Unit{"m", 60},        Unit{"h", 3600},
+    Unit{"ms", 1e-3}, Unit{"s", 1},     Unit{"m", 60},         Unit{"h", 3600},
 };
 
 // Takes a decimal number, without a sign or an exponent, off the front of the text.
@@ -72,8 +72,9 @@ Result<int64_t> read_keep_alive(const Json& value, std::string_view field) {
   if (value.is_number()) seconds = value.get<double>();
   if (value.is_string()) seconds = parse_duration(value.get_ref<const std::string&>());
   if (!seconds || !std::isfinite(*seconds) || *seconds > kLongest) {
-    return field_error(field, "must be a number of seconds of at most ten years, a duration like \"5m\" or \"1h30m\", "
-                              "or -1 or \"forever\"");
+    return field_error(field,
+                       "must be a number of seconds of at most ten years, a duration like \"5m\" or \"1h30m\", "
+                       "or -1 or \"forever\"");
   }
   return *seconds < 0.0 ? -1 : static_cast<int64_t>(std::ceil(*seconds));
 }

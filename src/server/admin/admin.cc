@@ -54,8 +54,8 @@ void answer_operation(Admin& admin, const std::shared_ptr<Exchange>& exchange, c
   const auto timer = std::make_shared<std::atomic<uint64_t>>(0);
   const auto table = admin.operations;
   const auto worker = admin.worker;
-  const uint64_t waiter = table->when_ended(
-      operation, [exchange, worker, timer, done = std::move(done)](const Operation& ended) {
+  const uint64_t waiter =
+      table->when_ended(operation, [exchange, worker, timer, done = std::move(done)](const Operation& ended) {
         worker->cancel(timer->load());
         if (ended.error) {
           exchange->fail(*ended.error);

@@ -48,7 +48,7 @@ struct Admin {
     std::string model;
     uint64_t unloads_before = 0;
   };
-  std::vector<Unload> unloads;         // under way; the worker's alone
+  std::vector<Unload> unloads;  // under way; the worker's alone
   std::atomic<int> pending_unloads{0};
 
   // Who listens to the events: the numbers of their subscriptions.

@@ -46,14 +46,12 @@ constexpr std::array kRoutes = {
 }  // namespace
 
 std::vector<Route> admin_routes(AdminContext context) {
-  const auto admin =
-      std::make_shared<Admin>(context.manager, context.ledger, context.clock, std::move(context.pull));
+  const auto admin = std::make_shared<Admin>(context.manager, context.ledger, context.clock, std::move(context.pull));
   std::vector<Route> routes;
   for (const AdminRow& row : kRoutes) {
-    routes.emplace_back(row.method, row.path, AuthPolicy::admin_key,
-                        [admin, handler = row.handler](std::shared_ptr<Exchange> exchange) {
-                          handler(*admin, exchange);
-                        });
+    routes.emplace_back(
+        row.method, row.path, AuthPolicy::admin_key,
+        [admin, handler = row.handler](std::shared_ptr<Exchange> exchange) { handler(*admin, exchange); });
   }
   return routes;
 }

@@ -51,10 +51,10 @@ Result<NameRecord> name_record(Admin& admin, const std::string& name) {
   const std::shared_ptr<const Catalog> catalog = admin.manager.catalog();
   if (const NameRecord* const record = catalog->snapshot().find_name(name)) return *record;
   ASSIGN_OR_RETURN(const std::vector<ModelId> ids, catalog->resolve(name));
-  return make_error(ErrorCode::conflict,
-                    fmt::format("'{}' is no name but means {}; use the name '{}'", name, ids.front().text(),
-                                ids.front().name),
-                    "name");
+  return make_error(
+      ErrorCode::conflict,
+      fmt::format("'{}' is no name but means {}; use the name '{}'", name, ids.front().text(), ids.front().name),
+      "name");
 }
 
 void begin_switch(Admin& admin, const std::shared_ptr<Exchange>& exchange, const std::string& name,
@@ -145,8 +145,8 @@ void handle_active_version(Admin& admin, const std::shared_ptr<Exchange>& exchan
       return begin_switch(admin, exchange, name, change->version, query->wait);
     case VersionChange::Kind::rollback:
       if (record->previous) return begin_switch(admin, exchange, name, *record->previous, query->wait);
-      return exchange->fail(make_error(ErrorCode::conflict,
-                                       fmt::format("'{}' has no earlier active version to go back to", name)));
+      return exchange->fail(
+          make_error(ErrorCode::conflict, fmt::format("'{}' has no earlier active version to go back to", name)));
     case VersionChange::Kind::follow_policy:
       return admin.in_line(exchange, [&admin, exchange, name] {
         const Result<NameRecord> followed = admin.manager.follow_policy(name);

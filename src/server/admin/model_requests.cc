@@ -136,8 +136,8 @@ Result<std::optional<int64_t>> optional_keep_alive(const Json& body) {
   return std::optional(seconds);
 }
 
-constexpr std::array<std::string_view, 10> kRegistrationFields = {"name",    "version",  "source",   "revision", "format",
-                                                                  "aliases", "settings", "metadata", "pinned",   "keep_alive"};
+constexpr std::array<std::string_view, 10> kRegistrationFields = {
+    "name", "version", "source", "revision", "format", "aliases", "settings", "metadata", "pinned", "keep_alive"};
 
 }  // namespace
 

@@ -17,9 +17,9 @@
 namespace inferneo {
 
 struct AdminQuery {
-  Duration wait{0};                                // for an operation to end; without a number: kLongestWait
-  Duration timeout = std::chrono::seconds(30);     // for running requests to end
-  std::optional<uint64_t> after;                   // the event after which to begin
+  Duration wait{0};                             // for an operation to end; without a number: kLongestWait
+  Duration timeout = std::chrono::seconds(30);  // for running requests to end
+  std::optional<uint64_t> after;                // the event after which to begin
 };
 inline constexpr Duration kLongestWait = std::chrono::seconds(600);
 inline constexpr Duration kLongestTimeout = std::chrono::hours(24);
@@ -45,8 +45,8 @@ struct VersionChange {
 Result<VersionChange> read_version_change(std::string_view body);
 
 Result<VersionPolicy> read_policy(std::string_view body);
-Result<std::string> read_target(std::string_view body);   // of an alias
-Result<std::string> read_hub_id(std::string_view body);   // "org/name[@revision]", as it is
-Status read_nothing(std::string_view body);               // an action without fields
+Result<std::string> read_target(std::string_view body);  // of an alias
+Result<std::string> read_hub_id(std::string_view body);  // "org/name[@revision]", as it is
+Status read_nothing(std::string_view body);              // an action without fields
 
 }  // namespace inferneo

@@ -1,4 +1,5 @@
-// What is registered: listing, registering, removing, and the marks of a model. Changes wait for the disk, on the worker.
+// What is registered: listing, registering, removing, and the marks of a model. Changes wait for the disk, on the
+// worker.
 #include <utility>
 
 #include "server/admin/admin.h"
@@ -26,7 +27,8 @@ void change_model(Admin& admin, const std::shared_ptr<Exchange>& exchange,
 
 void set_pinned(Admin& admin, const std::shared_ptr<Exchange>& exchange, bool pinned) {
   if (const Status empty = read_nothing(exchange->take_body()); !empty.ok()) return exchange->fail(empty.error());
-  change_model(admin, exchange, [&admin, pinned](const std::string& id) { return admin.manager.set_pinned(id, pinned); });
+  change_model(admin, exchange,
+               [&admin, pinned](const std::string& id) { return admin.manager.set_pinned(id, pinned); });
 }
 
 }  // namespace

@@ -84,10 +84,9 @@ void handle_operation(Admin& admin, const std::shared_ptr<Exchange>& exchange) {
   const std::string& id = exchange->request().path_param;
   std::optional<Operation> operation = admin.operations->find(id);
   if (!operation) {
-    return exchange->fail(make_error(
-        ErrorCode::not_found,
-        fmt::format("There is no operation '{}'; the last {} finished ones are kept.", id.substr(0, 64),
-                    OperationTable::kKept)));
+    return exchange->fail(
+        make_error(ErrorCode::not_found, fmt::format("There is no operation '{}'; the last {} finished ones are kept.",
+                                                     id.substr(0, 64), OperationTable::kKept)));
   }
   respond_json(*exchange, operation_json(with_progress(admin, std::move(*operation))));
 }

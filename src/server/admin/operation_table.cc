@@ -76,7 +76,8 @@ OperationTable::Row* OperationTable::find_row(const std::string& id) {
 void OperationTable::report(const std::string& id, LoadStage progress) {
   const std::lock_guard lock(mutex_);
   Row* const row = find_row(id);
-  if (row != nullptr && row->operation.state == Operation::State::running) row->operation.progress = std::move(progress);
+  if (row != nullptr && row->operation.state == Operation::State::running)
+    row->operation.progress = std::move(progress);
 }
 
 void OperationTable::finish(const std::string& id, Result<std::string> result) {

@@ -1,8 +1,8 @@
 // POST /tokenize and /detokenize, as vLLM has them.
 #include <nlohmann/json.hpp>
 
-#include "server/json_writer.h"
 #include "server/json_fields.h"
+#include "server/json_writer.h"
 #include "server/openai/openai_routes.h"
 #include "server/openai/request_draft.h"
 
