@@ -109,9 +109,13 @@ std::optional<LoadOutlook> ModelManager::outlook(const std::string& name) const 
   const Entry* const entry = choose(*ids);
   if (entry == nullptr) return std::nullopt;
   const ModelState state = state_->residency.state(entry->key);
-  if (state != ModelState::loading && state_->residency.waiting(entry->key) == 0) return std::nullopt;
   LoadOutlook outlook;
   outlook.model = entry->id;
+  if (state_->in_pause(*entry)) {
+    outlook.left = entry->retry_at - state_->clock.now();
+    return outlook;
+  }
+  if (state != ModelState::loading && state_->residency.waiting(entry->key) == 0) return std::nullopt;
   outlook.loading = state == ModelState::loading;
   outlook.place = state_->residency.queue_place(entry->key);
   outlook.left = Looks::time_left(*state_, *entry, state_->clock.now());

@@ -113,7 +113,7 @@ class ModelManager {
   std::vector<ModelStatus> statuses() const;  // in order of registration; those that are being removed last
   Result<ModelStatus> status(const std::string& name) const;  // of the version that the name means
   std::shared_ptr<const Catalog> catalog() const;
-  // None when it is ready, unknown, or nobody waits for it.
+  // None when it is ready, unknown, or nobody waits for it. After failed loads: how long nobody may try.
   std::optional<LoadOutlook> outlook(const std::string& name) const;
   EventLog& events();
 

@@ -148,12 +148,12 @@ bool Exchange::overflowed() {
 
 void Exchange::detach() {
   std::function<void()> abandoned;  // destroyed outside the lock: they may hold the last reference to a request
-  std::function<void()> drain;
+  std::function<void()> ending;
   Comment comment;
   const std::lock_guard lock(mutex_);
   wake_ = nullptr;
   abandoned = std::exchange(on_abandoned_, nullptr);
-  drain = std::exchange(on_drain_, nullptr);
+  ending = std::exchange(on_drain_, nullptr);
   comment = std::exchange(comment_, nullptr);
 }
 

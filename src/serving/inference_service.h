@@ -145,7 +145,7 @@ class InferenceService {
     }
     return make_error(ErrorCode::not_found, "the model '" + name.substr(0, 128) + "' does not exist", "model");
   }
-  // None when `model` is there, is unknown, or nobody waits for it. Cheap.
+  // None when `model` is there, is unknown, or nobody waits for it. After failed loads: how long nobody may try. Cheap.
   virtual std::optional<WaitOutlook> outlook(const std::string& model) const {
     (void)model;
     return std::nullopt;

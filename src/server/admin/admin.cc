@@ -42,6 +42,12 @@ void respond_json(Exchange& exchange, std::string body, int status) {
   exchange.respond(std::move(response));
 }
 
+void respond_model(const Admin& admin, Exchange& exchange, const std::string& id, int status) {
+  const Result<ModelStatus> model = admin.manager.status(id);
+  if (!model.ok()) return exchange.fail(model.error());
+  respond_json(exchange, model_json(*model), status);
+}
+
 Operation with_progress(const Admin& admin, Operation operation) {
   if (operation.state != Operation::State::running || operation.loads.empty()) return operation;
   const Result<ModelStatus> status = admin.manager.status(operation.loads);

@@ -36,12 +36,6 @@ void load_then(Admin& admin, const std::string& id, std::function<void(Result<Mo
   admin.manager.acquire(id, on_lease, {.priority = kOperatorsPriority, .now = true});
 }
 
-void respond_model(Admin& admin, Exchange& exchange, const std::string& id) {
-  const Result<ModelStatus> status = admin.manager.status(id);
-  if (!status.ok()) return exchange.fail(status.error());
-  respond_json(exchange, model_json(*status));
-}
-
 std::string shown_name(Admin& admin, const NameRecord& record) {
   return name_json(record, admin.manager.catalog()->snapshot().version_of(record.name));
 }

@@ -9,12 +9,6 @@
 namespace inferneo {
 namespace {
 
-void respond_model(Admin& admin, Exchange& exchange, const std::string& id, int status = 200) {
-  const Result<ModelStatus> model = admin.manager.status(id);
-  if (!model.ok()) return exchange.fail(model.error());
-  respond_json(exchange, model_json(*model), status);
-}
-
 // The model as it is after a change that the worker makes.
 void change_model(Admin& admin, const std::shared_ptr<Exchange>& exchange,
                   std::function<Status(const std::string& id)> change) {

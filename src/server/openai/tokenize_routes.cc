@@ -5,6 +5,7 @@
 #include "server/json_writer.h"
 #include "server/openai/openai_routes.h"
 #include "server/openai/request_draft.h"
+#include "server/wait_outlook.h"
 
 namespace inferneo {
 namespace {

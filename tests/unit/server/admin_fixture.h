@@ -80,7 +80,7 @@ class AdminFixture : public ::testing::Test {
   void start(ServerConfig config = {}, PullFunction pull = {}) {
     manager_ = std::make_unique<ModelManager>(std::make_unique<ScriptedModels>(script_, ledger_), ledger_, clock_);
     service_ = std::make_shared<EngineService>(EngineServiceConfig{}, *manager_, ledger_, clock_);
-    service_->open();
+    if (opens_) service_->open();
     config.port = 0;
     if (config.io_threads == 0) config.io_threads = 2;
     server_ = std::make_unique<Server>(config, service_, metrics_catalogue(),
@@ -110,8 +110,13 @@ class AdminFixture : public ::testing::Test {
     int status = 0;
     Json body;
     std::map<std::string, std::string> headers;
-    std::string param() const { return body["error"]["param"].is_string() ? body["error"]["param"] : ""; }
-    std::string message() const { return body["error"]["message"]; }
+    std::string param() const { return text("param"); }
+    std::string message() const { return text("message"); }
+    std::string text(const char* field) const {
+      Json copy = body;
+      const Json& value = copy["error"][field];
+      return value.is_string() ? value.get<std::string>() : "";
+    }
   };
   Answer ask(std::string_view method, std::string_view path, std::string_view body = "",
              const std::vector<std::string>& headers = {}) const {
@@ -138,6 +143,7 @@ class AdminFixture : public ::testing::Test {
     return eventually([&] { return operation(accepted)["state"] == state; });
   }
 
+  bool opens_ = true;  // else it stays as it is while the configured models are loaded
   ModelScript script_;
   SteadyClock clock_;
   MemoryLedger ledger_{10 * kModelBytes};

@@ -208,6 +208,14 @@ TEST_F(AdminModels, TheOpenAiListFollows) {
 
 class AdminKeys : public AdminFixture {};
 
+TEST_F(AdminKeys, WhileTheServerStartsOperatorsMayLook) {
+  opens_ = false;
+  start();
+  EXPECT_EQ(ask("GET", "/admin/models").status, 200);
+  EXPECT_EQ(ask("POST", "/admin/models", R"({"name":"a","source":"files"})").status, 503);
+  EXPECT_EQ(ask("GET", "/v1/models").status, 503);
+}
+
 TEST_F(AdminKeys, EachRouteAsksForTheAdminKey) {
   ServerConfig config;
   config.api_keys = {"api"};
