@@ -28,6 +28,8 @@ ROOMS = {
 }
 ROOMS["serving"] = ROOMS["manager"] - {"models/transformers", "kernels"} | {"serving"}
 ROOMS["server"] = LOW | {"serving", "server"}
+# The operators' API knows what it operates; the rest of the server does not.
+ROOMS["server/admin"] = ROOMS["server"] | {"formats", "manager", "server/admin"}
 ROOMS["app"] = set(ROOMS) | {"app"}
 ROOMS["cli"] = ROOMS["app"] | {"cli"}
 

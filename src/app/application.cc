@@ -190,6 +190,10 @@ InferenceService& Application::service() { return *impl_->service; }
 
 ModelManager& Application::manager() { return *impl_->manager; }
 
+const MemoryLedger& Application::ledger() const { return impl_->ledger; }
+
+const Clock& Application::clock() const { return impl_->clock; }
+
 bool Application::drain(Duration limit) { return impl_->service->drain(impl_->clock.now() + limit); }
 
 int Application::num_threads() const { return impl_->pool.size(); }

@@ -49,6 +49,8 @@ class Application {
 
   InferenceService& service();
   ModelManager& manager();
+  const MemoryLedger& ledger() const;
+  const Clock& clock() const;
   // Refuses new requests; waits for the accepted ones, at most this long. True when all ended by themselves.
   bool drain(Duration limit);
 

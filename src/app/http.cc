@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "formats/hub_client.h"
+#include "server/admin/admin_routes.h"
 #include "serving/metrics_catalogue.h"
 
 namespace inferneo {
@@ -26,12 +28,25 @@ ServerConfig server_config_of(const EngineConfig& config) {
   return server;
 }
 
+// The access to the hub that the configuration gives.
+PullFunction pull_function(const EngineConfig& config) {
+  HubAccess access;
+  access.endpoint = config.hub_endpoint;
+  access.token = config.hub_token;
+  access.token_file = config.hub_token_file;
+  access.cache = config.hub_cache;
+  access.offline = config.hub_offline;
+  return [access](const HubPull& pull) { return pull_snapshot(access, pull); };
+}
+
 }  // namespace
 
 std::unique_ptr<Server> make_server(Application& application, const EngineConfig& config) {
   // The application owns the service; the server only needs a handle on it.
   std::shared_ptr<InferenceService> service(&application.service(), [](InferenceService*) {});
-  return std::make_unique<Server>(server_config_of(config), std::move(service), metrics_catalogue());
+  std::vector<Route> admin =
+      admin_routes({application.manager(), application.ledger(), application.clock(), pull_function(config)});
+  return std::make_unique<Server>(server_config_of(config), std::move(service), metrics_catalogue(), std::move(admin));
 }
 
 }  // namespace inferneo

@@ -103,9 +103,13 @@ std::optional<LoadOutlook> ModelManager::outlook(const std::string& name) const 
   const Entry* const entry = choose(*ids);
   if (entry == nullptr) return std::nullopt;
   const ModelState state = state_->shown_state(*entry);
-  if (state != ModelState::loading && entry->waiting.empty()) return std::nullopt;
   LoadOutlook outlook;
   outlook.model = entry->id;
+  if (state_->in_pause(*entry)) {
+    outlook.left = entry->retry_at - state_->clock.now();
+    return outlook;
+  }
+  if (state != ModelState::loading && entry->waiting.empty()) return std::nullopt;
   outlook.loading = state == ModelState::loading;
   outlook.place = state_->residency.queue_place(entry->key);
   // A download's progress says more than a guess about it would.

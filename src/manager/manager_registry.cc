@@ -146,6 +146,10 @@ Result<NameRecord> ModelManager::switch_version(const std::string& name, const s
     error.message = fmt::format("'{}' stays as it is: {}", name, error.message);
     return error;
   }
+  return activate(name, version);
+}
+
+Result<NameRecord> ModelManager::activate(const std::string& name, const std::string& version) {
   ASSIGN_OR_RETURN(const NameRecord record, change([&](Registry& registry) {
                      return registry.set_active(name, std::optional<std::string>(version));
                    }));

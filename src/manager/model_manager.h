@@ -75,6 +75,8 @@ class ModelManager {
   Result<std::vector<std::string>> remove_model(const std::string& id, TimePoint deadline);
   // Loads that version first, and waits for it; what the name means changes only when that has succeeded.
   Result<NameRecord> switch_version(const std::string& name, const std::string& version);
+  // The second half of it, for who holds a lease on that version: waits for no load.
+  Result<NameRecord> activate(const std::string& name, const std::string& version);
   Result<NameRecord> follow_policy(const std::string& name);  // no version is set any more
   Result<NameRecord> rollback(const std::string& name);       // as switch_version, to the one before
   Result<NameRecord> set_policy(const std::string& name, const VersionPolicy& policy);
@@ -113,7 +115,7 @@ class ModelManager {
   std::vector<ModelStatus> statuses() const;  // in order of registration; those that are being removed last
   Result<ModelStatus> status(const std::string& name) const;  // of the version that the name means
   std::shared_ptr<const Catalog> catalog() const;
-  // None when it is ready, unknown, or nobody waits for it.
+  // None when it is ready, unknown, or nobody waits for it. After failed loads: how long nobody may try.
   std::optional<LoadOutlook> outlook(const std::string& name) const;
   EventLog& events();
   // What would happen if these were to be in memory together. Reads the files' headers, so that it takes its time.

@@ -143,9 +143,9 @@ bool Connection::admit() {
     return false;
   }
   auto& admitted = std::get<Gate::Admitted>(verdict);
-  if (!answers_while_starting(admitted.route->policy)) {
-    if (const Status open = context_.admission(); !open.ok()) {
-      early_answer_ = error_response(to_http_error(open.error()), pending_.request_id);
+  if (!answers_while_starting(admitted.route->policy, head_.method)) {
+    if (const std::optional<HttpError> refused = context_.admission()) {
+      early_answer_ = error_response(*refused, pending_.request_id);
       return false;
     }
   }
@@ -295,7 +295,7 @@ void Connection::run_handler() {
   };
   if (exchange_->request().body.size() <= context_.limits->text_pool_body_bytes) {
     work();
-  } else if (!context_.post_text_work(work)) {
+  } else if (!context_.post_text_work([work, share = context_.posted_handlers->share()] { work(); })) {
     exchange_->fail(make_error(ErrorCode::queue_full, "Too many requests wait to be parsed; try again later."));
   }
 }
@@ -360,6 +360,7 @@ asio::awaitable<bool> Connection::carry_answer() {
 asio::awaitable<bool> Connection::answer() {
   start_exchange();
   run_handler();
+  if (draining_) exchange_->drain();
   const bool answered = co_await carry_answer();
   if (exchange_->overflowed()) {
     log_warning("request {}: the client reads too slowly, cancelled", exchange_->request_id());
@@ -388,6 +389,7 @@ asio::awaitable<void> Connection::run(std::shared_ptr<Connection> self) {
 
 void Connection::drain() {
   draining_ = true;
+  if (const auto exchange = exchange_) exchange->drain();
   notify();
 }
 

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <functional>
@@ -22,12 +23,32 @@
 
 namespace inferneo {
 
+// Handlers that run on the text pool, where no connection waits for them: the routes must outlive them.
+class PostedHandlers : public std::enable_shared_from_this<PostedHandlers> {
+ public:
+  // Held by a handler until it has run.
+  std::shared_ptr<void> share() {
+    ++count_;
+    return {nullptr, [self = shared_from_this()](void*) {
+              --self->count_;
+              self->count_.notify_all();
+            }};
+  }
+  void wait_for_none() {
+    for (int count = count_; count > 0; count = count_) count_.wait(count);
+  }
+
+ private:
+  std::atomic<int> count_{0};
+};
+
 // What all connections share; immutable, outlives them.
 struct ConnectionContext {
   const ServerLimits* limits = nullptr;
   const Gate* gate = nullptr;
-  std::function<Status()> admission;  // an error while the service takes no requests
+  std::function<std::optional<HttpError>()> admission;  // an error while the service takes no requests
   std::shared_ptr<ByteBudget> bodies;
+  std::shared_ptr<PostedHandlers> posted_handlers = std::make_shared<PostedHandlers>();
   std::function<bool(std::function<void()>)> post_text_work;  // for long bodies; false: the queue is full
 };
 

@@ -37,9 +37,10 @@ void Exchange::fail(const HttpError& error) {
   wake_locked();
 }
 
-void Exchange::expect_stream() {
+void Exchange::expect_stream(Comment comment) {
   const std::lock_guard lock(mutex_);
   stream_expected_ = true;
+  comment_ = std::move(comment);
 }
 
 void Exchange::write_event(std::string_view bytes) {
@@ -77,6 +78,27 @@ void Exchange::on_abandoned(std::function<void()> callback) {
   callback();
 }
 
+void Exchange::on_drain(std::function<void()> callback) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (!draining_) {
+      on_drain_ = std::move(callback);
+      return;
+    }
+  }
+  callback();
+}
+
+void Exchange::drain() {
+  std::function<void()> callback;
+  {
+    const std::lock_guard lock(mutex_);
+    draining_ = true;
+    callback = std::exchange(on_drain_, nullptr);
+  }
+  if (callback) callback();
+}
+
 Exchange::Outgoing Exchange::take() {
   const std::lock_guard lock(mutex_);
   woken_ = false;
@@ -90,10 +112,16 @@ Exchange::Outgoing Exchange::take() {
 }
 
 void Exchange::write_comment() {
+  Comment comment;
+  {
+    const std::lock_guard lock(mutex_);
+    comment = comment_;
+  }
+  const std::string text = comment ? comment() : std::string();
   const std::lock_guard lock(mutex_);
   if (finished_ || !(streaming_ || stream_expected_)) return;
   streaming_ = true;
-  queued_ += ": waiting\n\n";
+  queued_ += ": " + (text.empty() ? "waiting" : text) + "\n\n";
 }
 
 void Exchange::abandon() {
@@ -119,10 +147,14 @@ bool Exchange::overflowed() {
 }
 
 void Exchange::detach() {
-  std::function<void()> callback;  // destroyed outside the lock: it may hold the last reference to a request
+  std::function<void()> abandoned;  // destroyed outside the lock: they may hold the last reference to a request
+  std::function<void()> ending;
+  Comment comment;
   const std::lock_guard lock(mutex_);
   wake_ = nullptr;
-  callback = std::exchange(on_abandoned_, nullptr);
+  abandoned = std::exchange(on_abandoned_, nullptr);
+  ending = std::exchange(on_drain_, nullptr);
+  comment = std::exchange(comment_, nullptr);
 }
 
 }  // namespace inferneo

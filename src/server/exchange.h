@@ -29,12 +29,18 @@ class Exchange {
   void respond(HttpResponse response);  // the whole answer; ignored once a stream has begun
   void fail(const Error& error);        // an error answer, or the error event that ends a begun stream
   void fail(const HttpError& error);
-  void expect_stream();  // the answer will be an event stream: it may be opened while nothing is ready
+  // The answer will be an event stream: it may be opened while nothing is ready. `comment` says what is waited for,
+  // each time that the connection wants to show that it lives; empty: nothing to say.
+  using Comment = std::function<std::string()>;
+  void expect_stream(Comment comment = {});
   void write_event(std::string_view bytes);  // whole SSE frames; the first opens the stream
   void finish_stream();
   // Runs when nobody waits for the answer any more: the client left or reads too slowly, or the server ends.
   // At once when that has happened already.
   void on_abandoned(std::function<void()> callback);
+  // Runs when the server begins to end, which waits for answers in hand: for those that could keep it long, to end
+  // now. At once when that has happened already.
+  void on_drain(std::function<void()> callback);
 
   // The connection's side.
   struct Outgoing {
@@ -47,6 +53,7 @@ class Exchange {
   Outgoing take();
   void write_comment();  // opens an expected stream, keeps an open one alive
   void abandon();
+  void drain();
   bool failed();      // the answer was an error
   bool overflowed();  // more was written than a client that reads would have left
   void detach();      // the connection ends: no wake-ups any more
@@ -67,8 +74,11 @@ class Exchange {
   bool abandoned_ = false;
   std::optional<HttpResponse> response_;
   std::string queued_;
+  bool draining_ = false;
   size_t largest_event_ = 0;
+  Comment comment_;
   std::function<void()> on_abandoned_;
+  std::function<void()> on_drain_;
 };
 
 }  // namespace inferneo

@@ -41,8 +41,11 @@ std::optional<std::string_view> bearer_token(const HttpHead& head) {
 
 HttpError forbidden(std::string message) { return to_http_error(make_error(ErrorCode::forbidden, std::move(message))); }
 
-std::optional<HttpError> check_media(const HttpHead& head) {
+std::optional<HttpError> check_media(const HttpHead& head, AuthPolicy policy) {
   if (head.method == Method::get || head.method == Method::head) return std::nullopt;
+  // An operator's verbs come without a body, too; check_browser() keeps foreign pages from sending them.
+  const bool has_body = head.chunked || head.content_length > 0;
+  if (policy == AuthPolicy::admin_key && !has_body) return std::nullopt;
   const std::string* type = head.header("content-type");
   const std::string media = type == nullptr ? "" : lower_case(type->substr(0, type->find(';')));
   if (media.substr(0, media.find_last_not_of(" \t") + 1) != "application/json") {
@@ -110,15 +113,18 @@ std::optional<HttpError> Gate::check_keys(const HttpHead& head, AuthPolicy polic
                                                 : "No key was given; send the header `Authorization: Bearer KEY`."));
 }
 
-std::optional<HttpError> Gate::check_browser(const HttpHead& head) const {
-  if (!bound_to_loopback_) return std::nullopt;
+std::optional<HttpError> Gate::check_browser(const HttpHead& head, AuthPolicy policy) const {
+  // Loopback is what lets an operator without a key in, and a page in the operator's browser comes from there as well.
+  const bool keyless_admin = policy == AuthPolicy::admin_key && admin_keys_.empty();
+  if (!bound_to_loopback_ && !keyless_admin) return std::nullopt;
   if (const std::string* host = head.header("host")) {
     const std::string name = host_without_port(*host);
     if (!is_loopback_host(name) && lower_case(name) != bound_host_) {
-      return forbidden("This server is bound to loopback and does not answer to a foreign Host.");
+      return forbidden("This answers on loopback only, and not to a foreign Host.");
     }
   }
-  if (const std::string* origin = head.header("origin"); origin != nullptr && !cors_.allows(*origin)) {
+  if (const std::string* origin = head.header("origin");
+      origin != nullptr && (keyless_admin || !cors_.allows(*origin))) {
     const size_t scheme = origin->find("://");
     const std::string name = scheme == std::string::npos ? "" : host_without_port(origin->substr(scheme + 3));
     if (!is_loopback_host(name)) return forbidden("Requests from a foreign Origin are refused.");
@@ -129,11 +135,13 @@ std::optional<HttpError> Gate::check_browser(const HttpHead& head) const {
 std::variant<Gate::Admitted, Gate::Refused, Gate::Preflight> Gate::admit(const HttpHead& head,
                                                                          bool peer_is_loopback) const {
   // Before the keys: browsers send none with a preflight.
-  if (auto preflight = cors_.preflight(head); preflight && !check_browser(head)) return std::move(*preflight);
+  if (auto preflight = cors_.preflight(head); preflight && !check_browser(head, AuthPolicy::api_key)) {
+    return std::move(*preflight);
+  }
   const RouteMatch match = routes_.match(head.method, head.path);
   const AuthPolicy policy = match.route != nullptr ? match.route->policy : AuthPolicy::api_key;
   if (auto error = check_keys(head, policy, peer_is_loopback)) return Refused{std::move(*error), {}};
-  if (auto error = check_browser(head)) return Refused{std::move(*error), {}};
+  if (auto error = check_browser(head, policy)) return Refused{std::move(*error), {}};
   if (match.route == nullptr) {
     if (!match.allowed_methods.empty()) {
       return Refused{to_http_error(make_error(ErrorCode::method_not_allowed,
@@ -142,7 +150,7 @@ std::variant<Gate::Admitted, Gate::Refused, Gate::Preflight> Gate::admit(const H
     }
     return Refused{to_http_error(make_error(ErrorCode::not_found, "There is no such route.")), {}};
   }
-  if (auto error = check_media(head)) return Refused{std::move(*error), {}};
+  if (auto error = check_media(head, policy)) return Refused{std::move(*error), {}};
   if (head.content_length > max_body_bytes_) {
     return Refused{
         bad_request(413, "payload_too_large", "The body is longer than " + std::to_string(max_body_bytes_) + " bytes."),

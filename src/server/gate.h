@@ -39,7 +39,7 @@ class Gate {
 
  private:
   std::optional<HttpError> check_keys(const HttpHead& head, AuthPolicy policy, bool peer_is_loopback) const;
-  std::optional<HttpError> check_browser(const HttpHead& head) const;
+  std::optional<HttpError> check_browser(const HttpHead& head, AuthPolicy policy) const;
 
   std::vector<std::string> api_keys_;
   std::vector<std::string> admin_keys_;

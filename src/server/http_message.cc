@@ -19,8 +19,9 @@ int hex_digit(char c) {
   return -1;
 }
 
-constexpr std::array<std::pair<int, std::string_view>, 24> kReasons = {{
+constexpr std::array<std::pair<int, std::string_view>, 25> kReasons = {{
     {200, "OK"},
+    {201, "Created"},
     {202, "Accepted"},
     {204, "No Content"},
     {400, "Bad Request"},
@@ -82,11 +83,22 @@ size_t HttpHead::header_count(std::string_view lower_case_name) const {
 
 HttpError to_http_error(const Error& error) {
   const ErrorInfo& info = error_info(error.code);
-  return HttpError{info.http_status, std::string(info.openai_type), std::string(info.name), error.message, error.param};
+  HttpError out;
+  out.status = info.http_status;
+  out.type = info.openai_type;
+  out.code = info.name;
+  out.message = error.message;
+  out.param = error.param;
+  return out;
 }
 
 HttpError bad_request(int status, std::string code, std::string message) {
-  return HttpError{status, "invalid_request_error", std::move(code), std::move(message), {}};
+  HttpError out;
+  out.status = status;
+  out.type = "invalid_request_error";
+  out.code = std::move(code);
+  out.message = std::move(message);
+  return out;
 }
 
 std::string error_body(const HttpError& error, std::string_view request_id) {
@@ -108,7 +120,9 @@ HttpResponse error_response(const HttpError& error, std::string_view request_id)
   response.status = error.status;
   response.body = error_body(error, request_id);
   if (error.status == 401) response.headers.emplace_back("WWW-Authenticate", "Bearer");
-  if (error.status == 429 || error.status == 503) response.headers.emplace_back("Retry-After", "1");
+  if (error.status == 429 || error.status == 503) {
+    response.headers.emplace_back("Retry-After", std::to_string(error.retry_after));
+  }
   // OpenAI's clients try every 5xx again, unless they are told not to.
   if (error.status == 501) response.headers.emplace_back("x-should-retry", "false");
   return response;

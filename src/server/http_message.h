@@ -56,6 +56,7 @@ struct HttpError {
   std::string code;  // stable
   std::string message;
   std::string param;
+  int retry_after = 1;  // seconds; goes out with 429 and 503
 };
 HttpError to_http_error(const Error& error);
 HttpError bad_request(int status, std::string code, std::string message);

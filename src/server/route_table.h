@@ -1,7 +1,8 @@
 // Which handler answers what, and who may ask: one row per route. A row without a policy does not compile.
 //
 // Immutable after construction, thread-safe. Paths are compared byte for byte: `//`, `%2e` and the like match nothing,
-// and what matches nothing is guarded like an API route.
+// and what matches nothing is guarded like an API route. Where several patterns match, the one that spells out most of
+// the path has it, with its methods alone: POST /admin/models/{id}/load is no matter of GET /admin/models/{id}.
 #pragma once
 
 #include <functional>
@@ -22,9 +23,10 @@ enum class AuthPolicy : uint8_t {
   admin_key,  // without configured admin keys: loopback peers only
 };
 
-// While the models are being loaded only operators get an answer.
-constexpr bool answers_while_starting(AuthPolicy policy) {
-  return policy == AuthPolicy::open || policy == AuthPolicy::metrics;
+// While the models are being loaded, or the server ends, only operators get an answer, and change nothing.
+constexpr bool answers_while_starting(AuthPolicy policy, Method method) {
+  const bool reads = method == Method::get || method == Method::head;
+  return policy == AuthPolicy::open || policy == AuthPolicy::metrics || (policy == AuthPolicy::admin_key && reads);
 }
 
 using Handler = std::function<void(std::shared_ptr<Exchange>)>;
@@ -34,7 +36,7 @@ struct Route {
       : method(route_method), path(route_path), policy(route_policy), handler(std::move(route_handler)) {}
 
   Method method;
-  std::string path;  // a last segment `{id}` stands for the rest of the path, slashes included
+  std::string path;  // `{id}`, once at most, stands for one or more bytes, slashes included
   AuthPolicy policy;
   Handler handler;
 };

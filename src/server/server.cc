@@ -15,6 +15,7 @@
 #include "server/io_thread.h"
 #include "server/openai/openai_routes.h"
 #include "server/operations.h"
+#include "server/wait_outlook.h"
 
 namespace inferneo {
 namespace {
@@ -120,7 +121,11 @@ struct Server::Impl {
         gate(config, routes) {
     context.limits = &config.limits;
     context.gate = &gate;
-    context.admission = [this] { return service->admission(); };
+    context.admission = [this]() -> std::optional<HttpError> {
+      const Status open = service->admission();
+      if (open.ok()) return std::nullopt;
+      return with_retry_after(*service, "", open.error());
+    };
     context.bodies = std::make_shared<ByteBudget>(std::max(config.limits.all_bodies_bytes, config.limits.body_bytes));
     context.post_text_work = [this](std::function<void()> work) { return service->post_text_work(std::move(work)); };
   }
@@ -144,6 +149,7 @@ Server::Server(ServerConfig config, std::shared_ptr<InferenceService> service, s
 Server::~Server() {
   for (const auto& thread : impl_->threads) thread->stop_now();
   join();
+  impl_->context.posted_handlers->wait_for_none();
 }
 
 Result<uint16_t> Server::start() {

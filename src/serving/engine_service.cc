@@ -26,6 +26,16 @@ ModelMetrics::Labels labels_of(const ModelId& id) {
   return {{"model_name", id.name}, {"engine", "0"}, {"version", id.version}};
 }
 
+ModelInfo info_of(const ModelStatus& status) {
+  ModelInfo info;
+  info.version = status.record.id.version;
+  info.root = status.record.source;
+  info.created = status.record.created;
+  info.max_model_len = status.model != nullptr ? status.model->max_model_len : 0;
+  info.state = model_state_name(status.state);
+  return info;
+}
+
 // The ledger's books go by name:version, but for what belongs to no single one.
 ModelMetrics::Labels book_labels(const std::string& book) {
   const Result<ModelId> id = parse_model_id(book);
@@ -56,12 +66,7 @@ std::vector<ModelInfo> EngineService::models() const {
   std::vector<ModelInfo> models;
   for (const ModelStatus& status : manager_.statuses()) {
     if (status.removing) continue;
-    ModelInfo info;
-    info.version = status.record.id.version;
-    info.root = status.record.source;
-    info.created = status.record.created;
-    info.max_model_len = status.model != nullptr ? status.model->max_model_len : 0;
-    info.state = model_state_name(status.state);
+    ModelInfo info = info_of(status);
     std::vector<std::string> names = status.aliases;
     if (status.shown != status.record.id.name) names.insert(names.begin(), status.shown);
     if (status.active) names.insert(names.begin(), status.record.id.name);
@@ -71,6 +76,19 @@ std::vector<ModelInfo> EngineService::models() const {
     }
   }
   return models;
+}
+
+Result<ModelInfo> EngineService::model(const std::string& name) const {
+  ASSIGN_OR_RETURN(const ModelStatus status, manager_.status(name));
+  ModelInfo info = info_of(status);
+  info.id = name;
+  return info;
+}
+
+std::optional<WaitOutlook> EngineService::outlook(const std::string& model) const {
+  const std::optional<LoadOutlook> outlook = manager_.outlook(model);
+  if (!outlook) return std::nullopt;
+  return WaitOutlook{outlook->model, outlook->loading, outlook->place, outlook->left};
 }
 
 Result<std::shared_ptr<const Tokenizer>> EngineService::tokenizer(const std::string& model) {
@@ -166,6 +184,8 @@ void EngineService::collect_engine(const ModelStatus& status, std::vector<Metric
   out.push_back({"inferneo:model_state", std::move(state), 1.0});
   out.push_back({"inferneo:model_loads", labels, static_cast<double>(status.loads)});
   out.push_back({"inferneo:model_misses", labels, static_cast<double>(status.misses)});
+  out.push_back({"inferneo:model_waiting", labels, static_cast<double>(status.waiting)});
+  out.push_back({"inferneo:model_leases", labels, static_cast<double>(status.leases)});
   out.push_back({"inferneo:model_load_seconds", labels, to_seconds(status.load_time)});
   for (size_t i = 0; i < kNumUnloadReasons; ++i) {
     ModelMetrics::Labels reason = labels;

@@ -34,6 +34,8 @@ class EngineService final : public InferenceService {
 
   std::shared_ptr<GenerationHandle> generate(GenerateRequest request, std::shared_ptr<OutputSink> sink) override;
   std::vector<ModelInfo> models() const override;
+  Result<ModelInfo> model(const std::string& name) const override;
+  std::optional<WaitOutlook> outlook(const std::string& model) const override;
   Result<std::shared_ptr<const Tokenizer>> tokenizer(const std::string& model) override;
   bool post_text_work(std::function<void()> work) override;
   void with_tokenizer(const std::string& model, TokenizerCallback callback) override;

@@ -106,6 +106,14 @@ struct ModelInfo {
   std::string state;  // ready, loading, failed, ...
 };
 
+// What somebody who waits for a model may be told.
+struct WaitOutlook {
+  std::string model;                  // name:version
+  bool loading = false;               // else it waits for its turn
+  size_t place = 0;                   // in the queue of loads; 1: the next
+  std::optional<Duration> left = {};  // none: nothing to go by
+};
+
 // Counters and gauges of one model for /metrics; histograms are fixed-bucket and cumulative.
 struct Histogram {
   std::vector<double> bounds;    // ascending, without +Inf
@@ -130,6 +138,18 @@ class InferenceService {
   virtual std::shared_ptr<GenerationHandle> generate(GenerateRequest request, std::shared_ptr<OutputSink> sink) = 0;
 
   virtual std::vector<ModelInfo> models() const = 0;  // one for each name, aliases included
+  // What `name` means, a name:version too, under that name. not_found names the nearest.
+  virtual Result<ModelInfo> model(const std::string& name) const {
+    for (ModelInfo& info : models()) {
+      if (info.id == name) return std::move(info);
+    }
+    return make_error(ErrorCode::not_found, "the model '" + name.substr(0, 128) + "' does not exist", "model");
+  }
+  // None when `model` is there, is unknown, or nobody waits for it. After failed loads: how long nobody may try. Cheap.
+  virtual std::optional<WaitOutlook> outlook(const std::string& model) const {
+    (void)model;
+    return std::nullopt;
+  }
   // The tokenizer of a loaded model; not_found names the known ones.
   virtual Result<std::shared_ptr<const Tokenizer>> tokenizer(const std::string& model) = 0;
   // Runs work on the text pool; false when the pool's queue is full.

@@ -35,6 +35,8 @@ constexpr std::array kCatalogue = {
     MetricInfo{"inferneo:model_misses", MetricType::counter,
                "Requests that found the model not in memory and led to a load."},
     MetricInfo{"inferneo:model_unloads", MetricType::counter, "Times that the model left the memory, by reason."},
+    MetricInfo{"inferneo:model_waiting", MetricType::gauge, "Requests that wait for the model to be loaded."},
+    MetricInfo{"inferneo:model_leases", MetricType::gauge, "Users of the model, for as long as which it stays."},
     MetricInfo{"inferneo:model_load_seconds", MetricType::gauge, "Duration of the model's last load."},
     MetricInfo{"inferneo:model_state", MetricType::gauge, "1 for the state that the model is in."},
 };

@@ -6,6 +6,7 @@
 #include "server/openai/openai_routes.h"
 #include "server/openai/reply_format.h"
 #include "server/request_id.h"
+#include "server/wait_outlook.h"
 
 namespace inferneo {
 namespace {
@@ -210,7 +211,8 @@ std::string ChatReply::whole_reply(const Usage& usage) {
 
 void ChatReply::on_done(GenerateOutcome outcome) {
   if (outcome.error) {
-    exchange_->fail(as_sent(std::move(*outcome.error), draft_));
+    const Error error = as_sent(std::move(*outcome.error), draft_);
+    exchange_->fail(with_retry_after(service_, draft_.request.model, error));
   } else if (draft_.stream) {
     std::string last = draft_.include_usage ? usage_chunk(outcome.usage) : "";
     exchange_->write_event(last + "data: [DONE]\n\n");
@@ -241,7 +243,9 @@ void handle_chat(InferenceService& service, const std::shared_ptr<Exchange>& exc
       if (detect_chat_format(tokenizer).markers_are_special) prepared.skip_special_tokens = false;
     };
   }
-  if (draft.stream) exchange->expect_stream();
+  if (draft.stream) {
+    exchange->expect_stream([&service, model = draft.request.model] { return wait_comment(service, model); });
+  }
   auto sink = std::make_shared<ChatReply>(service, exchange, std::move(draft));
   auto handle = service.generate(std::move(request), std::move(sink));
   exchange->on_abandoned([handle] { handle->cancel(); });

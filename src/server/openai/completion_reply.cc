@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "server/openai/openai_routes.h"
+#include "server/wait_outlook.h"
 
 namespace inferneo {
 namespace {
@@ -23,8 +24,10 @@ class PromptSink final : public OutputSink {
 
 }  // namespace
 
-CompletionReply::CompletionReply(std::shared_ptr<Exchange> exchange, RequestDraft draft)
-    : exchange_(std::move(exchange)),
+CompletionReply::CompletionReply(const InferenceService& service, std::shared_ptr<Exchange> exchange,
+                                 RequestDraft draft)
+    : service_(service),
+      exchange_(std::move(exchange)),
       draft_(std::move(draft)),
       scoring_only_(draft_.max_tokens == 0),
       id_("cmpl-" + exchange_->request_id()),
@@ -112,7 +115,8 @@ void CompletionReply::on_done(size_t, GenerateOutcome outcome) {
   if (failed_) return;
   if (outcome.error) {
     failed_ = true;
-    exchange_->fail(as_sent(std::move(*outcome.error), draft_));
+    const Error error = as_sent(std::move(*outcome.error), draft_);
+    exchange_->fail(with_retry_after(service_, draft_.request.model, error));
     return;
   }
   usage_.prompt_tokens += outcome.usage.prompt_tokens;
@@ -142,8 +146,10 @@ void handle_completion(InferenceService& service, const std::shared_ptr<Exchange
   auto prompts = draft.prompts;
   GenerateRequest request = draft.request;
   request.request_id = exchange->request_id();
-  if (draft.stream) exchange->expect_stream();
-  auto reply = std::make_shared<CompletionReply>(exchange, std::move(draft));
+  if (draft.stream) {
+    exchange->expect_stream([&service, model = draft.request.model] { return wait_comment(service, model); });
+  }
+  auto reply = std::make_shared<CompletionReply>(service, exchange, std::move(draft));
   auto handles = std::make_shared<std::vector<std::shared_ptr<GenerationHandle>>>();
   for (size_t i = 0; i < prompts.size(); ++i) {
     GenerateRequest one = request;

@@ -20,7 +20,7 @@ namespace inferneo {
 
 class CompletionReply {
  public:
-  CompletionReply(std::shared_ptr<Exchange> exchange, RequestDraft draft);
+  CompletionReply(const InferenceService& service, std::shared_ptr<Exchange> exchange, RequestDraft draft);
 
   void on_prompt(size_t prompt, PromptInfo info);
   void on_delta(size_t prompt, OutputDelta delta);
@@ -41,6 +41,7 @@ class CompletionReply {
   void write_choice(JsonWriter& json, size_t index, const Choice& choice, int64_t& text_offset) const;
   std::string whole_reply();
 
+  const InferenceService& service_;
   std::shared_ptr<Exchange> exchange_;
   RequestDraft draft_;
   bool scoring_only_;  // max_tokens 0: the one token that was sampled is not shown

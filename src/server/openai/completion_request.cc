@@ -2,7 +2,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "server/openai/json_fields.h"
+#include "server/json_fields.h"
 #include "server/openai/request_draft.h"
 
 namespace inferneo {

@@ -1,6 +1,4 @@
 // GET /v1/models and GET /v1/models/{id}.
-#include <algorithm>
-
 #include "server/json_writer.h"
 #include "server/openai/openai_routes.h"
 
@@ -32,14 +30,10 @@ void handle_list_models(InferenceService& service, const std::shared_ptr<Exchang
 
 void handle_get_model(InferenceService& service, const std::shared_ptr<Exchange>& exchange) {
   const std::string& id = exchange->request().path_param;
-  const std::vector<ModelInfo> models = service.models();
-  const auto found = std::find_if(models.begin(), models.end(), [&](const ModelInfo& m) { return m.id == id; });
-  if (found == models.end()) {
-    const std::string shown = id.substr(0, 128);
-    return exchange->fail(make_error(ErrorCode::not_found, "The model '" + shown + "' is not served here.", "model"));
-  }
+  const Result<ModelInfo> model = service.model(id);
+  if (!model.ok()) return exchange->fail(model.error());
   JsonWriter json;
-  write_model(json, *found);
+  write_model(json, *model);
   respond_json(*exchange, json.take());
 }
 

@@ -7,7 +7,8 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
-#include "server/openai/json_fields.h"
+#include "server/json_fields.h"
+#include "server/keep_alive.h"
 #include "server/openai/request_draft.h"
 
 namespace inferneo {
@@ -145,6 +146,11 @@ Status read_prompt_logprobs(const Json& value, Field field, RequestDraft& draft)
 Status read_priority(const Json& value, Field field, RequestDraft& draft) {
   ASSIGN_OR_RETURN(const int64_t priority, read_integer(value, field, -kMaxInt, kMaxInt));
   draft.request.priority = static_cast<int32_t>(priority);
+  return ok_status();
+}
+
+Status read_keep_alive_field(const Json& value, Field field, RequestDraft& draft) {
+  ASSIGN_OR_RETURN(draft.request.keep_alive, read_keep_alive(value, field));
   return ok_status();
 }
 
@@ -326,6 +332,7 @@ constexpr std::array kFields = {
     FieldRow{"add_special_tokens", kChat, refuse},
     FieldRow{"skip_special_tokens", kBoth, request_flag<&GenerateRequest::skip_special_tokens>},
     FieldRow{"priority", kBoth, read_priority},
+    FieldRow{"keep_alive", kBoth, read_keep_alive_field},
     FieldRow{"cache_salt", kBoth, request_text<&GenerateRequest::cache_salt, 512>},
     FieldRow{"user", kBoth, request_text<&GenerateRequest::user, 512>},
     FieldRow{"response_format", kBoth, read_response_format},

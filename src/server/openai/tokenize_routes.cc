@@ -1,10 +1,11 @@
 // POST /tokenize and /detokenize, as vLLM has them.
 #include <nlohmann/json.hpp>
 
+#include "server/json_fields.h"
 #include "server/json_writer.h"
-#include "server/openai/json_fields.h"
 #include "server/openai/openai_routes.h"
 #include "server/openai/request_draft.h"
+#include "server/wait_outlook.h"
 
 namespace inferneo {
 namespace {
@@ -116,7 +117,7 @@ void handle_tokenize(const std::shared_ptr<InferenceService>& service, const std
   if (!parsed.ok()) return exchange->fail(parsed.error());
   const std::string model = parsed->model;
   service->with_tokenizer(model, [service, exchange, request = std::move(parsed).value()](auto tokenizer) {
-    if (!tokenizer.ok()) return exchange->fail(tokenizer.error());
+    if (!tokenizer.ok()) return exchange->fail(with_retry_after(*service, request.model, tokenizer.error()));
     respond(*exchange, tokenize(*service, **tokenizer, request));
   });
 }
@@ -125,8 +126,8 @@ void handle_detokenize(const std::shared_ptr<InferenceService>& service, const s
   Result<DetokenizeRequest> parsed = parse_detokenize(exchange->take_body());
   if (!parsed.ok()) return exchange->fail(parsed.error());
   const std::string model = parsed->model;
-  service->with_tokenizer(model, [exchange, request = std::move(parsed).value()](auto tokenizer) {
-    if (!tokenizer.ok()) return exchange->fail(tokenizer.error());
+  service->with_tokenizer(model, [service, exchange, request = std::move(parsed).value()](auto tokenizer) {
+    if (!tokenizer.ok()) return exchange->fail(with_retry_after(*service, request.model, tokenizer.error()));
     respond(*exchange, detokenize(**tokenizer, request));
   });
 }

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
-#include "server/openai/json_fields.h"
+#include "server/json_fields.h"
 
 namespace inferneo {
 namespace {

@@ -44,6 +44,7 @@ class KeysTest : public ServerFixture {
     const auto done = [](std::shared_ptr<Exchange> exchange) { exchange->respond(HttpResponse{}); };
     std::vector<Route> extra;
     extra.emplace_back(Method::put, "/admin/{id}", AuthPolicy::admin_key, done);
+    extra.emplace_back(Method::post, "/admin/{id}/load", AuthPolicy::admin_key, done);
     service_ = std::make_shared<ScriptedService>([](const GenerateRequest&) { return script_of({"x"}); });
     config.io_threads = 1;
     config.port = 0;
@@ -56,7 +57,8 @@ class KeysTest : public ServerFixture {
   // The route's path with its parameter filled in.
   static std::string path_of(const Route& route) {
     const size_t parameter = route.path.find("{id}");
-    return parameter == std::string::npos ? route.path : route.path.substr(0, parameter) + "some/thing";
+    if (parameter == std::string::npos) return route.path;
+    return route.path.substr(0, parameter) + "some/thing" + route.path.substr(parameter + 4);
   }
 
   // Other ways to write a path, each of which some server takes for the path itself.

@@ -1,4 +1,4 @@
-#include "server/openai/json_fields.h"
+#include "server/json_fields.h"
 
 #include <fmt/format.h>
 
