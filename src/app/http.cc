@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "app/hub_access.h"
 #include "formats/hub_client.h"
 #include "server/admin/admin_routes.h"
 #include "serving/metrics_catalogue.h"
@@ -28,15 +29,8 @@ ServerConfig server_config_of(const EngineConfig& config) {
   return server;
 }
 
-// The access to the hub that the configuration gives.
 PullFunction pull_function(const EngineConfig& config) {
-  HubAccess access;
-  access.endpoint = config.hub_endpoint;
-  access.token = config.hub_token;
-  access.token_file = config.hub_token_file;
-  access.cache = config.hub_cache;
-  access.offline = config.hub_offline;
-  return [access](const HubPull& pull) { return pull_snapshot(access, pull); };
+  return [access = hub_access(config)](const HubPull& pull) { return pull_snapshot(access, pull); };
 }
 
 }  // namespace

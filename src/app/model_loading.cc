@@ -138,6 +138,21 @@ class DirectoryLoader final : public ModelLoader {
     return snapshot.ok() ? ok_status() : Status(snapshot.error());
   }
 
+  Result<std::vector<FileCheck>> verify(const ModelRecord& record) override {
+    ASSIGN_OR_RETURN(const ModelSource source, resolve(record));
+    ASSIGN_OR_RETURN(const std::vector<WeightFileCheck> files, context_.weights.verify(source.directory));
+    std::vector<FileCheck> checks;
+    for (const WeightFileCheck& file : files) {
+      FileCheck check{.file = file.file};
+      std::error_code error;
+      const auto bytes = std::filesystem::file_size(source.directory.path() + "/" + file.file, error);
+      if (!error) check.bytes = bytes;
+      if (!file.expected.empty()) check.state = file.matches() ? FileCheck::State::ok : FileCheck::State::changed;
+      checks.push_back(std::move(check));
+    }
+    return checks;
+  }
+
   Result<size_t> estimate(const ModelRecord& record) override {
     ASSIGN_OR_RETURN(const ModelFootprint footprint, this->footprint(record));
     return footprint.load_bytes;

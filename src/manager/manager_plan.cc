@@ -154,4 +154,9 @@ Result<ModelPlan> ModelManager::plan(const std::vector<PlanRequest>& wanted) {
   return plan;
 }
 
+Result<std::vector<FileCheck>> ModelManager::verify(const std::string& name) {
+  ASSIGN_OR_RETURN(const ModelStatus status, this->status(name));
+  return loader_->verify(status.record);
+}
+
 }  // namespace inferneo

@@ -6,6 +6,7 @@
 #include <memory>
 #include <stop_token>
 #include <string>
+#include <vector>
 
 #include "base/result.h"
 #include "manager/loaded_model.h"
@@ -21,13 +22,21 @@ struct LoadStage {
 // Told at least at the beginning and the end of each stage, by one thread at a time.
 using LoadReport = std::function<void(const LoadStage&)>;
 
+// One file of a model, read again.
+struct FileCheck {
+  enum class State : uint8_t { ok, changed, unknown };  // unknown: nothing to compare it with
+  std::string file;
+  uint64_t bytes = 0;
+  State state = State::unknown;
+};
+
 struct ModelFootprint {
   size_t load_bytes = 0;          // at most, with a cache to begin with
   size_t kv_bytes_per_token = 0;  // 0: not known
   int32_t max_model_len = 0;
 };
 
-// Called from the manager's thread, but for load() and fetch() from others too. May throw (reported as a failed load).
+// Called from the manager's thread, but for load() from others too. May throw (reported as a failed load).
 class ModelLoader {
  public:
   virtual ~ModelLoader() = default;
@@ -45,6 +54,10 @@ class ModelLoader {
   virtual Status fetch(const ModelRecord& record, const LoadReport& report, std::stop_token stop) {
     (void)record, (void)report, (void)stop;
     return make_error(ErrorCode::unsupported, "this loader downloads nothing");
+  }
+  // Reads the weight files again and compares them with what is known of them; takes as long as reading takes.
+  virtual Result<std::vector<FileCheck>> verify(const ModelRecord& record) {
+    return make_error(ErrorCode::unsupported, "nothing is known of the files of " + record.id.text());
   }
   // For plans: what estimate() says, and what its cache costs.
   virtual Result<ModelFootprint> footprint(const ModelRecord& record) {

@@ -121,6 +121,8 @@ class ModelManager {
   // What would happen if these were to be in memory together. Reads the files' headers, so that it takes its time.
   // not_found; what the loader says about the files. That they do not fit is no error.
   Result<ModelPlan> plan(const std::vector<PlanRequest>& wanted);
+  // Reads a model's files again and compares them with what is known of them. Takes its time.
+  Result<std::vector<FileCheck>> verify(const std::string& name);
 
  private:
   struct State;  // shared with the leases that are out

@@ -22,9 +22,9 @@ Admin::~Admin() {
   worker->stop();
   std::map<std::string, std::jthread> under_way;
   {
-    const std::lock_guard lock(pulls_mutex);
+    const std::lock_guard lock(threads_mutex);
     ending = true;
-    under_way.swap(pulls);
+    under_way.swap(threads);
   }
   for (auto& [id, thread] : under_way) thread.request_stop();
   under_way.clear();  // joins them

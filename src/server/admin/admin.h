@@ -56,11 +56,12 @@ struct Admin {
   std::mutex listeners_mutex;
   std::vector<uint64_t> listeners;
 
-  // Downloads under way, by their operation; each on a thread of its own, as it waits for the network.
-  static constexpr size_t kMaxPulls = 4;
-  std::mutex pulls_mutex;
+  // Downloads and verifications under way, by their operation; each on a thread of its own, as it waits for the network
+  // or the disk.
+  static constexpr size_t kMaxThreads = 4;
+  std::mutex threads_mutex;
   bool ending = false;
-  std::map<std::string, std::jthread> pulls;
+  std::map<std::string, std::jthread> threads;
 
  private:
   uint64_t state_listener_ = 0;
@@ -96,6 +97,8 @@ void handle_remove_alias(Admin& admin, const std::shared_ptr<Exchange>& exchange
 void handle_operations(Admin& admin, const std::shared_ptr<Exchange>& exchange);
 void handle_operation(Admin& admin, const std::shared_ptr<Exchange>& exchange);
 void handle_pull(Admin& admin, const std::shared_ptr<Exchange>& exchange);
+void handle_verify(Admin& admin, const std::shared_ptr<Exchange>& exchange);
+void handle_plan(Admin& admin, const std::shared_ptr<Exchange>& exchange);
 void handle_events(Admin& admin, const std::shared_ptr<Exchange>& exchange);
 
 // On the worker: ends the unloads whose model is out of memory.

@@ -7,14 +7,6 @@
 namespace inferneo {
 namespace {
 
-void handle_verify(Admin&, const std::shared_ptr<Exchange>& exchange) {
-  exchange->fail(make_error(ErrorCode::unsupported, "Verifying a model's files is not implemented yet."));
-}
-
-void handle_plan(Admin&, const std::shared_ptr<Exchange>& exchange) {
-  exchange->fail(make_error(ErrorCode::unsupported, "Planning the memory is not implemented yet."));
-}
-
 struct AdminRow {
   Method method;
   std::string_view path;

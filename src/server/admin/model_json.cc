@@ -141,6 +141,38 @@ std::string name_json(const NameRecord& record, const std::string& active) {
   return json.take();
 }
 
+std::string files_json(const std::vector<FileCheck>& files) {
+  JsonWriter json;
+  json.begin_object().key("files").begin_array();
+  for (const FileCheck& file : files) {
+    const char* const state = file.state == FileCheck::State::ok        ? "ok"
+                              : file.state == FileCheck::State::changed ? "changed"
+                                                                        : "unknown";
+    json.begin_object().field("file", file.file).field("bytes", file.bytes).field("state", state).end_object();
+  }
+  json.end_array().end_object();
+  return json.take();
+}
+
+std::string plan_json(const ModelPlan& plan) {
+  JsonWriter json;
+  json.begin_object().field("fits", plan.fits).field("budget_bytes", plan.budget);
+  json.field("used_bytes", plan.used_before).field("used_after_bytes", plan.used_after).key("evicted").begin_array();
+  for (const std::string& id : plan.evicted) json.string(id);
+  json.end_array().key("models").begin_array();
+  for (const ModelPlan::Row& row : plan.rows) {
+    json.begin_object().field("id", row.id).field("resident", row.resident).field("fits", !row.refusal.has_value());
+    json.field("bytes", row.bytes).field("kv_bytes_per_token", row.kv_bytes_per_token);
+    json.field("context", row.context).field("more_tokens", row.more_tokens).key("load_seconds");
+    row.load_time ? json.number(to_seconds(*row.load_time)) : json.null();
+    json.key("reason");
+    row.refusal ? json.string(row.refusal->message) : json.null();
+    json.end_object();
+  }
+  json.end_array().end_object();
+  return json.take();
+}
+
 std::string event_frame(const ModelEvent& event) {
   JsonWriter json;
   json.begin_object().field("model", event.model);

@@ -3,8 +3,11 @@
 
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "manager/event_log.h"
+#include "manager/model_loader.h"
+#include "manager/model_plan.h"
 #include "manager/model_status.h"
 #include "manager/registry_records.h"
 #include "server/admin/operation_table.h"
@@ -19,6 +22,9 @@ std::string model_json(const ModelStatus& status);
 std::string operation_json(const Operation& operation);
 // `active`: what the name means now, set or by the policy.
 std::string name_json(const NameRecord& record, const std::string& active);
+
+std::string files_json(const std::vector<FileCheck>& files);
+std::string plan_json(const ModelPlan& plan);
 
 // One frame of the event stream.
 std::string event_frame(const ModelEvent& event);

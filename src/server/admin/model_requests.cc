@@ -248,6 +248,33 @@ Result<VersionPolicy> read_policy(std::string_view body) {
   return policy;
 }
 
+Result<std::vector<PlanRequest>> read_plan(std::string_view body) {
+  constexpr std::array<std::string_view, 1> kFields = {"models"};
+  constexpr int64_t kMaxContext = int64_t{1} << 40;
+  ASSIGN_OR_RETURN(const Json json, read_body(body, kFields));
+  if (!is_set(json, "models") || !json["models"].is_array() || json["models"].empty() ||
+      json["models"].size() > kMaxEntries) {
+    return field_error("models", fmt::format("must list 1 to {} models, each with its id", kMaxEntries));
+  }
+  std::vector<PlanRequest> wanted;
+  for (const Json& entry : json["models"]) {
+    if (!entry.is_object()) return field_error("models", "must hold objects with an id");
+    for (const auto& [key, value] : entry.items()) {
+      constexpr std::array<std::string_view, 2> kModelFields = {"id", "context"};
+      if (key != "id" && key != "context") return unknown_name("field", key, kModelFields);
+    }
+    PlanRequest request;
+    ASSIGN_OR_RETURN(request.id, required_string(entry, "id", kMaxName));
+    if (is_set(entry, "context")) {
+      if (!entry["context"].is_number_integer()) return field_error("context", "must be a number of tokens");
+      request.context = entry["context"].get<int64_t>();
+      if (request.context < 0 || request.context > kMaxContext) return field_error("context", "is out of range");
+    }
+    wanted.push_back(std::move(request));
+  }
+  return wanted;
+}
+
 Result<std::string> read_target(std::string_view body) {
   constexpr std::array<std::string_view, 1> kFields = {"target"};
   ASSIGN_OR_RETURN(const Json json, read_body(body, kFields));

@@ -45,6 +45,7 @@ struct VersionChange {
 Result<VersionChange> read_version_change(std::string_view body);
 
 Result<VersionPolicy> read_policy(std::string_view body);
+Result<std::vector<PlanRequest>> read_plan(std::string_view body);
 Result<std::string> read_target(std::string_view body);  // of an alias
 Result<std::string> read_hub_id(std::string_view body);  // "org/name[@revision]", as it is
 Status read_nothing(std::string_view body);              // an action without fields

@@ -92,6 +92,16 @@ void handle_set_alias(Admin& admin, const std::shared_ptr<Exchange>& exchange) {
   });
 }
 
+void handle_plan(Admin& admin, const std::shared_ptr<Exchange>& exchange) {
+  Result<std::vector<PlanRequest>> wanted = read_plan(exchange->take_body());
+  if (!wanted.ok()) return exchange->fail(wanted.error());
+  admin.in_line(exchange, [&admin, exchange, wanted = std::move(*wanted)] {  // it reads the files' headers
+    const Result<ModelPlan> plan = admin.manager.plan(wanted);
+    if (!plan.ok()) return exchange->fail(plan.error());
+    respond_json(*exchange, plan_json(*plan));
+  });
+}
+
 void handle_remove_alias(Admin& admin, const std::shared_ptr<Exchange>& exchange) {
   if (const Status empty = read_nothing(exchange->take_body()); !empty.ok()) return exchange->fail(empty.error());
   admin.in_line(exchange, [&admin, exchange] {

@@ -1,7 +1,8 @@
-// GET /admin/operations and /admin/operations/{id}; POST /admin/pull, whose downloads run on threads of their own.
+// GET /admin/operations and /admin/operations/{id}; downloads and verifications, which run on threads of their own.
 #include <fmt/format.h>
 
 #include <exception>
+#include <functional>
 #include <utility>
 
 #include "base/log.h"
@@ -39,23 +40,33 @@ Result<HubSnapshot> download(const PullFunction& pull, const HubPull& wanted) {
 
 // Threads whose operation has ended have nothing more to do than to end.
 void reap(Admin& admin) {
-  std::erase_if(admin.pulls, [&](const auto& pull) {
-    const std::optional<Operation> operation = admin.operations->find(pull.first);
+  std::erase_if(admin.threads, [&](const auto& thread) {
+    const std::optional<Operation> operation = admin.operations->find(thread.first);
     return !operation || operation->state != Operation::State::running;
   });
 }
 
-Result<std::string> begin_pull(Admin& admin, const HubId& id) {
-  const std::string name = id.repository + "@" + id.revision;
-  const std::lock_guard lock(admin.pulls_mutex);
-  if (const auto same = admin.operations->find_running(Operation::Kind::pull, name)) return same->id;
+// Begins an operation on a thread of its own, unless the same is under way.
+Result<std::string> begin_thread(Admin& admin, Operation::Kind kind, const std::string& model,
+                                 std::function<void(const std::string& operation, std::stop_token stop)> work) {
+  const std::lock_guard lock(admin.threads_mutex);
+  if (const auto same = admin.operations->find_running(kind, model)) return same->id;
   reap(admin);
   if (admin.ending) return make_error(ErrorCode::unavailable, "The server is shutting down.");
-  if (admin.pulls.size() >= Admin::kMaxPulls) {
-    return make_error(ErrorCode::queue_full, "Too many downloads are under way; try again when one has ended.");
+  if (admin.threads.size() >= Admin::kMaxThreads) {
+    return make_error(ErrorCode::queue_full,
+                      "Too many downloads and verifications are under way; try again when one has ended.");
   }
-  ASSIGN_OR_RETURN(const std::string operation, admin.operations->begin(Operation::Kind::pull, name));
-  const auto work = [pull = admin.pull, table = admin.operations, operation, id](std::stop_token stop) {
+  ASSIGN_OR_RETURN(const std::string operation, admin.operations->begin(kind, model));
+  admin.threads.emplace(operation, std::jthread([operation, work = std::move(work)](std::stop_token stop) {
+                          work(operation, std::move(stop));
+                        }));
+  return operation;
+}
+
+Result<std::string> begin_pull(Admin& admin, const HubId& id) {
+  const auto work = [pull = admin.pull, table = admin.operations, id](const std::string& operation,
+                                                                      std::stop_token stop) {
     HubPull wanted;
     wanted.id = id;
     wanted.stop = std::move(stop);
@@ -64,8 +75,16 @@ Result<std::string> begin_pull(Admin& admin, const HubId& id) {
     if (!snapshot.ok()) return table->finish(operation, std::move(snapshot).error());
     table->finish(operation, snapshot_json(*snapshot));
   };
-  admin.pulls.emplace(operation, std::jthread(work));
-  return operation;
+  return begin_thread(admin, Operation::Kind::pull, id.repository + "@" + id.revision, work);
+}
+
+Result<std::string> begin_verify(Admin& admin, const std::string& id) {
+  const auto work = [&admin, table = admin.operations, id](const std::string& operation, const std::stop_token&) {
+    const auto files = admin.manager.verify(id);
+    if (!files.ok()) return table->finish(operation, files.error());
+    table->finish(operation, files_json(*files));
+  };
+  return begin_thread(admin, Operation::Kind::verify, id, work);
 }
 
 }  // namespace
@@ -99,6 +118,18 @@ void handle_pull(Admin& admin, const std::shared_ptr<Exchange>& exchange) {
   const Result<HubId> id = parse_hub_id(*text);
   if (!id.ok()) return exchange->fail(make_error(ErrorCode::invalid_argument, "'id': " + id.error().message, "id"));
   const Result<std::string> operation = begin_pull(admin, *id);
+  if (!operation.ok()) return exchange->fail(operation.error());
+  answer_operation(admin, exchange, *operation, query->wait,
+                   [](Exchange& answer, const Operation& ended) { respond_json(answer, operation_json(ended)); });
+}
+
+void handle_verify(Admin& admin, const std::shared_ptr<Exchange>& exchange) {
+  const Result<AdminQuery> query = read_query(exchange->request().head, {"wait"});
+  if (!query.ok()) return exchange->fail(query.error());
+  if (const Status empty = read_nothing(exchange->take_body()); !empty.ok()) return exchange->fail(empty.error());
+  const Result<ModelStatus> model = admin.manager.status(exchange->request().path_param);
+  if (!model.ok()) return exchange->fail(model.error());
+  const Result<std::string> operation = begin_verify(admin, model->id);
   if (!operation.ok()) return exchange->fail(operation.error());
   answer_operation(admin, exchange, *operation, query->wait,
                    [](Exchange& answer, const Operation& ended) { respond_json(answer, operation_json(ended)); });

@@ -35,6 +35,8 @@ const char* operation_kind_name(Operation::Kind kind) {
       return "switch";
     case Operation::Kind::pull:
       return "pull";
+    case Operation::Kind::verify:
+      return "verify";
   }
   return "unknown";
 }

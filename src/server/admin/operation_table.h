@@ -19,7 +19,7 @@
 namespace inferneo {
 
 struct Operation {
-  enum class Kind : uint8_t { load, unload, switch_version, pull };
+  enum class Kind : uint8_t { load, unload, switch_version, pull, verify };
   enum class State : uint8_t { running, done, failed };
   std::string id;
   Kind kind = Kind::load;

@@ -204,18 +204,19 @@ TEST_F(AdminPull, MistakesAndLimits) {
   const Answer missing = ask("POST", "/admin/pull?wait", R"({"id":"org/missing"})");
   EXPECT_EQ(missing.status, 404);
   EXPECT_THAT(missing.message(), HasSubstr("org/missing"));
-  for (size_t i = 0; i < Admin::kMaxPulls; ++i) {
+  for (size_t i = 0; i < Admin::kMaxThreads; ++i) {
     const std::string body = R"({"id":"org/n)" + std::to_string(i) + "\"}";
     EXPECT_EQ(ask("POST", "/admin/pull", body).status, 202);
   }
   EXPECT_EQ(ask("POST", "/admin/pull", R"({"id":"org/more"})").status, 429);
   stop_server();
-  EXPECT_EQ(hub_.cancelled, static_cast<int>(Admin::kMaxPulls)) << "the end of the server ends them";
+  EXPECT_EQ(hub_.cancelled, static_cast<int>(Admin::kMaxThreads)) << "the end of the server ends them";
 }
 
-TEST_F(AdminPull, WhatIsNotThereYetSaysSo) {
-  EXPECT_EQ(ask("POST", "/admin/models/a/verify").status, 501);
-  EXPECT_EQ(ask("POST", "/admin/plan", "{}").status, 501);
+TEST_F(AdminPull, PlansAreCheckedFieldByField) {
+  EXPECT_EQ(ask("POST", "/admin/plan", "{}").status, 400);
+  EXPECT_EQ(ask("POST", "/admin/plan", R"({"models": [{"id": "a", "contxt": 1}]})").status, 400);
+  EXPECT_EQ(ask("POST", "/admin/plan", R"({"models": [{"id": "nobody"}]})").status, 404);
 }
 
 }  // namespace
