@@ -105,23 +105,26 @@ Result<EngineConfig> config_of(const EngineConfig& server, const ModelRecord& re
   return config;
 }
 
+// As it is written after MODEL on a command line.
+std::string source_text(const ModelRecord& record) {
+  return record.revision.empty() ? record.source : record.source + "@" + record.revision;
+}
+
+Result<HubId> hub_id_of(const ModelRecord& record) { return parse_hub_id(source_text(record)); }
+
+Result<ModelSource> resolve(const EngineConfig& config, const ModelRecord& record) {
+  ModelSourceOptions options;
+  options.hub_cache = config.hub_cache;
+  options.roots = config.model_roots;
+  options.named_by_operator = record.origin == RecordOrigin::config;
+  return resolve_model_source(source_text(record), options);
+}
+
 class DirectoryLoader final : public ModelLoader {
  public:
   explicit DirectoryLoader(const LoadingContext& context) : context_(context) {}
 
-  Status check(const ModelRecord& record) override {
-    const bool by_api = record.origin == RecordOrigin::api;
-    if (by_api && record.settings.contains("chat_template")) {
-      return make_error(ErrorCode::refused, "a chat_template is a file of the server's: name it in the configuration",
-                        "settings");
-    }
-    ASSIGN_OR_RETURN(const EngineConfig config, config_of(context_.config, record));
-    if (!by_api) return ok_status();
-    // Not there yet is no reason to refuse: it may be downloaded later.
-    const Result<ModelSource> source = resolve(record);
-    if (source.ok() || source.error().code == ErrorCode::not_found) return ok_status();
-    return source.error();
-  }
+  Status check(const ModelRecord& record) override { return check_registration(context_.config, record); }
 
   bool can_fetch(const ModelRecord& record) override {
     return !context_.config.hub_offline && !exists(record.source) && hub_id_of(record).ok();
@@ -139,7 +142,7 @@ class DirectoryLoader final : public ModelLoader {
   }
 
   Result<std::vector<FileCheck>> verify(const ModelRecord& record) override {
-    ASSIGN_OR_RETURN(const ModelSource source, resolve(record));
+    ASSIGN_OR_RETURN(const ModelSource source, resolve(context_.config, record));
     ASSIGN_OR_RETURN(const std::vector<WeightFileCheck> files, context_.weights.verify(source.directory));
     std::vector<FileCheck> checks;
     for (const WeightFileCheck& file : files) {
@@ -199,23 +202,9 @@ class DirectoryLoader final : public ModelLoader {
   };
   static const std::array<Row, 1> kRows;
 
-  static Result<HubId> hub_id_of(const ModelRecord& record) { return parse_hub_id(source_text(record)); }
-
-  static std::string source_text(const ModelRecord& record) {
-    return record.revision.empty() ? record.source : record.source + "@" + record.revision;
-  }
-
-  Result<ModelSource> resolve(const ModelRecord& record) const {
-    ModelSourceOptions options;
-    options.hub_cache = context_.config.hub_cache;
-    options.roots = context_.config.model_roots;
-    options.named_by_operator = record.origin == RecordOrigin::config;
-    return resolve_model_source(source_text(record), options);
-  }
-
   Result<Found> find(const ModelRecord& record) const {
     ASSIGN_OR_RETURN(EngineConfig config, config_of(context_.config, record));
-    ASSIGN_OR_RETURN(ModelSource source, resolve(record));
+    ASSIGN_OR_RETURN(ModelSource source, resolve(context_.config, record));
     ASSIGN_OR_RETURN(const ModelFormat format, source.directory.detect_format());
     if (record.format && *record.format != format) {
       return make_error(ErrorCode::malformed,
@@ -302,7 +291,7 @@ class DirectoryLoader final : public ModelLoader {
     core.max_num_seqs = config.max_num_seqs;
     core.max_num_batched_tokens = std::max(config.max_num_batched_tokens, config.max_num_seqs);
     core.max_model_len = config.max_model_len.value_or(0);
-    const size_t num_models = std::max<size_t>(config.model.size(), 1);
+    const size_t num_models = std::max<size_t>(config.model.size() + config.models.size(), 1);
     core.max_kv_bytes = static_cast<size_t>(config.kv_cache_gb * kGiB) / num_models;
     core.enable_prefix_caching = config.enable_prefix_caching && config.enable_paged_attention;
     core.enable_paged_attention = config.enable_paged_attention;
@@ -325,6 +314,19 @@ const std::array<DirectoryLoader::Row, 1> DirectoryLoader::kRows = {
 };
 
 }  // namespace
+
+Status check_registration(const EngineConfig& config, const ModelRecord& record) {
+  const bool by_api = record.origin == RecordOrigin::api;
+  if (by_api && record.settings.contains("chat_template")) {
+    return make_error(ErrorCode::refused, "a chat_template is a file of the server's: name it in the configuration",
+                      "settings");
+  }
+  ASSIGN_OR_RETURN(const EngineConfig own, config_of(config, record));
+  if (!by_api) return ok_status();
+  const Result<ModelSource> source = resolve(config, record);
+  if (source.ok() || source.error().code == ErrorCode::not_found) return ok_status();
+  return source.error();
+}
 
 std::unique_ptr<ModelLoader> make_model_loader(const LoadingContext& context) {
   return std::make_unique<DirectoryLoader>(context);

@@ -41,10 +41,10 @@ std::string lower(std::string_view text) {
 Status check_parts(const Url& url) {
   const std::string scheme = url_part(url, CURLUPART_SCHEME);
   if (scheme != "http" && scheme != "https") {
-    return make_error(ErrorCode::refused, "an address of the hub must begin with http:// or https://");
+    return make_error(ErrorCode::refused, "an address must begin with http:// or https://");
   }
   if (!url_part(url, CURLUPART_USER).empty() || !url_part(url, CURLUPART_PASSWORD).empty()) {
-    return make_error(ErrorCode::refused, "an address of the hub may hold neither a user name nor a password");
+    return make_error(ErrorCode::refused, "an address may hold neither a user name nor a password");
   }
   return ok_status();
 }
@@ -136,7 +136,8 @@ struct HttpLoop::Transfer {
     long status = 0;
     curl_easy_getinfo(easy, CURLINFO_RESPONSE_CODE, &status);
     response.status = static_cast<int>(status);
-    if (status >= 200 && status < 300) return !request.on_body || request.on_body(response, data);
+    if (request.all_bodies || (status >= 200 && status < 300))
+      return !request.on_body || request.on_body(response, data);
     ignored_bytes += data.size();
     enough = ignored_bytes > kMaxIgnoredBytes;
     return !enough;
@@ -175,11 +176,22 @@ int HttpLoop::start(HttpRequest request) {
   curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, 256L << 10);
   curl_easy_setopt(easy, CURLOPT_USERAGENT, "inferneo");
   if (asked.head) curl_easy_setopt(easy, CURLOPT_NOBODY, 1L);
+  if (!asked.json.empty()) {
+    curl_easy_setopt(easy, CURLOPT_POSTFIELDS, asked.json.c_str());  // the transfer keeps it
+    curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE, static_cast<long>(asked.json.size()));
+  } else if (asked.method == "POST" || asked.method == "PUT") {  // says that its body is empty
+    curl_easy_setopt(easy, CURLOPT_POSTFIELDS, "");
+  }
+  if (!asked.method.empty()) curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, asked.method.c_str());
   if (!asked.range.empty()) curl_easy_setopt(easy, CURLOPT_RANGE, asked.range.c_str());
   if (is_loopback(url_part(url, CURLUPART_HOST))) curl_easy_setopt(easy, CURLOPT_PROXY, "");
 
   // A compressed body would have neither the announced size nor ranges of the file.
   transfer->headers = curl_slist_append(nullptr, "Accept-Encoding: identity");
+  if (!asked.method.empty()) {
+    transfer->headers = curl_slist_append(transfer->headers, "Expect:");  // no round trip before a small body
+    transfer->headers = curl_slist_append(transfer->headers, "Content-Type: application/json");
+  }
   if (!asked.bearer.empty()) {
     transfer->headers = curl_slist_append(transfer->headers, ("Authorization: Bearer " + asked.bearer).c_str());
   }

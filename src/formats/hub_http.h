@@ -1,4 +1,5 @@
-// HTTP for the hub_* files: several requests at once on the calling thread, over libcurl.
+// HTTP for the hub_* files, and for the commands that ask a server: several requests at once on the calling thread,
+// over libcurl.
 //
 // Redirects are never followed here: an answer of 3xx comes back as it is, and who asked decides where the token may
 // go. Only http and https are spoken, whatever an address says. Error texts name neither addresses nor headers.
@@ -28,10 +29,14 @@ struct HttpResponse {
 struct HttpRequest {
   std::string url;
   bool head = false;
+  std::string method = {};  // "POST"; empty: GET, or HEAD
+  std::string json = {};    // body to send; empty: none
   std::string bearer = {};  // token to send; empty: none
   std::string range = {};   // "0-99"; empty: all of it
-  // Body of an answer of 2xx, piece by piece; false ends the request. Bodies of others are thrown away.
+  // Body of an answer of 2xx, piece by piece; false ends the request. Bodies of others are thrown away, unless
+  // `all_bodies`.
   std::function<bool(const HttpResponse&, std::string_view)> on_body = {};
+  bool all_bodies = false;
 };
 
 enum class HttpEnd : uint8_t {

@@ -139,16 +139,20 @@ void ScriptedHub::serve(int fd) {
 }
 
 bool ScriptedHub::read_request(int fd, std::string& buffer, Request& request) const {
-  size_t end = 0;
-  for (int tick = 0; (end = buffer.find("\r\n\r\n")) == std::string::npos; ++tick) {
-    if (stopping_ || tick > kPatienceTicks) return false;
-    pollfd wait{fd, POLLIN, 0};
-    if (::poll(&wait, 1, kTickMs) <= 0) continue;
-    std::array<char, 8192> chunk;
-    const ssize_t got = ::recv(fd, chunk.data(), chunk.size(), 0);
-    if (got <= 0) return false;
-    buffer.append(chunk.data(), static_cast<size_t>(got));
-  }
+  const auto read_until = [&](const auto& enough) {
+    for (int tick = 0; !enough(); ++tick) {
+      if (stopping_ || tick > kPatienceTicks) return false;
+      pollfd wait{fd, POLLIN, 0};
+      if (::poll(&wait, 1, kTickMs) <= 0) continue;
+      std::array<char, 8192> chunk;
+      const ssize_t got = ::recv(fd, chunk.data(), chunk.size(), 0);
+      if (got <= 0) return false;
+      buffer.append(chunk.data(), static_cast<size_t>(got));
+    }
+    return true;
+  };
+  if (!read_until([&] { return buffer.find("\r\n\r\n") != std::string::npos; })) return false;
+  const size_t end = buffer.find("\r\n\r\n");
   std::string_view head(buffer.data(), end);
   request = {};
   const std::string_view line = head.substr(0, head.find("\r\n"));
@@ -166,6 +170,11 @@ bool ScriptedHub::read_request(int fd, std::string& buffer, Request& request) co
     request.headers[name] = field.substr(colon + 2);
   }
   buffer.erase(0, end + 4);
+  const std::string length = request.header("content-length");
+  const size_t size = length.empty() ? 0 : std::stoull(length);
+  if (!read_until([&] { return buffer.size() >= size; })) return false;
+  request.body = buffer.substr(0, size);
+  buffer.erase(0, size);
   return true;
 }
 

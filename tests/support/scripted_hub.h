@@ -32,13 +32,14 @@ class ScriptedHub {
     std::string method;
     std::string target;
     std::map<std::string, std::string> headers;  // names in lower case
-    int nth = 0;                                 // of this method and target, from 1
+    std::string body;
+    int nth = 0;  // of this method and target, from 1
     std::string header(const std::string& name) const;
   };
   struct Reply {
     int status = 200;
-    std::map<std::string, std::string> headers;  // Content-Length comes by itself unless it is here
-    std::string body;
+    std::map<std::string, std::string> headers = {};  // Content-Length comes by itself unless it is here
+    std::string body = {};
     size_t send = SIZE_MAX;  // bytes of the body; then, if there are more, `then`
     enum class Then { close, reset, stall } then = Then::close;
   };
