@@ -70,9 +70,15 @@ TEST_F(AdminEvents, TellWhatHappensInOrder) {
   for (size_t i = 1; i < events.size(); ++i) EXPECT_EQ(events[i].id, events[i - 1].id + 1);
   for (const Event& event : events) {
     EXPECT_GT(event.data["time"], 1'700'000'000.0);
-    if (event.kind == "alias") EXPECT_EQ(event.data["target"], "a");
-    if (event.kind == "switched") EXPECT_EQ(event.data["version"], "1");
-    if (event.kind == "progress") EXPECT_EQ(event.data["bytes_total"], kModelBytes);
+    if (event.kind == "alias") {
+      EXPECT_EQ(event.data["target"], "a");
+    }
+    if (event.kind == "switched") {
+      EXPECT_EQ(event.data["version"], "1");
+    }
+    if (event.kind == "progress") {
+      EXPECT_EQ(event.data["bytes_total"], kModelBytes);
+    }
   }
 }
 

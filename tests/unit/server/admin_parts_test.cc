@@ -50,7 +50,9 @@ TEST(RouteTable, TheMostSpecificPatternHasThePath) {
 TEST(KeepAlive, IsReadAsSecondsOrAsADuration) {
   const auto read = [](const char* json) {
     const auto seconds = read_keep_alive(Json::parse(json), "keep_alive");
-    if (!seconds.ok()) EXPECT_EQ(seconds.error().param, "keep_alive");
+    if (!seconds.ok()) {
+      EXPECT_EQ(seconds.error().param, "keep_alive");
+    }
     return seconds.ok() ? std::to_string(*seconds) : "refused";
   };
   const std::vector<std::pair<const char*, const char*>> cases = {
