@@ -128,6 +128,7 @@ TEST_F(AdminModels, RemovingTellsWhichAliasesWent) {
   add("a");
   add("a", "files", "2");
   ASSERT_EQ(ask("PUT", "/admin/aliases/stable", R"({"target":"a:1"})").status, 200);
+  ASSERT_EQ(ask("PUT", "/admin/models/a/active-version?wait", R"({"version":"2"})").status, 200);
   EXPECT_EQ(ask("DELETE", "/admin/models/a:2").status, 409) << "the active one of several";
   const Answer removed = ask("DELETE", "/admin/models/a:1?timeout=0.5");
   EXPECT_EQ(removed.status, 200) << removed.body;
@@ -202,7 +203,8 @@ TEST_F(AdminModels, TheOpenAiListFollows) {
   EXPECT_EQ(ask("GET", "/v1/models/stroy").status, 404);
   EXPECT_THAT(ask("GET", "/v1/models/stroy").message(), HasSubstr("did you mean 'story'?"));
   std::vector<std::string> ids;
-  for (const Json& model : ask("GET", "/v1/models").body["data"]) ids.push_back(model["id"]);
+  const Answer listed = ask("GET", "/v1/models");
+  for (const Json& model : listed.body["data"]) ids.push_back(model["id"]);
   EXPECT_THAT(ids, ::testing::IsSupersetOf({"story", "story:1", "story:2"}));
 }
 
