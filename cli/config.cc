@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 
+#include "base/config/model_entries.h"
 #include "cli/commands.h"
 
 namespace inferneo {
@@ -38,6 +39,8 @@ std::string listing(const LoadedConfig& loaded) {
     text += fmt::format("{:<{}}  {:<{}}  # {}\n", std::string(field.name) + ":", width + 1, value.empty() ? "-" : value,
                         value_width, origin_text(loaded, field));
   }
+  const std::string entries = model_entries_text(loaded.config);
+  if (!entries.empty()) text += "\n# Models and aliases of the file\n" + entries;
   return text;
 }
 

@@ -47,7 +47,10 @@ Result<PreparedEngine> prepare_engine(const EngineConfig& config, CommandContext
                       "in the configuration file",
                       "model");
   }
-  return prepare(config, context, {});
+  EngineConfig alone = config;  // what else the file names is a server's
+  alone.models.clear();
+  alone.aliases.clear();
+  return prepare(alone, context, {});
 }
 
 Result<std::unique_ptr<Application>> open_engine(const EngineConfig& config, CommandContext& context) {

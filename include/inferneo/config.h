@@ -7,11 +7,27 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
 
 namespace inferneo {
+
+// One model of the configuration file's `models`, and what holds for it alone.
+struct ModelEntry {
+  std::string source = {};                           // path of a directory or hub id
+  std::string name = {};                             // in the API; empty: the model's own
+  std::string version = {};                          // of the name; empty: "1"
+  std::string revision = {};                         // of a hub id; empty: main
+  std::string format = {};                           // empty: what the files are
+  std::vector<std::string> aliases = {};             // further names
+  bool pinned = false;                               // nothing takes its place in memory
+  std::optional<int64_t> keep_alive = {};            // seconds without a request; -1: for ever; none: as for the others
+  std::map<std::string, std::string> settings = {};  // by their names as fields
+  std::map<std::string, std::string> metadata = {};
+  std::string where = {};  // "inferneo.yaml:3:7", for errors
+};
 
 struct EngineConfig {
   // Models
@@ -76,6 +92,10 @@ struct EngineConfig {
   // Logging
   std::string log_level = "info";  // debug, info, warning, error, off
   bool quiet = false;              // no progress lines
+
+  // Of the configuration file alone; no row of the table is theirs
+  std::vector<ModelEntry> models = {};              // beside those in `model`
+  std::map<std::string, std::string> aliases = {};  // alias -> name, or name:version
 };
 
 }  // namespace inferneo

@@ -44,6 +44,56 @@ std::string default_name(const std::string& source) {
   return begin == std::string::npos ? "model" : name.substr(begin);
 }
 
+// A format by its name; empty: none is asked for.
+Result<std::optional<ModelFormat>> format_named(const std::string& name) {
+  if (name.empty()) return std::optional<ModelFormat>();
+  for (const ModelFormat format : {ModelFormat::huggingface, ModelFormat::onnx, ModelFormat::tensorrt}) {
+    if (name == model_format_name(format)) return std::optional<ModelFormat>(format);
+  }
+  return make_error(ErrorCode::invalid_argument,
+                    fmt::format("format: expected huggingface, onnx or tensorrt, got '{}'", name.substr(0, 80)));
+}
+
+Result<ModelRecord> record_of(const ModelEntry& entry) {
+  ModelRegistration registration{.id = entry.name.empty() ? default_name(entry.source) : entry.name,
+                                 .source = entry.source,
+                                 .keep_alive = entry.keep_alive,
+                                 .pinned = entry.pinned,
+                                 .revision = entry.revision,
+                                 .settings = entry.settings,
+                                 .metadata = entry.metadata};
+  if (!entry.version.empty()) registration.id += ":" + entry.version;
+  ASSIGN_OR_RETURN(registration.format, format_named(entry.format));
+  ASSIGN_OR_RETURN(ModelRecord record, make_record(registration));
+  record.origin = RecordOrigin::config;
+  RETURN_IF_ERROR(check_record(record));
+  return record;
+}
+
+// What the file says under `models` and `aliases`.
+Status add_entries(const EngineConfig& config, Registry::ConfigEntries& entries) {
+  for (const ModelEntry& entry : config.models) {
+    Result<ModelRecord> record = record_of(entry);
+    if (!record.ok()) {
+      Error error = std::move(record).error();
+      if (!entry.where.empty()) error.message = entry.where + ": " + error.message;
+      return error;
+    }
+    for (const std::string& alias : entry.aliases) entries.aliases.push_back({.alias = alias, .name = record->id.name});
+    entries.models.push_back(*std::move(record));
+  }
+  for (const auto& [alias, target] : config.aliases) {
+    AliasRecord record{.alias = alias, .name = target};
+    if (target.find(':') != std::string::npos) {
+      ASSIGN_OR_RETURN(const ModelId id, parse_model_id(target));
+      record.name = id.name;
+      record.version = id.version;
+    }
+    entries.aliases.push_back(std::move(record));
+  }
+  return ok_status();
+}
+
 Result<Registry::ConfigEntries> entries_of(const EngineConfig& config) {
   Registry::ConfigEntries entries;
   for (size_t i = 0; i < config.model.size(); ++i) {
@@ -70,6 +120,7 @@ Result<Registry::ConfigEntries> entries_of(const EngineConfig& config) {
     }
     entries.models.push_back(std::move(record));
   }
+  RETURN_IF_ERROR(add_entries(config, entries));
   return entries;
 }
 
@@ -127,7 +178,7 @@ Application::~Application() = default;
 
 Result<std::unique_ptr<Application>> Application::create(const EngineConfig& config, ApplicationOptions options) {
   RETURN_IF_ERROR(validate_config(config));
-  if (config.model.empty() && !options.may_be_empty) {
+  if (config.model.empty() && config.models.empty() && !options.may_be_empty) {
     return make_error(ErrorCode::invalid_argument, "no model is named; give a directory in Hugging Face layout",
                       "model");
   }

@@ -244,7 +244,7 @@ class DirectoryLoader final : public ModelLoader {
     core.max_num_seqs = config.max_num_seqs;
     core.max_num_batched_tokens = std::max(config.max_num_batched_tokens, config.max_num_seqs);
     core.max_model_len = config.max_model_len.value_or(0);
-    const size_t num_models = std::max<size_t>(config.model.size(), 1);
+    const size_t num_models = std::max<size_t>(config.model.size() + config.models.size(), 1);
     core.max_kv_bytes = static_cast<size_t>(config.kv_cache_gb * kGiB) / num_models;
     core.enable_prefix_caching = config.enable_prefix_caching && config.enable_paged_attention;
     core.enable_paged_attention = config.enable_paged_attention;

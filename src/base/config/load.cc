@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "base/config/suggest.h"
 #include "base/config/yaml_file.h"
@@ -58,11 +59,14 @@ Status apply_file(LoadedConfig& loaded, const ConfigInputs& inputs) {
     loaded.file = inputs.default_file;
   }
   ASSIGN_OR_RETURN(const std::string text, read_config_file(loaded.file));
-  ASSIGN_OR_RETURN(const auto entries, parse_config_yaml(text, loaded.file));
-  for (const FileEntry& entry : entries) {
+  ASSIGN_OR_RETURN(ConfigFile file, parse_config_yaml(text, loaded.file));
+  for (const FileEntry& entry : file.fields) {
     RETURN_IF_ERROR(apply(loaded, *entry.field, expanded(*entry.field, entry.values, inputs.environment),
                           ConfigSource::file, entry.where));
   }
+  loaded.config.models = std::move(file.models);
+  for (ModelEntry& entry : loaded.config.models) entry.source = inputs.environment.expand_home(entry.source);
+  loaded.config.aliases = std::move(file.aliases);
   return ok_status();
 }
 

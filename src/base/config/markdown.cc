@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include "base/config/load.h"
+#include "base/config/model_entries.h"
 
 namespace inferneo {
 namespace {
@@ -30,8 +31,7 @@ max_model_len: 2048
 port: 8000
 ```
 
-The keys `models`, `aliases`, `routing_rules`, `ab_tests` and `shadow` are reserved for model management and routing; for
-now they are errors that say so.
+The keys `routing_rules`, `ab_tests` and `shadow` are reserved for routing; for now they are errors that say so.
 )";
 
 std::string default_of(const ConfigField& field) {
@@ -51,6 +51,32 @@ std::string row(const ConfigField& field) {
                      help);
 }
 
+constexpr std::string_view kModelEntries = R"(
+## Models and aliases of the file
+
+`models` lists models beside those of `model`, each a text or a mapping; `aliases` gives names, or one version of a name,
+further names. Both stand in the file alone. What they say is read-only for the admin routes, but for pinning,
+`keep_alive` and the choice of versions; [models.md](models.md) tells the rest.
+
+```yaml
+models:
+  - models/inferneo-code
+  - name: story
+    version: 2
+    source: models/inferneo-story
+    aliases: [tale]
+    pinned: true
+    keep_alive: 10m
+    settings:
+      max_model_len: 512
+aliases:
+  stable: story:2
+```
+
+| key of a model | value | what it does |
+|---|---|---|
+)";
+
 }  // namespace
 
 std::string config_markdown() {
@@ -64,7 +90,18 @@ std::string config_markdown() {
     }
     text += row(field);
   }
-  return text;
+  text += kModelEntries;
+  for (const ModelEntryKeyInfo& key : model_entry_keys()) {
+    text += fmt::format("| `{}` | {} | {} |\n", key.name, key.expected, key.help);
+  }
+  text += "\nWhat may stand under `settings`:";
+  std::string_view separator = " ";
+  for (const ConfigField& field : config_fields()) {
+    if (!field.per_model) continue;
+    text += fmt::format("{}`{}`", separator, field.name);
+    separator = ", ";
+  }
+  return text + ".\n";
 }
 
 }  // namespace inferneo

@@ -28,11 +28,12 @@ Status validate_config(const EngineConfig& config) {
   if (models > 1 && names > 0 && names != models) {
     return invalid("served_model_name", fmt::format("{} names for {} models; give one for each", names, models));
   }
-  if (!config.enable_lazy_loading && config.max_models > 0 && models > static_cast<size_t>(config.max_models)) {
+  const size_t configured = models + config.models.size();
+  if (!config.enable_lazy_loading && config.max_models > 0 && configured > static_cast<size_t>(config.max_models)) {
     return invalid(
         "max_models",
         fmt::format("{} models are named, and at most {} may be loaded; enable_lazy_loading lets them take turns",
-                    models, config.max_models));
+                    configured, config.max_models));
   }
   return ok_status();
 }

@@ -12,37 +12,30 @@
 #include <set>
 #include <sstream>
 
+#include "base/config/model_entries.h"
 #include "base/config/suggest.h"
+#include "base/config/yaml_error.h"
 
 namespace inferneo {
 namespace {
 
 constexpr size_t kMaxBytes = 1 << 20;
+constexpr std::string_view kModels = "models", kAliases = "aliases";
 
 struct ReservedKey {
   std::string_view key;
   std::string_view instead;
 };
 constexpr std::array kReserved = {
-    ReservedKey{"models", "name the models under 'model:', a list"},
-    ReservedKey{"aliases", "a model's names go under 'served_model_name:'"},
     ReservedKey{"routing_rules", "requests go to the model that they name"},
     ReservedKey{"ab_tests", "requests go to the model that they name"},
     ReservedKey{"shadow", "requests go to the model that they name"},
 };
 
-std::string position(const std::string& name, const YAML::Mark& mark) {
-  if (mark.is_null()) return name;
-  return fmt::format("{}:{}:{}", name, mark.line + 1, mark.column + 1);
-}
-
-Error at(const std::string& where, ErrorCode code, std::string message, std::string_view field = {}) {
-  return make_error(code, where + ": " + std::move(message), std::string(field));
-}
-
 std::vector<std::string_view> known_keys() {
   std::vector<std::string_view> keys;
   for (const ConfigField& field : config_fields()) keys.push_back(field.name);
+  keys.insert(keys.end(), {kModels, kAliases});
   return keys;
 }
 
@@ -50,13 +43,14 @@ Result<const ConfigField*> field_of_key(const std::string& key, const std::strin
   if (const ConfigField* field = find_config_field(key)) return field;
   for (const ReservedKey& reserved : kReserved) {
     if (key != reserved.key) continue;
-    return at(where, ErrorCode::unsupported, fmt::format("'{}' is not there yet; {}", key, reserved.instead), key);
+    return yaml_error(where, ErrorCode::unsupported, fmt::format("'{}' is not there yet; {}", key, reserved.instead),
+                      key);
   }
   const std::string hint = did_you_mean(key, known_keys());
-  return at(where, ErrorCode::invalid_argument,
-            fmt::format("unknown key '{}'{}", key.substr(0, 80),
-                        hint.empty() ? "; 'inferneo config' lists the known ones" : hint),
-            key);
+  return yaml_error(where, ErrorCode::invalid_argument,
+                    fmt::format("unknown key '{}'{}", key.substr(0, 80),
+                                hint.empty() ? "; 'inferneo config' lists the known ones" : hint),
+                    key);
 }
 
 Result<std::vector<std::string>> values_of(const YAML::Node& node, const ConfigField& field, const std::string& name) {
@@ -65,18 +59,18 @@ Result<std::vector<std::string>> values_of(const YAML::Node& node, const ConfigF
     values.push_back(node.Scalar());
     return values;
   }
-  const std::string where = position(name, node.Mark());
+  const std::string where = yaml_position(name, node.Mark());
   if (!node.IsSequence() || !is_list_field(field)) {
     const std::string_view got = node.IsSequence() ? "a list" : node.IsMap() ? "a mapping" : "nothing";
-    return at(where, ErrorCode::invalid_argument,
-              fmt::format("{}: expected {}, got {}", field.name,
-                          is_list_field(field) ? "a list of texts" : field_expectation(field), got),
-              field.name);
+    return yaml_error(where, ErrorCode::invalid_argument,
+                      fmt::format("{}: expected {}, got {}", field.name,
+                                  is_list_field(field) ? "a list of texts" : field_expectation(field), got),
+                      field.name);
   }
   for (const YAML::Node& entry : node) {
     if (!entry.IsScalar()) {
-      return at(position(name, entry.Mark()), ErrorCode::invalid_argument,
-                fmt::format("{}: expected a list of texts", field.name), field.name);
+      return yaml_error(yaml_position(name, entry.Mark()), ErrorCode::invalid_argument,
+                        fmt::format("{}: expected a list of texts", field.name), field.name);
     }
     values.push_back(entry.Scalar());
   }
@@ -99,31 +93,47 @@ struct DocumentStart final : YAML::EventHandler {
   void OnMapEnd() override {}
 };
 
-Result<std::vector<FileEntry>> entries_of(const YAML::Node& root, const std::string& name) {
-  std::vector<FileEntry> entries;
-  if (!root.IsDefined() || root.IsNull()) return entries;
+Status read_key(const std::string& key, const YAML::Node& key_node, const YAML::Node& value, const std::string& name,
+                ConfigFile& file) {
+  if (key == kModels) {
+    ASSIGN_OR_RETURN(file.models, parse_model_entries(value, name));
+    return ok_status();
+  }
+  if (key == kAliases) {
+    ASSIGN_OR_RETURN(file.aliases, parse_alias_entries(value, name));
+    return ok_status();
+  }
+  ASSIGN_OR_RETURN(const ConfigField* field, field_of_key(key, yaml_position(name, key_node.Mark())));
+  ASSIGN_OR_RETURN(auto values, values_of(value, *field, name));
+  const YAML::Mark mark = value.Mark();
+  file.fields.push_back({field, std::move(values), yaml_position(name, mark.is_null() ? key_node.Mark() : mark)});
+  return ok_status();
+}
+
+Result<ConfigFile> read_root(const YAML::Node& root, const std::string& name) {
+  ConfigFile file;
+  if (!root.IsDefined() || root.IsNull()) return file;
   if (!root.IsMap()) {
-    return at(position(name, root.Mark()), ErrorCode::invalid_argument, "expected lines of the form 'key: value'");
+    return yaml_error(yaml_position(name, root.Mark()), ErrorCode::invalid_argument,
+                      "expected lines of the form 'key: value'");
   }
   std::set<std::string> seen;
   for (const auto& pair : root) {
-    const std::string where = position(name, pair.first.Mark());
-    if (!pair.first.IsScalar()) return at(where, ErrorCode::invalid_argument, "expected a key");
+    const std::string where = yaml_position(name, pair.first.Mark());
+    if (!pair.first.IsScalar()) return yaml_error(where, ErrorCode::invalid_argument, "expected a key");
     const std::string& key = pair.first.Scalar();
-    ASSIGN_OR_RETURN(const ConfigField* field, field_of_key(key, where));
     if (!seen.insert(key).second) {
-      return at(where, ErrorCode::invalid_argument, fmt::format("'{}' stands here a second time", key), key);
+      return yaml_error(where, ErrorCode::invalid_argument,
+                        fmt::format("'{}' stands here a second time", key.substr(0, 80)), key);
     }
-    ASSIGN_OR_RETURN(auto values, values_of(pair.second, *field, name));
-    const YAML::Mark mark = pair.second.Mark();
-    entries.push_back({field, std::move(values), position(name, mark.is_null() ? pair.first.Mark() : mark)});
+    RETURN_IF_ERROR(read_key(key, pair.first, pair.second, name, file));
   }
-  return entries;
+  return file;
 }
 
 }  // namespace
 
-Result<std::vector<FileEntry>> parse_config_yaml(const std::string& text, const std::string& name) {
+Result<ConfigFile> parse_config_yaml(const std::string& text, const std::string& name) {
   try {
     // YAML::Load() stops after the first document, whatever follows; YAML::LoadAll() never ends on some inputs.
     std::istringstream stream(text);
@@ -131,12 +141,12 @@ Result<std::vector<FileEntry>> parse_config_yaml(const std::string& text, const 
     DocumentStart last;
     parser.HandleNextDocument(last);
     if (parser.HandleNextDocument(last)) {
-      return at(position(name, last.mark), ErrorCode::invalid_argument,
-                "a second document begins here; a configuration is one");
+      return yaml_error(yaml_position(name, last.mark), ErrorCode::invalid_argument,
+                        "a second document begins here; a configuration is one");
     }
-    return entries_of(YAML::Load(text), name);
+    return read_root(YAML::Load(text), name);
   } catch (const YAML::Exception& error) {
-    return at(position(name, error.mark), ErrorCode::invalid_argument, "not YAML: " + error.msg);
+    return yaml_error(yaml_position(name, error.mark), ErrorCode::invalid_argument, "not YAML: " + error.msg);
   }
 }
 

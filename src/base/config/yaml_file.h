@@ -1,6 +1,7 @@
-// Reads a configuration file into (field, values, position) triples; knows YAML, not precedence.
+// Reads a configuration file into (field, values, position) triples, models and aliases; knows YAML, not precedence.
 #pragma once
 
+#include <map>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -16,8 +17,14 @@ struct FileEntry {
   std::string where;  // "inferneo.yaml:3:7", of the value
 };
 
+struct ConfigFile {
+  std::vector<FileEntry> fields;
+  std::vector<ModelEntry> models;
+  std::map<std::string, std::string> aliases;
+};
+
 // `name` is how errors call the file. Errors: invalid_argument with the position, unsupported for reserved keys.
-Result<std::vector<FileEntry>> parse_config_yaml(const std::string& text, const std::string& name);
+Result<ConfigFile> parse_config_yaml(const std::string& text, const std::string& name);
 // At most 1 MiB. Errors: io_error, naming the path.
 Result<std::string> read_config_file(const std::string& path);
 

@@ -60,5 +60,50 @@ TEST(Starting, LazyModelsDoNotKeepItClosed) {
   EXPECT_TRUE((*made)->service().admission().ok());
 }
 
+TEST(Starting, ModelsAndAliasesOfTheFileAreRegistered) {
+  EngineConfig config = config_of({});
+  config.enable_lazy_loading = true;
+  config.models = {{.source = kDraft, .aliases = {"draft"}},
+                   {.source = kDraft,
+                    .name = "story",
+                    .version = "2",
+                    .pinned = false,
+                    .keep_alive = 60,
+                    .settings = {{"max_model_len", "64"}}}};
+  config.aliases = {{"stable", "story:2"}};
+  auto made = Application::create(config);
+  ASSERT_TRUE(made.ok()) << made.error().message;
+  ModelManager& manager = (*made)->manager();
+  EXPECT_EQ(manager.status("draft")->id, "inferneo-story-draft:1");
+  const auto story = manager.status("stable");
+  ASSERT_TRUE(story.ok()) << story.error().message;
+  EXPECT_EQ(story->id, "story:2");
+  EXPECT_EQ(story->record.origin, RecordOrigin::config);
+  EXPECT_EQ(story->record.keep_alive, 60);
+  const auto lease = manager.acquire_blocking("story");
+  ASSERT_TRUE(lease.ok()) << lease.error().message;
+  EXPECT_EQ(manager.status("story")->model->max_model_len, 64);
+}
+
+TEST(Starting, EntriesThatCannotBeRegisteredSayWhereTheyStand) {
+  const std::pair<ModelEntry, const char*> cases[] = {
+      {{.source = kDraft, .name = "a b", .where = "f.yaml:3:5"}, "f.yaml:3:5: 'a b' cannot be a model's name"},
+      {{.source = kDraft, .name = "a", .version = "x y", .where = "f.yaml:3:5"},
+       "f.yaml:3:5: 'x y' cannot be a version"},
+      {{.source = kDraft, .format = "gguf", .where = "f.yaml:3:5"}, "f.yaml:3:5: format: expected huggingface"},
+      {{.source = kDraft, .settings = {{"port", "1"}}}, "'port' is no setting of a model"},
+  };
+  for (const auto& [entry, why] : cases) {
+    EngineConfig config = config_of({});
+    config.models = {entry};
+    const auto made = Application::create(config);
+    ASSERT_FALSE(made.ok()) << why;
+    EXPECT_THAT(made.error().message, HasSubstr(why));
+  }
+  EngineConfig config = config_of({kDraft});
+  config.aliases = {{"x", "unknown"}};
+  EXPECT_FALSE(Application::create(config).ok());
+}
+
 }  // namespace
 }  // namespace inferneo

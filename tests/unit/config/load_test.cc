@@ -121,7 +121,7 @@ TEST_F(LoadConfig, ErrorsSayWhereTheyStand) {
 }
 
 TEST_F(LoadConfig, ReservedKeysSayThatTheyAreNotThere) {
-  for (const std::string key : {"models", "aliases", "routing_rules", "ab_tests", "shadow"}) {
+  for (const std::string key : {"routing_rules", "ab_tests", "shadow"}) {
     auto loaded = load_file(key + ": []\n");
     ASSERT_FALSE(loaded.ok());
     EXPECT_EQ(loaded.error().code, ErrorCode::unsupported);
