@@ -95,23 +95,19 @@ Result<EngineConfig> config_of(const EngineConfig& server, const ModelRecord& re
   return config;
 }
 
+Result<ModelSource> resolve(const EngineConfig& config, const ModelRecord& record) {
+  ModelSourceOptions options;
+  options.hub_cache = config.hub_cache;
+  options.roots = config.model_roots;
+  options.named_by_operator = record.origin == RecordOrigin::config;
+  return resolve_model_source(record.revision.empty() ? record.source : record.source + "@" + record.revision, options);
+}
+
 class DirectoryLoader final : public ModelLoader {
  public:
   explicit DirectoryLoader(const LoadingContext& context) : context_(context) {}
 
-  Status check(const ModelRecord& record) override {
-    const bool by_api = record.origin == RecordOrigin::api;
-    if (by_api && record.settings.contains("chat_template")) {
-      return make_error(ErrorCode::refused, "a chat_template is a file of the server's: name it in the configuration",
-                        "settings");
-    }
-    ASSIGN_OR_RETURN(const EngineConfig config, config_of(context_.config, record));
-    if (!by_api) return ok_status();
-    // Not there yet is no reason to refuse: it may be downloaded later.
-    const Result<ModelSource> source = resolve(record);
-    if (source.ok() || source.error().code == ErrorCode::not_found) return ok_status();
-    return source.error();
-  }
+  Status check(const ModelRecord& record) override { return check_registration(context_.config, record); }
 
   Result<size_t> estimate(const ModelRecord& record) override {
     ASSIGN_OR_RETURN(const Found found, find(record));
@@ -151,18 +147,9 @@ class DirectoryLoader final : public ModelLoader {
   };
   static const std::array<Row, 1> kRows;
 
-  Result<ModelSource> resolve(const ModelRecord& record) const {
-    ModelSourceOptions options;
-    options.hub_cache = context_.config.hub_cache;
-    options.roots = context_.config.model_roots;
-    options.named_by_operator = record.origin == RecordOrigin::config;
-    return resolve_model_source(record.revision.empty() ? record.source : record.source + "@" + record.revision,
-                                options);
-  }
-
   Result<Found> find(const ModelRecord& record) const {
     ASSIGN_OR_RETURN(EngineConfig config, config_of(context_.config, record));
-    ASSIGN_OR_RETURN(ModelSource source, resolve(record));
+    ASSIGN_OR_RETURN(ModelSource source, resolve(context_.config, record));
     ASSIGN_OR_RETURN(const ModelFormat format, source.directory.detect_format());
     if (record.format && *record.format != format) {
       return make_error(ErrorCode::malformed,
@@ -263,6 +250,19 @@ const std::array<DirectoryLoader::Row, 1> DirectoryLoader::kRows = {
 };
 
 }  // namespace
+
+Status check_registration(const EngineConfig& config, const ModelRecord& record) {
+  const bool by_api = record.origin == RecordOrigin::api;
+  if (by_api && record.settings.contains("chat_template")) {
+    return make_error(ErrorCode::refused, "a chat_template is a file of the server's: name it in the configuration",
+                      "settings");
+  }
+  ASSIGN_OR_RETURN(const EngineConfig own, config_of(config, record));
+  if (!by_api) return ok_status();
+  const Result<ModelSource> source = resolve(config, record);
+  if (source.ok() || source.error().code == ErrorCode::not_found) return ok_status();
+  return source.error();
+}
 
 std::unique_ptr<ModelLoader> make_model_loader(const LoadingContext& context) {
   return std::make_unique<DirectoryLoader>(context);
