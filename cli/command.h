@@ -59,11 +59,15 @@ struct Command {
   std::span<const CommandOption> options;
   bool logs;  // false: only warnings are logged, unless log_level is set
   int (*run)(const Invocation& invocation, CommandContext& context);
+  std::span<const std::string_view> fields = {};  // configuration fields that are its flags, beside the groups'
+  std::string_view examples = {};                 // lines of its help
+  bool about_registered = false;                  // asks the running server, else the registry: apart in the main help
 };
 
 std::span<const Command> commands();
 const Command* find_command(std::string_view name);
 bool takes_field(const Command& command, const ConfigField& field);
+bool names_field(const Command& command, const ConfigField& field);  // by itself, not by its group
 
 // invalid_argument, naming the nearest known flag.
 Result<Invocation> parse_command_line(const Command& command, const std::vector<std::string>& arguments);

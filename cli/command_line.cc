@@ -85,7 +85,12 @@ LogLevel log_level_of(std::string_view name) {
 
 bool takes_field(const Command& command, const ConfigField& field) {
   return field.on_command_line &&
-         std::find(command.groups.begin(), command.groups.end(), field.group) != command.groups.end();
+         (names_field(command, field) ||
+          std::find(command.groups.begin(), command.groups.end(), field.group) != command.groups.end());
+}
+
+bool names_field(const Command& command, const ConfigField& field) {
+  return std::find(command.fields.begin(), command.fields.end(), field.name) != command.fields.end();
 }
 
 Result<Invocation> parse_command_line(const Command& command, const std::vector<std::string>& arguments) {

@@ -12,10 +12,31 @@ int run_run(const Invocation& invocation, CommandContext& context);
 int run_bench(const Invocation& invocation, CommandContext& context);
 int run_pull(const Invocation& invocation, CommandContext& context);
 int run_config(const Invocation& invocation, CommandContext& context);
+int run_models(const Invocation& invocation, CommandContext& context);
+int run_register(const Invocation& invocation, CommandContext& context);
+int run_remove(const Invocation& invocation, CommandContext& context);
+int run_load(const Invocation& invocation, CommandContext& context);
+int run_unload(const Invocation& invocation, CommandContext& context);
+int run_switch(const Invocation& invocation, CommandContext& context);
+int run_pin(const Invocation& invocation, CommandContext& context);
+int run_unpin(const Invocation& invocation, CommandContext& context);
+int run_keep_alive(const Invocation& invocation, CommandContext& context);
+int run_alias(const Invocation& invocation, CommandContext& context);
+int run_unalias(const Invocation& invocation, CommandContext& context);
+int run_verify(const Invocation& invocation, CommandContext& context);
+int run_plan(const Invocation& invocation, CommandContext& context);
 
 std::span<const CommandOption> run_options();
 std::span<const CommandOption> bench_options();
 std::span<const CommandOption> pull_options();
 std::span<const CommandOption> config_options();
+std::span<const CommandOption> models_options();
+std::span<const CommandOption> register_options();
+std::span<const CommandOption> change_options();  // of pin, unpin, keep-alive, alias, unalias
+std::span<const CommandOption> remove_options();
+std::span<const CommandOption> load_options();  // of verify too
+std::span<const CommandOption> unload_options();
+std::span<const CommandOption> switch_options();
+std::span<const CommandOption> plan_options();
 
 }  // namespace inferneo

