@@ -34,13 +34,12 @@ std::string shown(std::string_view text) {
   return line;
 }
 
-// The message of the usual error body; empty when it is something else.
-std::string message_of(const nlohmann::json& body) {
+// Of the usual error body; empty when it is something else.
+std::string error_text(const nlohmann::json& body, const char* name) {
   const auto error = body.is_object() ? body.find("error") : body.end();
   if (error == body.end() || !error->is_object()) return {};
-  const auto message = error->find("message");
-  return message != error->end() && message->is_string() ? shown(message->get_ref<const std::string&>())
-                                                         : std::string();
+  const auto text = error->find(name);
+  return text != error->end() && text->is_string() ? shown(text->get_ref<const std::string&>()) : std::string();
 }
 
 ErrorCode code_of(int status) {
@@ -157,7 +156,7 @@ Error AdminClient::failure_of(int status, const std::string& text, const std::st
                                                       url_, status));
   }
   const Result<nlohmann::json> body = parse_json(text, "error", {.max_bytes = kMaxAnswer});
-  const std::string message = body.ok() ? message_of(*body) : std::string();
+  const std::string message = body.ok() ? error_text(*body, "message") : std::string();
   if ((status == 404 && (message.empty() || message == kNoRoute)) || status == 405) {
     const std::string_view route(path.data(), std::min(path.find('?'), path.size()));
     return make_error(ErrorCode::not_found,
@@ -175,7 +174,16 @@ Error AdminClient::failure_of(int status, const std::string& text, const std::st
   }
   // Not `unsupported`: nothing is wrong with what was asked.
   if (status == 501) return make_error(ErrorCode::conflict, fmt::format("the server cannot do that: {}", message));
-  return make_error(code_of(status), message);
+  // The same command ends with the same code when it works on the registry's file.
+  return make_error(error_code_named(error_text(*body, "code")).value_or(code_of(status)), message);
+}
+
+std::optional<ErrorCode> error_code_named(std::string_view name) {
+  for (int i = 0; i <= static_cast<int>(ErrorCode::internal); ++i) {
+    const auto code = static_cast<ErrorCode>(i);
+    if (error_info(code).name == name) return code;
+  }
+  return std::nullopt;
 }
 
 Result<std::string> model_path(std::string_view id) {

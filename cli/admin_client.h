@@ -6,6 +6,7 @@
 #pragma once
 
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <stop_token>
 #include <string>
 #include <string_view>
@@ -36,8 +37,8 @@ class AdminClient {
 
   // `path` with its query, "/admin/models"; `body`: JSON, empty for none. Errors: cancelled once `stop` asks for it;
   // unavailable, deadline_exceeded, refused (a certificate, a redirect), malformed (what came is no answer of such a
-  // server); not_found when the server has no such route, which the message says; else by the status, with the
-  // server's message.
+  // server); not_found when the server has no such route, which the message says; else by its own code or
+  // the status, with the server's message.
   Result<AdminAnswer> call(std::string_view method, const std::string& path, const std::string& body = {},
                            const std::stop_token& stop = {}) const;
 
@@ -50,6 +51,9 @@ class AdminClient {
   std::string url_;
   Options options_;
 };
+
+// By the name that a server's errors have.
+std::optional<ErrorCode> error_code_named(std::string_view name);
 
 // A name, name:version or alias as a part of a path. invalid_argument for what can be none.
 Result<std::string> model_path(std::string_view id);

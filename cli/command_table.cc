@@ -1,4 +1,5 @@
 #include <array>
+#include <vector>
 
 #include "cli/commands.h"
 
@@ -40,10 +41,8 @@ Command row(const Management& about) {
           .about_registered = true};
 }
 
-}  // namespace
-
-std::span<const Command> commands() {
-  static const std::array kCommands = {
+std::vector<Command> engine_commands() {
+  return {
       Command{.name = "serve",
               .summary = "Serve models over an OpenAI-compatible API",
               .usage = "serve [MODEL...] [options]",
@@ -90,44 +89,59 @@ std::span<const Command> commands() {
               .options = config_options(),
               .logs = false,
               .run = run_config},
-      row({"models", "Registered models: what is in memory, what failed", "models [options]", 0, models_options(),
-           run_models, "  inferneo models\n  inferneo models --json | jq '.data[].id'\n"}),
-      row({"register", "Give a model a name that a server keeps", "register NAME[:VERSION] SOURCE [options]", 2,
-           register_options(), run_register,
-           "  inferneo register story models/inferneo-story --pin\n"
-           "  inferneo register chat:2 org/name --revision v2 --alias assistant\n"
-           "  inferneo register code ./code --setting max_model_len=512\n",
-           kRegisterFields}),
-      row({"rm", "Forget a model, or one version of it", "rm ID [options]", 1, remove_options(), run_remove,
-           "  inferneo rm story:1\n"}),
-      row({"load", "Load a model, and wait until it is ready", "load ID [options]", 1, load_options(), run_load,
-           "  inferneo load story\n  inferneo load story:2 --no-wait\n"}),
-      row({"unload", "Take a model out of memory", "unload ID [options]", 1, unload_options(), run_unload,
-           "  inferneo unload story --timeout 5\n"}),
-      row({"switch", "Choose the version that a name means", "switch NAME [VERSION] [options]", 2, switch_options(),
-           run_switch,
-           "  inferneo switch story 2           loads it first; requests go on\n"
-           "  inferneo switch story --rollback  back to the one before\n"
-           "  inferneo switch story --latest    whichever was registered last\n"}),
-      row({"pin", "Keep a model in memory: nothing takes its place", "pin ID [options]", 1, change_options(), run_pin,
-           "  inferneo pin story\n"}),
-      row({"unpin", "Let other models take its place again", "unpin ID [options]", 1, change_options(), run_unpin,
-           "  inferneo unpin story\n"}),
-      row({"keep-alive", "How long a model stays without requests", "keep-alive ID TIME [options]", 2, change_options(),
-           run_keep_alive,
-           "  inferneo keep-alive story 10m\n"
-           "  inferneo keep-alive story forever\n"
-           "  inferneo keep-alive story default  as the server's configuration says\n"}),
-      row({"alias", "Give a name, or one version, a further name", "alias NAME TARGET [options]", 2, change_options(),
-           run_alias, "  inferneo alias assistant chat\n  inferneo alias stable chat:1\n"}),
-      row({"unalias", "Forget an alias", "unalias NAME [options]", 1, change_options(), run_unalias,
-           "  inferneo unalias assistant\n"}),
-      row({"verify", "Look whether a model's files are as they were", "verify ID [options]", 1, load_options(),
-           run_verify, "  inferneo verify story\n"}),
-      row({"plan", "What loading models would take, and whether it fits", "plan ID... [options]", SIZE_MAX,
-           plan_options(), run_plan, "  inferneo plan story code --context 2048\n"}),
   };
-  return kCommands;
+}
+
+std::vector<Management> management_commands() {
+  return {
+      Management{"models", "Registered models: what is in memory, what failed", "models [options]", 0, models_options(),
+                 run_models, "  inferneo models\n  inferneo models --json | jq '.data[].id'\n"},
+      Management{"register", "Give a model a name that a server keeps", "register NAME[:VERSION] SOURCE [options]", 2,
+                 register_options(), run_register,
+                 "  inferneo register story models/inferneo-story --pin\n"
+                 "  inferneo register chat:2 org/name --revision v2 --alias assistant\n"
+                 "  inferneo register code ./code --setting max_model_len=512\n",
+                 kRegisterFields},
+      Management{"rm", "Forget a model, or one version of it", "rm ID [options]", 1, remove_options(), run_remove,
+                 "  inferneo rm story:1\n"},
+      Management{"load", "Load a model, and wait until it is ready", "load ID [options]", 1, load_options(), run_load,
+                 "  inferneo load story\n  inferneo load story:2 --no-wait\n"},
+      Management{"unload", "Take a model out of memory", "unload ID [options]", 1, unload_options(), run_unload,
+                 "  inferneo unload story --timeout 5\n"},
+      Management{"switch", "Choose the version that a name means", "switch NAME [VERSION] [options]", 2,
+                 switch_options(), run_switch,
+                 "  inferneo switch story 2           loads it first; requests go on\n"
+                 "  inferneo switch story --rollback  back to the one before\n"
+                 "  inferneo switch story --latest    whichever was registered last\n"},
+      Management{"pin", "Keep a model in memory: nothing takes its place", "pin ID [options]", 1, change_options(),
+                 run_pin, "  inferneo pin story\n"},
+      Management{"unpin", "Let other models take its place again", "unpin ID [options]", 1, change_options(), run_unpin,
+                 "  inferneo unpin story\n"},
+      Management{"keep-alive", "How long a model stays without requests", "keep-alive ID TIME [options]", 2,
+                 change_options(), run_keep_alive,
+                 "  inferneo keep-alive story 10m\n"
+                 "  inferneo keep-alive story forever\n"
+                 "  inferneo keep-alive story default  as the server's configuration says\n"},
+      Management{"alias", "Give a name, or one version, a further name", "alias NAME TARGET [options]", 2,
+                 change_options(), run_alias, "  inferneo alias assistant chat\n  inferneo alias stable chat:1\n"},
+      Management{"unalias", "Forget an alias", "unalias NAME [options]", 1, change_options(), run_unalias,
+                 "  inferneo unalias assistant\n"},
+      Management{"verify", "Look whether a model's files are as they were", "verify ID [options]", 1, load_options(),
+                 run_verify, "  inferneo verify story\n"},
+      Management{"plan", "What loading models would take, and whether it fits", "plan ID... [options]", SIZE_MAX,
+                 plan_options(), run_plan, "  inferneo plan story code --context 2048\n"},
+  };
+}
+
+}  // namespace
+
+std::span<const Command> commands() {
+  static const std::vector<Command> all = [] {
+    std::vector<Command> rows = engine_commands();
+    for (const Management& about : management_commands()) rows.push_back(row(about));
+    return rows;
+  }();
+  return all;
 }
 
 const Command* find_command(std::string_view name) {

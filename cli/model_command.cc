@@ -17,19 +17,11 @@ constexpr Duration kFirstPause = std::chrono::milliseconds(50);
 constexpr Duration kLastPause = std::chrono::milliseconds(250);
 constexpr int kMaxLost = 3;  // questions in a row that a busy server leaves without an answer
 
-ErrorCode code_named(std::string_view name) {
-  for (int i = 0; i <= static_cast<int>(ErrorCode::internal); ++i) {
-    const auto code = static_cast<ErrorCode>(i);
-    if (error_info(code).name == name) return code;
-  }
-  return ErrorCode::internal;
-}
-
 Error failure_of(const nlohmann::json& operation) {
   const auto error = operation.find("error");
   const bool told = error != operation.end() && error->is_object();
   const std::string message = told ? text_field(*error, "message") : std::string();
-  ErrorCode code = code_named(told ? text_field(*error, "code") : std::string());
+  ErrorCode code = error_code_named(told ? text_field(*error, "code") : "").value_or(ErrorCode::internal);
   // A model's settings may be at fault, the command's words are not.
   if (code == ErrorCode::invalid_argument || code == ErrorCode::unsupported) code = ErrorCode::malformed;
   return make_error(code, message.empty() ? "the server failed at it and gives no reason" : message);

@@ -45,7 +45,7 @@ int ended(CommandContext& context, const Result<int>& code, const OperationWait&
 Result<ModelView> model_of(const AdminClient& server, const AdminAnswer& answer, const std::string& path) {
   const auto result = answer.json.find("result");
   const nlohmann::json& model = result != answer.json.end() && result->is_object() ? *result : answer.json;
-  const Result<ModelView> view = view_of_model(model);
+  Result<ModelView> view = view_of_model(model);
   const bool operation = answer.json.contains("kind") && &model == &answer.json;
   if (view.ok() && !operation) return view;
   ASSIGN_OR_RETURN(const AdminAnswer asked, server.call("GET", "/admin/models/" + path));

@@ -30,7 +30,7 @@ constexpr std::array kOptions = {
 // A directory as the server, which runs elsewhere, finds it; a hub id as it is.
 std::string absolute_source(const std::string& source, const Environment& environment) {
   std::error_code error;
-  const std::string given = environment.expand_home(source);
+  std::string given = environment.expand_home(source);
   const bool path = given.starts_with('/') || given.starts_with("./") || given.starts_with("../") || given == "." ||
                     given == ".." || !parse_hub_id(given).ok() || fs::is_directory(given, error);
   if (!path || given.empty() || given.find('\0') != std::string::npos) return given;

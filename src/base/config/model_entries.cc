@@ -90,7 +90,7 @@ Status check_setting(const Place& name, const Place& value) {
   EngineConfig scratch;
   const std::vector<std::string> values = {value.node.Scalar()};
   const Status set = set_field(scratch, *field, values);
-  if (set.ok()) return set;
+  if (set.ok()) return ok_status();
   return yaml_error(value.where(), ErrorCode::invalid_argument, fmt::format("{}: {}", field->name, set.error().message),
                     field->name);
 }
@@ -195,8 +195,8 @@ Result<ModelEntry> parse_entry(const YAML::Node& node, const std::string& file) 
 std::string scalar(const std::string& text) {
   const bool plain = !text.empty() && text.find_first_not_of(
                                           "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-                                          "0123456789_./@:") == std::string::npos;
-  if (plain && !text.ends_with(':')) return text;
+                                          "0123456789_./@:-") == std::string::npos;
+  if (plain && !text.ends_with(':') && !text.starts_with('-') && !text.starts_with('@')) return text;
   std::string quoted = "'";
   for (const char c : text) quoted += c == '\'' ? std::string("''") : std::string(1, c);
   return quoted + "'";

@@ -63,7 +63,7 @@ TEST_F(AdminClientTest, SendsMethodBodyAndKeyAndReadsTheAnswer) {
 }
 
 TEST_F(AdminClientTest, GivesTheServersOwnReason) {
-  const std::string body = R"({"error":{"message":"the model 'x' does not exist","code":"not_found","type":"t"}})";
+  const std::string body = R"({"error":{"message":"the model 'x' does not exist","code":"unheard_of","type":"t"}})";
   const std::pair<int, ErrorCode> cases[] = {{400, ErrorCode::invalid_argument}, {404, ErrorCode::not_found},
                                              {409, ErrorCode::conflict},         {429, ErrorCode::queue_full},
                                              {503, ErrorCode::unavailable},      {507, ErrorCode::out_of_memory},
@@ -73,6 +73,8 @@ TEST_F(AdminClientTest, GivesTheServersOwnReason) {
     EXPECT_EQ(failed.code, code) << status;
     EXPECT_EQ(failed.message, "the model 'x' does not exist") << status;
   }
+  EXPECT_EQ(error({.status = 400, .body = R"({"error":{"message":"outside","code":"refused"}})"}).code,
+            ErrorCode::refused);
   EXPECT_THAT(error({.status = 401, .body = body}).message, HasSubstr("is the admin key right?"));
   EXPECT_THAT(error({.status = 501, .body = body}).message, HasSubstr("cannot do that: the model 'x' does not exist"));
   EXPECT_THAT(error({.status = 404, .body = R"({"error":{"message":"There is no such route."}})"}).message,
