@@ -169,6 +169,43 @@ Result<int> verify(const Invocation& invocation, CommandContext& context, Operat
   return kExitFailed;
 }
 
+uint64_t number_field(const nlohmann::json& object, const char* field) {
+  const auto found = object.find(field);
+  return found != object.end() && found->is_number_unsigned() ? found->get<uint64_t>() : 0;
+}
+
+// A line for each model, who would have to go, and what it comes to. Whatever the server says, as far as it is there.
+std::string plan_text(const nlohmann::json& plan, bool fits) {
+  std::string text;
+  const auto models = plan.find("models");
+  if (models != plan.end() && models->is_array()) {
+    for (const nlohmann::json& model : *models) {
+      if (!model.is_object()) continue;
+      const std::string reason = text_field(model, "reason");
+      const uint64_t context = number_field(model, "context"), more = number_field(model, "more_tokens");
+      text += fmt::format("{:<24} {:>10}", text_field(model, "id"), size_text(number_field(model, "bytes")));
+      if (context > 0) text += fmt::format("  with {} tokens of cache", context);
+      if (!reason.empty()) text += "  does not fit: " + reason;
+      if (const auto time = model.find("load_seconds"); time != model.end() && time->is_number()) {
+        text += fmt::format("  about {} to load", duration_text(time->get<double>()));
+      }
+      if (fits && more > 0) text += fmt::format("  room for {} more tokens", more);
+      text += '\n';
+    }
+  }
+  std::string gone;
+  const auto evicted = plan.find("evicted");
+  if (evicted != plan.end() && evicted->is_array()) {
+    for (const nlohmann::json& id : *evicted) {
+      if (id.is_string()) gone += (gone.empty() ? "" : ", ") + id.get<std::string>();
+    }
+  }
+  text += gone.empty() ? "nobody would have to go\n" : "would go: " + gone + "\n";
+  return text + fmt::format("{}: {} of {} would be in use", fits ? "fits" : "does not fit",
+                            size_text(number_field(plan, "used_after_bytes")),
+                            size_text(number_field(plan, "budget_bytes")));
+}
+
 Result<int> plan(const Invocation& invocation, CommandContext& context) {
   nlohmann::json models = nlohmann::json::array();
   for (const std::string& id : invocation.positionals) {
@@ -186,7 +223,10 @@ Result<int> plan(const Invocation& invocation, CommandContext& context) {
   ASSIGN_OR_RETURN(const AdminClient* const server, command.server());
   const nlohmann::json body = {{"models", models}};
   ASSIGN_OR_RETURN(const AdminAnswer answer, server->call("POST", "/admin/plan", body.dump()));
-  return command.tell(answer, answer.json.dump(2));
+  const auto verdict = answer.json.find("fits");
+  const bool fits = verdict != answer.json.end() && verdict->is_boolean() && verdict->get<bool>();
+  command.tell(answer, plan_text(answer.json, fits));
+  return fits ? kExitDone : kExitFailed;
 }
 
 template <typename Operation>
