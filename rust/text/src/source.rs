@@ -178,6 +178,10 @@ fn read_bpe(model: &Model, vocab: &RawValue, merges: &RawValue) -> std::result::
     let Words(vocab, list) = words.map_err(|_| display("the vocabulary's thread died"))?.map_err(display)?;
     let mut builder = BpeBuilder::new()
         .vocab_and_merges(vocab, pairs.map_err(display)?.0)
+        // The library would remember words per thread and per tokenizer, up to 10,000 of them, and forget them only when
+        // the thread ends: each load of a model would leave them behind on every thread that tokenized for it. Without
+        // that words are tokenized no slower.
+        .cache_capacity(0)
         .fuse_unk(option(&model.fuse_unk)?.unwrap_or(false))
         .byte_fallback(option(&model.byte_fallback)?.unwrap_or(false))
         .ignore_merges(option(&model.ignore_merges)?.unwrap_or(false));

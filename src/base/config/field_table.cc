@@ -151,7 +151,8 @@ constexpr std::array kFields = {
                 .help = "Seconds that a model without requests keeps its KV memory, cached prefixes included",
                 .metavar = "SEC",
                 .max = kMaxSeconds,
-                .zero_means = "until another needs it"},
+                .zero_means = "until another needs it",
+                .per_model = true},
     // ---- hub
     ConfigField{.name = "hub_cache",
                 .group = G::hub,

@@ -213,9 +213,7 @@ class Simulation {
         ++counts_.unloads;
         ASSERT_EQ(residency_.leases(key), 0);
         // Weights go to make room only when the KV of all who idle has gone or is on its way, or for a place.
-        if (decision.reason == UnloadReason::room && max_models_ == 0) {
-          ASSERT_TRUE(all_trimmed());
-        }
+        ASSERT_TRUE(decision.reason != UnloadReason::room || max_models_ > 0 || all_trimmed());
         kv_[key] = 0;
         trimmed_.erase(key);
         ASSERT_TRUE(decision.reason == UnloadReason::asked || !residency_.traits(key).pinned);
