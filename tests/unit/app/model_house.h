@@ -115,7 +115,8 @@ struct ModelHouse {
     config.max_num_batched_tokens = 256;
     config.model_roots = {bundled_model(""), std::filesystem::temp_directory_path()};
     manager = std::make_unique<ModelManager>(
-        std::make_unique<FaultyLoader>(make_model_loader({config, pool, ledger, clock}), faults), ledger, clock);
+        std::make_unique<FaultyLoader>(make_model_loader({config, pool, ledger, weights, clock}), faults), ledger,
+        clock);
   }
 
   void add(const std::string& id, const std::string& source, bool pinned = false) const {
@@ -151,6 +152,7 @@ struct ModelHouse {
   SteadyClock clock;
   ThreadPool pool{2};
   MemoryLedger ledger;
+  WeightStore weights{WeightStore::Options{}};
   FaultyLoader::Faults faults;
   std::unique_ptr<ModelManager> manager;
 };
