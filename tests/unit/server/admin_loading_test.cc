@@ -220,10 +220,11 @@ TEST_F(AdminLoading, AServerThatEndsWaitsForNoLoad) {
   for (const char* path : {"/admin/models/late/load?wait", "/admin/models/next/load?wait"}) {
     clients.emplace_back(port_);
     ASSERT_TRUE(clients.back().send(http_request("POST", path)));
-    ASSERT_TRUE(script_.has_begun(1)) << "before the next is asked for";
+    ASSERT_TRUE(script_.has_begun(1)) << "so that the other one is behind it";
   }
   clients.emplace_back(port_);
   ASSERT_TRUE(clients.back().send(http_request("PUT", "/admin/models/next/active-version?wait", R"({"version":"1"})")));
+  ASSERT_TRUE(script_.has_begun(1));
   ASSERT_TRUE(eventually([&] { return ask("GET", "/admin/operations").body["data"].size() == 3; }));
   const auto before = std::chrono::steady_clock::now();
   server_->request_stop();

@@ -50,10 +50,9 @@ TEST(RouteTable, TheMostSpecificPatternHasThePath) {
 TEST(KeepAlive, IsReadAsSecondsOrAsADuration) {
   const auto read = [](const char* json) {
     const auto seconds = read_keep_alive(Json::parse(json), "keep_alive");
-    if (!seconds.ok()) {
-      EXPECT_EQ(seconds.error().param, "keep_alive");
-    }
-    return seconds.ok() ? std::to_string(*seconds) : "refused";
+    if (seconds.ok()) return std::to_string(*seconds);
+    EXPECT_EQ(seconds.error().param, "keep_alive");
+    return std::string("refused");
   };
   const std::vector<std::pair<const char*, const char*>> cases = {
       {"0", "0"},         {"300", "300"},         {"1.5", "2"},           {"-1", "-1"},           {"-7", "-1"},
