@@ -226,7 +226,9 @@ Result<int> plan(const Invocation& invocation, CommandContext& context) {
   const auto verdict = answer.json.find("fits");
   const bool fits = verdict != answer.json.end() && verdict->is_boolean() && verdict->get<bool>();
   command.tell(answer, plan_text(answer.json, fits));
-  return fits ? kExitDone : kExitFailed;
+  if (fits) return kExitDone;
+  context.terminal.note("inferneo: they do not fit together; raise max_memory_gb, or unpin or plan for fewer\n");
+  return kExitFailed;
 }
 
 template <typename Operation>

@@ -89,10 +89,12 @@ openai_client() {
     .venv/bin/python tests/integration/openai_client.py --binary build/dev/inferneo --model models/inferneo-story
 }
 
-# Threads meet in these rooms; ThreadSanitizer watches their tests.
-tsan_targets() {
-  (cd build/tsan && ctest -N -L 'fast|full') | sed -n 's/^ *Test *#[0-9]*: //p' |
-    grep -E '^(base|tensor|engine|manager|serving|server|app)_'
+# The programs of a preset's tests, which have their names: what is not run there is not built either.
+targets_of() {
+  local preset=$1
+  shift
+  (cd "build/$preset" && ctest -N "$@") | sed -n 's/^ *Test *#[0-9]*: //p' |
+    grep -Fxf <(ninja -C "build/$preset" -t targets all | sed -n 's/: phony$//p')
 }
 
 # Versions of clang-format disagree; where the system's is not the pinned one, .venv gets that.
@@ -116,10 +118,13 @@ main() {
     counted_stage "openai client" openai_client
   fi
   [ -n "$sanitizers" ] || return
-  if build_stage asan; then ctest_stage "asan" asan -L 'fast|full' -LE 'repo|timing'; fi
-  configure tsan
   local targets
-  mapfile -t targets < <(tsan_targets)
+  configure asan
+  mapfile -t targets < <(targets_of asan -L 'fast|full' -LE 'repo|timing')
+  if build_stage asan "${targets[@]}"; then ctest_stage "asan" asan -L 'fast|full' -LE 'repo|timing'; fi
+  # Threads meet in these rooms; ThreadSanitizer watches their tests.
+  configure tsan
+  mapfile -t targets < <(targets_of tsan -L 'fast|full' | grep -E '^(base|tensor|engine|manager|serving|server|app|admin)_')
   if [ ${#targets[@]} -gt 0 ] && build_stage tsan "${targets[@]}"; then
     ctest_stage "tsan" tsan -L 'fast|full' -R "^($(IFS='|'; echo "${targets[*]}"))\$"
   fi

@@ -324,6 +324,7 @@ void ModelManager::unload_now(Lock& lock, Entry& entry, UnloadReason reason) {
   lock.lock();
   ++entry.unloads[static_cast<size_t>(reason)];
   add_counters(entry.past, stats);
+  if (!entry.waiting.empty()) ++entry.misses;  // they waited for it to come back
   state_->residency.unloaded(entry.key);
 }
 

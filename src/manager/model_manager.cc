@@ -172,7 +172,8 @@ bool ModelManager::begin_wait(Lock& lock, Entry& entry, AcquireCallback callback
     callback(LeaseGuard::lease(state_, key, std::move(model)));
     return false;
   }
-  const bool away = before != ModelState::ready && before != ModelState::loading;
+  // Who waits for one that is on its way out is counted when it has gone.
+  const bool away = before == ModelState::unloaded || before == ModelState::failed;
   if (away && nobody_waits) ++entry.misses;
   entry.waiting.push_back(std::move(callback));
   return true;

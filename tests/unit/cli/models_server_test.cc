@@ -180,7 +180,7 @@ TEST_F(ModelsServer, OperationsThatAreNoneEndTheWait) {
 TEST_F(ModelsServer, ASignalLeavesTheOperationRunningAndSaysSo) {
   on("POST /admin/models/story/load?wait=0.3", {{.status = 202, .body = operation(R"("state":"running")")}});
   on("GET /admin/operations/op-1", {{.body = operation(R"("state":"running")")}});
-  const Outcome outcome = ask("load story", "timeout --preserve-status -s TERM 1");
+  const Outcome outcome = ask("load story", "timeout --foreground --preserve-status -s TERM 1");
   EXPECT_EQ(outcome.code, 128 + SIGTERM) << outcome.text;
   EXPECT_THAT(outcome.text, HasSubstr("the server goes on loading story; 'inferneo models' shows what comes of it"));
 }
@@ -214,10 +214,25 @@ TEST_F(ModelsServer, WhatTheServerCannotDoYetIsSaid) {
   EXPECT_THAT(failed("plan story"), HasSubstr("cannot do that: it has no /admin/plan; a newer one may"));
   on("POST /admin/models/story/verify", {{.status = 501, .body = R"({"error":{"message":"later"}})"}});
   EXPECT_THAT(failed("verify story"), HasSubstr("the server cannot do that: later"));
-  on("POST /admin/plan", {{.body = R"({"fits":true})"}});
-  EXPECT_THAT(done("plan story code:2 --context 128"), HasSubstr("\"fits\": true"));
+}
+
+TEST_F(ModelsServer, PlansTellWhoWouldGoAndWhatFits) {
+  const std::string models = R"("models":[
+      {"id":"story:1","bytes":1048576,"context":128,"more_tokens":77,"load_seconds":0.5,"reason":null},
+      {"id":"code:2","bytes":2097152,"context":128,"reason":null,"load_seconds":null}])";
+  on("POST /admin/plan", {{.body = R"({"fits":true,"budget_bytes":4194304,"used_after_bytes":3145728,
+                                       "evicted":["old:1"],)" +
+                                   models + "}"}});
+  EXPECT_THAT(
+      done("plan story code:2 --context 128"),
+      AllOf(ContainsRegex("story:1 +1.00 MiB  with 128 tokens of cache  about 0.50? s to load  room for 77 more"),
+            HasSubstr("would go: old:1\n"), HasSubstr("fits: 3.00 MiB of 4.00 MiB would be in use")));
   EXPECT_EQ(Json::parse(server_.requests().back().body),
             Json::parse(R"({"models":[{"id":"story","context":128},{"id":"code:2","context":128}]})"));
+  on("POST /admin/plan", {{.body = R"({"fits":false,"models":[{"id":"story:1","reason":"too large"},7]})"}});
+  EXPECT_THAT(failed("plan story"), AllOf(HasSubstr("does not fit: too large"), HasSubstr("nobody would have to go")));
+  on("POST /admin/plan", {{.body = R"({"fits":"yes"})"}});
+  EXPECT_THAT(failed("plan story"), HasSubstr("does not fit")) << "what it does not say is no promise";
 }
 
 TEST_F(ModelsServer, HostileAnswersAreErrors) {
