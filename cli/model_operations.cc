@@ -186,7 +186,10 @@ std::string plan_text(const nlohmann::json& plan, bool fits) {
       text += fmt::format("{:<24} {:>10}", text_field(model, "id"), size_text(number_field(model, "bytes")));
       if (context > 0) text += fmt::format("  with {} tokens of cache", context);
       if (!reason.empty()) text += "  does not fit: " + reason;
-      if (const auto time = model.find("load_seconds"); time != model.end() && time->is_number()) {
+      const auto resident = model.find("resident"), time = model.find("load_seconds");
+      if (resident != model.end() && *resident == true) {
+        text += "  in memory";
+      } else if (time != model.end() && time->is_number()) {
         text += fmt::format("  about {} to load", duration_text(time->get<double>()));
       }
       if (fits && more > 0) text += fmt::format("  room for {} more tokens", more);

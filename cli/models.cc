@@ -2,8 +2,8 @@
 #include <fmt/format.h>
 
 #include <array>
-#include <chrono>
 
+#include "base/clock.h"
 #include "cli/commands.h"
 #include "cli/model_command.h"
 #include "cli/model_table.h"
@@ -17,10 +17,6 @@ constexpr std::array kOptions = {
     kUrlOption,
 };
 
-int64_t seconds_now() {
-  return std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count();
-}
-
 Result<int> models(const Invocation& invocation, CommandContext& context) {
   ASSIGN_OR_RETURN(const ModelCommand command, begin_model_command("models", 0, invocation, context));
   ASSIGN_OR_RETURN(const AdminAnswer answer, command.admin->list());
@@ -33,7 +29,7 @@ Result<int> models(const Invocation& invocation, CommandContext& context) {
   }
   TableOptions options;
   options.width = context.terminal.out_is_tty() ? context.terminal.width() : 0;
-  options.now = seconds_now();
+  options.now = seconds_since_epoch();
   options.verbose = invocation.has("--verbose");
   context.terminal.write(model_table(views, options));
   const std::string memory = memory_line(answer.json);

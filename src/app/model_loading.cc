@@ -241,7 +241,7 @@ class DirectoryLoader final : public ModelLoader {
     ASSIGN_OR_RETURN(
         const MemoryEstimate memory,
         estimate_transformers_memory(transformers_options(found), core_config(found).max_num_batched_tokens));
-    return ModelFootprint{memory.bytes, memory.kv_bytes_per_token, memory.max_model_len};
+    return ModelFootprint{memory.bytes, memory.first_context, memory.kv_bytes_per_token, memory.max_model_len};
   }
 
   Result<std::unique_ptr<ModelRunner>> load_transformers(const Found& found, const LoadReport& report) {
@@ -266,6 +266,7 @@ class DirectoryLoader final : public ModelLoader {
     auto model = std::make_shared<LoadedModel>();
     model->id = found.id;
     model->root = found.source_name;
+    model->format = found.row->format;
     model->spec = runner->spec();
     report({"reading the tokenizer"});
     ASSIGN_OR_RETURN(model->tokenizer, tokenizer.get());

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <cstdint>
 
 namespace inferneo {
 
@@ -28,6 +29,11 @@ class ManualClock final : public Clock {
  private:
   std::atomic<int64_t> nanos_{1'000'000'000};
 };
+
+// The wall clock, for what people read and registries keep: seconds since 1970.
+inline int64_t seconds_since_epoch() {
+  return std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
 
 inline double to_seconds(Duration d) { return std::chrono::duration<double>(d).count(); }
 

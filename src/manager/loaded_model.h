@@ -8,6 +8,7 @@
 #include <string>
 
 #include "engine/engine_core.h"
+#include "formats/model_directory.h"
 #include "text/tokenizer.h"
 
 namespace inferneo {
@@ -22,8 +23,9 @@ struct GenerationDefaults {
 };
 
 struct LoadedModel {
-  std::string id;    // name:version
-  std::string root;  // path or hub id, as the operator wrote it
+  std::string id;                     // name:version
+  std::string root;                   // path or hub id, as the operator wrote it
+  std::optional<ModelFormat> format;  // of its files
   ModelSpec spec;
   GenerationDefaults defaults;
   int32_t max_model_len = 0;

@@ -116,8 +116,16 @@ Result<ModelPlan> ModelManager::plan(const std::vector<PlanRequest>& wanted) {
   for (const PlanRequest& request : wanted) {
     ASSIGN_OR_RETURN(const ModelStatus status, this->status(request.id));
     ASSIGN_OR_RETURN(const ModelFootprint footprint, loader_->footprint(status.record));
-    if (request.context < 0 || (footprint.max_model_len > 0 && request.context > INT64_MAX / INT32_MAX)) {
-      return make_error(ErrorCode::invalid_argument, "a context is a number of tokens", "context");
+    if (request.context < 0 || request.context > kMaxPlannedContext) {
+      return make_error(ErrorCode::invalid_argument,
+                        fmt::format("a context is a number of tokens, at most {}", kMaxPlannedContext), "context");
+    }
+    const bool twice = std::any_of(candidates.begin(), candidates.end(),
+                                   [&](const Candidate& other) { return other.id == status.record.id; });
+    if (twice) {
+      return make_error(ErrorCode::invalid_argument,
+                        fmt::format("'{}' is planned for twice; name it once, with all its tokens", status.id),
+                        "models");
     }
     candidates.push_back({status.record.id, footprint});
   }
@@ -137,7 +145,7 @@ Result<ModelPlan> ModelManager::plan(const std::vector<PlanRequest>& wanted) {
     row.context = wanted[i].context;
     row.load_time = load_time_of(*entry);
     const size_t cache = static_cast<size_t>(row.context) * row.kv_bytes_per_token;
-    const size_t begin = kPlannedContext * row.kv_bytes_per_token;  // that a load brings
+    const size_t begin = static_cast<size_t>(footprint.first_context) * row.kv_bytes_per_token;
     row.bytes = row.resident ? simulation.memory.resident[entry->key] : footprint.load_bytes;
     const size_t more = cache > begin ? cache - begin : 0;
     if (!row.resident) row.bytes += more;

@@ -16,14 +16,6 @@
 
 namespace inferneo {
 
-inline int64_t seconds_since_epoch() {
-  const auto now = std::chrono::system_clock::now().time_since_epoch();
-  return std::chrono::duration_cast<std::chrono::seconds>(now).count();
-}
-
-// Tokens of cache that a load brings (kFirstContext of the native runner).
-inline constexpr size_t kPlannedContext = 2048;
-
 inline Error shutting_down() { return make_error(ErrorCode::unavailable, "the server is shutting down"); }
 
 struct ModelManager::Entry {

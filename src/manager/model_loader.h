@@ -32,6 +32,7 @@ struct FileCheck {
 
 struct ModelFootprint {
   size_t load_bytes = 0;          // at most, with a cache to begin with
+  int32_t first_context = 0;      // tokens of that cache
   size_t kv_bytes_per_token = 0;  // 0: not known
   int32_t max_model_len = 0;
 };

@@ -11,6 +11,8 @@
 
 namespace inferneo {
 
+inline constexpr int64_t kMaxPlannedContext = int64_t{1} << 40;
+
 struct PlanRequest {
   std::string id;       // as requests name it
   int64_t context = 0;  // tokens, of all its sequences together; 0: what a load brings

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/clock.h"
 #include "manager/registry_file.h"
 #include "manager/registry_rules.h"
 #include "manager/registry_store.h"
@@ -67,7 +68,7 @@ auto Registry::write(Operation operation) -> decltype(operation(std::declval<con
 Result<ModelRecord> Registry::add(ModelRecord record, const std::vector<std::string>& aliases) {
   RETURN_IF_ERROR(check_record(record));
   record.origin = RecordOrigin::api;
-  if (record.created == 0) record.created = seconds_now();
+  if (record.created == 0) record.created = seconds_since_epoch();
   return write([&](const RegistryStore& store) -> Result<ModelRecord> {
     RETURN_IF_ERROR(insert_new(store, record));
     for (const std::string& alias : aliases) {

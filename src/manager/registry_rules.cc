@@ -3,9 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <set>
 #include <utility>
+
+#include "base/clock.h"
 
 namespace inferneo::registry_rules {
 namespace {
@@ -40,7 +41,7 @@ Status put_config_model(const RegistryStore& store, ModelRecord record, Registry
   const auto old =
       std::find_if(others.begin(), others.end(), [&](const ModelRecord& other) { return other.id == record.id; });
   if (old == others.end()) {
-    if (record.created == 0) record.created = seconds_now();
+    if (record.created == 0) record.created = seconds_since_epoch();
     changes.added.push_back(record.id);
     return insert_new(store, record);
   }
@@ -66,10 +67,6 @@ Status put_config_alias(const RegistryStore& store, AliasRecord record) {
 }
 
 }  // namespace
-
-int64_t seconds_now() {
-  return std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count();
-}
 
 Error not_there(std::string_view what, std::string_view name) {
   // The name is the caller's: shortened, so that an error never grows with its input.

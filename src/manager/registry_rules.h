@@ -11,8 +11,6 @@
 
 namespace inferneo::registry_rules {
 
-int64_t seconds_now();  // since the epoch
-
 Error not_there(std::string_view what, std::string_view name);  // not_found
 Status refuse_config(RecordOrigin origin, std::string_view what, std::string_view name);
 Result<ModelRecord> require_model(const RegistryStore& store, const ModelId& id);

@@ -10,8 +10,8 @@
 //   their weights (trim), the one that has idled longest first, each once while it idles. Where that is not enough,
 //   such models that are not pinned are unloaded, never more than the need. Which: the cheapest by (measured load time)
 //   / (idle time) per byte freed, the greedy rule of GreedyDual-Size (Cao and Irani, 1997) over the models that may go,
-//   after which what turned out superfluous stays. What models
-//   share is free when the last of them has gone; until then each counts with its part of it.
+//   after which what turned out superfluous stays. What models share is free when the last of them has gone; until
+//   then each counts with its part of it.
 // - Nobody starves: when who is first in line has waited longer than `patience` for models that are busy, the cheapest
 //   of these yield: they grant no new leases until the first in line has been served.
 // - A model idles for its keep_alive after its last lease, then goes; a pinned one stays.

@@ -157,4 +157,11 @@ void Exchange::detach() {
   comment = std::exchange(comment_, nullptr);
 }
 
+void respond_json(Exchange& exchange, std::string body, int status) {
+  HttpResponse response;
+  response.status = status;
+  response.body = std::move(body);
+  exchange.respond(std::move(response));
+}
+
 }  // namespace inferneo

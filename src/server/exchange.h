@@ -81,4 +81,7 @@ class Exchange {
   std::function<void()> on_drain_;
 };
 
+// The whole answer: a JSON document.
+void respond_json(Exchange& exchange, std::string body, int status = 200);
+
 }  // namespace inferneo

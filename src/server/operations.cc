@@ -6,12 +6,6 @@
 namespace inferneo {
 namespace {
 
-void respond_json(Exchange& exchange, std::string body) {
-  HttpResponse response;
-  response.body = std::move(body);
-  exchange.respond(std::move(response));
-}
-
 std::string status_body(std::string_view status) {
   JsonWriter json;
   json.begin_object().field("status", status).end_object();

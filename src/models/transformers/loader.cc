@@ -122,10 +122,10 @@ Result<MemoryEstimate> estimate_transformers_memory(const LoadOptions& options, 
                                    std::min(kMaxLogitRows, std::max(max_num_batched_tokens, 1)), options.pool->size()));
   MemoryEstimate estimate;
   estimate.max_model_len = description.max_model_len;
+  estimate.first_context = std::min(kFirstContext, description.max_model_len);
   size_t running = need.resident + books.used() - packed;
   for (const KvGroup& group : kv.groups) {
-    const int64_t tokens = std::min(kFirstContext, description.max_model_len);
-    const int64_t blocks = (tokens + description.block_size - 1) / description.block_size;
+    const int64_t blocks = (estimate.first_context + description.block_size - 1) / description.block_size;
     running += static_cast<size_t>(
         kernels::round_up(blocks * static_cast<int64_t>(group.layout.bytes_per_block()), int64_t{kHugePage}));
     estimate.kv_bytes_per_token += group.layout.bytes_per_block() / static_cast<size_t>(description.block_size);

@@ -40,6 +40,7 @@ struct LoadOptions {
 inline constexpr int32_t kFirstContext = 2048;
 struct MemoryEstimate {
   size_t bytes = 0;
+  int32_t first_context = 0;  // tokens of cache in it
   size_t kv_bytes_per_token = 0;
   int32_t max_model_len = 0;
 };

@@ -9,7 +9,7 @@ namespace inferneo {
 Admin::Admin(ModelManager& manager_in, const MemoryLedger& ledger_in, const Clock& clock_in, PullFunction pull_in)
     : manager(manager_in), ledger(ledger_in), clock(clock_in), pull(std::move(pull_in)) {
   EventLog& log = manager.events();
-  // The publisher may hold the manager's lock: the look at the model is the worker's.
+  // The publisher shall not wait: the look at the model is the worker's.
   state_listener_ = log.subscribe(log.last_sequence(), [this](const ModelEvent& event) {
     const bool may_end_one = event.kind == ModelEvent::Kind::state || event.kind == ModelEvent::Kind::removed;
     if (may_end_one && pending_unloads > 0) worker->post([this] { finish_unloads(*this); });
@@ -33,13 +33,6 @@ Admin::~Admin() {
 void Admin::in_line(const std::shared_ptr<Exchange>& exchange, std::function<void()> work) {
   if (worker->try_post(std::move(work))) return;
   exchange->fail(make_error(ErrorCode::queue_full, "Too many changes wait to be made; try again later."));
-}
-
-void respond_json(Exchange& exchange, std::string body, int status) {
-  HttpResponse response;
-  response.status = status;
-  response.body = std::move(body);
-  exchange.respond(std::move(response));
 }
 
 void respond_model(const Admin& admin, Exchange& exchange, const std::string& id, int status) {

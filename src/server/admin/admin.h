@@ -76,7 +76,6 @@ void answer_operation(Admin& admin, const std::shared_ptr<Exchange>& exchange, c
 // As it is now, for an answer.
 Operation with_progress(const Admin& admin, Operation operation);
 
-void respond_json(Exchange& exchange, std::string body, int status = 200);
 void respond_model(const Admin& admin, Exchange& exchange, const std::string& id, int status = 200);
 
 // The handlers of admin_routes.cc.

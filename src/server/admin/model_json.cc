@@ -64,10 +64,14 @@ void write_progress(JsonWriter& json, const std::optional<LoadStage>& progress) 
   json.field("bytes_total", progress->bytes_total).end_object();
 }
 
-void write_record(JsonWriter& json, const ModelRecord& record) {
+void write_record(JsonWriter& json, const ModelStatus& status) {
+  const ModelRecord& record = status.record;
   json.field("source", record.source);
   write_text(json, "revision", record.revision);
-  write_text(json, "format", record.format ? model_format_name(*record.format) : std::string_view());
+  // As it was registered, else as its files were found to be.
+  const std::optional<ModelFormat> format =
+      record.format || status.model == nullptr ? record.format : status.model->format;
+  write_text(json, "format", format ? model_format_name(*format) : std::string_view());
   json.field("origin", record_origin_name(record.origin));
   write_map(json, "settings", record.settings);
   write_map(json, "metadata", record.metadata);
@@ -100,7 +104,7 @@ void write_model(JsonWriter& json, const ModelStatus& status) {
   json.begin_object().field("id", status.id).field("name", record.id.name).field("version", record.id.version);
   json.field("active", status.active);
   write_strings(json, "aliases", status.aliases);
-  write_record(json, record);
+  write_record(json, status);
   write_integer(json, "last_used", status.last_used > 0 ? std::optional<int64_t>(status.last_used) : std::nullopt);
   json.field("load_count", record.load_count);
   write_residency(json, status);

@@ -250,7 +250,6 @@ Result<VersionPolicy> read_policy(std::string_view body) {
 
 Result<std::vector<PlanRequest>> read_plan(std::string_view body) {
   constexpr std::array<std::string_view, 1> kFields = {"models"};
-  constexpr int64_t kMaxContext = int64_t{1} << 40;
   ASSIGN_OR_RETURN(const Json json, read_body(body, kFields));
   if (!is_set(json, "models") || !json["models"].is_array() || json["models"].empty() ||
       json["models"].size() > kMaxEntries) {
@@ -268,7 +267,6 @@ Result<std::vector<PlanRequest>> read_plan(std::string_view body) {
     if (is_set(entry, "context")) {
       if (!entry["context"].is_number_integer()) return field_error("context", "must be a number of tokens");
       request.context = entry["context"].get<int64_t>();
-      if (request.context < 0 || request.context > kMaxContext) return field_error("context", "is out of range");
     }
     wanted.push_back(std::move(request));
   }

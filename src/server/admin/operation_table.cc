@@ -2,18 +2,14 @@
 
 #include <algorithm>
 #include <charconv>
-#include <chrono>
 #include <utility>
+
+#include "base/clock.h"
 
 namespace inferneo {
 namespace {
 
 constexpr std::string_view kPrefix = "op-";
-
-int64_t now_in_seconds() {
-  const auto now = std::chrono::system_clock::now().time_since_epoch();
-  return std::chrono::duration_cast<std::chrono::seconds>(now).count();
-}
 
 uint64_t number_of(std::string_view id) {
   uint64_t number = 0;
@@ -64,7 +60,7 @@ Result<std::string> OperationTable::begin(Operation::Kind kind, std::string mode
   operation.kind = kind;
   operation.model = std::move(model);
   operation.loads = std::move(loads);
-  operation.created = now_in_seconds();
+  operation.created = seconds_since_epoch();
   std::string id = operation.id;
   rows_.emplace(number, Row{std::move(operation), {}});
   return id;
@@ -96,7 +92,7 @@ void OperationTable::finish(const std::string& id, Result<std::string> result) {
     } else {
       operation.error = std::move(result).error();
     }
-    operation.ended = now_in_seconds();
+    operation.ended = seconds_since_epoch();
     ended = operation;
     waiters.swap(row->waiters);
     ended_.push_back(number_of(id));

@@ -12,12 +12,6 @@ void write_model(JsonWriter& json, const ModelInfo& model) {
   json.end_object();
 }
 
-void respond_json(Exchange& exchange, std::string body) {
-  HttpResponse response;
-  response.body = std::move(body);
-  exchange.respond(std::move(response));
-}
-
 }  // namespace
 
 void handle_list_models(InferenceService& service, const std::shared_ptr<Exchange>& exchange) {

@@ -48,10 +48,6 @@ void write_top_of(JsonWriter& json, const TokenLogprobText& token, bool as_ids) 
 
 }  // namespace
 
-int64_t seconds_since_epoch() {
-  return std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count();
-}
-
 std::string reply_prefix(std::string_view id, std::string_view object, int64_t created, std::string_view model) {
   JsonWriter json;
   json.begin_object().field("id", id).field("object", object).field("created", created).field("model", model);

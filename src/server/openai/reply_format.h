@@ -11,8 +11,6 @@
 
 namespace inferneo {
 
-int64_t seconds_since_epoch();
-
 // {"id":...,"object":...,"created":...,"model":...  without the closing brace, for whatever follows.
 std::string reply_prefix(std::string_view id, std::string_view object, int64_t created, std::string_view model);
 

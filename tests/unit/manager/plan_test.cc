@@ -24,7 +24,7 @@ class SizedLoader final : public ModelLoader {
   }
   Result<ModelFootprint> footprint(const ModelRecord& record) override {
     ASSIGN_OR_RETURN(const size_t bytes, estimate(record));
-    return ModelFootprint{bytes, kPerToken, 100'000};
+    return ModelFootprint{bytes, 2048, kPerToken, 100'000};
   }
   Result<std::shared_ptr<LoadedModel>> load(const ModelRecord& record, const LoadReport&) override {
     auto model = std::make_shared<BookedModel>();
@@ -96,6 +96,7 @@ TEST_F(PlanTest, SaysWhyOneCannotBeThere) {
   EXPECT_EQ(manager_.plan({{"nobody"}}).error().code, ErrorCode::not_found);
   EXPECT_EQ(manager_.plan({{"broken"}}).error().code, ErrorCode::malformed);
   EXPECT_EQ(manager_.plan({{"a", -1}}).error().param, "context");
+  EXPECT_EQ(manager_.plan({{"a"}, {"a:1"}}).error().param, "models") << "by whatever names";
 }
 
 TEST_F(PlanTest, LongContextsTakeTheirCache) {
