@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <vector>
 
+#include "base/ascii.h"
+
 namespace inferneo {
 namespace {
 
@@ -80,14 +82,7 @@ void append_options(std::string& text, const Command& command) {
   append_row(text, {"--config FILE", "Configuration file [inferneo.yaml, if there]"});
 }
 
-std::string lower(std::string_view text) {
-  std::string result(text);
-  std::transform(result.begin(), result.end(), result.begin(),
-                 [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; });
-  return result;
-}
-
-bool holds(std::string_view text, std::string_view word) { return lower(text).find(word) != std::string::npos; }
+bool holds(std::string_view text, std::string_view word) { return lower_case(text).find(word) != std::string::npos; }
 
 void append_commands(std::string& text, bool about_registered) {
   constexpr size_t kColumn = 14;
@@ -144,7 +139,7 @@ std::string command_help_all(const Command& command) {
 }
 
 std::string command_help_word(const Command& command, std::string_view word) {
-  const std::string wanted = lower(word);
+  const std::string wanted = lower_case(word);
   std::string text;
   for (const CommandOption& option : command.options) {
     if (holds(option.flag, wanted) || holds(option.help, wanted)) append_row(text, row_of(option));

@@ -18,7 +18,6 @@
 namespace inferneo {
 namespace {
 
-constexpr double kGiB = 1024.0 * 1024.0 * 1024.0;
 constexpr double kDefaultMemoryShare = 0.8;
 constexpr Duration kWriteGrace = std::chrono::seconds(10);  // at the end, for packed weights that are being written
 

@@ -16,6 +16,7 @@
 #include "base/config/load.h"
 #include "base/config/suggest.h"
 #include "base/log.h"
+#include "base/system.h"
 #include "formats/generation_config.h"
 #include "formats/model_source.h"
 #include "models/transformers/loader.h"
@@ -27,7 +28,6 @@ constexpr size_t kMaxTokenizerBytes = size_t{256} << 20;
 constexpr size_t kMaxTemplateBytes = size_t{1} << 20;
 // For idle models to leave the memory; the unload of a large one takes a good part of a second.
 constexpr Duration kStarvationPatience = std::chrono::seconds(5);
-constexpr double kGiB = 1024.0 * 1024.0 * 1024.0;
 
 Result<std::string> read_optional_file(const ModelDirectory& directory, const char* file, size_t max_bytes) {
   Result<std::string> text = directory.read(file, max_bytes);

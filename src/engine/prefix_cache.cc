@@ -2,14 +2,10 @@
 
 #include <algorithm>
 
+#include "base/split_mix.h"
+
 namespace inferneo {
 namespace {
-
-uint64_t mix(uint64_t x) {  // the finaliser of SplitMix64
-  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ULL;
-  x = (x ^ (x >> 27)) * 0x94d049bb133111ebULL;
-  return x ^ (x >> 31);
-}
 
 std::vector<Token> salt_tokens(std::string_view salt) {
   std::vector<Token> tokens;
@@ -21,8 +17,8 @@ std::vector<Token> salt_tokens(std::string_view salt) {
 }  // namespace
 
 uint64_t PrefixCache::default_hash(uint64_t parent_hash, std::span<const Token> tokens) {
-  uint64_t h = mix(parent_hash + 0x9e3779b97f4a7c15ULL + tokens.size());
-  for (Token token : tokens) h = mix(h + 0x9e3779b97f4a7c15ULL + static_cast<uint32_t>(token));
+  uint64_t h = split_mix(parent_hash + kGoldenGamma + tokens.size());
+  for (Token token : tokens) h = split_mix(h + kGoldenGamma + static_cast<uint32_t>(token));
   return h;
 }
 

@@ -7,26 +7,23 @@
 #include <stdexcept>
 #include <thread>
 
+#include "base/split_mix.h"
+
 namespace inferneo {
 namespace {
 
-uint64_t mix(uint64_t x) {
-  x += 0x9e3779b97f4a7c15ULL;
-  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ULL;
-  x = (x ^ (x >> 27)) * 0x94d049bb133111ebULL;
-  return x ^ (x >> 31);
-}
+uint64_t next_hash(uint64_t x) { return split_mix(x + kGoldenGamma); }
 
 template <typename T>
 uint64_t digest(uint64_t hash, std::span<const T> values) {
-  hash = mix(hash ^ values.size());
-  for (T value : values) hash = mix(hash ^ static_cast<uint64_t>(value));
+  hash = next_hash(hash ^ values.size());
+  for (T value : values) hash = next_hash(hash ^ static_cast<uint64_t>(value));
   return hash;
 }
 
 // Everything that must not change between submit and collect.
 uint64_t digest_row(const SequenceStep& step) {
-  uint64_t hash = digest(mix(step.sequence_id), step.tokens);
+  uint64_t hash = digest(next_hash(step.sequence_id), step.tokens);
   for (std::span<const int32_t> table : step.block_tables) hash = digest(hash, table);
   hash = digest(hash, step.sampling.prompt);
   hash = digest(hash, step.sampling.output);
@@ -69,7 +66,9 @@ ScriptedRunner::ScriptedRunner(Script script) : script_(std::move(script)) {
 
 ScriptedRunner::~ScriptedRunner() = default;
 
-uint64_t ScriptedRunner::extend_hash(uint64_t hash, Token token) { return mix(hash ^ static_cast<uint32_t>(token)); }
+uint64_t ScriptedRunner::extend_hash(uint64_t hash, Token token) {
+  return next_hash(hash ^ static_cast<uint32_t>(token));
+}
 
 uint64_t ScriptedRunner::context_hash(std::span<const Token> tokens) {
   uint64_t hash = 0;
@@ -79,7 +78,7 @@ uint64_t ScriptedRunner::context_hash(std::span<const Token> tokens) {
 
 Token ScriptedRunner::default_token(const ScriptedToken& token) {
   const auto choices = static_cast<uint64_t>(token.vocab_size - 1);
-  return 1 + static_cast<Token>(mix(token.context_hash ^ mix(token.seed)) % choices);
+  return 1 + static_cast<Token>(next_hash(token.context_hash ^ next_hash(token.seed)) % choices);
 }
 
 Status ScriptedRunner::bind(const KvBinding& kv, int32_t max_num_seqs, int32_t max_num_batched_tokens) {

@@ -17,6 +17,8 @@
 #include <string_view>
 #include <vector>
 
+#include "base/file_descriptor.h"
+
 namespace inferneo {
 namespace {
 
@@ -51,13 +53,6 @@ class Sha256 {
 
  private:
   EVP_MD_CTX* context_ = EVP_MD_CTX_new();
-};
-
-struct Descriptor {
-  int fd = -1;
-  ~Descriptor() {
-    if (fd >= 0) ::close(fd);
-  }
 };
 
 Error cannot_read(const std::string& path) {
@@ -153,16 +148,16 @@ Result<std::string> ContentKeys::key_of(const std::string& path, const Progress&
 }
 
 Result<std::string> ContentKeys::hash_again(const std::string& path, const Progress& progress) {
-  const Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | O_NOFOLLOW)};
+  const FileDescriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | O_NOFOLLOW));
   struct stat info {};
-  if (file.fd < 0 || ::fstat(file.fd, &info) != 0) return cannot_read(path);
+  if (file.get() < 0 || ::fstat(file.get(), &info) != 0) return cannot_read(path);
   if (!S_ISREG(info.st_mode)) return make_error(ErrorCode::refused, path + ": not a regular file");
-  (void)::posix_fadvise(file.fd, 0, 0, POSIX_FADV_SEQUENTIAL);
+  (void)::posix_fadvise(file.get(), 0, 0, POSIX_FADV_SEQUENTIAL);
   std::vector<char> buffer(kReadBytes);
   Sha256 hash;
   uint64_t done = 0;
   while (true) {
-    const ssize_t got = ::read(file.fd, buffer.data(), buffer.size());
+    const ssize_t got = ::read(file.get(), buffer.data(), buffer.size());
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) return cannot_read(path);
     if (got == 0) return hash.hex();

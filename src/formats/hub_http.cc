@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <array>
 
+#include "base/ascii.h"
+
 namespace inferneo::hub {
 namespace {
 
@@ -28,13 +30,6 @@ std::string url_part(const Url& url, CURLUPart part, unsigned flags = 0) {
   if (curl_url_get(url.get(), part, &text, flags) != CURLUE_OK) return {};
   std::string result(text);
   curl_free(text);
-  return result;
-}
-
-std::string lower(std::string_view text) {
-  std::string result(text);
-  std::transform(result.begin(), result.end(), result.begin(),
-                 [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; });
   return result;
 }
 
@@ -128,7 +123,8 @@ struct HttpLoop::Transfer {
     const size_t first = line.find_first_not_of(" \t", colon + 1);
     const size_t last = line.find_last_not_of(" \t\r\n");
     const bool empty = first == std::string_view::npos || last == std::string_view::npos || first > last;
-    response.headers[lower(line.substr(0, colon))] = empty ? "" : std::string(line.substr(first, last - first + 1));
+    response.headers[lower_case(line.substr(0, colon))] =
+        empty ? "" : std::string(line.substr(first, last - first + 1));
     return true;
   }
 
@@ -253,7 +249,7 @@ Result<std::string> origin_of(const std::string& url) {
     return make_error(ErrorCode::refused, "not an address of the form https://host");
   }
   RETURN_IF_ERROR(check_parts(parsed));
-  return fmt::format("{}://{}:{}", url_part(parsed, CURLUPART_SCHEME), lower(url_part(parsed, CURLUPART_HOST)),
+  return fmt::format("{}://{}:{}", url_part(parsed, CURLUPART_SCHEME), lower_case(url_part(parsed, CURLUPART_HOST)),
                      url_part(parsed, CURLUPART_PORT, CURLU_DEFAULT_PORT));
 }
 

@@ -9,8 +9,8 @@
 namespace inferneo::hub {
 namespace {
 
-constexpr int kMaxRedirects = 8;
-constexpr Duration kTick = std::chrono::milliseconds(100);
+constexpr int kMaxPartRedirects = 8;
+constexpr Duration kTransferTick = std::chrono::milliseconds(100);
 constexpr uint64_t kWorthForgetting = uint64_t{64} << 10;  // so much progress makes up for earlier failures
 
 // A stretch of the file. The first in the queue goes to the file as it comes; those behind it are kept until it is
@@ -83,7 +83,7 @@ class BodyTransfer {
   // Until the next look at what may be started again.
   Duration patience() const {
     const TimePoint now = clock_.now();
-    Duration longest = kTick;
+    Duration longest = kTransferTick;
     const auto shorten = [&](TimePoint until) {
       if (until > now) longest = std::min(longest, until - now);
     };
@@ -222,7 +222,7 @@ class BodyTransfer {
   Status follow(Part& part, const HttpResponse& response) {
     const Result<std::string> target = resolve_redirect(part.url, response.header("location"));
     if (!target.ok()) return session_.error(target.error().code, fmt::format("{}: {}", name_, target.error().message));
-    if (++part.redirects > kMaxRedirects) {
+    if (++part.redirects > kMaxPartRedirects) {
       return session_.error(ErrorCode::refused, fmt::format("{}: the hub redirects in circles", name_));
     }
     ASSIGN_OR_RETURN(const std::string origin, origin_of(*target));

@@ -15,6 +15,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "base/file_descriptor.h"
 #include "formats/pickle.h"
 
 namespace inferneo {
@@ -57,20 +58,6 @@ std::string shown(std::string_view name) {
   for (const char c : name.substr(0, 200)) text += static_cast<unsigned char>(c) < 0x20 || c == 0x7f ? '?' : c;
   return text;
 }
-
-class FileDescriptor {
- public:
-  explicit FileDescriptor(int fd) : fd_(fd) {}
-  ~FileDescriptor() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  FileDescriptor(const FileDescriptor&) = delete;
-  FileDescriptor& operator=(const FileDescriptor&) = delete;
-  int get() const { return fd_; }
-
- private:
-  int fd_;
-};
 
 // `label` names the file in errors; `path` has been checked by the caller.
 Result<std::string> read_regular_file(const std::string& path, const std::string& label, size_t max_bytes) {

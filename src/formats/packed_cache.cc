@@ -16,6 +16,7 @@
 #include <string_view>
 #include <utility>
 
+#include "base/file_descriptor.h"
 #include "formats/hub_cache.h"
 
 namespace inferneo {
@@ -44,21 +45,6 @@ Error failed(const char* what, int error) {
   return make_error(full ? ErrorCode::disk_full : ErrorCode::io_error, fmt::format("{}: {}", what, strerror(error)));
 }
 
-class Descriptor {
- public:
-  explicit Descriptor(int fd) : fd_(fd) {}
-  ~Descriptor() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  int get() const { return fd_; }
-  int release() { return std::exchange(fd_, -1); }
-
- private:
-  int fd_;
-};
-
 // Why the file's beginning is not what it should be.
 std::string_view difference(std::string_view got, std::string_view wanted) {
   const auto line_of = [](std::string_view text, size_t from) {
@@ -85,7 +71,7 @@ Status check_file(int fd, const PackedContent& content) {
 }
 
 Result<int> open_checked(const std::string& path, const PackedContent& content) {
-  Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | O_NOFOLLOW));
+  FileDescriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | O_NOFOLLOW));
   if (file.get() < 0) {
     const ErrorCode code = errno == ENOENT || errno == ENOTDIR ? ErrorCode::not_found : ErrorCode::malformed;
     return make_error(code, fmt::format("it cannot be opened: {}", strerror(errno)));
@@ -144,7 +130,7 @@ class GatheredWrite {
 };
 
 Status sync_folder(const std::string& folder) {
-  const Descriptor fd(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  const FileDescriptor fd(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   // Some file systems have no fsync for folders; the file itself is whole either way.
   if (fd.get() >= 0) (void)::fsync(fd.get());
   return ok_status();
@@ -152,7 +138,7 @@ Status sync_folder(const std::string& folder) {
 
 // True: nobody mapped or wrote it, and it is gone.
 bool remove_unused(const std::string& path) {
-  const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW));
+  const FileDescriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW));
   return file.get() >= 0 && ::flock(file.get(), LOCK_EX | LOCK_NB) == 0 && ::unlink(path.c_str()) == 0;
 }
 
@@ -224,7 +210,7 @@ Status PackedCache::write(const PackedContent& content, const Sections& sections
   const std::string path = path_of(content.key);
   const std::string temporary =
       fmt::format("{}.{:08x}.packed.tmp", path.substr(0, path.rfind('.')), std::random_device{}());
-  const Descriptor file(::open(temporary.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0644));
+  const FileDescriptor file(::open(temporary.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0644));
   if (file.get() < 0) return failed("it could not be made", errno);
   (void)::flock(file.get(), LOCK_EX | LOCK_NB);  // what is not locked has been left by a process that died
 

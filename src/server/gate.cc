@@ -4,15 +4,10 @@
 #include <array>
 #include <charconv>
 
+#include "base/ascii.h"
+
 namespace inferneo {
 namespace {
-
-std::string lower_case(std::string_view text) {
-  std::string out(text);
-  std::transform(out.begin(), out.end(), out.begin(),
-                 [](unsigned char c) { return static_cast<char>(c >= 'A' && c <= 'Z' ? c + 32 : c); });
-  return out;
-}
 
 // "host", "host:port", "[v6]:port" to the host, brackets kept off.
 std::string host_without_port(std::string_view authority) {

@@ -6,6 +6,8 @@
 #include <boost/beast/http/parser.hpp>
 #include <charconv>
 
+#include "base/ascii.h"
+
 namespace inferneo {
 namespace {
 
@@ -28,14 +30,6 @@ Method to_method(http::verb verb) {
     default:
       return Method::other;
   }
-}
-
-std::string lower_case(std::string_view text) {
-  std::string out(text);
-  for (char& c : out) {
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-  }
-  return out;
 }
 
 std::string_view view(boost::beast::string_view text) { return {text.data(), text.size()}; }

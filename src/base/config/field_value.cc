@@ -6,6 +6,7 @@
 #include <cmath>
 #include <type_traits>
 
+#include "base/ascii.h"
 #include "base/config/field.h"
 
 namespace inferneo {
@@ -28,12 +29,6 @@ struct OptionalOf<std::optional<T>> : std::true_type {
 std::string upper(std::string_view text) {
   std::string result(text);
   for (char& c : result) c = c >= 'a' && c <= 'z' ? static_cast<char>(c - 'a' + 'A') : c;
-  return result;
-}
-
-std::string lower(std::string_view text) {
-  std::string result(text);
-  for (char& c : result) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
   return result;
 }
 
@@ -72,7 +67,7 @@ bool parse_value(const ConfigField& field, std::string_view text, T& value) {
 }
 
 bool parse_value(const ConfigField&, std::string_view text, bool& value) {
-  const std::string word = lower(text);
+  const std::string word = lower_case(text);
   const bool yes = word == "true" || word == "yes" || word == "on" || word == "1";
   if (!yes && word != "false" && word != "no" && word != "off" && word != "0") return false;
   value = yes;

@@ -4,12 +4,14 @@
 #include <numeric>
 #include <vector>
 
+#include "base/ascii.h"
+
 namespace inferneo {
 namespace {
 
 char folded(char c) {
   if (c == '-') return '_';
-  return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+  return lower_case(c);
 }
 
 // Insertions, deletions, substitutions and swaps of neighbours.

@@ -3,14 +3,11 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <limits>
 
 #include "models/sampling/row_math.h"
 
 namespace inferneo {
 namespace {
-
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 // Reorders items so that those that come first under `before`, until their weights reach `mass`, stand in front, and
 // returns how many: the smallest prefix whose weight is at least `mass`, at least one item. Expected linear time.

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -16,6 +17,8 @@
 #include "inferneo/sampling_params.h"
 
 namespace inferneo {
+
+inline constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 class Distribution {
  public:

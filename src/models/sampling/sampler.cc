@@ -2,14 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 
 #include "models/sampling/row_math.h"
 
 namespace inferneo {
 namespace {
-
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 bool is_greedy(const SamplingParams& params) { return params.temperature < kGreedyTemperature; }
 

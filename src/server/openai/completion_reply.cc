@@ -8,7 +8,7 @@
 namespace inferneo {
 namespace {
 
-constexpr std::string_view kObject = "text_completion";
+constexpr std::string_view kCompletionObject = "text_completion";
 
 class PromptSink final : public OutputSink {
  public:
@@ -32,7 +32,7 @@ CompletionReply::CompletionReply(const InferenceService& service, std::shared_pt
       scoring_only_(draft_.max_tokens == 0),
       id_("cmpl-" + exchange_->request_id()),
       created_(seconds_since_epoch()),
-      prefix_(reply_prefix(id_, kObject, created_, draft_.request.model)),
+      prefix_(reply_prefix(id_, kCompletionObject, created_, draft_.request.model)),
       prompts_(draft_.prompts.size()),
       choices_(draft_.prompts.size() * static_cast<size_t>(draft_.request.sampling.n)) {
   draft_.prompts.clear();
@@ -40,7 +40,7 @@ CompletionReply::CompletionReply(const InferenceService& service, std::shared_pt
 
 void CompletionReply::on_prompt(size_t prompt, PromptInfo info) {
   const std::lock_guard lock(mutex_);
-  if (!info.model.empty()) prefix_ = reply_prefix(id_, kObject, created_, info.model);
+  if (!info.model.empty()) prefix_ = reply_prefix(id_, kCompletionObject, created_, info.model);
   prompts_[prompt] = std::move(info);
 }
 
