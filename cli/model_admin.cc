@@ -20,10 +20,10 @@ constexpr auto kPause = std::chrono::milliseconds(75);
 
 Json body_of(const ModelRegistration& registration) {
   Json body;
-  const size_t colon = registration.id.find(':');
-  body["name"] = registration.id.substr(0, colon);
-  if (colon != std::string::npos) body["version"] = registration.id.substr(colon + 1);
-  body["source"] = registration.source;
+  const size_t colon = registration.name.find(':');
+  body["name"] = registration.name.substr(0, colon);
+  if (colon != std::string::npos) body["version"] = registration.name.substr(colon + 1);
+  body["source"] = registration.path;
   if (!registration.revision.empty()) body["revision"] = registration.revision;
   if (registration.format) body["format"] = std::string(model_format_name(*registration.format));
   if (!registration.aliases.empty()) body["aliases"] = registration.aliases;

@@ -11,7 +11,7 @@
 #include "base/config/load.h"
 #include "cli/admin_client.h"
 #include "cli/command.h"
-#include "manager/model_manager.h"
+#include "manager/manager_core.h"
 
 namespace inferneo {
 

@@ -62,7 +62,7 @@ Result<std::map<std::string, std::string>> values_of(const Invocation& invocatio
 Result<std::optional<ModelFormat>> format_of(const Invocation& invocation) {
   const auto name = invocation.last("--format");
   if (!name) return std::optional<ModelFormat>();
-  for (const ModelFormat format : {ModelFormat::huggingface, ModelFormat::onnx, ModelFormat::tensorrt}) {
+  for (const ModelFormat format : {ModelFormat::HuggingFace, ModelFormat::ONNX, ModelFormat::TensorRT}) {
     if (*name == model_format_name(format)) return std::optional<ModelFormat>(format);
   }
   return make_error(ErrorCode::invalid_argument,
@@ -71,8 +71,8 @@ Result<std::optional<ModelFormat>> format_of(const Invocation& invocation) {
 
 Result<ModelRegistration> registration_of(const Invocation& invocation, const Environment& environment) {
   ModelRegistration registration;
-  registration.id = invocation.positionals[0];
-  registration.source = absolute_source(invocation.positionals[1], environment);
+  registration.name = invocation.positionals[0];
+  registration.path = absolute_source(invocation.positionals[1], environment);
   registration.revision = invocation.last("--revision").value_or("");
   ASSIGN_OR_RETURN(registration.format, format_of(invocation));
   if (const auto aliases = invocation.options.find("--alias"); aliases != invocation.options.end()) {
@@ -102,10 +102,10 @@ Result<int> register_model(const Invocation& invocation, CommandContext& context
   ASSIGN_OR_RETURN(const AdminAnswer answer, command.admin->add(registration));
   const std::string id = text_field(answer.json, "id");
   const bool served = command.admin->server() != nullptr;
-  return command.tell(answer,
-                      fmt::format("registered {} with {}{}", id.empty() ? registration.id : id, command.admin->where(),
-                                  served ? "; its first request loads it, or: inferneo load " + id
-                                         : "; start one with: inferneo serve"));
+  return command.tell(
+      answer, fmt::format("registered {} with {}{}", id.empty() ? registration.name : id, command.admin->where(),
+                          served ? "; its first request loads it, or: inferneo load " + id
+                                 : "; start one with: inferneo serve"));
 }
 
 }  // namespace

@@ -13,7 +13,7 @@ namespace {
 
 std::string model_names(const InferenceService& service) {
   std::string names;
-  for (const ModelInfo& model : service.models()) names += (names.empty() ? "" : ", ") + model.id;
+  for (const ServedModel& model : service.models()) names += (names.empty() ? "" : ", ") + model.id;
   return names;
 }
 
@@ -33,7 +33,7 @@ Status serve(const Invocation& invocation, CommandContext& context) {
   const std::string url = base_url(config, port);
   log_info("listening at {}", url);
   RETURN_IF_ERROR(engine.load_models());
-  ModelManager& manager = engine.application->manager();
+  ManagerCore& manager = engine.application->manager();
   if (const Status told = manager.set_server_address(url); !told.ok()) log_warning("{}", told.error().message);
   const std::string names = model_names(engine.application->service());
   if (names.empty()) {

@@ -55,7 +55,7 @@ std::string default_name(const std::string& source) {
 // A format by its name; empty: none is asked for.
 Result<std::optional<ModelFormat>> format_named(const std::string& name) {
   if (name.empty()) return std::optional<ModelFormat>();
-  for (const ModelFormat format : {ModelFormat::huggingface, ModelFormat::onnx, ModelFormat::tensorrt}) {
+  for (const ModelFormat format : {ModelFormat::HuggingFace, ModelFormat::ONNX, ModelFormat::TensorRT}) {
     if (name == model_format_name(format)) return std::optional<ModelFormat>(format);
   }
   return make_error(ErrorCode::invalid_argument,
@@ -63,14 +63,14 @@ Result<std::optional<ModelFormat>> format_named(const std::string& name) {
 }
 
 Result<ModelRecord> record_of(const ModelEntry& entry) {
-  ModelRegistration registration{.id = entry.name.empty() ? default_name(entry.source) : entry.name,
-                                 .source = entry.source,
-                                 .keep_alive = entry.keep_alive,
-                                 .pinned = entry.pinned,
+  ModelRegistration registration{.name = entry.name.empty() ? default_name(entry.source) : entry.name,
+                                 .version = entry.version,
+                                 .path = entry.source,
                                  .revision = entry.revision,
+                                 .pinned = entry.pinned,
+                                 .keep_alive = entry.keep_alive,
                                  .settings = entry.settings,
                                  .metadata = entry.metadata};
-  if (!entry.version.empty()) registration.id += ":" + entry.version;
   ASSIGN_OR_RETURN(registration.format, format_named(entry.format));
   ASSIGN_OR_RETURN(ModelRecord record, make_record(registration));
   record.origin = RecordOrigin::config;
@@ -105,12 +105,12 @@ Status add_entries(const EngineConfig& config, Registry::ConfigEntries& entries)
 Result<Registry::ConfigEntries> entries_of(const EngineConfig& config) {
   Registry::ConfigEntries entries;
   for (size_t i = 0; i < config.model.size(); ++i) {
-    ModelRegistration registration{.id = default_name(config.model[i]), .source = config.model[i]};
+    ModelRegistration registration{.name = default_name(config.model[i]), .path = config.model[i]};
     const std::vector<std::string>& names = config.served_model_name;
     if (config.model.size() == 1 && !names.empty()) {
-      registration.id = names.front();
+      registration.name = names.front();
     } else if (i < names.size()) {
-      registration.id = names[i];
+      registration.name = names[i];
     }
     ASSIGN_OR_RETURN(ModelRecord record, make_record(registration));
     const bool twice = std::any_of(entries.models.begin(), entries.models.end(),
@@ -137,10 +137,13 @@ std::optional<Duration> keep_alive_of(const EngineConfig& config) {
   return std::chrono::duration_cast<Duration>(std::chrono::duration<double>(config.keep_alive));
 }
 
-ModelManager::Options manager_options(const EngineConfig& config, const Registry::ConfigEntries& entries) {
-  ModelManager::Options options;
+ManagerCore::Options manager_options(const EngineConfig& config, const Registry::ConfigEntries& entries) {
+  ManagerCore::Options options;
   options.max_models = config.max_models;
   options.keep_alive = keep_alive_of(config);
+  if (config.load_timeout > 0.0) {
+    options.load_timeout = std::chrono::duration_cast<Duration>(std::chrono::duration<double>(config.load_timeout));
+  }
   if (config.enable_lazy_loading) options.config_keep_alive = options.keep_alive;
   if (!entries.models.empty()) options.default_model = entries.models.front().id.name;
   return options;
@@ -156,17 +159,20 @@ struct Application::Impl {
         pool(config.num_threads > 0 ? config.num_threads : available_cpus()),
         ledger(memory_budget_of(config)),
         weights(weight_options(config)),
-        manager(std::make_unique<ModelManager>(make_model_loader({config, pool, ledger, weights, clock}), ledger, clock,
-                                               manager_options(given, entries), std::move(registry))) {
+        manager(std::make_unique<ManagerCore>(make_model_loader({config, pool, ledger, weights, clock}), ledger, clock,
+                                              manager_options(given, entries), std::move(registry))) {
     EngineServiceConfig service_config;
     service_config.text_threads = std::clamp(pool.size(), 1, 4) + 1;  // one for what runs
     service_config.seed = config.seed.value_or(0);
     service = std::make_unique<EngineService>(service_config, *manager, ledger, clock);
   }
   ~Impl() {
+    stop();
+    service.reset();
+  }
+  void stop() {
     weights.stop_writing(kWriteGrace);
     manager->stop();
-    service.reset();
   }
   void tell(ModelProgressCallback progress) {
     manager->events().subscribe(0, [progress = std::move(progress)](const ModelEvent& event) {
@@ -180,7 +186,7 @@ struct Application::Impl {
   ThreadPool pool;
   MemoryLedger ledger;
   WeightStore weights;
-  std::unique_ptr<ModelManager> manager;
+  std::unique_ptr<ManagerCore> manager;
   std::unique_ptr<EngineService> service;
 };
 
@@ -236,9 +242,11 @@ Status Application::load_models() {
   return ok_status();
 }
 
+void Application::stop() { impl_->stop(); }
+
 InferenceService& Application::service() { return *impl_->service; }
 
-ModelManager& Application::manager() { return *impl_->manager; }
+ManagerCore& Application::manager() { return *impl_->manager; }
 
 const MemoryLedger& Application::ledger() const { return impl_->ledger; }
 

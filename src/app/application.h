@@ -14,7 +14,7 @@
 #include "base/clock.h"
 #include "base/result.h"
 #include "inferneo/config.h"
-#include "manager/model_manager.h"
+#include "manager/manager_core.h"
 #include "serving/inference_service.h"
 
 namespace inferneo {
@@ -47,8 +47,11 @@ class Application {
   // returned, naming the model; the service stays closed. What the API pinned is loaded too, as far as it can be.
   Status load_models();
 
+  // Ends every engine; afterwards requests get `unavailable`. For who still holds leases, since the memory stays.
+  void stop();
+
   InferenceService& service();
-  ModelManager& manager();
+  ManagerCore& manager();
   const MemoryLedger& ledger() const;
   const Clock& clock() const;
   // Refuses new requests; waits for the accepted ones, at most this long. True when all ended by themselves.

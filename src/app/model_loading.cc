@@ -134,7 +134,7 @@ class DirectoryLoader final : public ModelLoader {
     ASSIGN_OR_RETURN(const HubId id, hub_id_of(record));
     HubPull pull{.id = id, .stop = std::move(stop)};
     pull.on_progress = [&](const HubProgress& progress) {
-      report({"downloading", progress.bytes_done, progress.bytes_total});
+      (void)report({"downloading", progress.bytes_done, progress.bytes_total});  // `stop` ends it
     };
     log_info("{}: downloading {} from the hub", record.id.text(), id.repository);
     const Result<HubSnapshot> snapshot = pull_snapshot(hub_access(context_.config), pull);
@@ -168,7 +168,7 @@ class DirectoryLoader final : public ModelLoader {
 
   Result<std::shared_ptr<LoadedModel>> load(const ModelRecord& record, const LoadReport& report) override {
     const TimePoint start = context_.clock.now();
-    report({"opening files"});
+    RETURN_IF_ERROR(report({"opening files"}));
     ASSIGN_OR_RETURN(const Found found, find(record));
     // Beside the weights: a large vocabulary takes longer to read than mapped weights take.
     auto tokenizer =
@@ -247,7 +247,7 @@ class DirectoryLoader final : public ModelLoader {
   Result<std::unique_ptr<ModelRunner>> load_transformers(const Found& found, const LoadReport& report) {
     LoadOptions options = transformers_options(found);
     options.progress = [&](const LoadProgress& progress) {
-      report({progress.stage, progress.bytes_done, progress.bytes_total});
+      return report({progress.stage, progress.bytes_done, progress.bytes_total});
     };
     ASSIGN_OR_RETURN(std::unique_ptr<ModelRunner> runner, load_transformers_model(options));
     if (found.config.dtype != "auto" && found.config.dtype != runner->spec().dtype) {
@@ -268,7 +268,7 @@ class DirectoryLoader final : public ModelLoader {
     model->root = found.source_name;
     model->format = found.row->format;
     model->spec = runner->spec();
-    report({"reading the tokenizer"});
+    RETURN_IF_ERROR(report({"reading the tokenizer"}));
     ASSIGN_OR_RETURN(model->tokenizer, tokenizer.get());
     if (model->tokenizer->vocab_size() > model->spec.vocab_size) {
       return make_error(
@@ -278,7 +278,7 @@ class DirectoryLoader final : public ModelLoader {
                       found.source_name, model->tokenizer->vocab_size(), model->spec.vocab_size));
     }
     ASSIGN_OR_RETURN(model->defaults, read_defaults(directory, model->spec.vocab_size));
-    report({"starting the engine"});
+    RETURN_IF_ERROR(report({"starting the engine"}));
     ASSIGN_OR_RETURN(model->core,
                      EngineCore::create(core_config(found), std::move(runner), context_.ledger, context_.clock));
     model->max_model_len = model->core->max_model_len();
@@ -310,7 +310,7 @@ class DirectoryLoader final : public ModelLoader {
 };
 
 const std::array<DirectoryLoader::Row, 1> DirectoryLoader::kRows = {
-    DirectoryLoader::Row{ModelFormat::huggingface, &DirectoryLoader::load_transformers,
+    DirectoryLoader::Row{ModelFormat::HuggingFace, &DirectoryLoader::load_transformers,
                          &DirectoryLoader::estimate_transformers},
 };
 

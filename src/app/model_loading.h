@@ -9,7 +9,7 @@
 #include "base/clock.h"
 #include "base/thread_pool.h"
 #include "inferneo/config.h"
-#include "manager/model_manager.h"
+#include "manager/manager_core.h"
 #include "models/transformers/weight_store.h"
 #include "tensor/ledger.h"
 

@@ -163,7 +163,7 @@ Result<std::string> ContentKeys::hash_again(const std::string& path, const Progr
     if (got == 0) return hash.hex();
     hash.add(buffer.data(), static_cast<size_t>(got));
     done += static_cast<uint64_t>(got);
-    if (progress) progress(done);
+    if (progress) RETURN_IF_ERROR(progress(done));
   }
 }
 

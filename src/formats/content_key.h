@@ -32,8 +32,8 @@ std::string hash_text(std::string_view text);
 
 class ContentKeys {
  public:
-  // Told what has been hashed so far, now and then, on the thread that hashes.
-  using Progress = std::function<void(uint64_t bytes)>;
+  // Told what has been hashed so far, now and then, on the thread that hashes; an error ends the work with it.
+  using Progress = std::function<Status(uint64_t bytes)>;
 
   // `folder` may be empty or not exist; `hub_cache` (may be empty) is where names of blobs are believed.
   ContentKeys(std::string folder, const std::string& hub_cache);

@@ -104,14 +104,14 @@ bool has(const std::vector<std::string>& files, std::string_view name) {
 // In order of preference: a directory that holds several is opened as the first. Hugging Face comes first because an
 // exported ONNX or TensorRT model often keeps the original's config.json, and then has no safetensors beside it.
 constexpr std::array kFormats = {
-    FormatRow{ModelFormat::huggingface, "huggingface",
+    FormatRow{ModelFormat::HuggingFace, "huggingface",
               [](const std::vector<std::string>& files) {
                 return has(files, "config.json") && any_ends_with(files, ".safetensors");
               }},
     FormatRow{
-        ModelFormat::onnx, "onnx",
+        ModelFormat::ONNX, "onnx",
         [](const std::vector<std::string>& files) { return any_ends_with(files, ".onnx") || has(files, "onnx"); }},
-    FormatRow{ModelFormat::tensorrt, "tensorrt",
+    FormatRow{ModelFormat::TensorRT, "tensorrt",
               [](const std::vector<std::string>& files) {
                 return any_ends_with(files, ".engine") || any_ends_with(files, ".plan");
               }},

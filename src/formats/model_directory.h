@@ -16,13 +16,13 @@
 #include <vector>
 
 #include "base/result.h"
+#include "inferneo/model_format.h"
 #include "tensor/ledger.h"
 #include "tensor/memory.h"
 
 namespace inferneo {
 
-// The formats that a directory can hold; one row each in model_directory.cc.
-enum class ModelFormat { huggingface, onnx, tensorrt };
+// One row for each format in model_directory.cc.
 std::string_view model_format_name(ModelFormat format);
 
 class ModelDirectory {

@@ -33,7 +33,7 @@ struct LoadedModel {
   std::unique_ptr<EngineCore> core;  // stopped and joined by its destructor
 };
 
-// Holding a lease keeps the model loaded. It is a guard's pointer, not the model's own: see ModelManager.
+// Holding a lease keeps the model loaded. It is a guard's pointer, not the model's own: see ManagerCore.
 using ModelLease = std::shared_ptr<LoadedModel>;
 
 }  // namespace inferneo

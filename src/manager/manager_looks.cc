@@ -2,8 +2,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "manager/manager_core.h"
 #include "manager/manager_state.h"
-#include "manager/model_manager.h"
 
 namespace inferneo {
 namespace {
@@ -14,11 +14,12 @@ Duration seconds_of(double seconds) {
 
 }  // namespace
 
-struct ModelManager::Looks {
+struct ManagerCore::Looks {
   static ModelStatus status_of(const State& state, const Entry& entry, TimePoint now) {
     const Residency& residency = state.residency;
     ModelStatus status;
     status.record = entry.record;
+    status.record.load_count += entry.unwritten_loads;
     status.id = entry.id;
     status.shown = state.catalog->shown(entry.record.id);
     status.active = !entry.removed && state.catalog->is_active(entry.record.id);
@@ -50,7 +51,7 @@ struct ModelManager::Looks {
   }
 
   // Until it is there: what is being loaded now, those before it in the queue, and itself.
-  static std::optional<Duration> time_left(const ModelManager& manager, const Entry& wanted, TimePoint now) {
+  static std::optional<Duration> time_left(const ManagerCore& manager, const Entry& wanted, TimePoint now) {
     const State& state = *manager.state_;
     const Residency& residency = state.residency;
     const size_t place = residency.queue_place(wanted.key);
@@ -69,7 +70,7 @@ struct ModelManager::Looks {
   }
 };
 
-std::vector<ModelStatus> ModelManager::statuses() const {
+std::vector<ModelStatus> ManagerCore::statuses() const {
   const std::lock_guard lock(state_->mutex);
   const TimePoint now = state_->clock.now();
   std::vector<ModelStatus> statuses;
@@ -83,7 +84,7 @@ std::vector<ModelStatus> ModelManager::statuses() const {
   return statuses;
 }
 
-Result<ModelStatus> ModelManager::status(const std::string& name) const {
+Result<ModelStatus> ManagerCore::status(const std::string& name) const {
   ASSIGN_OR_RETURN(const ModelId id, resolve_one(name));
   const std::lock_guard lock(state_->mutex);
   const Entry* const entry = state_->find(id.text());
@@ -91,12 +92,12 @@ Result<ModelStatus> ModelManager::status(const std::string& name) const {
   return Looks::status_of(*state_, *entry, state_->clock.now());
 }
 
-std::shared_ptr<const Catalog> ModelManager::catalog() const {
+std::shared_ptr<const Catalog> ManagerCore::catalog() const {
   const std::lock_guard lock(state_->mutex);
   return state_->catalog;
 }
 
-std::optional<LoadOutlook> ModelManager::outlook(const std::string& name) const {
+std::optional<LoadOutlook> ManagerCore::outlook(const std::string& name) const {
   const Result<std::vector<ModelId>> ids = catalog()->resolve(name);
   if (!ids.ok()) return std::nullopt;
   const std::lock_guard lock(state_->mutex);
@@ -119,13 +120,13 @@ std::optional<LoadOutlook> ModelManager::outlook(const std::string& name) const 
 }
 
 // How long its load takes, by what is known of its last one or of others. None: nothing is known.
-std::optional<Duration> ModelManager::load_time_of(const Entry& entry) const {
+std::optional<Duration> ManagerCore::load_time_of(const Entry& entry) const {
   if (const Duration measured = state_->residency.load_time(entry.key); measured > Duration{0}) return measured;
   const std::optional<size_t> need = state_->residency.need(entry.key);
   if (!need || state_->load_rate <= 0.0) return std::nullopt;
   return seconds_of(static_cast<double>(*need) / state_->load_rate);
 }
 
-EventLog& ModelManager::events() { return state_->log; }
+EventLog& ManagerCore::events() { return state_->log; }
 
 }  // namespace inferneo

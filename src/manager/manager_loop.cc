@@ -6,8 +6,8 @@
 #include <utility>
 
 #include "base/log.h"
+#include "manager/manager_core.h"
 #include "manager/manager_state.h"
-#include "manager/model_manager.h"
 
 namespace inferneo {
 namespace {
@@ -34,7 +34,7 @@ Duration pause_after(int failures) {
 
 }  // namespace
 
-void ModelManager::run() {
+void ManagerCore::run() {
   Lock lock(state_->mutex);
   TimePoint usage_at = state_->clock.now() + kUsageInterval;
   while (!state_->stopping) {
@@ -70,7 +70,7 @@ void ModelManager::run() {
 }
 
 // Ends what is still under way in models whose time to drain is over. When the next one's is.
-std::optional<TimePoint> ModelManager::end_drained() {
+std::optional<TimePoint> ManagerCore::end_drained() {
   const TimePoint now = state_->clock.now();
   std::optional<TimePoint> next;
   for (const auto& entry : state_->entries) {
@@ -87,7 +87,7 @@ std::optional<TimePoint> ModelManager::end_drained() {
 }
 
 // Tells of what has changed since the last time. True: the lock was free meanwhile.
-bool ModelManager::publish_states(Lock& lock) {
+bool ManagerCore::publish_states(Lock& lock) {
   std::vector<ModelEvent> events;
   for (const auto& entry : state_->entries) {
     if (entry == nullptr) continue;
@@ -109,7 +109,7 @@ bool ModelManager::publish_states(Lock& lock) {
 
 // What is no longer registered goes once it is out of memory; who still waits for it is told. True: the lock was free
 // meanwhile.
-bool ModelManager::erase_removed(Lock& lock) {
+bool ManagerCore::erase_removed(Lock& lock) {
   std::vector<std::pair<std::string, AcquireCallback>> waiting;
   for (auto& entry : state_->entries) {
     if (entry == nullptr || !entry->removed) continue;
@@ -129,7 +129,7 @@ bool ModelManager::erase_removed(Lock& lock) {
   return true;
 }
 
-void ModelManager::carry_out(Lock& lock, const Residency::Decision& decision) {
+void ManagerCore::carry_out(Lock& lock, const Residency::Decision& decision) {
   Entry& entry = *state_->entries[decision.key];
   switch (decision.kind) {
     case Residency::Decision::Kind::none:
@@ -153,7 +153,7 @@ void ModelManager::carry_out(Lock& lock, const Residency::Decision& decision) {
   }
 }
 
-void ModelManager::grant(Lock& lock, Entry& entry) {
+void ManagerCore::grant(Lock& lock, Entry& entry) {
   std::vector<AcquireCallback> waiting = std::exchange(entry.waiting, {});
   const size_t granted = state_->residency.granted(entry.key);
   INFERNEO_CHECK(granted == waiting.size(), "those who wait for a model are miscounted");
@@ -165,7 +165,7 @@ void ModelManager::grant(Lock& lock, Entry& entry) {
   lock.lock();
 }
 
-void ModelManager::estimate(Lock& lock, Entry& entry) {
+void ManagerCore::estimate(Lock& lock, Entry& entry) {
   const ModelRecord record = entry.record;
   lock.unlock();
   Result<size_t> bytes = make_error(ErrorCode::internal, "the loader did not answer");
@@ -183,7 +183,7 @@ void ModelManager::estimate(Lock& lock, Entry& entry) {
 }
 
 // Other models are loaded meanwhile.
-void ModelManager::begin_fetch(Entry& entry) {
+void ManagerCore::begin_fetch(Entry& entry) {
   entry.fetching = true;
   entry.progress.reset();
   state_->residency.abandon(entry.key);
@@ -192,7 +192,12 @@ void ModelManager::begin_fetch(Entry& entry) {
     TimePoint told{};
     try {
       fetched = loader_->fetch(
-          record, [&](const LoadStage& stage) { report(id, stage, told); }, stop);
+          record,
+          [&](const LoadStage& stage) {
+            report(id, stage, told);
+            return ok_status();
+          },
+          stop);
     } catch (const std::exception& failure) {
       fetched = make_error(ErrorCode::internal, fmt::format("downloading {} failed: {}", id, failure.what()));
     }
@@ -200,7 +205,7 @@ void ModelManager::begin_fetch(Entry& entry) {
   });
 }
 
-void ModelManager::end_fetch(const std::string& id, const Status& fetched) {
+void ManagerCore::end_fetch(const std::string& id, const Status& fetched) {
   Lock lock(state_->mutex);
   Entry* const entry = state_->find(id);
   if (entry == nullptr || !entry->fetching || state_->stopping) return;  // who waited is told elsewhere
@@ -216,7 +221,7 @@ void ModelManager::end_fetch(const std::string& id, const Status& fetched) {
   state_->notify_locked();
 }
 
-void ModelManager::report(const std::string& id, const LoadStage& stage, TimePoint& told) {
+void ManagerCore::report(const std::string& id, const LoadStage& stage, TimePoint& told) {
   const TimePoint now = state_->clock.now();
   {
     const std::lock_guard lock(state_->mutex);
@@ -239,7 +244,19 @@ void ModelManager::report(const std::string& id, const LoadStage& stage, TimePoi
   state_->log.publish(std::move(event));
 }
 
-void ModelManager::load(Lock& lock, Entry& entry, size_t bytes) {
+// Whether the load that began then is to go on.
+Status ManagerCore::still_wanted(const std::string& id, TimePoint began) const {
+  const std::lock_guard lock(state_->mutex);
+  if (state_->stopping) return shutting_down();
+  if (state_->find(id) == nullptr) return make_error(ErrorCode::cancelled, fmt::format("{} was removed", id));
+  const std::optional<Duration> limit = state_->options.load_timeout;
+  if (!limit || state_->clock.now() - began <= *limit) return ok_status();
+  return make_error(ErrorCode::deadline_exceeded,
+                    fmt::format("loading took longer than load_timeout ({:g} s); raise it, or see what the disk does",
+                                to_seconds(*limit)));
+}
+
+void ManagerCore::load(Lock& lock, Entry& entry, size_t bytes) {
   const ModelRecord record = entry.record;
   const std::string id = entry.id;
   const TimePoint start = state_->clock.now();
@@ -256,7 +273,10 @@ void ModelManager::load(Lock& lock, Entry& entry, size_t bytes) {
     }
     try {
       TimePoint told{};
-      result = loader_->load(record, [&](const LoadStage& stage) { report(id, stage, told); });
+      result = loader_->load(record, [&](const LoadStage& stage) {
+        report(id, stage, told);
+        return still_wanted(id, start);
+      });
     } catch (const std::exception& failure) {
       result = make_error(ErrorCode::internal, fmt::format("loading {} failed: {}", id, failure.what()));
     }
@@ -271,7 +291,7 @@ void ModelManager::load(Lock& lock, Entry& entry, size_t bytes) {
   fail(lock, entry, std::move(result).error());
 }
 
-void ModelManager::finish_load(Entry& entry, std::shared_ptr<LoadedModel> model, size_t bytes, TimePoint start) {
+void ManagerCore::finish_load(Entry& entry, std::shared_ptr<LoadedModel> model, size_t bytes, TimePoint start) {
   entry.model = std::move(model);
   entry.failure.reset();
   entry.failures = 0;
@@ -286,7 +306,7 @@ void ModelManager::finish_load(Entry& entry, std::shared_ptr<LoadedModel> model,
   state_->residency.loaded(entry.key, now - start, now);
 }
 
-void ModelManager::trim(Lock& lock, const Entry& entry) {
+void ManagerCore::trim(Lock& lock, const Entry& entry) {
   std::shared_ptr<LoadedModel> model = entry.model;
   auto told = [state = std::weak_ptr<State>(state_), key = entry.key] {
     if (const auto held = state.lock()) {
@@ -305,7 +325,7 @@ void ModelManager::trim(Lock& lock, const Entry& entry) {
   lock.lock();
 }
 
-void ModelManager::unload_now(Lock& lock, Entry& entry, UnloadReason reason) {
+void ManagerCore::unload_now(Lock& lock, Entry& entry, UnloadReason reason) {
   std::shared_ptr<LoadedModel> model = std::exchange(entry.model, nullptr);
   entry.drain_at.reset();
   const std::string id = entry.id;
@@ -328,7 +348,7 @@ void ModelManager::unload_now(Lock& lock, Entry& entry, UnloadReason reason) {
   state_->residency.unloaded(entry.key);
 }
 
-void ModelManager::fail(Lock& lock, Entry& entry, Error failure) {
+void ManagerCore::fail(Lock& lock, Entry& entry, Error failure) {
   log_error("model {} failed to load: {}", entry.id, failure.message);
   const Error told = told_to_requests(state_->catalog->shown(entry.record.id), failure);
   entry.failure = std::move(failure);

@@ -4,13 +4,13 @@
 #include <algorithm>
 #include <utility>
 
+#include "manager/manager_core.h"
 #include "manager/manager_state.h"
-#include "manager/model_manager.h"
 
 namespace inferneo {
 
 // The present as it would go on, without its threads: who loads now is there, who waits for another model is not asked.
-struct ModelManager::Simulation {
+struct ManagerCore::Simulation {
   explicit Simulation(const State& state)
       : residency(state.residency), memory(state.memory()), now(state.clock.now()), ids(state.entries.size()) {
     for (size_t key = 0; key < state.entries.size(); ++key) {
@@ -107,7 +107,7 @@ struct ModelManager::Simulation {
   std::vector<std::string> ids;
 };
 
-Result<ModelPlan> ModelManager::plan(const std::vector<PlanRequest>& wanted) {
+Result<ModelPlan> ManagerCore::plan(const std::vector<PlanRequest>& wanted) {
   struct Candidate {
     ModelId id;
     ModelFootprint footprint;
@@ -162,7 +162,7 @@ Result<ModelPlan> ModelManager::plan(const std::vector<PlanRequest>& wanted) {
   return plan;
 }
 
-Result<std::vector<FileCheck>> ModelManager::verify(const std::string& name) {
+Result<std::vector<FileCheck>> ManagerCore::verify(const std::string& name) {
   ASSIGN_OR_RETURN(const ModelStatus status, this->status(name));
   return loader_->verify(status.record);
 }

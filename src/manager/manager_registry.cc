@@ -5,8 +5,8 @@
 #include <utility>
 
 #include "base/log.h"
+#include "manager/manager_core.h"
 #include "manager/manager_state.h"
-#include "manager/model_manager.h"
 
 namespace inferneo {
 namespace {
@@ -22,10 +22,16 @@ ModelEvent event_of(ModelEvent::Kind kind, std::string model, std::string detail
 }  // namespace
 
 Result<ModelRecord> make_record(const ModelRegistration& registration) {
-  if (registration.id.empty()) return make_error(ErrorCode::invalid_argument, "a model needs a name", "name");
+  if (registration.name.empty()) return make_error(ErrorCode::invalid_argument, "a model needs a name", "name");
   ModelRecord record;
-  ASSIGN_OR_RETURN(record.id, parse_registered_id(registration.id));
-  record.source = registration.source;
+  if (registration.version.empty()) {
+    ASSIGN_OR_RETURN(record.id, parse_registered_id(registration.name));
+  } else {
+    RETURN_IF_ERROR(check_model_name(registration.name, "name"));
+    RETURN_IF_ERROR(check_model_version(registration.version));
+    record.id = {registration.name, registration.version};
+  }
+  record.source = registration.path;
   record.revision = registration.revision;
   record.format = registration.format;
   record.settings = registration.settings;
@@ -37,7 +43,7 @@ Result<ModelRecord> make_record(const ModelRegistration& registration) {
 
 // One change of the registry; when it has succeeded the catalog is what the registry says.
 template <typename Operation>
-auto ModelManager::change(Operation operation) -> decltype(operation(std::declval<Registry&>())) {
+auto ManagerCore::change(Operation operation) -> decltype(operation(std::declval<Registry&>())) {
   const std::lock_guard guard(registry_mutex_);
   auto result = operation(*registry_);
   if (!result.ok()) return result;
@@ -45,13 +51,13 @@ auto ModelManager::change(Operation operation) -> decltype(operation(std::declva
   return result;
 }
 
-Status ModelManager::refresh() {
+Status ManagerCore::refresh() {
   ASSIGN_OR_RETURN(RegistrySnapshot snapshot, registry_->load_all());
   apply(std::make_shared<Catalog>(std::move(snapshot), state_->options.default_model));
   return ok_status();
 }
 
-void ModelManager::apply(const std::shared_ptr<const Catalog>& catalog) {
+void ManagerCore::apply(const std::shared_ptr<const Catalog>& catalog) {
   const std::lock_guard lock(state_->mutex);
   state_->catalog = catalog;
   std::map<std::string, Entry*> before = std::exchange(state_->by_id, {});
@@ -80,19 +86,19 @@ void ModelManager::apply(const std::shared_ptr<const Catalog>& catalog) {
   state_->notify_locked();
 }
 
-std::optional<Duration> ModelManager::keep_alive_of(const ModelRecord& record) const {
+std::optional<Duration> ManagerCore::keep_alive_of(const ModelRecord& record) const {
   if (record.keep_alive == kKeepForever) return std::nullopt;
   if (record.keep_alive) return std::chrono::seconds(*record.keep_alive);
   const Options& options = state_->options;
   return record.origin == RecordOrigin::config ? options.config_keep_alive : options.keep_alive;
 }
 
-Result<ModelId> ModelManager::resolve_one(const std::string& name) const {
+Result<ModelId> ManagerCore::resolve_one(const std::string& name) const {
   ASSIGN_OR_RETURN(std::vector<ModelId> ids, catalog()->resolve(name));
   return std::move(ids.front());
 }
 
-Result<ModelId> ModelManager::register_model(const ModelRegistration& registration) {
+Result<ModelId> ManagerCore::register_model(const ModelRegistration& registration) {
   ASSIGN_OR_RETURN(const ModelRecord record, make_record(registration));
   RETURN_IF_ERROR(loader_->check(record));
   ASSIGN_OR_RETURN(const ModelRecord kept, change([&](Registry& registry) -> Result<ModelRecord> {
@@ -110,7 +116,7 @@ Result<ModelId> ModelManager::register_model(const ModelRegistration& registrati
   return kept.id;
 }
 
-Status ModelManager::register_config(const Registry::ConfigEntries& entries) {
+Status ManagerCore::register_config(const Registry::ConfigEntries& entries) {
   for (const ModelRecord& record : entries.models) RETURN_IF_ERROR(loader_->check(record));
   const auto changes = change([&](Registry& registry) { return registry.reconcile_config(entries); });
   if (!changes.ok()) return changes.error();
@@ -122,7 +128,7 @@ Status ModelManager::register_config(const Registry::ConfigEntries& entries) {
   return ok_status();
 }
 
-Result<std::vector<std::string>> ModelManager::remove_model(const std::string& id, TimePoint deadline) {
+Result<std::vector<std::string>> ManagerCore::remove_model(const std::string& id, TimePoint deadline) {
   ASSIGN_OR_RETURN(const ModelId wanted, resolve_one(id));
   auto dropped = change([&](Registry& registry) { return registry.remove(wanted); });
   if (!dropped.ok()) return dropped;
@@ -137,7 +143,7 @@ Result<std::vector<std::string>> ModelManager::remove_model(const std::string& i
   return dropped;
 }
 
-Result<NameRecord> ModelManager::switch_version(const std::string& name, const std::string& version) {
+Result<NameRecord> ManagerCore::switch_version(const std::string& name, const std::string& version) {
   // The lease keeps it in memory until the name means it.
   Result<ModelLease> lease = acquire_blocking(name + ":" + version, {.now = true});
   if (!lease.ok()) {
@@ -149,7 +155,7 @@ Result<NameRecord> ModelManager::switch_version(const std::string& name, const s
   return activate(name, version);
 }
 
-Result<NameRecord> ModelManager::activate(const std::string& name, const std::string& version) {
+Result<NameRecord> ManagerCore::activate(const std::string& name, const std::string& version) {
   ASSIGN_OR_RETURN(const NameRecord record, change([&](Registry& registry) {
                      return registry.set_active(name, std::optional<std::string>(version));
                    }));
@@ -157,14 +163,14 @@ Result<NameRecord> ModelManager::activate(const std::string& name, const std::st
   return record;
 }
 
-Result<NameRecord> ModelManager::follow_policy(const std::string& name) {
+Result<NameRecord> ManagerCore::follow_policy(const std::string& name) {
   ASSIGN_OR_RETURN(const NameRecord record,
                    change([&](Registry& registry) { return registry.set_active(name, std::nullopt); }));
   state_->log.publish(event_of(ModelEvent::Kind::switched, name));
   return record;
 }
 
-Result<NameRecord> ModelManager::rollback(const std::string& name) {
+Result<NameRecord> ManagerCore::rollback(const std::string& name) {
   const std::shared_ptr<const Catalog> now = catalog();
   const NameRecord* const record = now->snapshot().find_name(name);
   if (record == nullptr) return make_error(ErrorCode::not_found, fmt::format("there is no model '{}'", name), "model");
@@ -174,7 +180,7 @@ Result<NameRecord> ModelManager::rollback(const std::string& name) {
   return switch_version(name, *record->previous);
 }
 
-Result<NameRecord> ModelManager::set_policy(const std::string& name, const VersionPolicy& policy) {
+Result<NameRecord> ManagerCore::set_policy(const std::string& name, const VersionPolicy& policy) {
   ASSIGN_OR_RETURN(const NameRecord record,
                    change([&](Registry& registry) { return registry.set_policy(name, policy); }));
   state_->log.publish(event_of(ModelEvent::Kind::updated, name));
@@ -191,19 +197,19 @@ Status published(EventLog& log, const ModelId& id, const Result<ModelRecord>& ch
 
 }  // namespace
 
-Status ModelManager::set_pinned(const std::string& id, bool pinned) {
+Status ManagerCore::set_pinned(const std::string& id, bool pinned) {
   ASSIGN_OR_RETURN(const ModelId wanted, resolve_one(id));
   return published(state_->log, wanted,
                    change([&](Registry& registry) { return registry.set_pinned(wanted, pinned); }));
 }
 
-Status ModelManager::set_keep_alive(const std::string& id, std::optional<int64_t> seconds) {
+Status ManagerCore::set_keep_alive(const std::string& id, std::optional<int64_t> seconds) {
   ASSIGN_OR_RETURN(const ModelId wanted, resolve_one(id));
   return published(state_->log, wanted,
                    change([&](Registry& registry) { return registry.set_keep_alive(wanted, seconds); }));
 }
 
-Status ModelManager::set_settings(const std::string& id, const std::map<std::string, std::string>& settings) {
+Status ManagerCore::set_settings(const std::string& id, const std::map<std::string, std::string>& settings) {
   ASSIGN_OR_RETURN(const ModelId wanted, resolve_one(id));
   ASSIGN_OR_RETURN(ModelStatus status, this->status(wanted.text()));
   status.record.settings = settings;
@@ -212,29 +218,29 @@ Status ModelManager::set_settings(const std::string& id, const std::map<std::str
                    change([&](Registry& registry) { return registry.update_settings(wanted, settings); }));
 }
 
-Status ModelManager::set_metadata(const std::string& id, const std::map<std::string, std::string>& metadata) {
+Status ManagerCore::set_metadata(const std::string& id, const std::map<std::string, std::string>& metadata) {
   ASSIGN_OR_RETURN(const ModelId wanted, resolve_one(id));
   return published(state_->log, wanted,
                    change([&](Registry& registry) { return registry.update_metadata(wanted, metadata); }));
 }
 
-Result<AliasRecord> ModelManager::set_alias(const std::string& alias, const std::string& target) {
+Result<AliasRecord> ManagerCore::set_alias(const std::string& alias, const std::string& target) {
   ASSIGN_OR_RETURN(const AliasRecord record,
                    change([&](Registry& registry) { return registry.set_alias(alias, target); }));
   state_->log.publish(event_of(ModelEvent::Kind::alias, alias, record.target()));
   return record;
 }
 
-Status ModelManager::remove_alias(const std::string& alias) {
+Status ManagerCore::remove_alias(const std::string& alias) {
   RETURN_IF_ERROR(change([&](Registry& registry) { return registry.remove_alias(alias); }));
   state_->log.publish(event_of(ModelEvent::Kind::alias, alias));
   return ok_status();
 }
 
-Status ModelManager::set_server_address(const std::string& address) { return registry_->set_server_address(address); }
+Status ManagerCore::set_server_address(const std::string& address) { return registry_->set_server_address(address); }
 
 // What the registry does not know yet of loads and uses. Lost with a kill, which costs nobody a model.
-void ModelManager::flush_usage() {
+void ManagerCore::flush_usage() {
   std::vector<ModelUsage> usage;
   {
     const std::lock_guard lock(state_->mutex);
@@ -248,6 +254,11 @@ void ModelManager::flush_usage() {
   const std::lock_guard guard(registry_mutex_);
   if (const Status written = registry_->record_usage(usage); !written.ok()) {
     log_warning("the registry did not take the models' usage: {}", written.error().message);
+    return;
+  }
+  const std::lock_guard lock(state_->mutex);
+  for (const ModelUsage& used : usage) {
+    if (Entry* const entry = state_->find(used.id.text()); entry != nullptr) entry->record.load_count += used.loads;
   }
 }
 

@@ -12,13 +12,13 @@
 #include <utility>
 #include <vector>
 
-#include "manager/model_manager.h"
+#include "manager/manager_core.h"
 
 namespace inferneo {
 
 inline Error shutting_down() { return make_error(ErrorCode::unavailable, "the server is shutting down"); }
 
-struct ModelManager::Entry {
+struct ManagerCore::Entry {
   Residency::Key key = 0;
   ModelRecord record;
   std::string id;        // record.id.text()
@@ -43,7 +43,7 @@ struct ModelManager::Entry {
   bool unwritten = false;
 };
 
-struct ModelManager::State {
+struct ManagerCore::State {
   State(MemoryLedger& ledger_in, const Clock& clock_in, const Options& options_in)
       : ledger(ledger_in), clock(clock_in), options(options_in), residency({options.max_models, options.patience}) {}
 
@@ -96,7 +96,7 @@ struct ModelManager::State {
 };
 
 // Counts as one lease while it lives; keeps the model, and what the books need, also past the manager's end.
-class ModelManager::LeaseGuard {
+class ManagerCore::LeaseGuard {
  public:
   LeaseGuard(std::shared_ptr<State> state, Residency::Key key, std::shared_ptr<LoadedModel> model)
       : state_(std::move(state)), key_(key), model_(std::move(model)) {}

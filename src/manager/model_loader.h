@@ -19,8 +19,9 @@ struct LoadStage {
   uint64_t bytes_done = 0;
   uint64_t bytes_total = 0;  // 0: not known
 };
-// Told at least at the beginning and the end of each stage, by one thread at a time.
-using LoadReport = std::function<void(const LoadStage&)>;
+// Told at least at the beginning and the end of each stage, by one thread at a time. An error means that nobody wants
+// the model any more, or that it is too late: the work ends with it as soon as it can.
+using LoadReport = std::function<Status(const LoadStage&)>;
 
 // One file of a model, read again.
 struct FileCheck {

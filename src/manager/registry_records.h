@@ -10,6 +10,7 @@
 
 #include "base/result.h"
 #include "formats/model_directory.h"
+#include "inferneo/model_registration.h"
 
 namespace inferneo {
 
@@ -41,7 +42,6 @@ struct ModelRecord {
 
   bool operator==(const ModelRecord&) const = default;
 };
-inline constexpr int64_t kKeepForever = -1;
 
 // Which versions of a name may be served.
 struct VersionPolicy {

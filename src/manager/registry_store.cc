@@ -45,7 +45,7 @@ std::string_view format_text(const std::optional<ModelFormat>& format) {
 bool parse_format(std::string_view text, std::optional<ModelFormat>* format) {
   *format = std::nullopt;
   if (text == "auto") return true;
-  for (const ModelFormat known : {ModelFormat::huggingface, ModelFormat::onnx, ModelFormat::tensorrt}) {
+  for (const ModelFormat known : {ModelFormat::HuggingFace, ModelFormat::ONNX, ModelFormat::TensorRT}) {
     if (model_format_name(known) == text) *format = known;
   }
   return format->has_value();

@@ -26,8 +26,8 @@ ModelMetrics::Labels labels_of(const ModelId& id) {
   return {{"model_name", id.name}, {"engine", "0"}, {"version", id.version}};
 }
 
-ModelInfo info_of(const ModelStatus& status) {
-  ModelInfo info;
+ServedModel info_of(const ModelStatus& status) {
+  ServedModel info;
   info.version = status.record.id.version;
   info.root = status.record.source;
   info.created = status.record.created;
@@ -45,7 +45,7 @@ ModelMetrics::Labels book_labels(const std::string& book) {
 
 }  // namespace
 
-EngineService::EngineService(const EngineServiceConfig& config, ModelManager& manager, const MemoryLedger& ledger,
+EngineService::EngineService(const EngineServiceConfig& config, ManagerCore& manager, const MemoryLedger& ledger,
                              const Clock& clock)
     : config_(config),
       manager_(manager),
@@ -62,11 +62,11 @@ std::shared_ptr<GenerationHandle> EngineService::generate(GenerateRequest reques
   return generation;
 }
 
-std::vector<ModelInfo> EngineService::models() const {
-  std::vector<ModelInfo> models;
+std::vector<ServedModel> EngineService::models() const {
+  std::vector<ServedModel> models;
   for (const ModelStatus& status : manager_.statuses()) {
     if (status.removing) continue;
-    ModelInfo info = info_of(status);
+    ServedModel info = info_of(status);
     std::vector<std::string> names = status.aliases;
     if (status.shown != status.record.id.name) names.insert(names.begin(), status.shown);
     if (status.active) names.insert(names.begin(), status.record.id.name);
@@ -78,9 +78,9 @@ std::vector<ModelInfo> EngineService::models() const {
   return models;
 }
 
-Result<ModelInfo> EngineService::model(const std::string& name) const {
+Result<ServedModel> EngineService::model(const std::string& name) const {
   ASSIGN_OR_RETURN(const ModelStatus status, manager_.status(name));
-  ModelInfo info = info_of(status);
+  ServedModel info = info_of(status);
   info.id = name;
   return info;
 }

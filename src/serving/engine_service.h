@@ -12,7 +12,7 @@
 #include <string>
 #include <vector>
 
-#include "manager/model_manager.h"
+#include "manager/manager_core.h"
 #include "serving/generation.h"
 #include "serving/inference_service.h"
 #include "serving/text_pool.h"
@@ -29,12 +29,12 @@ struct EngineServiceConfig {
 
 class EngineService final : public InferenceService {
  public:
-  EngineService(const EngineServiceConfig& config, ModelManager& manager, const MemoryLedger& ledger,
+  EngineService(const EngineServiceConfig& config, ManagerCore& manager, const MemoryLedger& ledger,
                 const Clock& clock);
 
   std::shared_ptr<GenerationHandle> generate(GenerateRequest request, std::shared_ptr<OutputSink> sink) override;
-  std::vector<ModelInfo> models() const override;
-  Result<ModelInfo> model(const std::string& name) const override;
+  std::vector<ServedModel> models() const override;
+  Result<ServedModel> model(const std::string& name) const override;
   std::optional<WaitOutlook> outlook(const std::string& model) const override;
   Result<std::shared_ptr<const Tokenizer>> tokenizer(const std::string& model) override;
   bool post_text_work(std::function<void()> work) override;
@@ -55,7 +55,7 @@ class EngineService final : public InferenceService {
   void collect_engine(const ModelStatus& status, std::vector<MetricSample>& out) const;
 
   const EngineServiceConfig config_;
-  ModelManager& manager_;
+  ManagerCore& manager_;
   const MemoryLedger& ledger_;
   const Clock& clock_;
   mutable std::mutex metrics_mutex_;

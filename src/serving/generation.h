@@ -13,7 +13,7 @@
 #include <string>
 #include <vector>
 
-#include "manager/model_manager.h"
+#include "manager/manager_core.h"
 #include "serving/inference_service.h"
 #include "serving/model_metrics.h"
 #include "serving/stop_filter.h"
@@ -23,7 +23,7 @@ namespace inferneo {
 
 // What generations share; owned by the service, outlives them all.
 struct GenerationContext {
-  ModelManager& manager;
+  ManagerCore& manager;
   TextPool& pool;
   const Clock& clock;
   std::function<std::shared_ptr<ModelMetrics>(const std::string& model)> metrics;

@@ -97,7 +97,7 @@ class GenerationHandle {
   virtual void cancel() = 0;              // idempotent; on_done still comes
 };
 
-struct ModelInfo {
+struct ServedModel {
   std::string id;  // as served: what `model` may name
   std::string version;
   std::string root;     // what it was loaded from, as the operator wrote it
@@ -137,10 +137,10 @@ class InferenceService {
   // Never fails at once: every error arrives through on_done.
   virtual std::shared_ptr<GenerationHandle> generate(GenerateRequest request, std::shared_ptr<OutputSink> sink) = 0;
 
-  virtual std::vector<ModelInfo> models() const = 0;  // one for each name, aliases included
+  virtual std::vector<ServedModel> models() const = 0;  // one for each name, aliases included
   // What `name` means, a name:version too, under that name. not_found names the nearest.
-  virtual Result<ModelInfo> model(const std::string& name) const {
-    for (ModelInfo& info : models()) {
+  virtual Result<ServedModel> model(const std::string& name) const {
+    for (ServedModel& info : models()) {
       if (info.id == name) return std::move(info);
     }
     return make_error(ErrorCode::not_found, "the model '" + name.substr(0, 128) + "' does not exist", "model");

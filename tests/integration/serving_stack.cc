@@ -77,8 +77,8 @@ ServingStack::ProcessBooks ServingStack::ProcessBooks::read() {
 ServingStack::ServingStack(StackOptions options) : options_(std::move(options)), baseline_(ProcessBooks::read()) {
   options_.script.vocab_size = options_.tokenizer->vocab_size();
   options_.script.eos_token_ids = {0};
-  manager_ = std::make_unique<ModelManager>(std::make_unique<Loader>(*this), ledger_, clock_);
-  EXPECT_TRUE(manager_->register_model({kModel, kModel}).ok());
+  manager_ = std::make_unique<ManagerCore>(std::make_unique<Loader>(*this), ledger_, clock_);
+  EXPECT_TRUE(manager_->register_model({.name = kModel, .path = kModel}).ok());
   Result<ModelLease> lease = manager_->acquire_blocking(kModel);
   EXPECT_TRUE(lease.ok()) << lease.error().message;
   model_ = std::move(lease).value();

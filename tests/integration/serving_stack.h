@@ -85,7 +85,7 @@ class ServingStack {
   ProcessBooks baseline_;
   SteadyClock clock_;
   MemoryLedger ledger_{size_t{1} << 30};
-  std::unique_ptr<ModelManager> manager_;
+  std::unique_ptr<ManagerCore> manager_;
   std::shared_ptr<EngineService> service_;
   std::unique_ptr<Server> server_;
   ModelLease model_;

@@ -42,18 +42,22 @@ Result<std::vector<FileIdentity>> identify_all(const std::vector<std::string>& p
   return identities;
 }
 
-// Reads what is not in memory and fills the page table: requests do not wait for it page by page. False: a part of the
-// file cannot be read.
-bool populate(const MappedFile& mapping, int threads, const LoadProgressCallback& progress) {
+// Reads what is not in memory and fills the page table: requests do not wait for it page by page. The result says
+// whether the whole file could be read; an error is the caller's own.
+Result<bool> populate(const MappedFile& mapping, int threads, const LoadProgressCallback& progress) {
   const size_t total = mapping.bytes().size();
   std::atomic<size_t> next{0};
   std::atomic<size_t> done{0};
   std::atomic<bool> good{true};
+  std::atomic<bool> wanted{true};
+  Status told = ok_status();
   const auto work = [&](bool report) {
-    for (size_t offset = 0; good && (offset = next.fetch_add(kPopulateBytes)) < total;) {
+    for (size_t offset = 0; good && wanted && (offset = next.fetch_add(kPopulateBytes)) < total;) {
       if (!mapping.populate(offset, kPopulateBytes)) good = false;
       done += std::min(kPopulateBytes, total - offset);
-      if (report && progress) progress({"mapping weights", done, total});
+      if (!report || !progress) continue;
+      told = progress({"mapping weights", done, total});
+      wanted = told.ok();
     }
   };
   std::vector<std::thread> helpers;
@@ -61,8 +65,9 @@ bool populate(const MappedFile& mapping, int threads, const LoadProgressCallback
   for (int i = 1; i < std::min({threads, kMaxPopulateThreads, pieces}); ++i) helpers.emplace_back(work, false);
   work(true);
   for (std::thread& helper : helpers) helper.join();
-  if (progress) progress({"mapping weights", total, total});
-  return good;
+  if (told.ok() && progress) told = progress({"mapping weights", total, total});
+  RETURN_IF_ERROR(told);
+  return good.load();
 }
 
 }  // namespace
@@ -131,7 +136,8 @@ Result<WeightStore::Plan> WeightStore::make_plan(const WeightRequest& request, b
   size_t hashed = 0;
   for (size_t i = 0; i < plan.paths.size(); ++i) {
     const auto tell = [&](uint64_t bytes) {
-      if (request.progress) request.progress({"hashing weights", hashed + bytes, plan.file_bytes});
+      if (!request.progress) return ok_status();
+      return request.progress({"hashing weights", hashed + bytes, plan.file_bytes});
     };
     ASSIGN_OR_RETURN(const std::string key,
                      hash ? keys_.key_of(plan.paths[i], tell) : keys_.known_key_of(plan.paths[i]));
@@ -178,8 +184,9 @@ Result<WeightLease> WeightStore::load(const WeightRequest& request) {
 Result<std::shared_ptr<WeightStore::Stored>> WeightStore::map(const WeightRequest& request, const Plan& plan) const {
   auto mapping = cache_->open(*request.ledger, owner_of(plan.content.key), plan.content);
   if (!mapping.ok() && mapping.error().code == ErrorCode::out_of_memory) return mapping.error();
-  if (mapping.ok() && !populate(**mapping, request.pool->size(), request.progress)) {
-    mapping = make_error(ErrorCode::malformed, "a part of it cannot be read");
+  if (mapping.ok()) {
+    ASSIGN_OR_RETURN(const bool whole, populate(**mapping, request.pool->size(), request.progress));
+    if (!whole) mapping = make_error(ErrorCode::malformed, "a part of it cannot be read");
   }
   if (!mapping.ok()) {
     if (mapping.error().code != ErrorCode::not_found) {

@@ -302,7 +302,7 @@ Status WeightLoader::pack(ThreadPool& pool, const LoadProgressCallback& progress
                         "once its files are complete");
     }
     state.bytes_done += bytes;
-    if (progress) progress(state);
+    if (progress) RETURN_IF_ERROR(progress(state));
     first = last;
   }
   return ok_status();

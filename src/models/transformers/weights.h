@@ -25,13 +25,14 @@
 
 namespace inferneo {
 
-// What has been done so far. Called on the loading thread, at most every few milliseconds of work.
+// What has been done so far. Called on the loading thread, at least every few tens of megabytes; an error ends the
+// load.
 struct LoadProgress {
   const char* stage = "";  // "hashing weights" (once per file), "packing weights" (once per content), "mapping weights"
   size_t bytes_done = 0;
   size_t bytes_total = 0;
 };
-using LoadProgressCallback = std::function<void(const LoadProgress&)>;
+using LoadProgressCallback = std::function<Status(const LoadProgress&)>;
 
 // The weights of one layer, or of the ends (layer -1), by role.
 class WeightSet {

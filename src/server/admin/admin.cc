@@ -6,7 +6,7 @@
 
 namespace inferneo {
 
-Admin::Admin(ModelManager& manager_in, const MemoryLedger& ledger_in, const Clock& clock_in, PullFunction pull_in)
+Admin::Admin(ManagerCore& manager_in, const MemoryLedger& ledger_in, const Clock& clock_in, PullFunction pull_in)
     : manager(manager_in), ledger(ledger_in), clock(clock_in), pull(std::move(pull_in)) {
   EventLog& log = manager.events();
   // The publisher shall not wait: the look at the model is the worker's.

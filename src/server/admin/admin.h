@@ -16,7 +16,7 @@
 
 #include "base/clock.h"
 #include "formats/hub_client.h"
-#include "manager/model_manager.h"
+#include "manager/manager_core.h"
 #include "server/admin/operation_table.h"
 #include "server/admin/worker.h"
 #include "server/exchange.h"
@@ -28,7 +28,7 @@ namespace inferneo {
 using PullFunction = std::function<Result<HubSnapshot>(const HubPull&)>;
 
 struct Admin {
-  Admin(ModelManager& manager_in, const MemoryLedger& ledger_in, const Clock& clock_in, PullFunction pull_in);
+  Admin(ManagerCore& manager_in, const MemoryLedger& ledger_in, const Clock& clock_in, PullFunction pull_in);
   ~Admin();
   Admin(const Admin&) = delete;
   Admin& operator=(const Admin&) = delete;
@@ -36,7 +36,7 @@ struct Admin {
   // Runs it on the worker, or answers queue_full.
   void in_line(const std::shared_ptr<Exchange>& exchange, std::function<void()> work);
 
-  ModelManager& manager;
+  ManagerCore& manager;
   const MemoryLedger& ledger;
   const Clock& clock;  // the manager's: for deadlines of requests
   const PullFunction pull;

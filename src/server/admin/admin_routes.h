@@ -13,7 +13,7 @@
 namespace inferneo {
 
 struct AdminContext {
-  ModelManager& manager;
+  ManagerCore& manager;
   const MemoryLedger& ledger;
   const Clock& clock;  // the manager's
   PullFunction pull;

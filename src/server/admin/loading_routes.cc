@@ -14,7 +14,7 @@ namespace {
 constexpr int32_t kOperatorsPriority = std::numeric_limits<int32_t>::min();  // before every request's
 
 // An operator sees the loader's own words, which requests do not.
-Error told_to_operator(const ModelManager& manager, const std::string& id, Error error) {
+Error told_to_operator(const ManagerCore& manager, const std::string& id, Error error) {
   const Result<ModelStatus> status = manager.status(id);
   const bool loading_failed = error.code == ErrorCode::unavailable || error.code == ErrorCode::out_of_memory;
   if (loading_failed && status.ok() && status->failure) error.message = id + ": " + status->failure->message;

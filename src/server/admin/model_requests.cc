@@ -123,7 +123,7 @@ Result<std::optional<ModelFormat>> optional_format(const Json& body) {
   ASSIGN_OR_RETURN(const std::string name, optional_string(body, "format", kMaxName));
   if (name.empty()) return std::optional<ModelFormat>();
   std::string known;
-  for (const ModelFormat format : {ModelFormat::huggingface, ModelFormat::onnx, ModelFormat::tensorrt}) {
+  for (const ModelFormat format : {ModelFormat::HuggingFace, ModelFormat::ONNX, ModelFormat::TensorRT}) {
     if (model_format_name(format) == name) return std::optional(format);
     known += (known.empty() ? "" : ", ") + std::string(model_format_name(format));
   }
@@ -171,14 +171,9 @@ Result<Json> read_body(std::string_view body, std::span<const std::string_view> 
 Result<ModelRegistration> read_registration(std::string_view body) {
   ASSIGN_OR_RETURN(const Json json, read_body(body, kRegistrationFields));
   ModelRegistration registration;
-  ASSIGN_OR_RETURN(registration.id, required_string(json, "name", kMaxName));
-  ASSIGN_OR_RETURN(const std::string version, optional_string(json, "version", kMaxName));
-  if (!version.empty()) {
-    RETURN_IF_ERROR(check_model_name(registration.id, "name"));
-    RETURN_IF_ERROR(check_model_version(version));
-    registration.id += ":" + version;
-  }
-  ASSIGN_OR_RETURN(registration.source, required_string(json, "source", kMaxSource));
+  ASSIGN_OR_RETURN(registration.name, required_string(json, "name", kMaxName));
+  ASSIGN_OR_RETURN(registration.version, optional_string(json, "version", kMaxName));
+  ASSIGN_OR_RETURN(registration.path, required_string(json, "source", kMaxSource));
   ASSIGN_OR_RETURN(registration.revision, optional_string(json, "revision", kMaxName));
   ASSIGN_OR_RETURN(registration.format, optional_format(json));
   ASSIGN_OR_RETURN(registration.aliases, string_list(json, "aliases"));

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "base/clock.h"
-#include "manager/model_manager.h"
+#include "manager/manager_core.h"
 #include "server/http_message.h"
 #include "server/json.h"
 

@@ -5,7 +5,7 @@
 namespace inferneo {
 namespace {
 
-void write_model(JsonWriter& json, const ModelInfo& model) {
+void write_model(JsonWriter& json, const ServedModel& model) {
   json.begin_object().field("id", model.id).field("object", "model").field("created", model.created);
   json.field("owned_by", "inferneo").field("root", model.root).key("parent").null();
   json.field("max_model_len", model.max_model_len).field("version", model.version).field("state", model.state);
@@ -17,14 +17,14 @@ void write_model(JsonWriter& json, const ModelInfo& model) {
 void handle_list_models(InferenceService& service, const std::shared_ptr<Exchange>& exchange) {
   JsonWriter json;
   json.begin_object().field("object", "list").key("data").begin_array();
-  for (const ModelInfo& model : service.models()) write_model(json, model);
+  for (const ServedModel& model : service.models()) write_model(json, model);
   json.end_array().end_object();
   respond_json(*exchange, json.take());
 }
 
 void handle_get_model(InferenceService& service, const std::shared_ptr<Exchange>& exchange) {
   const std::string& id = exchange->request().path_param;
-  const Result<ModelInfo> model = service.model(id);
+  const Result<ServedModel> model = service.model(id);
   if (!model.ok()) return exchange->fail(model.error());
   JsonWriter json;
   write_model(json, *model);

@@ -13,8 +13,8 @@ namespace {
 constexpr size_t kMaxTokens = 1024 * 1024;  // to text: an id of six bytes may stand for a hundred
 
 int32_t max_model_len(const InferenceService& service, const std::string& name) {
-  const std::vector<ModelInfo> models = service.models();
-  for (const ModelInfo& model : models) {
+  const std::vector<ServedModel> models = service.models();
+  for (const ServedModel& model : models) {
     if (model.id == name) return model.max_model_len;
   }
   return models.empty() ? 0 : models.front().max_model_len;  // an empty name: the default model

@@ -94,7 +94,7 @@ size_t memory_of_one(const TempTree& tree, const std::vector<std::string>& paths
   size_t most = 0;
   for (size_t i = 0; i < tiny_architectures().size(); ++i) {
     const std::string name = "m" + std::to_string(i);
-    EXPECT_TRUE(application->manager().register_model({.id = name, .source = paths[i]}).ok());
+    EXPECT_TRUE(application->manager().register_model({.name = name, .path = paths[i]}).ok());
     const Answer answer = ask(*application, name, 8);
     EXPECT_FALSE(answer.outcome.error) << name << ": " << answer.outcome.error->message;
     most = std::max(most, application->manager().status(name)->memory_bytes);
@@ -112,9 +112,9 @@ TEST(ManyModels, AHundredShareTheMemoryOfFive) {
   const size_t budget = 5 * memory_of_one(tree, paths);
   const auto application = make(config_of(tree, budget));
   ASSERT_NE(application, nullptr);
-  ModelManager& manager = application->manager();
+  ManagerCore& manager = application->manager();
   for (int i = 0; i < kModels; ++i) {
-    ASSERT_TRUE(manager.register_model({.id = "m" + std::to_string(i), .source = paths[static_cast<size_t>(i)]}).ok());
+    ASSERT_TRUE(manager.register_model({.name = "m" + std::to_string(i), .path = paths[static_cast<size_t>(i)]}).ok());
   }
   const size_t rss_limit = budget + budget / 10 + (size_t{128} << 20);
   const auto end = std::chrono::steady_clock::now() + std::chrono::duration<double>(kFull * soak_scale());
@@ -181,9 +181,9 @@ TEST(ManyModels, VersionsSwitchUnderLoad) {
   const TempTree tree;
   const auto application = make(config_of(tree, size_t{1} << 28));
   ASSERT_NE(application, nullptr);
-  ModelManager& manager = application->manager();
-  ASSERT_TRUE(manager.register_model({.id = "m:1", .source = make_tiny_model(tree, "one", "llama3")}).ok());
-  ASSERT_TRUE(manager.register_model({.id = "m:2", .source = make_tiny_model(tree, "two", "qwen3")}).ok());
+  ManagerCore& manager = application->manager();
+  ASSERT_TRUE(manager.register_model({.name = "m:1", .path = make_tiny_model(tree, "one", "llama3")}).ok());
+  ASSERT_TRUE(manager.register_model({.name = "m:2", .path = make_tiny_model(tree, "two", "qwen3")}).ok());
   std::map<std::string, std::vector<Token>> truth;
   for (const char* id : {"m:1", "m:2"}) truth[id] = ask(*application, id, 12).tokens;
   ASSERT_NE(truth["m:1"], truth["m:2"]);

@@ -16,7 +16,7 @@
 
 #include "app/model_loading.h"
 #include "base/thread_pool.h"
-#include "manager/model_manager.h"
+#include "manager/manager_core.h"
 
 namespace inferneo {
 
@@ -114,13 +114,13 @@ struct ModelHouse {
     config.max_num_seqs = 16;
     config.max_num_batched_tokens = 256;
     config.model_roots = {bundled_model(""), std::filesystem::temp_directory_path()};
-    manager = std::make_unique<ModelManager>(
+    manager = std::make_unique<ManagerCore>(
         std::make_unique<FaultyLoader>(make_model_loader({config, pool, ledger, weights, clock}), faults), ledger,
         clock);
   }
 
   void add(const std::string& id, const std::string& source, bool pinned = false) const {
-    const auto added = manager->register_model({.id = id, .source = source, .pinned = pinned});
+    const auto added = manager->register_model({.name = id, .path = source, .pinned = pinned});
     ASSERT_TRUE(added.ok()) << added.error().message;
   }
   // Also a model that has just failed is tried again.
@@ -154,7 +154,7 @@ struct ModelHouse {
   MemoryLedger ledger;
   WeightStore weights{WeightStore::Options{}};
   FaultyLoader::Faults faults;
-  std::unique_ptr<ModelManager> manager;
+  std::unique_ptr<ManagerCore> manager;
 };
 
 }  // namespace inferneo

@@ -61,7 +61,7 @@ double metric(Application& application, const std::string& name, const std::stri
 
 int num_ready(Application& application) {
   int ready = 0;
-  for (const ModelInfo& model : application.service().models()) ready += model.state == "ready" ? 1 : 0;
+  for (const ServedModel& model : application.service().models()) ready += model.state == "ready" ? 1 : 0;
   return ready;
 }
 

@@ -73,7 +73,7 @@ TEST(Starting, ModelsAndAliasesOfTheFileAreRegistered) {
   config.aliases = {{"stable", "story:2"}};
   auto made = Application::create(config);
   ASSERT_TRUE(made.ok()) << made.error().message;
-  ModelManager& manager = (*made)->manager();
+  ManagerCore& manager = (*made)->manager();
   EXPECT_EQ(manager.status("draft")->id, "inferneo-story-draft:1");
   const auto story = manager.status("stable");
   ASSERT_TRUE(story.ok()) << story.error().message;

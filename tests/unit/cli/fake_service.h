@@ -77,8 +77,8 @@ class FakeService final : public InferenceService {
     threads_.emplace_back([reply, sink, handle, this] { play(reply, *sink, *handle); });
     return handle;
   }
-  std::vector<ModelInfo> models() const override {
-    ModelInfo info;
+  std::vector<ServedModel> models() const override {
+    ServedModel info;
     info.id = "fake";
     info.max_model_len = 64;
     return {info};

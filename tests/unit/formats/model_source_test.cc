@@ -186,14 +186,14 @@ TEST_F(DirectoryTest, DetectsFormats) {
   EXPECT_EQ(directory().detect_format().error().code, ErrorCode::refused);
   EXPECT_THAT(directory().detect_format().error().message, HasSubstr("convert the model to safetensors"));
   tree_.write("rank0.engine", "x");
-  EXPECT_EQ(*directory().detect_format(), ModelFormat::tensorrt);
+  EXPECT_EQ(*directory().detect_format(), ModelFormat::TensorRT);
   tree_.write("model.onnx", "x");
-  EXPECT_EQ(*directory().detect_format(), ModelFormat::onnx);
+  EXPECT_EQ(*directory().detect_format(), ModelFormat::ONNX);
   tree_.write("model.safetensors", "x");
-  EXPECT_EQ(*directory().detect_format(), ModelFormat::onnx);
+  EXPECT_EQ(*directory().detect_format(), ModelFormat::ONNX);
   tree_.write("config.json", "{}");
-  EXPECT_EQ(*directory().detect_format(), ModelFormat::huggingface);
-  EXPECT_EQ(model_format_name(ModelFormat::huggingface), "huggingface");
+  EXPECT_EQ(*directory().detect_format(), ModelFormat::HuggingFace);
+  EXPECT_EQ(model_format_name(ModelFormat::HuggingFace), "huggingface");
   EXPECT_THAT(*directory().list(), ElementsAre("config.json", "model.gguf", "model.onnx", "model.safetensors",
                                                "pytorch_model.bin", "rank0.engine"));
 }

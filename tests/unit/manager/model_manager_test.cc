@@ -1,5 +1,6 @@
-#include "manager/model_manager.h"
+#include "manager/manager_core.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <atomic>
@@ -11,6 +12,8 @@
 
 namespace inferneo {
 namespace {
+
+using ::testing::HasSubstr;
 
 using std::chrono::milliseconds;
 using std::chrono::seconds;
@@ -42,9 +45,10 @@ class FakeLoader final : public ModelLoader {
       const std::lock_guard lock(log_.mutex);
       log_.order.push_back(record.id.text());
     }
-    report({"sleeping", 0, 1});
-    std::this_thread::sleep_for(milliseconds(log_.slow_ms));
-    report({"sleeping", 1, 1});
+    RETURN_IF_ERROR(report({"sleeping", 0, 1}));
+    do std::this_thread::sleep_for(milliseconds(log_.slow_ms));
+    while (record.source == "endless" && report({"sleeping", 0, 1}).ok());
+    RETURN_IF_ERROR(report({"sleeping", 1, 1}));
     if (record.source == "broken") return make_error(ErrorCode::malformed, "bad weights in /secret/place");
     if (record.source == "throws") throw std::runtime_error("surprise");
     if (record.source == "flaky" && load == 1) return make_error(ErrorCode::io_error, "try again");
@@ -61,12 +65,12 @@ class FakeLoader final : public ModelLoader {
 
 class ModelManagerTest : public testing::Test {
  protected:
-  void make(size_t budget = SIZE_MAX, ModelManager::Options options = {}) {
+  void make(size_t budget = SIZE_MAX, ManagerCore::Options options = {}) {
     ledger_ = std::make_unique<MemoryLedger>(budget);
-    manager_ = std::make_unique<ModelManager>(std::make_unique<FakeLoader>(log_, *ledger_), *ledger_, clock_, options);
+    manager_ = std::make_unique<ManagerCore>(std::make_unique<FakeLoader>(log_, *ledger_), *ledger_, clock_, options);
   }
   void add(const std::string& id, const std::string& source = "path") {
-    ASSERT_TRUE(manager_->register_model({.id = id, .source = source}).ok());
+    ASSERT_TRUE(manager_->register_model({.name = id, .path = source}).ok());
   }
   ModelStatus status(const std::string& id) const {
     for (ModelStatus& status : manager_->statuses()) {
@@ -90,7 +94,7 @@ class ModelManagerTest : public testing::Test {
   FakeLoader::Log log_;
   SteadyClock clock_;
   std::unique_ptr<MemoryLedger> ledger_;
-  std::unique_ptr<ModelManager> manager_;
+  std::unique_ptr<ManagerCore> manager_;
 };
 
 TEST_F(ModelManagerTest, ConcurrentCallersShareOneLoad) {
@@ -112,12 +116,39 @@ TEST_F(ModelManagerTest, ConcurrentCallersShareOneLoad) {
   EXPECT_EQ(status("a").loads, 1U);
 }
 
+TEST_F(ModelManagerTest, ALoadThatTakesTooLongIsGivenUp) {
+  make(SIZE_MAX, {.load_timeout = milliseconds(30)});
+  add("a", "endless");
+  add("b");
+  const auto lease = manager_->acquire_blocking("a");
+  EXPECT_EQ(lease.error().code, ErrorCode::unavailable);
+  EXPECT_EQ(status("a").state, ModelState::failed);
+  EXPECT_EQ(status("a").failure->code, ErrorCode::deadline_exceeded);
+  EXPECT_THAT(status("a").failure->message, HasSubstr("load_timeout (0.03 s)"));
+  EXPECT_TRUE(manager_->acquire_blocking("b").ok());
+}
+
+TEST_F(ModelManagerTest, RemovingAModelOrStoppingGivesItsLoadUp) {
+  make();
+  add("a", "endless");
+  auto removed = std::async(std::launch::async, [&] { return manager_->acquire_blocking("a"); });
+  ASSERT_TRUE(becomes("a", ModelState::loading));
+  ASSERT_TRUE(manager_->remove_model("a", clock_.now()).ok());
+  EXPECT_FALSE(removed.get().ok());
+  while (!manager_->statuses().empty()) std::this_thread::sleep_for(milliseconds(1));
+  add("b", "endless");
+  auto stopped = std::async(std::launch::async, [&] { return manager_->acquire_blocking("b"); });
+  ASSERT_TRUE(becomes("b", ModelState::loading));
+  manager_->stop();
+  EXPECT_EQ(stopped.get().error().code, ErrorCode::unavailable);
+}
+
 TEST_F(ModelManagerTest, UnknownNamesSayWhatThereIs) {
   make();
   add("a");
   add("story-teller");
-  EXPECT_EQ(manager_->register_model({"a", "elsewhere"}).error().code, ErrorCode::already_exists);
-  EXPECT_FALSE(manager_->register_model({"", "elsewhere"}).ok());
+  EXPECT_EQ(manager_->register_model({.name = "a", .path = "elsewhere"}).error().code, ErrorCode::already_exists);
+  EXPECT_FALSE(manager_->register_model({.name = "", .path = "elsewhere"}).ok());
   const auto lease = manager_->acquire_blocking(std::string(100'000, 'x'));
   ASSERT_FALSE(lease.ok());
   EXPECT_EQ(lease.error().code, ErrorCode::not_found);
@@ -132,11 +163,12 @@ TEST_F(ModelManagerTest, UnknownNamesSayWhatThereIs) {
 
 TEST_F(ModelManagerTest, AliasesNameTheSameModelAndAreTakenOnce) {
   make();
-  ASSERT_TRUE(manager_->register_model({"a", "path", {"gpt-4", "default"}}).ok());
+  ASSERT_TRUE(manager_->register_model({.name = "a", .path = "path", .aliases = {"gpt-4", "default"}}).ok());
   EXPECT_EQ((*manager_->acquire_blocking("gpt-4"))->id, "a:1");
   EXPECT_EQ((*manager_->acquire_blocking("default"))->id, "a:1");
   EXPECT_EQ(log_.loads, 1);
-  EXPECT_EQ(manager_->register_model({"b", "path", {"gpt-4"}}).error().code, ErrorCode::already_exists);
+  EXPECT_EQ(manager_->register_model({.name = "b", .path = "path", .aliases = {"gpt-4"}}).error().code,
+            ErrorCode::already_exists);
 }
 
 TEST_F(ModelManagerTest, FailuresAreToldWithoutTheFilesAndTriedAgain) {
@@ -208,7 +240,7 @@ TEST_F(ModelManagerTest, AnEstimateThatWasTooLowIsRaised) {
 TEST_F(ModelManagerTest, UnloadingPinningAndKeepAlive) {
   make(2 * kModelBytes, {.keep_alive = milliseconds(10)});
   for (const char* id : {"a", "b"}) {
-    ASSERT_TRUE(manager_->register_model({.id = id, .source = "path", .keep_alive = kKeepForever}).ok());
+    ASSERT_TRUE(manager_->register_model({.name = id, .path = "path", .keep_alive = kKeepForever}).ok());
   }
   add("brief");
   ASSERT_TRUE(manager_->acquire_blocking("a").ok());

@@ -3,7 +3,7 @@
 
 #include <thread>
 
-#include "manager/model_manager.h"
+#include "manager/manager_core.h"
 
 namespace inferneo {
 namespace {
@@ -42,10 +42,10 @@ class PlanTest : public ::testing::Test {
  protected:
   PlanTest() : manager_(std::make_unique<SizedLoader>(ledger_), ledger_, clock_) {
     for (const char* id : {"a", "b", "c", "d"}) {
-      EXPECT_TRUE(manager_.register_model({.id = id, .source = "files"}).ok());
+      EXPECT_TRUE(manager_.register_model({.name = id, .path = "files"}).ok());
     }
-    EXPECT_TRUE(manager_.register_model({.id = "huge", .source = "huge"}).ok());
-    EXPECT_TRUE(manager_.register_model({.id = "broken", .source = "broken"}).ok());
+    EXPECT_TRUE(manager_.register_model({.name = "huge", .path = "huge"}).ok());
+    EXPECT_TRUE(manager_.register_model({.name = "broken", .path = "broken"}).ok());
   }
   void load(const std::string& id) {
     ASSERT_TRUE(manager_.acquire_blocking(id).ok());
@@ -54,7 +54,7 @@ class PlanTest : public ::testing::Test {
 
   SteadyClock clock_;
   MemoryLedger ledger_{3 * kBytes + 1000};
-  ModelManager manager_;
+  ManagerCore manager_;
 };
 
 TEST_F(PlanTest, SaysWhatFitsAndChangesNothing) {

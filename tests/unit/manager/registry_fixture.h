@@ -37,7 +37,7 @@ inline RegistrySnapshot snapshot(const Registry& registry) {
 inline void fill(Registry& registry) {
   ModelRecord full = model("org/chat", "1");
   full.revision = "main";
-  full.format = ModelFormat::onnx;
+  full.format = ModelFormat::ONNX;
   full.settings = {{"max_model_len", "4096"}, {"dtype", "bf16"}};
   full.metadata = {{"owner", "J\xC3\xBCrgen"}, {"note", std::string(6000, 'n')}};
   full.pinned = true;

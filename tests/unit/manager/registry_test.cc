@@ -56,7 +56,7 @@ TEST(Registry, KeepsEveryFieldOverARestart) {
   EXPECT_EQ(snapshot(*registry), before);
   const ModelRecord* chat = before.find_model({"org/chat", "1"});
   ASSERT_NE(chat, nullptr);
-  EXPECT_EQ(chat->format, ModelFormat::onnx);
+  EXPECT_EQ(chat->format, ModelFormat::ONNX);
   EXPECT_EQ(chat->settings.at("dtype"), "bf16");
   EXPECT_EQ(chat->keep_alive, 600);
   EXPECT_TRUE(chat->pinned);

@@ -7,7 +7,7 @@
 #include <set>
 #include <thread>
 
-#include "manager/model_manager.h"
+#include "manager/manager_core.h"
 #include "support/temp_tree.h"
 
 namespace inferneo {
@@ -44,7 +44,7 @@ class ScriptedFiles final : public ModelLoader {
   }
   bool can_fetch(const ModelRecord& record) override { return record.source.starts_with("org/"); }
   Status fetch(const ModelRecord& record, const LoadReport& report, std::stop_token stop) override {
-    report({"downloading", 0, 100});
+    RETURN_IF_ERROR(report({"downloading", 0, 100}));
     while (script_.hold_downloads && !stop.stop_requested()) std::this_thread::sleep_for(milliseconds(1));
     const std::lock_guard lock(script_.mutex);
     ++script_.fetches;
@@ -54,7 +54,7 @@ class ScriptedFiles final : public ModelLoader {
     return ok_status();
   }
   Result<std::shared_ptr<LoadedModel>> load(const ModelRecord& record, const LoadReport& report) override {
-    report({"reading", 0, 10});
+    RETURN_IF_ERROR(report({"reading", 0, 10}));
     std::this_thread::sleep_for(milliseconds(script_.slow_ms));
     const std::lock_guard lock(script_.mutex);
     ++script_.loads[record.id.text()];
@@ -70,15 +70,15 @@ class ScriptedFiles final : public ModelLoader {
 
 class VersionsTest : public ::testing::Test {
  protected:
-  void open(const std::string& path = "", ModelManager::Options options = {}) {
+  void open(const std::string& path = "", ManagerCore::Options options = {}) {
     manager_.reset();
     auto registry = Registry::open(path);
     ASSERT_TRUE(registry.ok()) << registry.error().message;
-    manager_ = std::make_unique<ModelManager>(std::make_unique<ScriptedFiles>(script_), ledger_, clock_, options,
-                                              std::move(*registry));
+    manager_ = std::make_unique<ManagerCore>(std::make_unique<ScriptedFiles>(script_), ledger_, clock_, options,
+                                             std::move(*registry));
   }
   void add(const std::string& id, const std::string& source = "files") {
-    const auto added = manager_->register_model({.id = id, .source = source});
+    const auto added = manager_->register_model({.name = id, .path = source});
     ASSERT_TRUE(added.ok()) << added.error().message;
   }
   // The id of who answers, or the error.
@@ -106,20 +106,20 @@ class VersionsTest : public ::testing::Test {
   SteadyClock clock_;
   MemoryLedger ledger_{size_t{1} << 20};
   Script script_;
-  std::unique_ptr<ModelManager> manager_;
+  std::unique_ptr<ManagerCore> manager_;
 };
 
 TEST_F(VersionsTest, RegistrationsAreCheckedAndNamedOnce) {
   open();
   EXPECT_EQ(manager_->acquire_blocking("").error().code, ErrorCode::not_found);
-  EXPECT_EQ(manager_->register_model({.id = "chat", .source = "a"})->text(), "chat:1");
-  EXPECT_EQ(manager_->register_model({.id = "chat:1", .source = "b"}).error().code, ErrorCode::already_exists);
-  EXPECT_EQ(manager_->register_model({.id = "chat:2", .source = "b", .settings = {{"zebra", "1"}}}).error().param,
+  EXPECT_EQ(manager_->register_model({.name = "chat", .path = "a"})->text(), "chat:1");
+  EXPECT_EQ(manager_->register_model({.name = "chat:1", .path = "b"}).error().code, ErrorCode::already_exists);
+  EXPECT_EQ(manager_->register_model({.name = "chat:2", .path = "b", .settings = {{"zebra", "1"}}}).error().param,
             "settings");
   for (const char* bad : {"", "a b", "../x", "a:", ":1", "a:b:c"}) {
-    EXPECT_EQ(manager_->register_model({.id = bad, .source = "a"}).error().code, ErrorCode::invalid_argument) << bad;
+    EXPECT_EQ(manager_->register_model({.name = bad, .path = "a"}).error().code, ErrorCode::invalid_argument) << bad;
   }
-  EXPECT_EQ(manager_->register_model({.id = "other", .source = "a", .aliases = {"chat"}}).error().code,
+  EXPECT_EQ(manager_->register_model({.name = "other", .path = "a", .aliases = {"chat"}}).error().code,
             ErrorCode::already_exists);
   EXPECT_FALSE(manager_->status("other").ok()) << "registered wholly or not at all";
 }
@@ -191,7 +191,7 @@ TEST_F(VersionsTest, RemovedModelsAreUnknownAtOnceAndGoneWhenTheirRequestsAre) {
   EXPECT_EQ(manager_->acquire_blocking("chat:1").error().code, ErrorCode::not_found);
   EXPECT_EQ(manager_->statuses().back().id, "chat:1");
   EXPECT_TRUE(manager_->statuses().back().removing);
-  EXPECT_EQ(manager_->register_model({.id = "chat:1", .source = "x"}).error().code, ErrorCode::conflict);
+  EXPECT_EQ(manager_->register_model({.name = "chat:1", .path = "x"}).error().code, ErrorCode::conflict);
   EXPECT_EQ(ask("chat"), "chat:2");
   lease.reset();
   for (int i = 0; i < 1000 && manager_->statuses().size() > 2; ++i) std::this_thread::sleep_for(milliseconds(1));
@@ -219,7 +219,7 @@ TEST_F(VersionsTest, WhoWaitsForARemovedModelIsTold) {
 TEST_F(VersionsTest, EverythingIsThereAfterARestart) {
   const TempTree tree;
   open(tree.path("registry.db"));
-  ASSERT_TRUE(manager_->register_model({.id = "chat:1", .source = "a", .aliases = {"gpt-4"}, .pinned = true}).ok());
+  ASSERT_TRUE(manager_->register_model({.name = "chat:1", .path = "a", .aliases = {"gpt-4"}, .pinned = true}).ok());
   add("chat:2");
   ASSERT_TRUE(manager_->switch_version("chat", "1").ok());
   ASSERT_TRUE(manager_->set_keep_alive("chat:2", 7).ok());

@@ -48,7 +48,10 @@ class WeightStoreTest : public ::testing::Test {
     load.store = &store;
     load.pool = &pool_;
     load.isa = isa_;
-    load.progress = [this](const LoadProgress& progress) { stages_.insert(progress.stage); };
+    load.progress = [this](const LoadProgress& progress) {
+      stages_.insert(progress.stage);
+      return progress.stage == give_up_at_ ? Status(make_error(ErrorCode::deadline_exceeded, "too late")) : ok_status();
+    };
     return load;
   }
   Loaded load(WeightStore& store, const std::string& path, const std::string& name = "m") {
@@ -90,7 +93,25 @@ class WeightStoreTest : public ::testing::Test {
   std::string isa_ = "auto";
   std::vector<std::unique_ptr<ModelDirectory>> directories_;
   std::multiset<std::string> stages_;
+  std::string give_up_at_;  // the stage whose first report ends the load
 };
+
+TEST_F(WeightStoreTest, ALoadCanBeGivenUpInEachStageAndLeavesNothing) {
+  const std::string path = copy_model("llama3_bf16", "given-up");
+  WeightStore store(options());
+  for (const char* stage : {"hashing weights", "packing weights", "mapping weights"}) {
+    SCOPED_TRACE(stage);
+    give_up_at_ = stage;
+    const auto runner = load_transformers_model(request(store, path, "m"));
+    ASSERT_FALSE(runner.ok());
+    EXPECT_EQ(runner.error().message, "too late");
+    EXPECT_EQ(ledger_.used(), 0U);
+    give_up_at_.clear();
+    EXPECT_NE(load(store, path), nullptr);  // and for the last stage: leaves the packed file
+    while (files(".packed").empty()) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    if (std::string(stage) == "hashing weights") fs::remove(files(".packed").front());
+  }
+}
 
 TEST_F(WeightStoreTest, TheSecondLoadPacksNothingAndComputesTheSame) {
   for (const char* golden : {"llama3_bf16", "llama2_f16", "mixtral", "gpt2", "phi3", "gemma3"}) {

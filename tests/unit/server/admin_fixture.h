@@ -56,7 +56,7 @@ class ScriptedModels final : public ModelLoader {
     return record.source == "huge" ? 100 * kModelBytes : kModelBytes;
   }
   Result<std::shared_ptr<LoadedModel>> load(const ModelRecord& record, const LoadReport& report) override {
-    report({"reading weights", 0, kModelBytes});
+    RETURN_IF_ERROR(report({"reading weights", 0, kModelBytes}));
     std::unique_lock lock(script_.mutex);
     ++script_.begun;
     if (record.source == "held") script_.changed.wait(lock, [this] { return !script_.held; });
@@ -78,7 +78,7 @@ class ScriptedModels final : public ModelLoader {
 class AdminFixture : public ::testing::Test {
  protected:
   void start(ServerConfig config = {}, PullFunction pull = {}) {
-    manager_ = std::make_unique<ModelManager>(std::make_unique<ScriptedModels>(script_, ledger_), ledger_, clock_);
+    manager_ = std::make_unique<ManagerCore>(std::make_unique<ScriptedModels>(script_, ledger_), ledger_, clock_);
     service_ = std::make_shared<EngineService>(EngineServiceConfig{}, *manager_, ledger_, clock_);
     if (opens_) service_->open();
     config.port = 0;
@@ -147,7 +147,7 @@ class AdminFixture : public ::testing::Test {
   ModelScript script_;
   SteadyClock clock_;
   MemoryLedger ledger_{10 * kModelBytes};
-  std::unique_ptr<ModelManager> manager_;
+  std::unique_ptr<ManagerCore> manager_;
   std::shared_ptr<EngineService> service_;
   std::unique_ptr<Server> server_;
   uint16_t port_ = 0;

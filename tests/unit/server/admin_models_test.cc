@@ -144,7 +144,7 @@ TEST_F(AdminModels, RemovingTellsWhichAliasesWent) {
 
 TEST_F(AdminModels, WhatTheConfigurationBroughtIsReadOnly) {
   Registry::ConfigEntries entries;
-  entries.models.push_back(*make_record({.id = "fixed", .source = "files"}));
+  entries.models.push_back(*make_record({.name = "fixed", .path = "files"}));
   entries.models.back().origin = RecordOrigin::config;
   ASSERT_TRUE(manager_->register_config(entries).ok());
   EXPECT_EQ(ask("GET", "/admin/models/fixed").body["origin"], "config");

@@ -151,15 +151,15 @@ void ScriptedService::step(const std::shared_ptr<Generation>& generation, TimePo
   --num_active_;
 }
 
-std::vector<ModelInfo> ScriptedService::models() const {
-  ModelInfo model;
+std::vector<ServedModel> ScriptedService::models() const {
+  ServedModel model;
   model.id = "fake";
   model.version = "1";
   model.root = "nowhere";
   model.created = 1700000000;
   model.max_model_len = 4096;
   model.state = "ready";
-  ModelInfo nested = model;
+  ServedModel nested = model;
   nested.id = "org/nested-model";
   return {model, nested};
 }

@@ -35,8 +35,8 @@ TEST(SlowLoad, NeitherTheIoThreadNorTheTextPoolWaitsForIt) {
   SteadyClock clock;
   MemoryLedger ledger(size_t{1} << 20);
   LateLoader::Gate gate;
-  ModelManager manager(std::make_unique<LateLoader>(gate), ledger, clock);
-  ASSERT_TRUE(manager.register_model({"late", "late"}).ok());
+  ManagerCore manager(std::make_unique<LateLoader>(gate), ledger, clock);
+  ASSERT_TRUE(manager.register_model({.name = "late", .path = "late"}).ok());
   EngineServiceConfig service_config;
   service_config.text_threads = 1;
   auto service = std::make_shared<EngineService>(service_config, manager, ledger, clock);

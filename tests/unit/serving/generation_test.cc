@@ -105,10 +105,10 @@ class ScriptedLoader final : public ModelLoader {
 class GenerationTest : public ::testing::Test {
  protected:
   GenerationTest() : ledger_(size_t{256} << 20) {
-    manager_ = std::make_unique<ModelManager>(std::make_unique<ScriptedLoader>(ledger_, clock_), ledger_, clock_);
-    EXPECT_TRUE(manager_->register_model({"story", "Once upon a time there was an end. More."}).ok());
-    EXPECT_TRUE(manager_->register_model({"endless", "endless"}).ok());
-    EXPECT_TRUE(manager_->register_model({"broken", "broken"}).ok());
+    manager_ = std::make_unique<ManagerCore>(std::make_unique<ScriptedLoader>(ledger_, clock_), ledger_, clock_);
+    EXPECT_TRUE(manager_->register_model({.name = "story", .path = "Once upon a time there was an end. More."}).ok());
+    EXPECT_TRUE(manager_->register_model({.name = "endless", .path = "endless"}).ok());
+    EXPECT_TRUE(manager_->register_model({.name = "broken", .path = "broken"}).ok());
     EngineServiceConfig config;
     config.text_threads = 2;
     service_ = std::make_unique<EngineService>(config, *manager_, ledger_, clock_);
@@ -137,7 +137,7 @@ class GenerationTest : public ::testing::Test {
 
   SteadyClock clock_;
   MemoryLedger ledger_;
-  std::unique_ptr<ModelManager> manager_;
+  std::unique_ptr<ManagerCore> manager_;
   std::unique_ptr<EngineService> service_;
 };
 
@@ -223,8 +223,8 @@ TEST_F(GenerationTest, ErrorsComeThroughOnDone) {
 }
 
 TEST_F(GenerationTest, AModelIsListedAndAnswersUnderEachOfItsNames) {
-  ASSERT_TRUE(manager_->register_model({"long-name", "Hello.", {"short"}}).ok());
-  const std::vector<ModelInfo> models = service_->models();
+  ASSERT_TRUE(manager_->register_model({.name = "long-name", .path = "Hello.", .aliases = {"short"}}).ok());
+  const std::vector<ServedModel> models = service_->models();
   ASSERT_EQ(models.size(), 5U);
   EXPECT_EQ(models[3].id, "long-name");
   EXPECT_EQ(models[4].id, "short");
@@ -255,7 +255,7 @@ TEST_F(GenerationTest, WhatDependsOnTheModelIsDecidedWhenItIsThere) {
 }
 
 TEST_F(GenerationTest, AnEngineThatFailedIsReplacedForTheNextRequest) {
-  ASSERT_TRUE(manager_->register_model({"mortal", "dies once"}).ok());
+  ASSERT_TRUE(manager_->register_model({.name = "mortal", .path = "dies once"}).ok());
   EXPECT_EQ(run(ask("mortal"))->outcome.error->code, ErrorCode::internal);
   const auto sink = run(ask("mortal"));
   EXPECT_FALSE(sink->outcome.error) << sink->outcome.error->message;

@@ -1,4 +1,4 @@
-#include "manager/model_manager.h"
+#include "manager/manager_core.h"
 
 #include <fmt/format.h>
 
@@ -35,8 +35,8 @@ Error in_pause_error(const std::string& shown, int failures, Duration left) {
 
 }  // namespace
 
-ModelManager::ModelManager(std::unique_ptr<ModelLoader> loader, MemoryLedger& ledger, const Clock& clock,
-                           Options options, std::unique_ptr<Registry> registry)
+ManagerCore::ManagerCore(std::unique_ptr<ModelLoader> loader, MemoryLedger& ledger, const Clock& clock, Options options,
+                         std::unique_ptr<Registry> registry)
     : loader_(std::move(loader)),
       registry_(registry_or_none(std::move(registry))),
       state_(std::make_shared<State>(ledger, clock, options)) {
@@ -52,9 +52,9 @@ ModelManager::ModelManager(std::unique_ptr<ModelLoader> loader, MemoryLedger& le
   thread_ = std::thread([this] { run(); });
 }
 
-ModelManager::~ModelManager() { stop(); }
+ManagerCore::~ManagerCore() { stop(); }
 
-void ModelManager::stop() {
+void ManagerCore::stop() {
   std::vector<std::shared_ptr<LoadedModel>> loaded;
   std::vector<AcquireCallback> waiting;
   {
@@ -82,13 +82,13 @@ void ModelManager::stop() {
   flush_usage();
 }
 
-void ModelManager::acquire(const std::string& name, AcquireCallback callback, const AcquireOptions& options) {
+void ManagerCore::acquire(const std::string& name, AcquireCallback callback, const AcquireOptions& options) {
   Result<std::vector<ModelId>> ids = catalog()->resolve(name);
   if (!ids.ok()) return callback(std::move(ids).error());
   acquire_one(std::move(*ids), std::move(callback), options);
 }
 
-Result<ModelLease> ModelManager::acquire_blocking(const std::string& name, const AcquireOptions& options) {
+Result<ModelLease> ManagerCore::acquire_blocking(const std::string& name, const AcquireOptions& options) {
   auto done = std::make_shared<std::promise<Result<ModelLease>>>();
   std::future<Result<ModelLease>> result = done->get_future();
   acquire(
@@ -97,7 +97,7 @@ Result<ModelLease> ModelManager::acquire_blocking(const std::string& name, const
 }
 
 // Which of the versions shall answer: the best that is ready, else the best that may be loaded now. Null: all are gone.
-ModelManager::Entry* ModelManager::choose(const std::vector<ModelId>& ids) const {
+ManagerCore::Entry* ManagerCore::choose(const std::vector<ModelId>& ids) const {
   std::vector<Entry*> entries;
   for (const ModelId& id : ids) {
     if (Entry* const entry = state_->find(id.text())) entries.push_back(entry);
@@ -109,7 +109,7 @@ ModelManager::Entry* ModelManager::choose(const std::vector<ModelId>& ids) const
   return entries.empty() ? nullptr : entries.front();
 }
 
-void ModelManager::replace_failed_engine(Entry& entry) {
+void ManagerCore::replace_failed_engine(Entry& entry) {
   if (entry.model == nullptr || entry.model->core == nullptr) return;
   const EngineStats stats = entry.model->core->stats();
   if (stats.state != EngineState::failed) return;
@@ -117,7 +117,7 @@ void ModelManager::replace_failed_engine(Entry& entry) {
   state_->residency.ask_unload(entry.key, UnloadReason::failed);  // and it comes back for this caller
 }
 
-void ModelManager::acquire_one(std::vector<ModelId> ids, AcquireCallback callback, const AcquireOptions& options) {
+void ManagerCore::acquire_one(std::vector<ModelId> ids, AcquireCallback callback, const AcquireOptions& options) {
   Lock lock(state_->mutex);
   Entry* const entry = state_->stopping ? nullptr : choose(ids);
   if (entry == nullptr) {
@@ -150,7 +150,7 @@ void ModelManager::acquire_one(std::vector<ModelId> ids, AcquireCallback callbac
 }
 
 // True: the callback is kept for later. False: it has been called, without the lock.
-bool ModelManager::begin_wait(Lock& lock, Entry& entry, AcquireCallback callback, const AcquireOptions& options) {
+bool ManagerCore::begin_wait(Lock& lock, Entry& entry, AcquireCallback callback, const AcquireOptions& options) {
   const TimePoint now = state_->clock.now();
   if (state_->in_pause(entry) && !options.now) {
     Error error = in_pause_error(state_->catalog->shown(entry.record.id), entry.failures, entry.retry_at - now);
@@ -179,7 +179,7 @@ bool ModelManager::begin_wait(Lock& lock, Entry& entry, AcquireCallback callback
   return true;
 }
 
-Status ModelManager::unload(const std::string& id, TimePoint deadline) {
+Status ManagerCore::unload(const std::string& id, TimePoint deadline) {
   ASSIGN_OR_RETURN(const ModelId wanted, resolve_one(id));
   const std::lock_guard lock(state_->mutex);
   Entry* const entry = state_->find(wanted.text());

@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "inferneo/model_registration.h"
 #include "manager/catalog.h"
 #include "manager/event_log.h"
 #include "manager/fetcher.h"
@@ -31,20 +32,9 @@
 
 namespace inferneo {
 
-struct ModelRegistration {
-  std::string id;                          // name or name:version; without a version: kFirstVersion
-  std::string source;                      // local path or hub id
-  std::vector<std::string> aliases = {};   // further names, of its name
-  std::optional<int64_t> keep_alive = {};  // idle seconds in memory; none: the manager's default; kKeepForever
-  bool pinned = false;                     // never unloaded to make room
-  std::string revision = {};               // of a hub id
-  std::optional<ModelFormat> format = {};  // none: found out from the files
-  std::map<std::string, std::string> settings = {};  // of the engine, by their configuration names
-  std::map<std::string, std::string> metadata = {};
-};
 Result<ModelRecord> make_record(const ModelRegistration& registration);
 
-class ModelManager {
+class ManagerCore {
  public:
   struct Options {
     int32_t max_models = 0;  // in memory at once; 0: as many as fit
@@ -52,18 +42,19 @@ class ModelManager {
     // Of models that bring none: those that the API registered, those of the configuration. None: for ever.
     std::optional<Duration> keep_alive = {};
     std::optional<Duration> config_keep_alive = {};
-    std::string default_model = {};  // what a request without a name means; empty: the first one registered
+    std::optional<Duration> load_timeout = {};  // a load that takes longer fails at its next report; downloads apart
+    std::string default_model = {};             // what a request without a name means; empty: the first one registered
   };
   // Without a registry everything is forgotten at the end.
-  ModelManager(std::unique_ptr<ModelLoader> loader, MemoryLedger& ledger, const Clock& clock, Options options,
-               std::unique_ptr<Registry> registry = nullptr);
-  ModelManager(std::unique_ptr<ModelLoader> loader, MemoryLedger& ledger, const Clock& clock)
-      : ModelManager(std::move(loader), ledger, clock, Options{}) {}
-  ~ModelManager();  // stop()
-  ModelManager(const ModelManager&) = delete;
-  ModelManager& operator=(const ModelManager&) = delete;
+  ManagerCore(std::unique_ptr<ModelLoader> loader, MemoryLedger& ledger, const Clock& clock, Options options,
+              std::unique_ptr<Registry> registry = nullptr);
+  ManagerCore(std::unique_ptr<ModelLoader> loader, MemoryLedger& ledger, const Clock& clock)
+      : ManagerCore(std::move(loader), ledger, clock, Options{}) {}
+  ~ManagerCore();  // stop()
+  ManagerCore(const ManagerCore&) = delete;
+  ManagerCore& operator=(const ManagerCore&) = delete;
 
-  // Waits for a load in progress, then stops every engine; callers still waiting, later ones and running requests get
+  // Gives up a load in progress, then stops every engine; callers still waiting, later ones and running requests get
   // `unavailable`.
   void stop();
 
@@ -159,6 +150,7 @@ class ModelManager {
   void estimate(Lock& lock, Entry& entry);
   void load(Lock& lock, Entry& entry, size_t bytes);
   void report(const std::string& id, const LoadStage& stage, TimePoint& told);
+  Status still_wanted(const std::string& id, TimePoint began) const;
   void begin_fetch(Entry& entry);
   void end_fetch(const std::string& id, const Status& fetched);
   void finish_load(Entry& entry, std::shared_ptr<LoadedModel> model, size_t bytes, TimePoint start);
