@@ -29,7 +29,7 @@ struct UnitSums {
   bool operator==(const UnitSums&) const = default;
 };
 
-// For positive values on their logarithms.
+// For positive values on their logarithms, and for scores.
 struct MeanEvidence {
   Moments moments;
   UnitSums units;
@@ -57,7 +57,7 @@ struct Tally {
   bool operator==(const Tally&) const = default;
 };
 
-// For values in [0, 1]: errors, thumbs, scores.
+// For errors, and whatever else is mostly 0; values in [0, 1].
 //
 // The bound compares how well the data are foretold by a Beta mixture with how well each possible rate foretells them.
 // The first kWarmUp values are not judged; they shape the mixture's prior: nine parts of Beta(1/2 + sum, 1/2 + rest)

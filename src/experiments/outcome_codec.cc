@@ -147,7 +147,7 @@ bool is_possible(const RateEvidence& evidence) {
 
 bool is_possible(const ArmOutcomes& arm) {
   bool possible = is_possible(arm.feedback) && is_possible(arm.failures) && is_possible(arm.late_first_tokens) &&
-                  is_possible(arm.error_rate) && is_possible(arm.scores) &&
+                  is_possible(arm.error_rate) && is_possible(arm.scores.moments) &&
                   is_possible(arm.log_completion_tokens.moments);
   for (const LatencyTotals& latency : arm.latencies) possible = possible && is_possible(latency.moments);
   for (const MeanEvidence& evidence : arm.log_latencies) possible = possible && is_possible(evidence.moments);

@@ -83,7 +83,7 @@ struct ArmOutcomes {
   std::array<MeanEvidence, kNumLatencies> log_latencies;
   MeanEvidence log_completion_tokens;
   RateEvidence error_rate;
-  RateEvidence scores;
+  MeanEvidence scores;  // of feedback
   LogHistogram first_tokens;
 
   const LatencyTotals& latency(Latency which) const { return latencies[static_cast<size_t>(which)]; }

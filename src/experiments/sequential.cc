@@ -60,9 +60,13 @@ Arm effective(const RateEvidence& evidence) {
   return {judged.count / evidence.design_effect(), judged.rate()};
 }
 
-double variance_of_difference(const MeanEvidence& a, const MeanEvidence& b) {
-  // Equal values have no variance; a difference between such arms is certain, but never by a division by zero.
-  return std::max(a.variance_of_mean() + b.variance_of_mean(), 1e-30);
+// Equal values have no variance; a difference between such arms is certain, but never by a division by zero.
+constexpr double kLeastVariance = 1e-30;
+
+double variance_of_score(const MeanEvidence& evidence, double least) {
+  const double variance = std::max(evidence.moments.variance(), least);
+  return variance * evidence.units.design_effect(evidence.moments.mean, variance) /
+         static_cast<double>(evidence.moments.count);
 }
 
 // log(mixture / likelihood at q) of `below` of `count` values, its likelihood part over the design effect.
@@ -91,9 +95,24 @@ std::optional<double> growth_until(Width width, double target) {
 
 }  // namespace
 
-double mixture_log_evidence(double effect, double variance, double tau) {
+Difference difference_of_means(const MeanEvidence& a, const MeanEvidence& b) {
+  return {b.moments.mean - a.moments.mean, std::max(a.variance_of_mean() + b.variance_of_mean(), kLeastVariance)};
+}
+
+Difference difference_of_scores(const MeanEvidence& a, const MeanEvidence& b) {
+  Moments pooled = a.moments;
+  pooled.merge(b.moments);
+  pooled.add(0.0);
+  pooled.add(1.0);
+  const double least = pooled.variance();
+  return {b.moments.mean - a.moments.mean, variance_of_score(a, least) + variance_of_score(b, least)};
+}
+
+double mixture_log_evidence(const Difference& difference, double tau) {
   const double prior = tau * tau;
-  return effect * effect * prior / (2 * variance * (variance + prior)) - 0.5 * std::log1p(prior / variance);
+  const double variance = difference.variance;
+  return difference.effect * difference.effect * prior / (2 * variance * (variance + prior)) -
+         0.5 * std::log1p(prior / variance);
 }
 
 double mixture_half_width(double variance, double tau, double alpha) {
@@ -101,15 +120,10 @@ double mixture_half_width(double variance, double tau, double alpha) {
   return std::sqrt(2 * variance * (variance / prior + 1) * (0.5 * std::log1p(prior / variance) - std::log(alpha)));
 }
 
-double mean_log_evidence(const MeanEvidence& a, const MeanEvidence& b, double tau) {
-  return mixture_log_evidence(b.moments.mean - a.moments.mean, variance_of_difference(a, b), tau);
-}
-
-Comparison compare_means(const MeanEvidence& a, const MeanEvidence& b, double tau, double alpha) {
-  const double variance = variance_of_difference(a, b);
-  const double effect = b.moments.mean - a.moments.mean;
-  const double half = mixture_half_width(variance, tau, alpha);
-  return {effect, {effect - half, effect + half}, mixture_log_evidence(effect, variance, tau)};
+Comparison compare_means(const Difference& difference, double tau, double alpha) {
+  const double half = mixture_half_width(difference.variance, tau, alpha);
+  return {
+      difference.effect, {difference.effect - half, difference.effect + half}, mixture_log_evidence(difference, tau)};
 }
 
 double rate_log_evidence(const RateEvidence& a, const RateEvidence& b) {
@@ -173,14 +187,13 @@ Comparison compare_quantiles(const LogHistogram& a, double design_effect_a, cons
   return result;
 }
 
-std::optional<double> mean_growth_needed(const MeanEvidence& a, const MeanEvidence& b, double tau, double alpha,
-                                         double effect, double power) {
-  if (a.moments.count < 2 || b.moments.count < 2) return std::nullopt;
-  const double variance = variance_of_difference(a, b);
+std::optional<double> mean_growth_needed(const Difference& difference, double tau, double alpha, double effect,
+                                         double power) {
   const double z = normal_quantile(power);
   return growth_until(
       [&](double growth) {
-        return mixture_half_width(variance / growth, tau, alpha) + z * std::sqrt(variance / growth);
+        const double variance = difference.variance / growth;
+        return mixture_half_width(variance, tau, alpha) + z * std::sqrt(variance);
       },
       effect);
 }

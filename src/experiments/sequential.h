@@ -13,13 +13,19 @@
 // interval, where V = tau^2 / 8.8, and its half width there is 1.02 tau; so tau is the smallest effect worth knowing.
 // Asymptotic: it needs a burn-in (ABTestConfig::minimum_samples).
 //
-// Rates and scores in [0, 1]: for each rate p of an arm, (mixture's likelihood) / (likelihood at p) is a test
-// martingale at the true p, and for values between 0 and 1 a supermartingale, since p^y (1 - p)^(1 - y) bounds the
-// likelihood's reciprocal convexly (Robbins 1970; Waudby-Smith and Ramdas, "Estimating means of bounded random
-// variables by betting", 2024). Arms are independent, so the product is one too, and by Ville's inequality
+// Mean scores in [0, 1] (feedback): the same on the scores themselves. A hundred scores without a single low one have
+// no variance, and that is chance where low ones are rare; so no arm's variance is taken below that of all scores of
+// both arms with one score of 0 and one of 1 added.
+//
+// Rates of rare events (errors), where no burn-in would be long enough: for each rate p of an arm, (mixture's
+// likelihood) / (likelihood at p) is a test martingale at the true p (Robbins 1970), for values between 0 and 1 a
+// supermartingale, since (q / p)^y ((1 - q) / (1 - p))^(1 - y) is convex in y (Waudby-Smith and Ramdas, "Estimating
+// means of bounded random variables by betting", 2024). Arms are independent, so the product is one too, and by Ville's
+// inequality
 //   { (p_a, p_b) : n_a KL(r_a | p_a) / d_a + n_b KL(r_b | p_b) / d_b < log(1 / alpha) + regret_a + regret_b }
 // holds the true pair at all times. The interval of the difference is that set's shadow. Exact for any number of
-// requests while requests are independent (d = 1); with design effects d > 1 it is Rao and Scott's (1992) correction.
+// requests while requests are independent, whatever d >= 1; with design effects d it is Rao and Scott's (1992)
+// correction.
 //
 // Quantiles: the number of values at or below the q-th quantile is a sum of Bernoulli(q) variables, so the same mixture
 // bounds it, and with it the quantile between two order statistics: Howard and Ramdas, "Sequential estimation of
@@ -47,11 +53,17 @@ struct Comparison {
 };
 
 // ---- means; V > 0, tau > 0
-double mixture_log_evidence(double effect, double variance, double tau);
+struct Difference {
+  double effect = 0.0;
+  double variance = 1.0;  // V
+};
+// Arms with at least two values each.
+Difference difference_of_means(const MeanEvidence& a, const MeanEvidence& b);
+Difference difference_of_scores(const MeanEvidence& a, const MeanEvidence& b);
+
+double mixture_log_evidence(const Difference& difference, double tau);
 double mixture_half_width(double variance, double tau, double alpha);
-// Both arms with at least two values; `evidence` alone is what a look costs that needs no interval.
-double mean_log_evidence(const MeanEvidence& a, const MeanEvidence& b, double tau);
-Comparison compare_means(const MeanEvidence& a, const MeanEvidence& b, double tau, double alpha);
+Comparison compare_means(const Difference& difference, double tau, double alpha);
 
 // ---- rates
 double rate_log_evidence(const RateEvidence& a, const RateEvidence& b);
@@ -69,8 +81,8 @@ Comparison compare_quantiles(const LogHistogram& a, double design_effect_a, cons
 // ---- how much is missing
 // With how many times the requests so far, in the same proportions, a true effect of this size would have been found
 // with probability `power`: the smallest f >= 1 with  half width(f) + z_power sd(f) <= effect. None: nothing to go by.
-std::optional<double> mean_growth_needed(const MeanEvidence& a, const MeanEvidence& b, double tau, double alpha,
-                                         double effect, double power);
+std::optional<double> mean_growth_needed(const Difference& difference, double tau, double alpha, double effect,
+                                         double power);
 std::optional<double> rate_growth_needed(const RateEvidence& a, const RateEvidence& b, double alpha, double difference,
                                          double power);
 // From the interval's width alone, which shrinks like 1 / sqrt(f): until it is no wider than log(1 + effect) to each

@@ -9,8 +9,24 @@ namespace {
 constexpr double kTail = 0.95;  // of p95_time_to_first_token
 constexpr double kMostRemaining = 1e8;
 
-bool is_rate(ABTestMetric metric) { return metric == ABTestMetric::error_rate || metric == ABTestMetric::feedback; }
-bool is_quantile(ABTestMetric metric) { return metric == ABTestMetric::p95_time_to_first_token; }
+// How a metric is compared.
+enum class Method : uint8_t { log_means, scores, rates, quantiles };
+Method method_of(ABTestMetric metric) {
+  switch (metric) {
+    case ABTestMetric::error_rate:
+      return Method::rates;
+    case ABTestMetric::feedback:
+      return Method::scores;
+    case ABTestMetric::p95_time_to_first_token:
+      return Method::quantiles;
+    default:
+      return Method::log_means;
+  }
+}
+
+bool is_ratio(ABTestMetric metric) {
+  return method_of(metric) == Method::log_means || method_of(metric) == Method::quantiles;
+}
 
 const MeanEvidence& mean_evidence(const ArmOutcomes& arm, ABTestMetric metric) {
   switch (metric) {
@@ -20,13 +36,17 @@ const MeanEvidence& mean_evidence(const ArmOutcomes& arm, ABTestMetric metric) {
       return arm.log_latencies[static_cast<size_t>(Latency::end_to_end)];
     case ABTestMetric::completion_tokens:
       return arm.log_completion_tokens;
+    case ABTestMetric::feedback:
+      return arm.scores;
     default:
       return arm.log_latencies[static_cast<size_t>(Latency::time_to_first_token)];
   }
 }
 
-const RateEvidence& rate_evidence(const ArmOutcomes& arm, ABTestMetric metric) {
-  return metric == ABTestMetric::feedback ? arm.scores : arm.error_rate;
+Difference difference(const ArmOutcomes& a, const ArmOutcomes& arm, ABTestMetric metric) {
+  return method_of(metric) == Method::scores
+             ? difference_of_scores(mean_evidence(a, metric), mean_evidence(arm, metric))
+             : difference_of_means(mean_evidence(a, metric), mean_evidence(arm, metric));
 }
 
 double first_token_design_effect(const ArmOutcomes& arm) {
@@ -35,26 +55,38 @@ double first_token_design_effect(const ArmOutcomes& arm) {
 }
 
 int64_t samples_of(const ArmOutcomes& arm, ABTestMetric metric) {
-  if (is_rate(metric)) return static_cast<int64_t>(rate_evidence(arm, metric).all().count);
-  return is_quantile(metric) ? arm.first_tokens.count() : mean_evidence(arm, metric).moments.count;
+  switch (method_of(metric)) {
+    case Method::rates:
+      return static_cast<int64_t>(arm.error_rate.all().count);
+    case Method::quantiles:
+      return arm.first_tokens.count();
+    default:
+      return mean_evidence(arm, metric).moments.count;
+  }
 }
 
-// The scale on which means are compared: tau, and the smallest effect worth knowing.
-double log_minimum_effect(const ExperimentDefinition& definition) {
-  return std::log1p(definition.config.minimum_effect);
+// The smallest effect worth knowing on the scale on which means are compared; also the mixture's tau.
+double least_effect(const ExperimentDefinition& definition, ABTestMetric metric) {
+  return is_ratio(metric) ? std::log1p(definition.config.minimum_effect) : definition.config.minimum_difference;
 }
 
+// Of ratios on their own scale, with 1 for "no difference".
 Comparison compare(const ExperimentDefinition& definition, const ArmOutcomes& a, const ArmOutcomes& arm,
                    ABTestMetric metric, double alpha) {
-  if (is_rate(metric)) return compare_rates(rate_evidence(a, metric), rate_evidence(arm, metric), alpha);
-  if (is_quantile(metric)) {
-    return compare_quantiles(a.first_tokens, first_token_design_effect(a), arm.first_tokens,
-                             first_token_design_effect(arm), kTail, alpha);
+  switch (method_of(metric)) {
+    case Method::rates:
+      return compare_rates(a.error_rate, arm.error_rate, alpha);
+    case Method::quantiles:
+      return compare_quantiles(a.first_tokens, first_token_design_effect(a), arm.first_tokens,
+                               first_token_design_effect(arm), kTail, alpha);
+    default:
+      break;
   }
-  Comparison result =
-      compare_means(mean_evidence(a, metric), mean_evidence(arm, metric), log_minimum_effect(definition), alpha);
-  result.effect = std::exp(result.effect);
-  result.interval = {std::exp(result.interval.lower), std::exp(result.interval.upper)};
+  Comparison result = compare_means(difference(a, arm, metric), least_effect(definition, metric), alpha);
+  if (is_ratio(metric)) {
+    result.effect = std::exp(result.effect);
+    result.interval = {std::exp(result.interval.lower), std::exp(result.interval.upper)};
+  }
   return result;
 }
 
@@ -66,27 +98,28 @@ std::optional<double> growth_needed(const ExperimentDefinition& definition, cons
                                     const Comparison& comparison) {
   const ABTestConfig& config = definition.config;
   const auto needed = [&](double part, double power) -> std::optional<double> {
-    if (is_rate(metric)) {
-      return rate_growth_needed(rate_evidence(a, metric), rate_evidence(arm, metric), alpha,
-                                part * config.minimum_difference, power);
+    switch (method_of(metric)) {
+      case Method::rates:
+        return rate_growth_needed(a.error_rate, arm.error_rate, alpha, part * config.minimum_difference, power);
+      case Method::quantiles:
+        return quantile_growth_needed(comparison, part * config.minimum_effect);
+      default:
+        break;
     }
-    if (is_quantile(metric)) return quantile_growth_needed(comparison, part * config.minimum_effect);
-    const double effect = log_minimum_effect(definition);
-    return mean_growth_needed(mean_evidence(a, metric), mean_evidence(arm, metric), effect, alpha, part * effect,
-                              power);
+    const double effect = least_effect(definition, metric);
+    return mean_growth_needed(difference(a, arm, metric), effect, alpha, part * effect, power);
   };
   const auto growth = needed(1.0, kVerdictPower);
   return growth && *growth <= 1.0 ? needed(0.5, 0.5) : growth;
 }
 
 VerdictDecision decision_of(const ExperimentDefinition& definition, const Comparison& comparison, ABTestMetric metric) {
-  const bool rate = is_rate(metric);
-  const double none = rate ? 0.0 : 1.0;
+  const bool ratio = is_ratio(metric);
+  const double none = ratio ? 1.0 : 0.0;
   if (comparison.interval.lower > none) return VerdictDecision::higher;
   if (comparison.interval.upper < none) return VerdictDecision::lower;
-  const double ratio = 1.0 + definition.config.minimum_effect;
-  const double least = rate ? -definition.config.minimum_difference : 1.0 / ratio;
-  const double most = rate ? definition.config.minimum_difference : ratio;
+  const double most = ratio ? 1.0 + definition.config.minimum_effect : definition.config.minimum_difference;
+  const double least = ratio ? 1.0 / most : -most;
   return comparison.interval.lower > least && comparison.interval.upper < most ? VerdictDecision::same
                                                                                : VerdictDecision::undecided;
 }
@@ -145,15 +178,17 @@ bool shows_difference(const ExperimentDefinition& definition, const ExperimentOu
   const ArmOutcomes& second = outcomes.arm(arm);
   if (!has_enough(definition, first, second, metric)) return false;
   const double alpha = metric_alpha(definition, metric);
-  if (is_quantile(metric)) {
-    const Interval ratio = compare(definition, first, second, metric, alpha).interval;
-    return ratio.lower > 1.0 || ratio.upper < 1.0;
+  switch (method_of(metric)) {
+    case Method::rates:
+      return rate_log_evidence(first.error_rate, second.error_rate) >= -std::log(alpha);
+    case Method::quantiles: {
+      const Interval ratio = compare(definition, first, second, metric, alpha).interval;
+      return ratio.lower > 1.0 || ratio.upper < 1.0;
+    }
+    default:
+      return mixture_log_evidence(difference(first, second, metric), least_effect(definition, metric)) >=
+             -std::log(alpha);
   }
-  const double evidence = is_rate(metric)
-                              ? rate_log_evidence(rate_evidence(first, metric), rate_evidence(second, metric))
-                              : mean_log_evidence(mean_evidence(first, metric), mean_evidence(second, metric),
-                                                  log_minimum_effect(definition));
-  return evidence >= -std::log(alpha);
 }
 
 MetricVerdict judge_metric(const ExperimentDefinition& definition, const ExperimentOutcomes& outcomes,
@@ -165,7 +200,7 @@ MetricVerdict judge_metric(const ExperimentDefinition& definition, const Experim
   verdict.metric = metric;
   verdict.arm = arm;
   verdict.is_primary = metric == definition.config.primary_metric;
-  verdict.is_ratio = !is_rate(metric);
+  verdict.is_ratio = is_ratio(metric);
   verdict.confidence = 1.0 - alpha;
   verdict.samples_a = samples_of(first, metric);
   verdict.samples = samples_of(second, metric);

@@ -64,11 +64,11 @@ TEST(SpecialFunctions, AgreeWithScipy) {
 TEST(Means, BoundariesAgreeWithTheIntegratedMixture) {
   for (const auto& row : experiment_goldens()["means"]) {
     const double half = mixture_half_width(row["variance"], row["tau"], row["alpha"]);
-    EXPECT_NEAR(mixture_log_evidence(row["effect"], row["variance"], row["tau"]), row["log_evidence"].get<double>(),
+    EXPECT_NEAR(mixture_log_evidence({row["effect"], row["variance"]}, row["tau"]), row["log_evidence"].get<double>(),
                 1e-8);
     EXPECT_NEAR(half, row["half_width"].get<double>(), 1e-10);
     // The evidence reaches log(1 / alpha) exactly where the interval leaves zero.
-    EXPECT_NEAR(mixture_log_evidence(half, row["variance"], row["tau"]), -std::log(row["alpha"].get<double>()), 1e-9);
+    EXPECT_NEAR(mixture_log_evidence({half, row["variance"]}, row["tau"]), -std::log(row["alpha"].get<double>()), 1e-9);
   }
 }
 
@@ -85,28 +85,44 @@ TEST(Means, CompareTwoArms) {
   const MeanEvidence a = mean_evidence(1000, -1.0, 0.8);
   const MeanEvidence b = mean_evidence(500, -0.8, 0.5);
   const double variance = 0.8 / 1000 + 0.5 / 500;
-  const Comparison comparison = compare_means(a, b, 0.1, 0.05);
+  const Comparison comparison = compare_means(difference_of_means(a, b), 0.1, 0.05);
   EXPECT_NEAR(comparison.effect, 0.2, 1e-12);
   EXPECT_NEAR(comparison.interval.lower, 0.2 - mixture_half_width(variance, 0.1, 0.05), 1e-12);
   EXPECT_NEAR(comparison.interval.upper, 0.2 + mixture_half_width(variance, 0.1, 0.05), 1e-12);
-  EXPECT_NEAR(comparison.log_evidence, mixture_log_evidence(0.2, variance, 0.1), 1e-12);
+  EXPECT_NEAR(comparison.log_evidence, mixture_log_evidence({0.2, variance}, 0.1), 1e-12);
   // Arms without any spread are told apart without a division by zero.
-  const Comparison certain = compare_means(mean_evidence(100, 0, 0), mean_evidence(100, 0.1, 0), 0.1, 0.05);
+  const Comparison certain =
+      compare_means(difference_of_means(mean_evidence(100, 0, 0), mean_evidence(100, 0.1, 0)), 0.1, 0.05);
   EXPECT_TRUE(std::isfinite(certain.interval.lower));
   EXPECT_GT(certain.interval.lower, 0.09);
 }
 
+TEST(Means, ScoresAreNotTakenForCertainByTheirSilence) {
+  MeanEvidence all_up;
+  MeanEvidence mixed;
+  for (uint64_t i = 0; i < 100; ++i) {
+    all_up.add(i, 1.0);
+    mixed.add(i, i % 4 == 0 ? 0.0 : 1.0);
+  }
+  // 200 ups, and one of each added: 1 of 202 scores differs.
+  const double least = 201.0 / 202 / 202 * 202 / 201;
+  EXPECT_NEAR(difference_of_scores(all_up, all_up).variance, 2 * least / 100, 1e-12);
+  EXPECT_EQ(difference_of_scores(all_up, all_up).effect, 0.0);
+  EXPECT_NEAR(difference_of_scores(all_up, mixed).effect, -0.25, 1e-15);
+  // What the mixed arm has seen is believed of the other too: 26 of 202.
+  const double pooled = 26.0 * 176 / 202 / 201;
+  EXPECT_NEAR(difference_of_scores(all_up, mixed).variance, pooled / 100 + mixed.variance_of_mean(), 1e-12);
+}
+
 TEST(Means, GrowthAgreesWithScipy) {
   for (const auto& row : experiment_goldens()["mean_growth"]) {
-    const double variance = row["variance"];
-    const MeanEvidence a = mean_evidence(1000, 0, 500 * variance);
-    const MeanEvidence b = mean_evidence(1000, 0.01, 500 * variance);
-    const auto growth = mean_growth_needed(a, b, row["tau"], row["alpha"], row["effect"], row["power"]);
+    const Difference difference{0.01, row["variance"]};
+    const auto growth = mean_growth_needed(difference, row["tau"], row["alpha"], row["effect"], row["power"]);
     ASSERT_TRUE(growth);
     EXPECT_NEAR(*growth, row["growth"].get<double>(), 1e-6 * *growth);
   }
-  EXPECT_FALSE(mean_growth_needed(mean_evidence(1, 0, 0), mean_evidence(1, 0, 0), 0.1, 0.05, 0.1, 0.8));
-  EXPECT_FALSE(mean_growth_needed(mean_evidence(100, 0, 1e9), mean_evidence(100, 0, 1e9), 0.1, 0.05, 0.1, 0.8));
+  EXPECT_EQ(mean_growth_needed({0, 1e-9}, 0.1, 0.05, 0.1, 0.8), 1.0);
+  EXPECT_FALSE(mean_growth_needed({0, 1e9}, 0.1, 0.05, 0.1, 0.8));
 }
 
 TEST(Rates, IntervalsAgreeWithAGeneralOptimiser) {

@@ -102,13 +102,13 @@ bool naive_difference(const Scenario& scenario, const ExperimentOutcomes& outcom
     double mean = 0.0;
     double count = 0.0;
     double spread = 0.0;
-    if (scenario.metric == ABTestMetric::error_rate || scenario.metric == ABTestMetric::feedback) {
-      const Tally all = (scenario.metric == ABTestMetric::feedback ? arm.scores : arm.error_rate).all();
+    if (scenario.metric == ABTestMetric::error_rate) {
+      const Tally all = arm.error_rate.all();
       mean = all.rate();
       count = all.count;
       spread = mean * (1 - mean);
     } else {
-      const Moments& moments = arm.log_latencies[0].moments;
+      const Moments& moments = (scenario.metric == ABTestMetric::feedback ? arm.scores : arm.log_latencies[0]).moments;
       mean = moments.mean;
       count = static_cast<double>(moments.count);
       spread = moments.variance();

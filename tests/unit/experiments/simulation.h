@@ -14,17 +14,23 @@ namespace inferneo::simulation {
 
 class Random {
  public:
-  explicit Random(uint64_t seed) : state_(seed * 0x9e3779b97f4a7c15U + 0x2545f4914f6cdd1dU) {}
+  // Scattered twice: neighbouring seeds would otherwise give one stream, a step apart.
+  explicit Random(uint64_t seed) : state_(scattered(scattered(seed) ^ 0x2545f4914f6cdd1dU)) {}
   uint64_t bits() {  // SplitMix64 (Steele, Lea and Flood 2014)
-    uint64_t z = state_ += 0x9e3779b97f4a7c15U;
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9U;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebU;
-    return z ^ (z >> 31);
+    const uint64_t state = state_;
+    state_ += 0x9e3779b97f4a7c15U;
+    return scattered(state);
   }
   double uniform() { return (static_cast<double>(bits() >> 11) + 0.5) * 0x1p-53; }  // in (0, 1)
   double normal() { return std::sqrt(-2 * std::log(uniform())) * std::cos(2 * std::numbers::pi * uniform()); }
 
  private:
+  static uint64_t scattered(uint64_t state) {
+    uint64_t z = state + 0x9e3779b97f4a7c15U;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9U;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebU;
+    return z ^ (z >> 31);
+  }
   uint64_t state_;
 };
 
@@ -66,7 +72,14 @@ struct Counts {
 };
 Counts run_many(const Scenario& scenario, int64_t experiments, bool naive_too = false);
 
-// The largest k with P(X > k) >= tail for X ~ Binomial(n, p), plus one: more than that is too many.
+// The smallest k with P(X > k) < tail for X ~ Binomial(n, p): more than that is too many.
 int64_t binomial_limit(int64_t n, double p, double tail);
+
+// What is claimed to give false alarms in at most 5 % of the experiments. No arm differs.
+std::vector<Scenario> null_scenarios();
+// What the table of power in docs/experiments.md shows; the name is the row's first cell.
+std::vector<Scenario> power_scenarios();
+// Requests that a fixed-sample test at 5 % needs for a power of 80 %, looking once; 0: there is no simple one.
+double fixed_sample_requests(const Scenario& scenario);
 
 }  // namespace inferneo::simulation
