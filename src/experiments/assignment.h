@@ -60,8 +60,8 @@ enum class AssignmentReason : uint8_t {
   random,       // it had none
   forced,       // by the header
   unknown_arm,  // the header named an arm that there is not; assigned as without it
-  not_running,  // the test does not run: arm A
-  promoted,     // the winner gets everything
+  not_running,  // the test does not run: arm A, and nothing to record
+  promoted,     // the winner gets everything, and nothing to record
 };
 std::string_view assignment_reason_name(AssignmentReason reason);
 

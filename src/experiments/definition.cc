@@ -11,6 +11,7 @@
 namespace inferneo {
 namespace {
 
+constexpr double kSmallestShare = 1e-6;
 constexpr double kLongestRamp = 10.0 * 365 * 86400;  // seconds; what a Duration holds many times over
 
 Error wrong(std::string message, std::string param) {
@@ -226,6 +227,12 @@ Result<ExperimentDefinition> define_experiment(ABTestConfig config) {
   for (const ABTestArm& arm : definition.arms) definition.shares.push_back(arm.weight / total);
   // Of two models the share of B is the number that was given, without a rounding.
   if (config.arms.empty()) definition.shares = {1.0 - config.traffic_split, config.traffic_split};
+  for (size_t arm = 0; arm < definition.num_arms(); ++arm) {
+    if (definition.shares[arm] >= kSmallestShare) continue;
+    return wrong(fmt::format("arm '{}' gets a share of {} of the requests; at least one in a million, or leave it out",
+                             definition.arms[arm].name, definition.shares[arm]),
+                 config.arms.empty() ? "traffic_split" : "weight");
+  }
   ASSIGN_OR_RETURN(definition.ramp, checked_ramp(config, definition.full_share()));
   definition.key = salt_key(config.salt.empty() ? config.name : config.salt);
   definition.config = std::move(config);

@@ -73,6 +73,10 @@ TEST(Definition, RefusesWhatCannotBeAndSaysWhy) {
       {"arms", "names no model", [](ABTestConfig& c) { c = three_arms(), c.arms[1].model = ""; }},
       {"weight", "weight is 0", [](ABTestConfig& c) { c = three_arms(), c.arms[1].weight = 0; }},
       {"weight", "weight is nan", [](ABTestConfig& c) { c = three_arms(), c.arms[1].weight = kNan; }},
+      {"weight", "one in a million", [](ABTestConfig& c) { c = three_arms(), c.arms[1].weight = 1e-300; }},
+      {"weight", "one in a million",
+       [](ABTestConfig& c) { c = three_arms(), c.arms[0].weight = c.arms[2].weight = 1e-300; }},
+      {"traffic_split", "one in a million", [](ABTestConfig& c) { c.traffic_split = 1e-300; }},
       {"temperature", "temperature is 3",
        [](ABTestConfig& c) { c = three_arms(), c.arms[1].sampling.temperature = 3; }},
       {"top_p", "top_p is 0", [](ABTestConfig& c) { c = three_arms(), c.arms[1].sampling.top_p = 0; }},
@@ -125,6 +129,12 @@ TEST(Definition, RefusesWhatCannotBeAndSaysWhy) {
     EXPECT_EQ(result.error().param, wrong.param) << result.error().message;
     EXPECT_THAT(result.error().message, HasSubstr(wrong.says));
   }
+}
+
+TEST(Definition, ARampEndsAtTheExactShare) {
+  ABTestConfig config = good();
+  config.ramp = {{0, 0.1}, {5, 0.3 - 1e-10}};
+  EXPECT_EQ(define_experiment(config).value().ramp.back().share, 0.3);
 }
 
 TEST(Definition, NamesOfMetricsAndKeysReadBack) {

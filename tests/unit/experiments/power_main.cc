@@ -1,4 +1,4 @@
-// Prints the tables of docs/experiments.md: experiment_power [EXPERIMENTS, default 1000]. Minutes at the full number.
+// Prints the tables of docs/experiments.md: experiment_power [EXPERIMENTS, default 1000]. Some minutes.
 #include <fmt/format.h>
 
 #include <charconv>

@@ -14,6 +14,7 @@ std::vector<Scenario> null_scenarios() {
       {.name = "TTFT, lognormal, a tenth to B", .split = 0.1},
       {.name = "TTFT, 2 % outliers of thirty times the time, a tenth to B", .shape = Shape::outliers, .split = 0.1},
       {.name = "TTFT, Pareto with infinite variance, a tenth to B", .shape = Shape::pareto, .split = 0.1},
+      {.name = "TTFT, Pareto, 3 % to B, 10,000 requests", .shape = Shape::pareto, .split = 0.03, .requests = 10000},
       {.name = "TTFT, four arms", .split = 0.75, .arms = 4},
       {.name = "TTFT, 300 users who come back", .users = 300},
       {.name = "errors 2 %, a tenth to B", .metric = Metric::error_rate, .split = 0.1, .level = 0.02},

@@ -208,6 +208,9 @@ TEST(Rates, MergingForgetsNothingThatWasForetold) {
     return log_likelihood(judged, judged.rate()) - evidence.regret();
   };
   EXPECT_NEAR(mixture(merged), mixture(first) + mixture(second), 1e-9);
+  RateEvidence again = second;
+  again.merge(merged);
+  EXPECT_NEAR(mixture(again), mixture(merged) + mixture(second), 1e-9);
   RateEvidence nothing = first;
   nothing.merge(RateEvidence{});
   EXPECT_NEAR(nothing.regret(), first.regret(), 1e-9);
@@ -248,6 +251,8 @@ TEST(OneSided, IsCertainFromTheSameCountAsScipy) {
     EXPECT_FALSE(rate_exceeds({row[0], first}, row[1], row[2], 2.0)) << row;
   }
   EXPECT_FALSE(rate_exceeds({}, 0.05, 0.01));
+  // Far below the limit is as strange a thing to see at the limit, and no breach.
+  EXPECT_FALSE(rate_exceeds({1000, 0}, 0.5, 0.01));
 }
 
 TEST(Quantiles, LieBetweenTheSameOrderStatisticsAsScipySays) {
@@ -285,6 +290,18 @@ TEST(Quantiles, CompareAsARatio) {
   EXPECT_GT(comparison.interval.lower, 1.5);
   EXPECT_LT(comparison.interval.upper, 2.6);
   EXPECT_NEAR(comparison.effect, 2, 0.15);
+  // Both bounds hold together, each at half of the alpha.
+  const Interval first = quantile_interval(a, 0.95, 1e-9);
+  const Interval second = quantile_interval(b, 0.95, 1e-9);
+  EXPECT_LT(second.lower, quantile_interval(b, 0.95, 2e-1).lower);
+  EXPECT_EQ(compare_quantiles(a, 1, b, 1, 0.95, 2e-9).interval,
+            (Interval{second.lower / first.upper, second.upper / first.lower}));
+  for (const double alpha : {0.5, 0.1, 0.02}) {
+    const Interval one = quantile_interval(a, 0.95, alpha / 2);
+    const Interval other = quantile_interval(b, 0.95, alpha / 2);
+    EXPECT_EQ(compare_quantiles(a, 1, b, 1, 0.95, alpha).interval,
+              (Interval{other.lower / one.upper, other.upper / one.lower}));
+  }
   EXPECT_GT(quantile_growth_needed(comparison, 0.01).value(), 10);
   EXPECT_FALSE(quantile_growth_needed(compare_quantiles({}, 1, b, 1, 0.95, 0.05), 0.1));
 }

@@ -186,6 +186,12 @@ TEST(Verdict, RemainingRequestsAreThePromisedPower) {
     const MetricVerdict verdict =
         judge_metric(definition, simulate(definition, early, seed), ABTestMetric::time_to_first_token, 1);
     if (!verdict.remaining) continue;
+    const ExperimentOutcomes outcomes = simulate(definition, early, seed);
+    const double least = std::log1p(definition.config.minimum_effect);
+    const auto growth =
+        mean_growth_needed(difference_of_means(outcomes.arm(0).log_latencies[0], outcomes.arm(1).log_latencies[0]),
+                           least, 0.05, least, kVerdictPower);
+    EXPECT_EQ(*verdict.remaining, std::llround((*growth - 1) * 300));
     total += 300 + static_cast<double>(*verdict.remaining);
     ++undecided;
   }
@@ -197,6 +203,22 @@ TEST(Verdict, RemainingRequestsAreThePromisedPower) {
     found += shows_difference(definition, outcomes, ABTestMetric::time_to_first_token, 1) ? 1 : 0;
   }
   EXPECT_NEAR(found / 200.0, kVerdictPower, 0.1) << needed;
+}
+
+// Enough for an effect of 10 %, and the truth is 5 %: it takes an interval too narrow to hold both 0 and 10 %.
+TEST(Verdict, AnEffectOfHalfTheSizeTakesLonger) {
+  const ExperimentDefinition definition = define_experiment(config()).value();
+  int undecided = 0;
+  for (uint64_t seed = 1; seed <= 20; ++seed) {
+    const ExperimentOutcomes outcomes = simulate(definition, {.requests = 2500, .slower = 1.05}, seed);
+    const MetricVerdict verdict = judge_metric(definition, outcomes, ABTestMetric::time_to_first_token, 1);
+    if (verdict.decision != VerdictDecision::undecided) continue;
+    ++undecided;
+    ASSERT_TRUE(verdict.remaining);
+    EXPECT_GT(*verdict.remaining, 1000);
+    EXPECT_LT(*verdict.remaining, 4000);
+  }
+  EXPECT_GT(undecided, 5);
 }
 
 TEST(Guardrail, StopsAnArmThatFailsAndSaysWhy) {
