@@ -132,7 +132,8 @@ void visit(Archive& archive, Field<Archive, ArmOutcomes>& arm) {
 }
 
 bool is_possible(const Tally& tally) {
-  return std::isfinite(tally.count) && tally.count >= 0 && tally.sum >= 0 && tally.sum <= tally.count;
+  return tally.count >= 0 && tally.count <= static_cast<double>(kMostCount) && tally.sum >= 0 &&
+         tally.sum <= tally.count;
 }
 
 bool is_possible(const Moments& moments) {
