@@ -24,10 +24,12 @@ ROOMS = {
     "models/transformers": LOW | {"formats", "kernels", "models", "models/sampling", "models/transformers"},
     # The engine knows neither formats nor devices.
     "engine": LOW | {"models", "engine"},
-    "manager": LOW | {"formats", "kernels", "models", "models/sampling", "models/transformers", "engine", "manager"},
+    # Pure: definitions, assignment, outcomes and statistics of A/B tests.
+    "experiments": {"base", "experiments", "api"},
+    "manager": LOW | {"formats", "kernels", "models", "models/sampling", "models/transformers", "engine", "experiments", "manager"},
 }
 ROOMS["serving"] = ROOMS["manager"] - {"models/transformers", "kernels"} | {"serving"}
-ROOMS["server"] = LOW | {"serving", "server"}
+ROOMS["server"] = LOW | {"experiments", "serving", "server"}
 # The operators' API knows what it operates; the rest of the server does not.
 ROOMS["server/admin"] = ROOMS["server"] | {"formats", "manager", "server/admin"}
 ROOMS["app"] = set(ROOMS) | {"app"}
@@ -46,7 +48,7 @@ ASSERT = re.compile(r"(?<![\w:])(debug_)?assert(_eq|_ne)?!?\s*\(|#\s*include\s*<
 LOCALE = re.compile(r"\b(strto(d|f|ld)|ato[fil]|sto(d|f|ld)|v?[sf]?s?n?printf|v?[sf]?scanf|setlocale|imbue|ostringstream|to_string\(\s*\d*\.\d)\b|\{:[^}]*L\}")
 LOCALE_SAFE = {"src/base/result.cc"}  # prints a line number and text
 HARD_LIMIT, SOFT_LIMIT, HEADER_LIMIT = 800, 500, 150
-GENERATED = re.compile(r"^(tests/(golden|integration)/.*\.json|models/|rust/.*\.lock|docs/.*\.svg)")
+GENERATED = re.compile(r"^(tests/(golden|integration|unit/experiments/data)/.*\.json|models/|rust/.*\.lock|docs/.*\.svg)")
 # Placeholders and machine paths that do not belong into what people read.
 UNWANTED = re.compile(r"\b(FIXME|XXX|HACK)\b|lorem ipsum|/tmp/wt/|/work/(main|shared)\b", re.I)
 
