@@ -25,9 +25,12 @@ ROOMS = {
     # The engine knows neither formats nor devices.
     "engine": LOW | {"models", "engine"},
     "manager": LOW | {"formats", "kernels", "models", "models/sampling", "models/transformers", "engine", "manager"},
+    # Pure: which model, test, chain or refusal a request gets.
+    "routing": {"base", "routing", "api"},
 }
+ROOMS["manager"] |= {"routing"}
 ROOMS["serving"] = ROOMS["manager"] - {"models/transformers", "kernels"} | {"serving"}
-ROOMS["server"] = LOW | {"serving", "server"}
+ROOMS["server"] = LOW | {"routing", "serving", "server"}
 # The operators' API knows what it operates; the rest of the server does not.
 ROOMS["server/admin"] = ROOMS["server"] | {"formats", "manager", "server/admin"}
 ROOMS["app"] = set(ROOMS) | {"app"}
