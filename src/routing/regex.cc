@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <utility>
 
 namespace inferneo {
 namespace {
@@ -45,8 +46,11 @@ std::vector<std::string> guarding_literals(const std::string& pattern) {
   filter.Compile(&found);
   std::vector<int> order(found.size());
   std::iota(order.begin(), order.end(), 0);
-  const auto length = [&](int atom) { return found[static_cast<size_t>(atom)].size(); };
-  std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return length(a) < length(b); });
+  const auto length_and_text = [&](int atom) {
+    const std::string& text = found[static_cast<size_t>(atom)];
+    return std::pair(text.size(), std::string_view(text));
+  };
+  std::sort(order.begin(), order.end(), [&](int a, int b) { return length_and_text(a) < length_and_text(b); });
   std::vector<int> present;
   for (size_t i = 0; i + 1 < order.size() && order.size() <= kMostTried; ++i) {
     present.push_back(order[i]);
@@ -75,6 +79,53 @@ std::vector<std::string> ascii_atoms(const std::vector<std::string>& guards) {
   return atoms;
 }
 
+// The end of a class that begins at `at`: past its closing bracket. RE2 has checked that there is one.
+size_t class_end(std::string_view pattern, size_t at) {
+  size_t i = at + 1;
+  if (i < pattern.size() && pattern[i] == '^') ++i;
+  if (i < pattern.size() && pattern[i] == ']') ++i;  // the first one is a member
+  while (i < pattern.size() && pattern[i] != ']') {
+    if (pattern.substr(i, 2) == "[:") {
+      i = std::min(pattern.find(":]", i + 2), pattern.size()) + 1;
+    } else if (pattern[i] == '\\') {
+      ++i;
+    }
+    ++i;
+  }
+  return std::min(i + 1, pattern.size());
+}
+
+// By the text of a well-formed expression, and on the safe side: a group counts as wide when anything is.
+bool repeats_widely(std::string_view pattern) {
+  constexpr std::string_view kWideEscapes = "DSWPC";
+  bool any_wide = false;
+  size_t i = 0;
+  while (i < pattern.size()) {
+    bool wide = false;
+    bool wide_if_counted = false;
+    bool group = false;
+    if (pattern[i] == '\\') {
+      const char escaped = i + 1 < pattern.size() ? pattern[i + 1] : ' ';
+      wide = kWideEscapes.find(escaped) != std::string_view::npos;
+      wide_if_counted = escaped == 'w' || escaped == 'p';
+      i += 2;
+    } else if (pattern[i] == '[') {
+      wide = pattern.substr(i, 2) == "[^";
+      wide_if_counted = true;
+      i = class_end(pattern, i);
+    } else {
+      wide = pattern[i] == '.';
+      group = pattern[i] == ')';
+      ++i;
+    }
+    any_wide = any_wide || wide || wide_if_counted;
+    const char next = i < pattern.size() ? pattern[i] : ' ';
+    const bool repeated = next == '*' || next == '+' || next == '{';
+    if (repeated && (wide || (group && any_wide) || (next == '{' && wide_if_counted))) return true;
+  }
+  return false;
+}
+
 }  // namespace
 
 RoutingRegex::~RoutingRegex() = default;
@@ -95,6 +146,7 @@ std::shared_ptr<const RoutingRegex> RoutingRegex::compile(const std::string& pat
     fault = {fmt::format("its program has {} steps, more than {}", regex->regex_->ProgramSize(), kMaxRegexProgram), {}};
     return nullptr;
   }
+  regex->joins_well_ = !repeats_widely(pattern);
   regex->atoms_ = ascii_atoms(guarding_literals(regex->pattern_));
   return regex;
 }

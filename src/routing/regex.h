@@ -40,12 +40,17 @@ class RoutingRegex {
   // ASCII in lower case: a text that it matches has at least one of them in any case, or one of kUnfoldedLetters.
   // Empty: nothing is known.
   const std::vector<std::string>& atoms() const { return atoms_; }
+  // Whether it may be matched together with others (RegexSet). Not when it repeats what nearly every character is, as
+  // .* does: such an expression, once begun, goes on over the rest of the text, and the states of a joint automaton
+  // would be all combinations of those that have begun.
+  bool joins_well() const { return joins_well_; }
 
  private:
   RoutingRegex() = default;
   std::string pattern_;
   std::unique_ptr<re2::RE2> regex_;
   std::vector<std::string> atoms_;
+  bool joins_well_ = false;
 };
 
 // The Kelvin sign and the long s: all letters outside ASCII that `(?i)` takes for ASCII ones.

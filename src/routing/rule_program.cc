@@ -146,16 +146,7 @@ void RuleProgram::begin(RoutingScratch& scratch) const {
   if (scratch.numbers.size() < number_sources_.list.size()) scratch.numbers.resize(number_sources_.list.size());
 }
 
-bool RuleProgram::matches(uint32_t condition, const RequestFacts& facts, RoutingScratch& scratch) const {
-  auto at = static_cast<int32_t>(begins_[condition]);
-  while (at >= 0) {
-    const Test& test = tests_[static_cast<size_t>(at)];
-    at = holds(test, facts, scratch) ? test.on_true : test.on_false;
-  }
-  return at == kTrue;
-}
-
-bool RuleProgram::holds(const Test& test, const RequestFacts& facts, RoutingScratch& scratch) const {
+inline bool RuleProgram::holds(const Test& test, const RequestFacts& facts, RoutingScratch& scratch) const {
   const auto passages = [&] {
     return test.index == 0 ? TextIndex::Passages(&facts.prompt, 1) : TextIndex::Passages(facts.conversation);
   };
@@ -173,6 +164,15 @@ bool RuleProgram::holds(const Test& test, const RequestFacts& facts, RoutingScra
       return test.interval.holds(number_of(test.operand, facts, scratch));
   }
   return false;
+}
+
+bool RuleProgram::matches(uint32_t condition, const RequestFacts& facts, RoutingScratch& scratch) const {
+  auto at = static_cast<int32_t>(begins_[condition]);
+  while (at >= 0) {
+    const Test& test = tests_[static_cast<size_t>(at)];
+    at = holds(test, facts, scratch) ? test.on_true : test.on_false;
+  }
+  return at == kTrue;
 }
 
 bool RuleProgram::text_holds(const TextTest& test, const RequestFacts& facts, RoutingScratch& scratch) const {

@@ -74,7 +74,7 @@ Status RuleSet::add_rules(std::vector<RoutingRule> rules, HitCounters* counters,
     regexes += num_regexes(condition->root());
     if (regexes > kMaxRuleRegexes) {
       return make_error(ErrorCode::invalid_argument,
-                        fmt::format("rule '{}' has the {}th regular expression of the rules; there may be {}, so use "
+                        fmt::format("with rule '{}' the rules have {} regular expressions; there may be {}, so use "
                                     "contains or starts with where they do",
                                     rule.name, regexes, kMaxRuleRegexes),
                         "condition");

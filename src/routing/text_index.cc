@@ -9,7 +9,10 @@ namespace {
 
 constexpr uint64_t kExactScanned = 1;
 constexpr uint64_t kFoldedScanned = 2;
-constexpr uint64_t kSetRun = 4;
+constexpr uint64_t kGuardedRun = 4;
+constexpr uint64_t kUnguardedRun = 8;
+constexpr uint64_t kOneTry = 256;  // the rest of the first word counts tries of guarded expressions
+constexpr uint64_t kFewTries = 8;  // about what a run of a set costs
 constexpr size_t kSmallestSet = 2;
 
 constexpr size_t words_of(size_t bits) { return (bits + 63) / 64; }
@@ -38,15 +41,26 @@ uint32_t TextIndex::add_regex(const std::shared_ptr<const RoutingRegex>& regex) 
   return at->second;
 }
 
-void TextIndex::build() {
-  std::vector<const RoutingRegex*> together;
-  for (uint32_t i = 0; i < regexes_.size(); ++i) {
-    if (!regexes_[i].atoms.empty()) continue;
-    together.push_back(regexes_[i].regex.get());
-    in_set_.push_back(i);
+void TextIndex::build_sets() {
+  guarded_.run = kGuardedRun;
+  unguarded_.run = kUnguardedRun;
+  for (Joined* joined : {&guarded_, &unguarded_}) {
+    std::vector<const RoutingRegex*> together;
+    for (uint32_t i = 0; i < regexes_.size(); ++i) {
+      if (!regexes_[i].regex->joins_well() || regexes_[i].atoms.empty() != (joined == &unguarded_)) continue;
+      together.push_back(regexes_[i].regex.get());
+      joined->members.push_back(i);
+    }
+    const bool worth_it = together.size() >= kSmallestSet && (joined == &unguarded_ || together.size() > kFewTries);
+    if (worth_it) joined->set = RegexSet::build(together);
+    if (joined->set == nullptr) continue;
+    for (const uint32_t member : joined->members) regexes_[member].joined = true;
   }
-  if (together.size() >= kSmallestSet) set_ = RegexSet::build(together);
-  if (together.size() < regexes_.size()) {
+}
+
+void TextIndex::build() {
+  build_sets();
+  if (num_filtered() > 0) {
     for (const std::string_view letter : kUnfoldedLetters) unfolded_.push_back(folded_.add(std::string(letter)));
   }
   exact_.scanned = kExactScanned;
@@ -67,16 +81,9 @@ size_t TextIndex::num_filtered() const {
                                            [](const Filtered& filtered) { return !filtered.atoms.empty(); }));
 }
 
-bool TextIndex::seen(const Literals& literals, uint32_t number, Passages passages, uint64_t* words) {
-  if ((words[0] & literals.scanned) == 0) {
-    words[0] |= literals.scanned;
-    for (const std::string_view passage : passages) literals.matcher.scan(passage, words + literals.first_word);
-  }
-  return get_bit(words + literals.first_word, number);
-}
-
-bool TextIndex::has_literal(uint32_t number, Passages passages, uint64_t* words) const {
-  return seen((number & 1) != 0 ? folded_ : exact_, number / 2, passages, words);
+void TextIndex::scan(const Literals& literals, Passages passages, uint64_t* words) {
+  words[0] |= literals.scanned;
+  for (const std::string_view passage : passages) literals.matcher.scan(passage, words + literals.first_word);
 }
 
 bool TextIndex::may_match(const Filtered& filtered, Passages passages, uint64_t* words) const {
@@ -85,24 +92,35 @@ bool TextIndex::may_match(const Filtered& filtered, Passages passages, uint64_t*
          std::any_of(unfolded_.begin(), unfolded_.end(), is_seen);
 }
 
-void TextIndex::run_set(Passages passages, uint64_t* words, std::vector<int>& hits) const {
-  words[0] |= kSetRun;
+void TextIndex::run_set(const Joined& joined, Passages passages, uint64_t* words, std::vector<int>& hits) const {
+  words[0] |= joined.run;
   for (const std::string_view passage : passages) {
-    if (!set_->match(passage, hits)) return;  // each is tried by itself, then
+    if (!joined.set->match(passage, hits)) return;  // each is tried by itself, then
     for (const int hit : hits) {
-      set_bit(words + known_word_, in_set_[static_cast<size_t>(hit)]);
-      set_bit(words + match_word_, in_set_[static_cast<size_t>(hit)]);
+      set_bit(words + known_word_, joined.members[static_cast<size_t>(hit)]);
+      set_bit(words + match_word_, joined.members[static_cast<size_t>(hit)]);
     }
   }
-  for (const uint32_t number : in_set_) set_bit(words + known_word_, number);
+  for (const uint32_t number : joined.members) set_bit(words + known_word_, number);
 }
 
 bool TextIndex::has_match(uint32_t number, Passages passages, uint64_t* words, std::vector<int>& hits) const {
+  const auto known = [&] { return get_bit(words + known_word_, number); };
+  const auto match = [&] { return get_bit(words + match_word_, number); };
+  if (known()) return match();
   const Filtered& filtered = regexes_[number];
-  if (filtered.atoms.empty() && set_ && (words[0] & kSetRun) == 0) run_set(passages, words, hits);
-  if (get_bit(words + known_word_, number)) return get_bit(words + match_word_, number);
+  const bool guarded = !filtered.atoms.empty();
+  if (guarded && !may_match(filtered, passages, words)) {
+    set_bit(words + known_word_, number);
+    return false;
+  }
+  const Joined& joined = guarded ? guarded_ : unguarded_;
+  const bool together =
+      filtered.joined && (words[0] & joined.run) == 0 && (!guarded || words[0] / kOneTry >= kFewTries);
+  if (together) run_set(joined, passages, words, hits);
+  if (known()) return match();
+  if (guarded) words[0] += kOneTry;
   set_bit(words + known_word_, number);
-  if (!may_match(filtered, passages, words)) return false;
   const bool matches = std::any_of(passages.begin(), passages.end(),
                                    [&](std::string_view passage) { return filtered.regex->matches(passage); });
   if (matches) set_bit(words + match_word_, number);

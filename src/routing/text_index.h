@@ -30,7 +30,9 @@ class TextIndex {
 
   // Of scratch, all zero before the first question of a decision.
   size_t num_words() const { return num_words_; }
-  bool has_literal(uint32_t number, Passages passages, uint64_t* words) const;
+  bool has_literal(uint32_t number, Passages passages, uint64_t* words) const {
+    return seen((number & 1) != 0 ? folded_ : exact_, number / 2, passages, words);
+  }
   bool has_match(uint32_t number, Passages passages, uint64_t* words, std::vector<int>& hits) const;
 
   size_t num_literals() const { return exact_.literals.size() + folded_.literals.size(); }
@@ -50,21 +52,35 @@ class TextIndex {
   };
   struct Filtered {
     std::shared_ptr<const RoutingRegex> regex;
-    std::vector<uint32_t> atoms;  // folded literals, one of which must be there; empty: in the set, if there is one
+    std::vector<uint32_t> atoms;  // folded literals, one of which must be there; empty: nothing is known
+    bool joined = false;          // in the set of its kind
+  };
+  // Those that are matched together: the guarded ones by literals, and the others.
+  struct Joined {
+    std::unique_ptr<const RegexSet> set;
+    std::vector<uint32_t> members;  // regexes_ by their index in the set
+    uint64_t run = 0;               // the flag in the first word
   };
 
-  static bool seen(const Literals& literals, uint32_t number, Passages passages, uint64_t* words);
+  static bool seen(const Literals& literals, uint32_t number, Passages passages, uint64_t* words) {
+    if ((words[0] & literals.scanned) == 0) [[unlikely]] {
+      scan(literals, passages, words);
+    }
+    return (words[literals.first_word + number / 64] >> (number % 64) & 1) != 0;
+  }
+  static void scan(const Literals& literals, Passages passages, uint64_t* words);
   bool may_match(const Filtered& filtered, Passages passages, uint64_t* words) const;
-  void run_set(Passages passages, uint64_t* words, std::vector<int>& hits) const;
+  void build_sets();
+  void run_set(const Joined& joined, Passages passages, uint64_t* words, std::vector<int>& hits) const;
 
   Literals exact_;
   Literals folded_;
   std::vector<Filtered> regexes_;
   std::map<std::string, uint32_t, std::less<>> regex_numbers_;
   std::vector<uint32_t> unfolded_;  // kUnfoldedLetters, among the folded literals
-  std::unique_ptr<const RegexSet> set_;
-  std::vector<uint32_t> in_set_;  // regexes_ by their index in the set
-  size_t known_word_ = 0;         // of each regular expression, whether it is known if it matches
+  Joined guarded_;
+  Joined unguarded_;
+  size_t known_word_ = 0;  // of each regular expression, whether it is known if it matches
   size_t match_word_ = 0;
   size_t num_words_ = 1;
 };
