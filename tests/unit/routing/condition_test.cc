@@ -1,5 +1,7 @@
 // What each field and operator means, and how conditions join.
+#include <fstream>
 #include <string>
+#include <vector>
 
 #include "routing/language.h"
 #include "routing_fixture.h"
@@ -233,6 +235,47 @@ TEST(Fields, EachHasAnExampleThatIsACondition) {
     EXPECT_TRUE(Condition::parse(info.example).ok()) << info.example;
     EXPECT_NE(info.example.find(info.name), std::string_view::npos);
   }
+}
+
+TEST(Fields, TheManualHasEachAsItIs) {
+  std::ifstream file(std::string(INFERNEO_SOURCE_DIR) + "/docs/routing.md");
+  std::string line;
+  std::vector<std::string> lines;
+  while (std::getline(file, line)) lines.push_back(line);
+  for (const FieldInfo& info : routing_fields()) {
+    const auto row = std::find_if(lines.begin(), lines.end(), [&](const std::string& text) {
+      return text.starts_with("| `" + std::string(info.name)) &&
+             text.find("`" + std::string(info.example) + "`") != std::string::npos;
+    });
+    ASSERT_NE(row, lines.end()) << info.name;
+    EXPECT_NE(row->find(info.help), std::string::npos) << info.name;
+    EXPECT_NE(row->find(" " + std::string(field_type_name(info.type)) + " "), std::string::npos) << info.name;
+  }
+}
+
+TEST(Fields, TheManualsExamplesAreConditions) {
+  std::ifstream file(std::string(INFERNEO_SOURCE_DIR) + "/docs/routing.md");
+  std::string line;
+  int examples = 0;
+  const auto check = [&](const std::string& begin, const std::string& end) {
+    const size_t from = line.find(begin);
+    if (from == std::string::npos) return;
+    const size_t to = line.find(end, from + begin.size());
+    ASSERT_NE(to, std::string::npos) << line;
+    const std::string condition = line.substr(from + begin.size(), to - from - begin.size());
+    EXPECT_TRUE(Condition::parse(condition).ok()) << condition;
+    ++examples;
+  };
+  while (std::getline(file, line)) {
+    check(".condition = \"", "\"");
+    // The last column of fields and operators.
+    const size_t column = line.rfind("| `", line.find_last_not_of(" |"));
+    if (column != std::string::npos && (line.find(" text") < column || line.find(" number") < column)) {
+      line = line.substr(column);
+      check("| `", "` ");
+    }
+  }
+  EXPECT_GE(examples, 20);
 }
 
 }  // namespace
