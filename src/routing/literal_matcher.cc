@@ -74,6 +74,7 @@ void LiteralMatcher::link_states() {
   for (uint32_t state = 0; state < literal_.size(); ++state) {
     for (uint32_t i = edge_begin_[state]; i < edge_begin_[state + 1]; ++i) {
       const Edge edge = edges_[i];
+      // There are no rows yet: places are states.
       const uint32_t fail = state == 0 ? 0 : step(fail_[state], edge.byte_class) & ~kReports;
       fail_[edge.target] = fail;
       next_[edge.target] = literal_[fail] != kNone ? fail : next_[fail];
@@ -83,33 +84,40 @@ void LiteralMatcher::link_states() {
 
 void LiteralMatcher::fill_rows(size_t dense_bytes) {
   const size_t row_bytes = num_classes_ * sizeof(uint32_t);
-  const size_t rows = std::clamp<size_t>(dense_bytes / row_bytes, 1, literal_.size());
-  dense_.assign(rows * num_classes_, 0);
-  for (size_t state = 0; state < rows; ++state) {
+  num_dense_ = std::clamp<size_t>(dense_bytes / row_bytes, 1, literal_.size());
+  dense_.assign(num_dense_ * num_classes_, 0);
+  for (size_t state = 0; state < num_dense_; ++state) {
     uint32_t* row = &dense_[state * num_classes_];
     if (state > 0) std::copy_n(&dense_[fail_[state] * num_classes_], num_classes_, row);
     for (uint32_t i = edge_begin_[state]; i < edge_begin_[state + 1]; ++i) {
-      const uint32_t target = edges_[i].target;
-      const bool reports = literal_[target] != kNone || next_[target] != kNone;
-      row[edges_[i].byte_class] = target | (reports ? kReports : 0);
+      row[edges_[i].byte_class] = place_of(edges_[i].target);
     }
   }
-  num_dense_ = rows;
+}
+
+uint32_t LiteralMatcher::place_of(uint32_t state) const {
+  const size_t place = state < num_dense_ ? state * num_classes_ : dense_.size() + state - num_dense_;
+  const bool reports = literal_[state] != kNone || next_[state] != kNone;
+  return static_cast<uint32_t>(place) | (reports ? kReports : 0);
+}
+
+uint32_t LiteralMatcher::state_at(uint32_t place) const {
+  const size_t state = place < dense_.size() ? place / num_classes_ : place - dense_.size() + num_dense_;
+  return static_cast<uint32_t>(state);
 }
 
 // Each failure link leads nearer to the root by at least one byte of the text that has been read, so that a scan takes
 // at most two steps per byte on average.
-inline uint32_t LiteralMatcher::step(uint32_t state, uint8_t byte_class) const {
-  while (state >= num_dense_) {
+inline uint32_t LiteralMatcher::step(uint32_t place, uint8_t byte_class) const {
+  while (place >= dense_.size()) {
+    const uint32_t state = state_at(place);
     for (uint32_t i = edge_begin_[state]; i < edge_begin_[state + 1]; ++i) {
-      if (edges_[i].byte_class != byte_class) continue;
-      const uint32_t target = edges_[i].target;
-      return target | (literal_[target] != kNone || next_[target] != kNone ? kReports : 0);
+      if (edges_[i].byte_class == byte_class) return place_of(edges_[i].target);
     }
     if (state == 0) return 0;
-    state = fail_[state];
+    place = place_of(fail_[state]) & ~kReports;
   }
-  return dense_[state * num_classes_ + byte_class];
+  return dense_[place + byte_class];
 }
 
 // The literals that end here, the longest first. One that has been seen was so with all that come after it.
@@ -125,12 +133,12 @@ void LiteralMatcher::report(uint32_t state, uint64_t* seen) const {
 
 void LiteralMatcher::scan(std::string_view text, uint64_t* seen) const {
   if (fail_.size() < 2) return;
-  uint32_t state = 0;
+  uint32_t place = 0;
   for (const char c : text) {
-    state = step(state, class_of_[static_cast<uint8_t>(c)]);
-    if ((state & kReports) == 0) continue;
-    state &= ~kReports;
-    report(state, seen);
+    place = step(place, class_of_[static_cast<uint8_t>(c)]);
+    if ((place & kReports) == 0) continue;
+    place &= ~kReports;
+    report(state_at(place), seen);
   }
 }
 

@@ -36,19 +36,22 @@ class LiteralMatcher {
     uint32_t target;
   };
   struct Trie;
-  static constexpr uint32_t kReports = uint32_t{1} << 31;  // of a state: a literal ends here
+  static constexpr uint32_t kReports = uint32_t{1} << 31;  // of a place: a literal ends here
   static constexpr uint32_t kNone = UINT32_MAX;
 
   void add_states(const Trie& trie, std::vector<uint32_t>& order);
   void link_states();
   void fill_rows(size_t dense_bytes);
-  uint32_t step(uint32_t state, uint8_t byte_class) const;
+  // Where the scan stands: for a state with a row the row's beginning, so that a step is one addition and one load.
+  uint32_t place_of(uint32_t state) const;
+  uint32_t state_at(uint32_t place) const;
+  uint32_t step(uint32_t place, uint8_t byte_class) const;
   void report(uint32_t state, uint64_t* seen) const;
 
   std::array<uint8_t, 256> class_of_{};  // 0: in no literal
   size_t num_classes_ = 1;
   // States in breadth-first order, so that a failure link leads to a smaller number; 0 is the root.
-  std::vector<uint32_t> dense_;  // [num_dense_, num_classes_]: the next state, with kReports
+  std::vector<uint32_t> dense_;  // [num_dense_, num_classes_]: the next place, with kReports
   size_t num_dense_ = 0;
   std::vector<uint32_t> edge_begin_;  // [num_states + 1]
   std::vector<Edge> edges_;

@@ -107,15 +107,14 @@ std::vector<RuleProgram::Test> RuleProgram::tests_of(const ConditionTest& test) 
       tests.push_back(text_test(test, {}, regex));
     }
   }
-  for (const ConditionTest::Interval& interval : test.intervals) {
-    const uint32_t source = number_sources_.add(test.field, test.argument);
-    tests.push_back({.kind = Kind::number, .operand = source, .interval = interval});
-  }
-  if (test.op == TestOperator::is_set) {
-    const uint32_t source = number_sources_.add(test.field, test.argument);
-    tests.push_back({.kind = Kind::number, .operand = source, .interval = {1, 1}});
-  }
+  for (const ConditionTest::Interval& interval : test.intervals) tests.push_back(number_test(test, interval));
+  if (test.op == TestOperator::is_set) tests.push_back(number_test(test, {1, 1}));
   return tests;
+}
+
+RuleProgram::Test RuleProgram::number_test(const ConditionTest& test, ConditionTest::Interval interval) {
+  number_tests_.push_back({number_sources_.add(test.field, test.argument), interval});
+  return {.kind = Kind::number, .operand = static_cast<uint32_t>(number_tests_.size() - 1)};
 }
 
 RuleProgram::Test RuleProgram::text_test(const ConditionTest& test, std::string text,
@@ -160,8 +159,10 @@ inline bool RuleProgram::holds(const Test& test, const RequestFacts& facts, Rout
                                             scratch.hits);
     case Kind::text:
       return text_holds(text_tests_[test.operand], facts, scratch);
-    case Kind::number:
-      return test.interval.holds(number_of(test.operand, facts, scratch));
+    case Kind::number: {
+      const NumberTest& number = number_tests_[test.operand];
+      return number.interval.holds(number_of(number.source, facts, scratch));
+    }
   }
   return false;
 }

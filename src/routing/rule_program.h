@@ -44,10 +44,9 @@ class RuleProgram {
   struct Test {
     Kind kind = Kind::constant;
     uint8_t index = 0;     // literal, regex: 0 prompt, 1 conversation
-    uint32_t operand = 0;  // literal, regex: its number; text: of texts_; number: of numbers_; constant: 0 or 1
+    uint32_t operand = 0;  // literal, regex: its number; text, number: of text_tests_, number_tests_; constant: 0 or 1
     int32_t on_true = 0;   // a test, kTrue or kFalse; while it is compiled, a label
     int32_t on_false = 0;
-    ConditionTest::Interval interval = {};  // number
   };
   struct Source {
     Field field = Field::prompt;
@@ -55,6 +54,10 @@ class RuleProgram {
     bool operator<(const Source& other) const {
       return field != other.field ? field < other.field : argument < other.argument;
     }
+  };
+  struct NumberTest {
+    uint32_t source = 0;  // of number_sources_
+    ConditionTest::Interval interval = {};
   };
   struct TextTest {
     uint32_t source = 0;  // of text_sources_
@@ -75,6 +78,7 @@ class RuleProgram {
   void emit_test(const ConditionTest& test, Labels to);
   std::vector<Test> tests_of(const ConditionTest& test);
   Test text_test(const ConditionTest& test, std::string text, std::shared_ptr<const RoutingRegex> regex);
+  Test number_test(const ConditionTest& test, ConditionTest::Interval interval);
   int32_t new_label();
   void place(int32_t label) { labels_[static_cast<size_t>(label)] = static_cast<int32_t>(tests_.size()); }
 
@@ -85,6 +89,7 @@ class RuleProgram {
   std::vector<Test> tests_;
   std::vector<uint32_t> begins_;  // of each condition
   std::vector<TextTest> text_tests_;
+  std::vector<NumberTest> number_tests_;
   Sources text_sources_;
   Sources number_sources_;
   std::array<TextIndex, 2> indices_;
