@@ -21,6 +21,7 @@ enum class RoutingScope : uint8_t {
   all,     // those that name a model as well
 };
 std::string_view routing_scope_name(RoutingScope scope);
+std::optional<RoutingScope> routing_scope_of(std::string_view name);
 
 struct RoutingRefusal {
   int status = 403;          // HTTP, 400 to 599

@@ -73,6 +73,13 @@ std::optional<RoutingStrategy> routing_strategy_of(std::string_view name) {
 
 std::string_view routing_scope_name(RoutingScope scope) { return scope == RoutingScope::all ? "all" : "routed"; }
 
+std::optional<RoutingScope> routing_scope_of(std::string_view name) {
+  for (const RoutingScope scope : {RoutingScope::routed, RoutingScope::all}) {
+    if (routing_scope_name(scope) == name) return scope;
+  }
+  return std::nullopt;
+}
+
 std::string_view fallback_reason_name(FallbackReason reason) { return kReasons[static_cast<size_t>(reason)]; }
 
 std::optional<size_t> choose_candidate(RoutingStrategy strategy, std::span<const CandidateView> candidates,

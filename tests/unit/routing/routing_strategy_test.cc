@@ -22,6 +22,10 @@ constexpr RoutingStrategy kAll[] = {RoutingStrategy::default_model, RoutingStrat
 TEST(RoutingStrategy, NamesGoBothWays) {
   for (const RoutingStrategy strategy : kAll) EXPECT_EQ(routing_strategy_of(routing_strategy_name(strategy)), strategy);
   EXPECT_EQ(routing_strategy_of("fastest"), std::nullopt);
+  for (const RoutingScope scope : {RoutingScope::routed, RoutingScope::all}) {
+    EXPECT_EQ(routing_scope_of(routing_scope_name(scope)), scope);
+  }
+  EXPECT_EQ(routing_scope_of("some"), std::nullopt);
 }
 
 TEST(RoutingStrategy, NoneChoosesWhatIsNotAvailable) {
