@@ -133,10 +133,17 @@ void LiteralMatcher::report(uint32_t state, uint64_t* seen) const {
 
 void LiteralMatcher::scan(std::string_view text, uint64_t* seen) const {
   if (fail_.size() < 2) return;
+  // In locals: the compiler cannot know that `seen` is none of them.
+  const uint32_t* rows = dense_.data();
+  const size_t num_places = dense_.size();
+  const uint8_t* classes = class_of_.data();
   uint32_t place = 0;
   for (const char c : text) {
-    place = step(place, class_of_[static_cast<uint8_t>(c)]);
-    if ((place & kReports) == 0) continue;
+    const uint8_t byte_class = classes[static_cast<uint8_t>(c)];
+    place = place < num_places ? rows[place + byte_class] : step(place, byte_class);
+    if ((place & kReports) == 0) [[likely]] {
+      continue;
+    }
     place &= ~kReports;
     report(state_at(place), seen);
   }

@@ -20,6 +20,10 @@ bool is_new(uint64_t* words, uint32_t bit) {
 
 bool is_long_text(Field field) { return field == Field::prompt || field == Field::conversation; }
 
+TextIndex::Passages passages_of(uint8_t index, const RequestFacts& facts) {
+  return index == 0 ? TextIndex::Passages(&facts.prompt, 1) : TextIndex::Passages(facts.conversation);
+}
+
 }  // namespace
 
 uint32_t RuleProgram::Sources::add(Field field, const std::string& argument) {
@@ -131,6 +135,12 @@ void RuleProgram::build() {
     index_word_[i] = num_words_;
     num_words_ += indices_[i].num_words();
   }
+  for (Test& test : tests_) {
+    if (test.kind != Kind::literal) continue;
+    const TextIndex& index = indices_[test.index];
+    test.flag = static_cast<uint8_t>(index.flag_of(test.operand));
+    test.operand = static_cast<uint32_t>(index_word_[test.index] * 64 + index.bit_of(test.operand));
+  }
   for (Sources* sources : {&text_sources_, &number_sources_}) {
     sources->known_word = num_words_;
     num_words_ += words_of(sources->list.size());
@@ -145,18 +155,24 @@ void RuleProgram::begin(RoutingScratch& scratch) const {
   if (scratch.numbers.size() < number_sources_.list.size()) scratch.numbers.resize(number_sources_.list.size());
 }
 
+void RuleProgram::scan_for(const Test& test, const RequestFacts& facts, RoutingScratch& scratch) const {
+  indices_[test.index].scan(test.flag, passages_of(test.index, facts), scratch.words.data() + index_word_[test.index]);
+}
+
 inline bool RuleProgram::holds(const Test& test, const RequestFacts& facts, RoutingScratch& scratch) const {
-  const auto passages = [&] {
-    return test.index == 0 ? TextIndex::Passages(&facts.prompt, 1) : TextIndex::Passages(facts.conversation);
-  };
   switch (test.kind) {
     case Kind::constant:
       return test.operand != 0;
-    case Kind::literal:
-      return indices_[test.index].has_literal(test.operand, passages(), scratch.words.data() + index_word_[test.index]);
+    case Kind::literal: {
+      const uint64_t* words = scratch.words.data();
+      if ((words[index_word_[test.index]] & test.flag) == 0) [[unlikely]] {
+        scan_for(test, facts, scratch);
+      }
+      return (words[test.operand / 64] >> (test.operand % 64) & 1) != 0;
+    }
     case Kind::regex:
-      return indices_[test.index].has_match(test.operand, passages(), scratch.words.data() + index_word_[test.index],
-                                            scratch.hits);
+      return indices_[test.index].has_match(test.operand, passages_of(test.index, facts),
+                                            scratch.words.data() + index_word_[test.index], scratch.hits);
     case Kind::text:
       return text_holds(text_tests_[test.operand], facts, scratch);
     case Kind::number: {

@@ -44,8 +44,10 @@ class RuleProgram {
   struct Test {
     Kind kind = Kind::constant;
     uint8_t index = 0;     // literal, regex: 0 prompt, 1 conversation
-    uint32_t operand = 0;  // literal, regex: its number; text, number: of text_tests_, number_tests_; constant: 0 or 1
-    int32_t on_true = 0;   // a test, kTrue or kFalse; while it is compiled, a label
+    uint8_t flag = 0;      // literal: of the index's first word, that its bit is known
+    uint32_t operand = 0;  // literal: its number, after build() its bit of the scratch; regex: its number; text,
+                           // number: of text_tests_, number_tests_; constant: 0 or 1
+    int32_t on_true = 0;  // a test, kTrue or kFalse; while it is compiled, a label
     int32_t on_false = 0;
   };
   struct Source {
@@ -82,6 +84,7 @@ class RuleProgram {
   int32_t new_label();
   void place(int32_t label) { labels_[static_cast<size_t>(label)] = static_cast<int32_t>(tests_.size()); }
 
+  void scan_for(const Test& test, const RequestFacts& facts, RoutingScratch& scratch) const;
   bool holds(const Test& test, const RequestFacts& facts, RoutingScratch& scratch) const;
   bool text_holds(const TextTest& test, const RequestFacts& facts, RoutingScratch& scratch) const;
   double number_of(uint32_t source, const RequestFacts& facts, RoutingScratch& scratch) const;

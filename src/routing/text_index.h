@@ -33,6 +33,12 @@ class TextIndex {
   bool has_literal(uint32_t number, Passages passages, uint64_t* words) const {
     return seen((number & 1) != 0 ? folded_ : exact_, number / 2, passages, words);
   }
+  // For a loop that asks many: once the flag is set in the first word, the literal's bit of the words is the answer.
+  uint64_t flag_of(uint32_t number) const { return ((number & 1) != 0 ? folded_ : exact_).scanned; }
+  size_t bit_of(uint32_t number) const { return ((number & 1) != 0 ? folded_ : exact_).first_word * 64 + number / 2; }
+  void scan(uint64_t flag, Passages passages, uint64_t* words) const {
+    scan(flag == folded_.scanned ? folded_ : exact_, passages, words);
+  }
   bool has_match(uint32_t number, Passages passages, uint64_t* words, std::vector<int>& hits) const;
 
   size_t num_literals() const { return exact_.literals.size() + folded_.literals.size(); }
