@@ -26,10 +26,12 @@ ROOMS = {
     "engine": LOW | {"models", "engine"},
     # Pure: definitions, assignment, outcomes and statistics of A/B tests.
     "experiments": {"base", "experiments", "api"},
-    "manager": LOW | {"formats", "kernels", "models", "models/sampling", "models/transformers", "engine", "experiments", "manager"},
+    # Pure: which model, test, chain or refusal a request gets.
+    "routing": {"base", "routing", "api"},
+    "manager": LOW | {"formats", "kernels", "models", "models/sampling", "models/transformers", "engine", "manager"},
 }
-ROOMS["serving"] = ROOMS["manager"] - {"models/transformers", "kernels"} | {"serving"}
-ROOMS["server"] = LOW | {"experiments", "serving", "server"}
+ROOMS["serving"] = ROOMS["manager"] - {"models/transformers", "kernels"} | {"routing", "experiments", "serving"}
+ROOMS["server"] = LOW | {"routing", "experiments", "serving", "server"}
 # The operators' API knows what it operates; the rest of the server does not.
 ROOMS["server/admin"] = ROOMS["server"] | {"formats", "manager", "server/admin"}
 ROOMS["app"] = set(ROOMS) | {"app"}

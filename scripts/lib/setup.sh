@@ -9,7 +9,7 @@ mkdir -p "$ROOT/build"
 
 # What the C++ code is built with. Debian 12 needs Boost 1.81; later releases carry a newer one under the plain name.
 BUILD_PACKAGES=(g++ cmake ninja-build pkg-config git ca-certificates libssl-dev libcurl4-openssl-dev libsimdjson-dev
-                nlohmann-json3-dev libyaml-cpp-dev libsqlite3-dev libfmt-dev libspdlog-dev libcli11-dev)
+                nlohmann-json3-dev libyaml-cpp-dev libsqlite3-dev libre2-dev libfmt-dev libspdlog-dev libcli11-dev)
 TEST_PACKAGES=(libgtest-dev libgmock-dev python3 python3-venv clang-format clang-tidy)
 # Worth having; a release without them still builds and tests.
 OPTIONAL_PACKAGES=(ccache)

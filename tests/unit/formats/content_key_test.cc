@@ -30,7 +30,10 @@ class ContentKeyTest : public ::testing::Test {
   // The key, and whether the file was read for it.
   std::pair<std::string, bool> key(const ContentKeys& keys, const std::string& path) {
     bool read = false;
-    const auto found = keys.key_of(path, [&](uint64_t) { read = true; });
+    const auto found = keys.key_of(path, [&](uint64_t) {
+      read = true;
+      return ok_status();
+    });
     EXPECT_TRUE(found.ok()) << found.error().message;
     return {found.ok() ? *found : "", read};
   }
