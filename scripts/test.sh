@@ -124,7 +124,7 @@ main() {
   if build_stage asan "${targets[@]}"; then ctest_stage "asan" asan -L 'fast|full' -LE 'repo|timing'; fi
   # Threads meet in these rooms; ThreadSanitizer watches their tests.
   configure tsan
-  mapfile -t targets < <(targets_of tsan -L 'fast|full' | grep -E '^(base|tensor|engine|manager|serving|server|app|admin)_')
+  mapfile -t targets < <(targets_of tsan -L 'fast|full' | grep -E '^(base|tensor|engine|manager|routing|serving|server|app|admin)_')
   if [ ${#targets[@]} -gt 0 ] && build_stage tsan "${targets[@]}"; then
     ctest_stage "tsan" tsan -L 'fast|full' -R "^($(IFS='|'; echo "${targets[*]}"))\$"
   fi
