@@ -8,8 +8,6 @@
 namespace inferneo {
 namespace {
 
-constexpr size_t words_of(size_t bits) { return (bits + 63) / 64; }
-
 // True the first time that it is asked of a bit.
 bool is_new(uint64_t* words, uint32_t bit) {
   const uint64_t mask = uint64_t{1} << (bit % 64);

@@ -15,7 +15,6 @@ constexpr uint64_t kOneTry = 256;  // the rest of the first word counts tries of
 constexpr uint64_t kFewTries = 8;  // about what a run of a set costs
 constexpr size_t kSmallestSet = 2;
 
-constexpr size_t words_of(size_t bits) { return (bits + 63) / 64; }
 bool get_bit(const uint64_t* words, size_t bit) { return (words[bit / 64] >> (bit % 64) & 1) != 0; }
 void set_bit(uint64_t* words, size_t bit) { words[bit / 64] |= uint64_t{1} << (bit % 64); }
 

@@ -19,6 +19,9 @@
 
 namespace inferneo {
 
+// 64-bit words that hold so many bits.
+constexpr size_t words_of(size_t bits) { return (bits + 63) / 64; }
+
 class TextIndex {
  public:
   using Passages = std::span<const std::string_view>;  // a literal or a match lies within one of them
