@@ -19,8 +19,8 @@
 #include <thread>
 #include <vector>
 
+#include "base/snapshot_holder.h"
 #include "routing/rule_set.h"
-#include "routing/rule_set_holder.h"
 
 namespace {
 std::atomic<uint64_t> allocations{0};
@@ -164,7 +164,7 @@ double look_time(int threads, const std::function<size_t()>& look) {
 void measure_looks() {
   HitCounters counters;
   const auto set = rules_of(10, Regexes::words, counters);
-  RuleSetHolder holder(set);
+  SnapshotHolder<RuleSet> holder(set);
   std::atomic<std::shared_ptr<const RuleSet>> atomic(set);
   std::mutex mutex;
   std::shared_ptr<const RuleSet> guarded = set;

@@ -12,6 +12,9 @@
 #include <string>
 #include <vector>
 
+#include "inferneo/experiments.h"
+#include "inferneo/routing.h"
+
 namespace inferneo {
 
 // One model of the configuration file's `models`, and what holds for it alone.
@@ -27,6 +30,12 @@ struct ModelEntry {
   std::map<std::string, std::string> settings = {};  // by their names as fields
   std::map<std::string, std::string> metadata = {};
   std::string where = {};  // "inferneo.yaml:3:7", for errors
+};
+
+// What holds for routing as a whole.
+struct RoutingConfig {
+  RuleSetOptions options = {};
+  std::vector<std::string> routed_names = {};  // besides `auto`: names whose requests the rules see
 };
 
 struct EngineConfig {
@@ -99,6 +108,9 @@ struct EngineConfig {
   // Of the configuration file alone; no row of the table is theirs
   std::vector<ModelEntry> models = {};              // beside those in `model`
   std::map<std::string, std::string> aliases = {};  // alias -> name, or name:version
+  std::vector<RoutingRule> routing_rules = {};      // of the configuration file, as are the next two
+  RoutingConfig routing = {};
+  std::vector<ABTestConfig> ab_tests = {};  // begin with the server
 };
 
 }  // namespace inferneo

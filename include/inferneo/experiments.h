@@ -8,8 +8,12 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <span>
 #include <string>
+#include <string_view>
 #include <vector>
+
+#include "base/result.h"
 
 namespace inferneo {
 
@@ -94,5 +98,12 @@ struct ABTestConfig {
 
   bool operator==(const ABTestConfig&) const = default;
 };
+
+// "time_to_first_token", as in files and over the API, and back. invalid_argument lists the names.
+std::string_view ab_test_metric_name(ABTestMetric metric);
+Result<ABTestMetric> parse_ab_test_metric(std::string_view name);
+std::span<const ABTestMetric> all_ab_test_metrics();
+std::string_view ab_test_key_name(ABTestKey key);
+Result<ABTestKey> parse_ab_test_key(std::string_view name);
 
 }  // namespace inferneo

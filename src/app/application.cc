@@ -165,6 +165,10 @@ struct Application::Impl {
     service_config.text_threads = std::clamp(pool.size(), 1, 4) + 1;  // one for what runs
     service_config.seed = config.seed.value_or(0);
     service = std::make_unique<EngineService>(service_config, *manager, ledger, clock);
+    models = std::make_unique<ManagerModels>(
+        *manager, ManagerModels::Limits{given.max_num_seqs, std::max(given.max_queue_requests, 1)});
+    traffic = std::make_unique<Traffic>(*models, clock);
+    routed = std::make_unique<RoutedService>(RoutedService::Context{*service, *traffic, *models, clock});
   }
   ~Impl() {
     stop();
@@ -187,11 +191,30 @@ struct Application::Impl {
   MemoryLedger ledger;
   WeightStore weights;
   std::unique_ptr<ManagerCore> manager;
-  std::unique_ptr<EngineService> service;
+  std::unique_ptr<ManagerModels> models;
+  std::unique_ptr<Traffic> traffic;
+  std::unique_ptr<RoutedService> routed;
+  std::unique_ptr<EngineService> service;  // the last: its text pool's work still asks the others
 };
 
 Application::Application(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Application::~Application() = default;
+
+namespace {
+
+// What the configuration file says of routing. The models of its rules are known by now.
+Status add_traffic(const EngineConfig& config, Traffic& traffic) {
+  const std::vector<std::string>& routed = config.routing.routed_names;
+  RETURN_IF_ERROR(traffic.set_routed_names({routed.begin(), routed.end()}));
+  RETURN_IF_ERROR(traffic.set_options(config.routing.options));
+  for (const ABTestConfig& test : config.ab_tests) {
+    RETURN_IF_ERROR(traffic.add_test(test));
+    RETURN_IF_ERROR(traffic.start_test(test.name));
+  }
+  return traffic.add_rules(config.routing_rules);
+}
+
+}  // namespace
 
 Result<std::unique_ptr<Application>> Application::create(const EngineConfig& config, ApplicationOptions options) {
   RETURN_IF_ERROR(validate_config(config));
@@ -208,6 +231,7 @@ Result<std::unique_ptr<Application>> Application::create(const EngineConfig& con
   auto impl = std::make_unique<Impl>(config, entries, std::move(registry));
   if (options.progress) impl->tell(std::move(options.progress));
   RETURN_IF_ERROR(impl->manager->register_config(entries));
+  RETURN_IF_ERROR(add_traffic(config, *impl->traffic));
   return std::unique_ptr<Application>(new Application(std::move(impl)));
 }
 
@@ -244,7 +268,11 @@ Status Application::load_models() {
 
 void Application::stop() { impl_->stop(); }
 
-InferenceService& Application::service() { return *impl_->service; }
+InferenceService& Application::service() { return *impl_->routed; }
+
+RoutedService& Application::routed_service() { return *impl_->routed; }
+
+Traffic& Application::traffic() { return *impl_->traffic; }
 
 ManagerCore& Application::manager() { return *impl_->manager; }
 

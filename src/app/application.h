@@ -16,6 +16,8 @@
 #include "inferneo/config.h"
 #include "manager/manager_core.h"
 #include "serving/inference_service.h"
+#include "serving/routed_service.h"
+#include "serving/traffic.h"
 
 namespace inferneo {
 
@@ -50,7 +52,9 @@ class Application {
   // Ends every engine; afterwards requests get `unavailable`. For who still holds leases, since the memory stays.
   void stop();
 
-  InferenceService& service();
+  InferenceService& service();  // requests are routed
+  RoutedService& routed_service();
+  Traffic& traffic();
   ManagerCore& manager();
   const MemoryLedger& ledger() const;
   const Clock& clock() const;

@@ -54,21 +54,27 @@ std::future<Result<GenerationResult>> failed_generation(Error error) {
   return promise.get_future();
 }
 
+std::future<Result<GenerationResult>> generate_future(InferenceService& service, GenerateRequest request,
+                                                      InferneoEngine::TextCallback on_text) {
+  const int n = request.sampling.n;
+  if (n < 1 || n > 16) {
+    return failed_generation(make_error(ErrorCode::invalid_argument, "n must be from 1 to 16", "n"));
+  }
+  auto sink = std::make_shared<ResultSink>(static_cast<size_t>(n), std::move(on_text));
+  auto result = sink->result();
+  request.explicit_sampling = {true, true, true, true, true};
+  service.generate(std::move(request), std::move(sink));
+  return result;
+}
+
 std::future<Result<GenerationResult>> generate_future(InferenceService& service, std::string prompt,
                                                       SamplingParams sampling, std::string model,
                                                       InferneoEngine::TextCallback on_text) {
-  if (sampling.n < 1 || sampling.n > 16) {
-    return failed_generation(make_error(ErrorCode::invalid_argument, "n must be from 1 to 16", "n"));
-  }
-  auto sink = std::make_shared<ResultSink>(static_cast<size_t>(sampling.n), std::move(on_text));
-  auto result = sink->result();
   GenerateRequest request;
   request.model = std::move(model);
   request.prompt = std::move(prompt);
   request.sampling = std::move(sampling);
-  request.explicit_sampling = {true, true, true, true, true};
-  service.generate(std::move(request), std::move(sink));
-  return result;
+  return generate_future(service, std::move(request), std::move(on_text));
 }
 
 }  // namespace inferneo

@@ -40,10 +40,11 @@ struct Error {
   ErrorCode code = ErrorCode::internal;
   std::string message;  // names the thing and the way out; no addresses, no secrets
   std::string param;    // the request field at fault, if there is one
+  int http_status = 0;  // instead of the code's own; 0: that one
 };
 
 inline Error make_error(ErrorCode code, std::string message, std::string param = {}) {
-  return Error{code, std::move(message), std::move(param)};
+  return Error{code, std::move(message), std::move(param), 0};
 }
 
 // A value or an Error. Reading the wrong one is a bug and ends the process with a message (bug, not input).

@@ -185,21 +185,6 @@ Result<std::vector<ExperimentDefinition::RampStep>> checked_ramp(const ABTestCon
   return ramp;
 }
 
-struct MetricRow {
-  ABTestMetric metric;
-  std::string_view name;
-};
-constexpr std::array<MetricRow, kNumABTestMetrics> kMetrics{{
-    {ABTestMetric::time_to_first_token, "time_to_first_token"},
-    {ABTestMetric::inter_token, "inter_token"},
-    {ABTestMetric::end_to_end, "end_to_end"},
-    {ABTestMetric::completion_tokens, "completion_tokens"},
-    {ABTestMetric::error_rate, "error_rate"},
-    {ABTestMetric::feedback, "feedback"},
-    {ABTestMetric::p95_time_to_first_token, "p95_time_to_first_token"},
-}};
-constexpr std::array<std::string_view, 3> kKeyNames{"user", "session", "request"};
-
 }  // namespace
 
 size_t ExperimentDefinition::find_arm(std::string_view name) const noexcept {
@@ -237,36 +222,6 @@ Result<ExperimentDefinition> define_experiment(ABTestConfig config) {
   definition.key = salt_key(config.salt.empty() ? config.name : config.salt);
   definition.config = std::move(config);
   return definition;
-}
-
-std::string_view ab_test_metric_name(ABTestMetric metric) { return kMetrics[static_cast<size_t>(metric)].name; }
-
-Result<ABTestMetric> parse_ab_test_metric(std::string_view name) {
-  std::string names;
-  for (const MetricRow& row : kMetrics) {
-    if (row.name == name) return row.metric;
-    names += fmt::format("{}{}", names.empty() ? "" : ", ", row.name);
-  }
-  return wrong(fmt::format("'{}' is not a metric of A/B tests; there are {}", name, names), "primary_metric");
-}
-
-std::span<const ABTestMetric> all_ab_test_metrics() {
-  static constexpr auto kAll = [] {
-    std::array<ABTestMetric, kNumABTestMetrics> all{};
-    for (size_t i = 0; i < all.size(); ++i) all[i] = kMetrics[i].metric;
-    return all;
-  }();
-  return kAll;
-}
-
-std::string_view ab_test_key_name(ABTestKey key) { return kKeyNames[static_cast<size_t>(key)]; }
-
-Result<ABTestKey> parse_ab_test_key(std::string_view name) {
-  for (size_t i = 0; i < kKeyNames.size(); ++i) {
-    if (kKeyNames[i] == name) return static_cast<ABTestKey>(i);
-  }
-  return wrong(fmt::format("'{}' is not what an A/B test can be sticky by; there are user, session, request", name),
-               "sticky_by");
 }
 
 }  // namespace inferneo

@@ -36,11 +36,4 @@ struct ExperimentDefinition {
 // invalid_argument, with the field as `param`.
 Result<ExperimentDefinition> define_experiment(ABTestConfig config);
 
-// "time_to_first_token", as in files and over the API, and back.
-std::string_view ab_test_metric_name(ABTestMetric metric);
-Result<ABTestMetric> parse_ab_test_metric(std::string_view name);
-std::span<const ABTestMetric> all_ab_test_metrics();
-std::string_view ab_test_key_name(ABTestKey key);
-Result<ABTestKey> parse_ab_test_key(std::string_view name);
-
 }  // namespace inferneo

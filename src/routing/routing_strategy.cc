@@ -6,8 +6,6 @@
 namespace inferneo {
 namespace {
 
-constexpr std::array<std::string_view, 5> kStrategies = {"default", "round_robin", "least_loaded", "lowest_latency",
-                                                         "weighted"};
 constexpr std::array<std::string_view, 6> kReasons = {"none",           "failed",        "overloaded",
                                                       "out_of_context", "over_deadline", "spill_over"};
 
@@ -61,24 +59,6 @@ FallbackReason reason_of(const ChainLink& link) {
 }
 
 }  // namespace
-
-std::string_view routing_strategy_name(RoutingStrategy strategy) { return kStrategies[static_cast<size_t>(strategy)]; }
-
-std::optional<RoutingStrategy> routing_strategy_of(std::string_view name) {
-  for (size_t i = 0; i < kStrategies.size(); ++i) {
-    if (kStrategies[i] == name) return static_cast<RoutingStrategy>(i);
-  }
-  return std::nullopt;
-}
-
-std::string_view routing_scope_name(RoutingScope scope) { return scope == RoutingScope::all ? "all" : "routed"; }
-
-std::optional<RoutingScope> routing_scope_of(std::string_view name) {
-  for (const RoutingScope scope : {RoutingScope::routed, RoutingScope::all}) {
-    if (routing_scope_name(scope) == name) return scope;
-  }
-  return std::nullopt;
-}
 
 std::string_view fallback_reason_name(FallbackReason reason) { return kReasons[static_cast<size_t>(reason)]; }
 

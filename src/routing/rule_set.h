@@ -1,5 +1,5 @@
 // The rules of a server as one immutable snapshot: parsed, checked, in order, compiled to answer quickly. A change
-// makes a new one (rule_set_holder.h), so that a request sees the old rules or the new ones and never a mixture.
+// makes a new one (SnapshotHolder), so that a request sees the old rules or the new ones and never a mixture.
 //
 // Order: by priority, the higher first, then by age, the older first, then as given. The first rule that is enabled, in
 // scope and true wins. No rule: see RuleSetOptions::strategy and routing_strategy.h.

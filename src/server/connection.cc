@@ -24,10 +24,15 @@ constexpr Duration kLingerTime = std::chrono::seconds(2);
 
 constexpr std::string_view kTooManyBytes = "The requests under way are too large together; try again later.";
 
-HttpResponse stream_head() {
+void add_route(const Exchange::Outgoing& out, HttpResponse& head) {
+  if (!out.route.empty()) head.headers.emplace_back("x-inferneo-route", out.route);
+}
+
+HttpResponse stream_head(const Exchange::Outgoing& out) {
   HttpResponse head;
   head.content_type = "text/event-stream; charset=utf-8";
   head.headers = {{"Cache-Control", "no-cache"}, {"X-Accel-Buffering", "no"}};
+  add_route(out, head);
   return head;
 }
 
@@ -315,6 +320,7 @@ std::string Connection::render(Exchange::Outgoing& out) {
   if (out.response) {
     head_.keep_alive = keep_alive;
     options.content_length = out.response->body.size();
+    add_route(out, *out.response);
     std::string bytes = serialize_head(*out.response, options);
     if (head_.method != Method::head) bytes += out.response->body;
     return bytes;
@@ -326,7 +332,7 @@ std::string Connection::render(Exchange::Outgoing& out) {
     options.until_close = !head_.http11;
     options.keep_alive = keep_alive && head_.http11;
     head_.keep_alive = options.keep_alive;
-    bytes = serialize_head(stream_head(), options);
+    bytes = serialize_head(stream_head(out), options);
   }
   if (!head_.http11) return bytes + out.bytes;
   if (!out.bytes.empty()) {

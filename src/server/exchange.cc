@@ -4,6 +4,11 @@
 #include <utility>
 
 namespace inferneo {
+namespace {
+
+constexpr size_t kMaxRoute = 512;
+
+}  // namespace
 
 Exchange::Exchange(HttpRequest request, size_t max_queued_bytes, std::function<void()> wake)
     : request_(std::move(request)), max_queued_bytes_(max_queued_bytes), wake_(std::move(wake)) {}
@@ -41,6 +46,15 @@ void Exchange::expect_stream(Comment comment) {
   const std::lock_guard lock(mutex_);
   stream_expected_ = true;
   comment_ = std::move(comment);
+}
+
+void Exchange::set_route(std::string_view route) {
+  std::string text;
+  for (const char c : route.substr(0, kMaxRoute)) {
+    if (c >= ' ' && c <= '~') text += c;  // a client's own words may be in it
+  }
+  const std::lock_guard lock(mutex_);
+  route_ = std::move(text);
 }
 
 void Exchange::write_event(std::string_view bytes) {
@@ -106,6 +120,7 @@ Exchange::Outgoing Exchange::take() {
   out.response = std::exchange(response_, std::nullopt);
   out.streaming = streaming_;
   out.bytes = std::exchange(queued_, {});
+  out.route = route_;
   out.finished = finished_;
   out.overflowed = overflowed_;
   return out;

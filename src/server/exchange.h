@@ -33,6 +33,8 @@ class Exchange {
   // each time that the connection wants to show that it lives; empty: nothing to say.
   using Comment = std::function<std::string()>;
   void expect_stream(Comment comment = {});
+  // For x-inferneo-route; too late once an answer has begun. What a header cannot hold is left out.
+  void set_route(std::string_view route);
   void write_event(std::string_view bytes);  // whole SSE frames; the first opens the stream
   void finish_stream();
   // Runs when nobody waits for the answer any more: the client left or reads too slowly, or the server ends.
@@ -47,6 +49,7 @@ class Exchange {
     std::optional<HttpResponse> response;  // a whole answer
     bool streaming = false;                // else, when true: bytes belong to an event stream
     std::string bytes;
+    std::string route;        // see set_route()
     bool finished = false;    // nothing follows
     bool overflowed = false;  // the client reads too slowly
   };
@@ -74,6 +77,7 @@ class Exchange {
   bool abandoned_ = false;
   std::optional<HttpResponse> response_;
   std::string queued_;
+  std::string route_;
   bool draining_ = false;
   size_t largest_event_ = 0;
   Comment comment_;

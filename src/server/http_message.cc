@@ -84,7 +84,7 @@ size_t HttpHead::header_count(std::string_view lower_case_name) const {
 HttpError to_http_error(const Error& error) {
   const ErrorInfo& info = error_info(error.code);
   HttpError out;
-  out.status = info.http_status;
+  out.status = error.http_status != 0 ? error.http_status : info.http_status;
   out.type = info.openai_type;
   out.code = info.name;
   out.message = error.message;

@@ -6,20 +6,14 @@
 #include <random>
 #include <utility>
 
+#include "base/split_mix.h"
+
 namespace inferneo {
 namespace {
 
 uint64_t system_seed() {
   std::random_device device;
   return (static_cast<uint64_t>(device()) << 32) | device();
-}
-
-// Neighbouring counters give unrelated seeds (the finalizer of splitmix64, Steele et al. 2014).
-uint64_t mix(uint64_t value) {
-  value += 0x9e3779b97f4a7c15U;
-  value = (value ^ (value >> 30)) * 0xbf58476d1ce4e5b9U;
-  value = (value ^ (value >> 27)) * 0x94d049bb133111ebU;
-  return value ^ (value >> 31);
 }
 
 ModelMetrics::Labels labels_of(const ModelId& id) {
@@ -175,7 +169,8 @@ std::shared_ptr<ModelMetrics> EngineService::metrics_of(const std::string& model
   return entry;
 }
 
-uint64_t EngineService::next_seed() { return mix(next_seed_++); }
+// Neighbouring counters give unrelated seeds.
+uint64_t EngineService::next_seed() { return split_mix(next_seed_++ + kGoldenGamma); }
 
 void EngineService::collect_engine(const ModelStatus& status, std::vector<MetricSample>& out) const {
   const ModelMetrics::Labels labels = labels_of(status.record.id);

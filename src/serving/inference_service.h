@@ -30,6 +30,20 @@ struct ExplicitSampling {
   bool repetition_penalty = false;
 };
 
+// What routing rules and A/B tests may know of a request besides what it brings anyway. Gathered only where
+// InferenceService::wants_traits() says so; never logged.
+struct RequestTraits {
+  std::string prompt;                     // a chat's last user message; empty: the text of the prompt itself
+  std::vector<std::string> conversation;  // every message's text, in order
+  std::vector<std::pair<std::string, std::string>> headers;  // lower-case names; without keys and cookies
+  int64_t turns = 1;                                         // messages of the user
+  bool has_tools = false;
+  bool stream = false;
+  std::string session;     // what an A/B test may stick to, besides the user
+  std::string key;         // the same, of the request's own choice
+  std::string forced_arm;  // for debugging: the arm that it wants
+};
+
 struct GenerateRequest {
   std::string request_id;  // shown in errors and headers
   std::string model;       // name, name:version or alias; empty: the default model
@@ -43,6 +57,7 @@ struct GenerateRequest {
   std::optional<int64_t> keep_alive;  // idle seconds that the model then stays in memory; -1: for ever
   std::string user;
   std::string cache_salt;
+  RequestTraits traits;
   // What depends on the model: called once it is loaded, on a text thread, before the prompt is made.
   std::function<void(const Tokenizer& tokenizer, GenerateRequest& request)> on_model = {};
 };
@@ -86,6 +101,9 @@ struct GenerateOutcome {
 class OutputSink {
  public:
   virtual ~OutputSink() = default;
+  // Before everything else, perhaps on the thread that calls generate(): "rule=code; model=code-llama". Again when the
+  // next model of a chain takes the request over.
+  virtual void on_route(std::string route) { (void)route; }
   virtual void on_prompt(PromptInfo info) { (void)info; }
   virtual void on_delta(OutputDelta delta) = 0;
   virtual void on_done(GenerateOutcome outcome) = 0;
@@ -136,6 +154,9 @@ class InferenceService {
   virtual ~InferenceService() = default;
   // Never fails at once: every error arrives through on_done.
   virtual std::shared_ptr<GenerationHandle> generate(GenerateRequest request, std::shared_ptr<OutputSink> sink) = 0;
+
+  // Whether GenerateRequest::traits would be looked at. Cheap.
+  virtual bool wants_traits() const { return false; }
 
   virtual std::vector<ServedModel> models() const = 0;  // one for each name, aliases included
   // What `name` means, a name:version too, under that name. not_found names the nearest.

@@ -31,7 +31,8 @@ max_model_len: 2048
 port: 8000
 ```
 
-The keys `routing_rules`, `ab_tests` and `shadow` are reserved for routing; for now they are errors that say so.
+`routing_rules`, `routing` and `ab_tests` say which model a request gets ([routing.md](routing.md),
+[experiments.md](experiments.md)). The key `shadow` is reserved; for now it is an error that says so.
 )";
 
 std::string default_of(const ConfigField& field) {

@@ -7,63 +7,23 @@
 #include "base/config/field.h"
 #include "base/config/suggest.h"
 #include "base/config/time_value.h"
-#include "base/config/yaml_error.h"
+#include "base/config/yaml_place.h"
 
 namespace inferneo {
 namespace {
 
 constexpr size_t kMaxEntries = 10'000;  // of models or aliases
-constexpr size_t kMaxItems = 1'000;     // of a list or mapping within one
-
-// A node, and where it stands.
-struct Place {
-  const YAML::Node& node;
-  const std::string& file;
-  std::string_view key;
-
-  std::string where() const { return yaml_position(file, node.Mark()); }
-  Error error(std::string_view expected) const {
-    const std::string_view got = node.IsScalar()     ? ""
-                                 : node.IsSequence() ? "a list"
-                                 : node.IsMap()      ? "a mapping"
-                                                     : "nothing";
-    return yaml_error(
-        where(), ErrorCode::invalid_argument,
-        fmt::format("{}: expected {}, got {}", key.substr(0, 80), expected,
-                    node.IsScalar() ? fmt::format("'{}'", node.Scalar().substr(0, 80)) : std::string(got)),
-        key);
-  }
-};
-
-Status set_text(const Place& place, std::string& into) {
-  if (!place.node.IsScalar() || place.node.Scalar().empty()) return place.error("a text");
-  into = place.node.Scalar();
-  return ok_status();
-}
-
-// A list of texts, or one.
-Status set_texts(const Place& place, std::vector<std::string>& into) {
-  if (place.node.IsScalar()) {
-    into = {place.node.Scalar()};
-    return ok_status();
-  }
-  if (!place.node.IsSequence() || place.node.size() > kMaxItems) return place.error("a list of texts");
-  for (const YAML::Node& entry : place.node) {
-    if (!entry.IsScalar()) return Place{entry, place.file, place.key}.error("a text");
-    into.push_back(entry.Scalar());
-  }
-  return ok_status();
-}
 
 template <typename Check>
-Status set_map(const Place& place, std::string_view expected, std::map<std::string, std::string>& into, Check check) {
-  if (!place.node.IsMap() || place.node.size() > kMaxItems) return place.error(expected);
+Status set_map(const YamlPlace& place, std::string_view expected, std::map<std::string, std::string>& into,
+               Check check) {
+  if (!place.node.IsMap() || place.node.size() > kMaxYamlItems) return place.error(expected);
   for (const auto& pair : place.node) {
-    if (!pair.first.IsScalar()) return Place{pair.first, place.file, place.key}.error("a name");
+    if (!pair.first.IsScalar()) return YamlPlace{pair.first, place.file, place.key}.error("a name");
     const std::string& name = pair.first.Scalar();
-    const Place value{pair.second, place.file, name};
+    const YamlPlace value{pair.second, place.file, name};
     if (!pair.second.IsScalar()) return value.error("a value");
-    RETURN_IF_ERROR(check(Place{pair.first, place.file, name}, value));
+    RETURN_IF_ERROR(check(YamlPlace{pair.first, place.file, name}, value));
     if (!into.emplace(name, pair.second.Scalar()).second) {
       return yaml_error(yaml_position(place.file, pair.first.Mark()), ErrorCode::invalid_argument,
                         fmt::format("'{}' stands here a second time", name.substr(0, 80)), name);
@@ -72,7 +32,7 @@ Status set_map(const Place& place, std::string_view expected, std::map<std::stri
   return ok_status();
 }
 
-Status check_setting(const Place& name, const Place& value) {
+Status check_setting(const YamlPlace& name, const YamlPlace& value) {
   const ConfigField* const field = find_config_field(name.node.Scalar());
   if (field == nullptr || !field->per_model) {
     std::vector<std::string_view> known;
@@ -95,15 +55,7 @@ Status check_setting(const Place& name, const Place& value) {
                     field->name);
 }
 
-Status set_pinned(const Place& place, ModelEntry& entry) {
-  if (!place.node.IsScalar() || (place.node.Scalar() != "true" && place.node.Scalar() != "false")) {
-    return place.error("true or false");
-  }
-  entry.pinned = place.node.Scalar() == "true";
-  return ok_status();
-}
-
-Status set_keep_alive(const Place& place, ModelEntry& entry) {
+Status set_keep_alive(const YamlPlace& place, ModelEntry& entry) {
   if (!place.node.IsScalar()) return place.error("a time");
   const auto seconds = parse_keep_alive(place.node.Scalar());
   if (!seconds.ok()) {
@@ -116,34 +68,35 @@ Status set_keep_alive(const Place& place, ModelEntry& entry) {
 // What an entry may say: one row for each key.
 struct Key {
   ModelEntryKeyInfo info;
-  Status (*set)(const Place& place, ModelEntry& entry);
+  Status (*set)(const YamlPlace& place, ModelEntry& entry);
   std::array<std::string_view, 2> other_names = {};
 };
 constexpr std::array kKeys = {
     Key{{"source", "text", "Model directory or hub id; `path` and `model` mean the same"},
-        [](const Place& place, ModelEntry& entry) { return set_text(place, entry.source); },
+        [](const YamlPlace& place, ModelEntry& entry) { return read_text(place, entry.source); },
         {"path", "model"}},
     Key{{"name", "text", "Name in the API; without one the model's own"},
-        [](const Place& place, ModelEntry& entry) { return set_text(place, entry.name); }},
+        [](const YamlPlace& place, ModelEntry& entry) { return read_text(place, entry.name); }},
     Key{{"version", "text", "Version of the name; without one `1`"},
-        [](const Place& place, ModelEntry& entry) { return set_text(place, entry.version); }},
+        [](const YamlPlace& place, ModelEntry& entry) { return read_text(place, entry.version); }},
     Key{{"revision", "text", "Branch, tag or commit of a hub id"},
-        [](const Place& place, ModelEntry& entry) { return set_text(place, entry.revision); }},
+        [](const YamlPlace& place, ModelEntry& entry) { return read_text(place, entry.revision); }},
     Key{{"format", "`huggingface`, `onnx` or `tensorrt`", "What the files must be; without one, what they are"},
-        [](const Place& place, ModelEntry& entry) { return set_text(place, entry.format); }},
+        [](const YamlPlace& place, ModelEntry& entry) { return read_text(place, entry.format); }},
     Key{{"aliases", "list: text", "Further names"},
-        [](const Place& place, ModelEntry& entry) { return set_texts(place, entry.aliases); }},
-    Key{{"pinned", "true or false", "Nothing takes its place in memory"}, set_pinned},
+        [](const YamlPlace& place, ModelEntry& entry) { return read_texts(place, entry.aliases); }},
+    Key{{"pinned", "true or false", "Nothing takes its place in memory"},
+        [](const YamlPlace& place, ModelEntry& entry) { return read_flag(place, entry.pinned); }},
     Key{{"keep_alive", "`300`, `10m`, `2h`, `forever` or `default`", "Time in memory without a request"},
         set_keep_alive},
     Key{{"settings", "mapping", "Settings of this model alone, such as `max_model_len`"},
-        [](const Place& place, ModelEntry& entry) {
+        [](const YamlPlace& place, ModelEntry& entry) {
           return set_map(place, "a mapping of settings", entry.settings, check_setting);
         }},
     Key{{"metadata", "mapping", "Notes of yours"},
-        [](const Place& place, ModelEntry& entry) {
+        [](const YamlPlace& place, ModelEntry& entry) {
           return set_map(place, "a mapping of texts", entry.metadata,
-                         [](const Place&, const Place&) { return ok_status(); });
+                         [](const YamlPlace&, const YamlPlace&) { return ok_status(); });
         }},
 };
 
@@ -158,9 +111,9 @@ const Key* find_key(std::string_view name) {
 Result<ModelEntry> parse_entry(const YAML::Node& node, const std::string& file) {
   ModelEntry entry;
   entry.where = yaml_position(file, node.Mark());
-  const Place place{node, file, "models"};
+  const YamlPlace place{node, file, "models"};
   if (node.IsScalar()) {
-    RETURN_IF_ERROR(set_text(place, entry.source));
+    RETURN_IF_ERROR(read_text(place, entry.source));
     return entry;
   }
   if (!node.IsMap()) return place.error("a model: a text, or a mapping with a source");
@@ -183,7 +136,7 @@ Result<ModelEntry> parse_entry(const YAML::Node& node, const std::string& file) 
       return yaml_error(where, ErrorCode::invalid_argument, fmt::format("'{}' stands here a second time", name),
                         "models");
     }
-    RETURN_IF_ERROR(key->set(Place{pair.second, file, name}, entry));
+    RETURN_IF_ERROR(key->set(YamlPlace{pair.second, file, name}, entry));
   }
   if (entry.source.empty()) {
     return yaml_error(entry.where, ErrorCode::invalid_argument, "models: a model needs a 'source'", "models");
@@ -241,7 +194,7 @@ std::vector<ModelEntryKeyInfo> model_entry_keys() {
 Result<std::vector<ModelEntry>> parse_model_entries(const YAML::Node& node, const std::string& file) {
   std::vector<ModelEntry> entries;
   if (node.IsNull()) return entries;
-  const Place place{node, file, "models"};
+  const YamlPlace place{node, file, "models"};
   if (!node.IsSequence() || node.size() > kMaxEntries) return place.error("a list of models");
   for (const YAML::Node& item : node) {
     ASSIGN_OR_RETURN(entries.emplace_back(), parse_entry(item, file));
@@ -252,12 +205,12 @@ Result<std::vector<ModelEntry>> parse_model_entries(const YAML::Node& node, cons
 Result<std::map<std::string, std::string>> parse_alias_entries(const YAML::Node& node, const std::string& file) {
   std::map<std::string, std::string> aliases;
   if (node.IsNull()) return aliases;
-  const Place place{node, file, "aliases"};
+  const YamlPlace place{node, file, "aliases"};
   if (!node.IsMap() || node.size() > kMaxEntries) return place.error("lines of the form 'alias: name'");
   for (const auto& pair : node) {
-    if (!pair.first.IsScalar()) return Place{pair.first, file, "aliases"}.error("an alias");
+    if (!pair.first.IsScalar()) return YamlPlace{pair.first, file, "aliases"}.error("an alias");
     std::string target;
-    RETURN_IF_ERROR(set_text(Place{pair.second, file, "aliases"}, target));
+    RETURN_IF_ERROR(read_text(YamlPlace{pair.second, file, "aliases"}, target));
     if (!aliases.emplace(pair.first.Scalar(), std::move(target)).second) {
       return yaml_error(yaml_position(file, pair.first.Mark()), ErrorCode::invalid_argument,
                         fmt::format("'{}' stands here a second time", pair.first.Scalar().substr(0, 80)), "aliases");

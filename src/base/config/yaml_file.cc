@@ -14,28 +14,28 @@
 
 #include "base/config/model_entries.h"
 #include "base/config/suggest.h"
+#include "base/config/traffic_entries.h"
 #include "base/config/yaml_error.h"
 
 namespace inferneo {
 namespace {
 
 constexpr size_t kMaxBytes = 1 << 20;
-constexpr std::string_view kModels = "models", kAliases = "aliases";
+constexpr std::string_view kModels = "models", kAliases = "aliases", kRoutingRules = "routing_rules",
+                           kRouting = "routing", kABTests = "ab_tests";
 
 struct ReservedKey {
   std::string_view key;
   std::string_view instead;
 };
 constexpr std::array kReserved = {
-    ReservedKey{"routing_rules", "requests go to the model that they name"},
-    ReservedKey{"ab_tests", "requests go to the model that they name"},
     ReservedKey{"shadow", "requests go to the model that they name"},
 };
 
 std::vector<std::string_view> known_keys() {
   std::vector<std::string_view> keys;
   for (const ConfigField& field : config_fields()) keys.push_back(field.name);
-  keys.insert(keys.end(), {kModels, kAliases});
+  keys.insert(keys.end(), {kModels, kAliases, kRoutingRules, kRouting, kABTests});
   return keys;
 }
 
@@ -101,6 +101,18 @@ Status read_key(const std::string& key, const YAML::Node& key_node, const YAML::
   }
   if (key == kAliases) {
     ASSIGN_OR_RETURN(file.aliases, parse_alias_entries(value, name));
+    return ok_status();
+  }
+  if (key == kRoutingRules) {
+    ASSIGN_OR_RETURN(file.routing_rules, parse_routing_rules(value, name));
+    return ok_status();
+  }
+  if (key == kRouting) {
+    ASSIGN_OR_RETURN(file.routing, parse_routing_config(value, name));
+    return ok_status();
+  }
+  if (key == kABTests) {
+    ASSIGN_OR_RETURN(file.ab_tests, parse_ab_tests(value, name));
     return ok_status();
   }
   ASSIGN_OR_RETURN(const ConfigField* field, field_of_key(key, yaml_position(name, key_node.Mark())));

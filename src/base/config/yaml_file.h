@@ -21,6 +21,9 @@ struct ConfigFile {
   std::vector<FileEntry> fields;
   std::vector<ModelEntry> models;
   std::map<std::string, std::string> aliases;
+  std::vector<RoutingRule> routing_rules;
+  RoutingConfig routing;
+  std::vector<ABTestConfig> ab_tests;
 };
 
 // `name` is how errors call the file. Errors: invalid_argument with the position, unsupported for reserved keys.

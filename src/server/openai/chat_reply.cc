@@ -225,10 +225,13 @@ void ChatReply::on_done(GenerateOutcome outcome) {
 }
 
 void handle_chat(InferenceService& service, const std::shared_ptr<Exchange>& exchange) {
-  Result<RequestDraft> parsed = parse_chat_request(exchange->take_body());
+  const bool with_traits = service.wants_traits();
+  Result<RequestDraft> parsed = parse_chat_request(exchange->take_body(), with_traits);
   if (!parsed.ok()) return exchange->fail(parsed.error());
   RequestDraft draft = std::move(parsed).value();
+  if (with_traits) add_head_traits(exchange->request().head, draft.request.traits);
   GenerateRequest request = draft.request;
+  draft.request.traits = {};
   request.request_id = exchange->request_id();
   ChatInput chat;
   chat.messages = std::move(draft.messages);

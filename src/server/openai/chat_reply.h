@@ -21,6 +21,7 @@ class ChatReply final : public OutputSink {
  public:
   ChatReply(InferenceService& service, std::shared_ptr<Exchange> exchange, RequestDraft draft);
 
+  void on_route(std::string route) override { exchange_->set_route(route); }
   void on_prompt(PromptInfo info) override;
   void on_delta(OutputDelta delta) override;
   void on_done(GenerateOutcome outcome) override;

@@ -105,7 +105,19 @@ Result<Json> read_message(const Json& message, const std::string& name) {
   return out;
 }
 
-Status read_messages(const Json& body, RequestDraft& draft) {
+// `messages` as read: every content is a string.
+void add_traits(const Json& messages, RequestTraits& traits) {
+  traits.turns = 0;
+  for (const Json& message : messages) {
+    const auto& content = message["content"].get_ref<const std::string&>();
+    traits.conversation.push_back(content);
+    if (message["role"] != "user") continue;
+    traits.prompt = content;
+    ++traits.turns;
+  }
+}
+
+Status read_messages(const Json& body, RequestDraft& draft, bool with_traits) {
   const auto messages = body.find("messages");
   if (messages == body.end() || !messages->is_array() || messages->empty()) {
     return field_error("messages", "must be a list of at least one message");
@@ -127,6 +139,7 @@ Status read_messages(const Json& body, RequestDraft& draft) {
     }
     draft.add_generation_prompt = false;
   }
+  if (with_traits) add_traits(out, draft.request.traits);
   draft.messages = out.dump();
   return ok_status();
 }
@@ -160,15 +173,17 @@ Status check_logprobs(RequestDraft& draft) {
 
 }  // namespace
 
-Result<RequestDraft> parse_chat_request(std::string_view body) {
+Result<RequestDraft> parse_chat_request(std::string_view body, bool with_traits) {
   ASSIGN_OR_RETURN(const Json json, parse_json_object(body));
   RequestDraft draft;
   draft.api = Api::chat;
   RETURN_IF_ERROR(read_shared_fields(json, draft));
-  RETURN_IF_ERROR(read_messages(json, draft));
+  RETURN_IF_ERROR(read_messages(json, draft, with_traits));
   RETURN_IF_ERROR(read_template_kwargs(json, draft));
   RETURN_IF_ERROR(check_logprobs(draft));
   RETURN_IF_ERROR(read_tools(json, draft));
+  draft.request.traits.has_tools = !draft.tools.empty();
+  draft.request.traits.stream = draft.stream;
   return draft;
 }
 

@@ -13,6 +13,7 @@ constexpr std::string_view kCompletionObject = "text_completion";
 class PromptSink final : public OutputSink {
  public:
   PromptSink(std::shared_ptr<CompletionReply> reply, size_t prompt) : reply_(std::move(reply)), prompt_(prompt) {}
+  void on_route(std::string route) override { reply_->on_route(route); }
   void on_prompt(PromptInfo info) override { reply_->on_prompt(prompt_, std::move(info)); }
   void on_delta(OutputDelta delta) override { reply_->on_delta(prompt_, std::move(delta)); }
   void on_done(GenerateOutcome outcome) override { reply_->on_done(prompt_, std::move(outcome)); }
@@ -144,6 +145,7 @@ void handle_completion(InferenceService& service, const std::shared_ptr<Exchange
   if (!parsed.ok()) return exchange->fail(parsed.error());
   RequestDraft draft = std::move(parsed).value();
   auto prompts = draft.prompts;
+  if (service.wants_traits()) add_head_traits(exchange->request().head, draft.request.traits);
   GenerateRequest request = draft.request;
   request.request_id = exchange->request_id();
   if (draft.stream) {

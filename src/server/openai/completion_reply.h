@@ -22,6 +22,7 @@ class CompletionReply {
  public:
   CompletionReply(const InferenceService& service, std::shared_ptr<Exchange> exchange, RequestDraft draft);
 
+  void on_route(const std::string& route) { exchange_->set_route(route); }  // of several prompts: the last one's
   void on_prompt(size_t prompt, PromptInfo info);
   void on_delta(size_t prompt, OutputDelta delta);
   void on_done(size_t prompt, GenerateOutcome outcome);

@@ -52,6 +52,7 @@ Result<RequestDraft> parse_completion_request(std::string_view body) {
   draft.request.sampling.max_tokens = kDefaultMaxTokens;
   RETURN_IF_ERROR(read_shared_fields(json, draft));
   RETURN_IF_ERROR(read_prompts(json, draft));
+  draft.request.traits.stream = draft.stream;
   SamplingParams& sampling = draft.request.sampling;
   // Scoring: the prompt's tokens come back with their logprobs, as the sampled ones do.
   if (sampling.echo && sampling.logprobs && !sampling.prompt_logprobs) sampling.prompt_logprobs = sampling.logprobs;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "server/http_message.h"
 #include "server/json.h"
 #include "serving/inference_service.h"
 
@@ -69,8 +70,12 @@ Status set_grammar(RequestDraft& draft, std::string_view field, GrammarSpec gram
 // The same error with the field's name in this request, where the engine has its own (prompt, grammar).
 Error as_sent(Error error, const RequestDraft& draft);
 
-// The whole way. The chat's draft still lacks its parser family, which is the model's.
-Result<RequestDraft> parse_chat_request(std::string_view body);
+// The whole way. The chat's draft still lacks its parser family, which is the model's. `with_traits`: what rules may
+// ask of the messages is gathered too.
+Result<RequestDraft> parse_chat_request(std::string_view body, bool with_traits = false);
 Result<RequestDraft> parse_completion_request(std::string_view body);
+
+// The rest of the traits: what stands in the request's head. Keys and cookies are left out.
+void add_head_traits(const HttpHead& head, RequestTraits& traits);
 
 }  // namespace inferneo

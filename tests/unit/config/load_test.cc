@@ -121,12 +121,73 @@ TEST_F(LoadConfig, ErrorsSayWhereTheyStand) {
 }
 
 TEST_F(LoadConfig, ReservedKeysSayThatTheyAreNotThere) {
-  for (const std::string key : {"routing_rules", "ab_tests", "shadow"}) {
-    auto loaded = load_file(key + ": []\n");
-    ASSERT_FALSE(loaded.ok());
-    EXPECT_EQ(loaded.error().code, ErrorCode::unsupported);
-    EXPECT_THAT(loaded.error().message, HasSubstr(":1:1: '" + key + "' is not there yet"));
-  }
+  auto loaded = load_file("shadow: []\n");
+  ASSERT_FALSE(loaded.ok());
+  EXPECT_EQ(loaded.error().code, ErrorCode::unsupported);
+  EXPECT_THAT(loaded.error().message, HasSubstr(":1:1: 'shadow' is not there yet"));
+}
+
+TEST_F(LoadConfig, ReadsRoutingAndTests) {
+  const auto loaded = load_file(R"(routing_rules:
+  - name: code
+    condition: "prompt contains 'def '"
+    model_name: coder
+    priority: 10
+  - {name: no, condition: "turns > 9", refusal: {status: 429, message: slow down}, applies_to: all, enabled: false}
+  - {name: chain, condition: "true", models: [a, b]}
+routing:
+  strategy: weighted
+  candidates: [a, {model: b, weight: 2.5}]
+  fallbacks: {a: [b, c], b: c}
+  spill_over_at: 8
+  routed_names: [smart]
+ab_tests:
+  - {name: two, model_a: a, model_b: b, traffic_split: 0.3, sticky_by: session, primary_metric: feedback}
+  - name: three
+    arms:
+      - {name: A, model: a}
+      - {name: B, model: a, sampling: {temperature: 0.2, max_tokens: 64}, completion_price: 2}
+      - {name: C, model: b, version: '2', weight: 0.5}
+    ramp: [{after_seconds: 0, share: 0.01}, {after_seconds: 600, share: 0.6}]
+    guardrails: {max_error_rate: 0.02, minimum_samples: 200}
+)");
+  ASSERT_TRUE(loaded.ok()) << loaded.error().message;
+  const EngineConfig& config = loaded->config;
+  ASSERT_EQ(config.routing_rules.size(), 3U);
+  EXPECT_EQ(config.routing_rules[0].model_name, "coder");
+  EXPECT_EQ(config.routing_rules[0].priority, 10);
+  EXPECT_EQ(config.routing_rules[1].refusal->status, 429);
+  EXPECT_EQ(config.routing_rules[1].applies_to, RoutingScope::all);
+  EXPECT_FALSE(config.routing_rules[1].enabled);
+  EXPECT_EQ(config.routing_rules[2].models, (std::vector<std::string>{"a", "b"}));
+  EXPECT_LT(config.routing_rules[0].created, config.routing_rules[2].created);
+  EXPECT_EQ(config.routing.options.strategy, RoutingStrategy::weighted);
+  EXPECT_EQ(config.routing.options.candidates[1].weight, 2.5);
+  EXPECT_EQ(config.routing.options.fallbacks.at("b"), std::vector<std::string>{"c"});
+  EXPECT_EQ(config.routing.options.spill_over_at, 8);
+  EXPECT_EQ(config.routing.routed_names, std::vector<std::string>{"smart"});
+  ASSERT_EQ(config.ab_tests.size(), 2U);
+  EXPECT_EQ(config.ab_tests[0].sticky_by, ABTestKey::session);
+  EXPECT_EQ(config.ab_tests[0].primary_metric, ABTestMetric::feedback);
+  ASSERT_EQ(config.ab_tests[1].arms.size(), 3U);
+  EXPECT_EQ(config.ab_tests[1].arms[1].sampling.max_tokens, 64);
+  EXPECT_EQ(config.ab_tests[1].arms[2].version, "2");
+  EXPECT_EQ(config.ab_tests[1].ramp[1].share, 0.6);
+  EXPECT_EQ(config.ab_tests[1].guardrails.minimum_samples, 200);
+}
+
+TEST_F(LoadConfig, ErrorsOfRoutingPointAtTheirPlace) {
+  EXPECT_THAT(error_of("routing_rules: {}\n"),
+              HasSubstr(":1:16: routing_rules: expected a list of rules, got a mapping"));
+  EXPECT_THAT(error_of("routing_rules:\n  - {name: a, conditon: x}\n"), HasSubstr("unknown key 'conditon'"));
+  EXPECT_THAT(error_of("routing_rules:\n  - {name: a, conditon: x}\n"), HasSubstr("did you mean 'condition'"));
+  EXPECT_THAT(error_of("routing_rules:\n  - {name: a, priority: high}\n"),
+              HasSubstr(":2:25: priority: expected a whole"));
+  EXPECT_THAT(error_of("routing_rules:\n  - {name: a, name: b}\n"), HasSubstr("a second time"));
+  EXPECT_THAT(error_of("routing: {strategy: fastest}\n"), HasSubstr("expected default, round_robin"));
+  EXPECT_THAT(error_of("ab_tests:\n  - {name: t, sticky_by: ip}\n"), HasSubstr("expected user, session or request"));
+  EXPECT_THAT(error_of("ab_tests:\n  - {name: t, traffic_split: .nan}\n"), HasSubstr("expected a number, got '.nan'"));
+  EXPECT_THAT(error_of("ab_tests:\n  - {name: t, primary_metric: speed}\n"), HasSubstr("there are time_to_first"));
 }
 
 TEST_F(LoadConfig, FilesThatAreNone) {

@@ -4,7 +4,8 @@
 #include <cstdlib>
 #include <thread>
 
-#include "routing/rule_set_holder.h"
+#include "base/snapshot_holder.h"
+#include "routing/rule_set.h"
 #include "routing_fixture.h"
 
 namespace inferneo {
@@ -29,11 +30,11 @@ std::shared_ptr<const RuleSet> generation(int number, HitCounters& counters, con
   return *set;
 }
 
-TEST(RuleSetHolder, GivesWhatIsInForce) {
+TEST(SnapshotHolder, GivesWhatIsInForce) {
   HitCounters counters;
   const auto first = generation(1, counters, nullptr);
   const auto second = generation(2, counters, nullptr);
-  RuleSetHolder holder(first);
+  SnapshotHolder<RuleSet> holder(first);
   EXPECT_EQ(holder.current(), first);
   const auto held = holder.current();
   EXPECT_EQ(holder.replace(second), first);
@@ -43,12 +44,12 @@ TEST(RuleSetHolder, GivesWhatIsInForce) {
   EXPECT_EQ(second.use_count(), 1);  // the holder keeps nothing of what was replaced
 }
 
-TEST(RuleSetHolder, EachLookIsOfOneSnapshot) {
+TEST(SnapshotHolder, EachLookIsOfOneSnapshot) {
   const int looks = num_looks();
   constexpr int kReaders = 3;
   constexpr int kLooksPerSet = 100;
   HitCounters counters;
-  RuleSetHolder holder(generation(0, counters, nullptr));
+  SnapshotHolder<RuleSet> holder(generation(0, counters, nullptr));
   std::atomic<int> in_force{0};  // at least
   std::atomic<int> decided{0};
   std::atomic<int> next{0};
@@ -90,9 +91,9 @@ TEST(RuleSetHolder, EachLookIsOfOneSnapshot) {
   EXPECT_EQ(last.use_count(), 2);
 }
 
-TEST(RuleSetHolder, WritersTakeTurns) {
+TEST(SnapshotHolder, WritersTakeTurns) {
   HitCounters counters;
-  RuleSetHolder holder(generation(0, counters, nullptr));
+  SnapshotHolder<RuleSet> holder(generation(0, counters, nullptr));
   std::atomic<int> given_back{0};
   std::vector<std::thread> writers;
   for (int writer = 0; writer < 3; ++writer) {

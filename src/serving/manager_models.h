@@ -1,0 +1,44 @@
+// What Traffic asks of the models, answered by the model manager.
+#pragma once
+
+#include <map>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "manager/manager_core.h"
+#include "serving/traffic.h"
+
+namespace inferneo {
+
+class ManagerModels final : public TrafficModels {
+ public:
+  struct Limits {  // of one model
+    int32_t max_num_seqs = 1;
+    int32_t max_queue_requests = 1;
+  };
+  ManagerModels(ManagerCore& manager, const Limits& limits) : manager_(manager), limits_(limits) {}
+
+  std::optional<std::string> resolve(std::string_view name) const override;
+  std::optional<std::string> alias_target(std::string_view name) const override;
+  std::vector<std::string> names() const override;
+  ChainLink link(std::string_view name) const override;
+  CandidateView candidate(std::string_view name) const override;
+
+  // Share of the model's places in use, above 1 when requests wait; none: there is no such model.
+  std::optional<double> load(std::string_view name) const;
+  bool loaded(std::string_view name) const;
+  // Time to the first token of a request that `id` (name:version) answered: remembered as a moving average, for
+  // lowest_latency. Thread-safe.
+  void note_latency(const std::string& id, double seconds);
+
+ private:
+  ManagerCore& manager_;
+  const Limits limits_;
+  mutable std::mutex mutex_;
+  std::map<std::string, double> latency_;  // by name:version; bounded by the registered models
+};
+
+}  // namespace inferneo

@@ -1,0 +1,292 @@
+#include "serving/routed_service.h"
+
+#include <ctime>
+
+#include <algorithm>
+#include <mutex>
+#include <random>
+#include <utility>
+
+namespace inferneo {
+namespace {
+
+uint64_t random_bits() {
+  thread_local std::mt19937_64 source{(static_cast<uint64_t>(std::random_device{}()) << 32) | std::random_device{}()};
+  return source();
+}
+
+std::string_view prompt_of(const GenerateRequest& request) {
+  if (!request.traits.prompt.empty()) return request.traits.prompt;
+  const auto* const text = std::get_if<std::string>(&request.prompt);
+  return text == nullptr ? std::string_view() : std::string_view(*text);
+}
+
+// What rules may ask of the request and of the models. Lives as long as one decision.
+class RequestView final : public RoutingView {
+ public:
+  RequestView(const RoutedService::Context& context, const GenerateRequest& request)
+      : context_(context), request_(request) {}
+
+  std::string_view header(std::string_view name) const override {
+    for (const auto& [key, value] : request_.traits.headers) {
+      if (key == name) return value;
+    }
+    return {};
+  }
+  std::optional<int64_t> prompt_tokens() const override {
+    if (const auto* const tokens = std::get_if<std::vector<Token>>(&request_.prompt)) {
+      return static_cast<int64_t>(tokens->size());
+    }
+    // Nobody loads a model to count tokens.
+    if (!context_.models.loaded("")) return std::nullopt;
+    const auto tokenizer = context_.inner.tokenizer("");
+    if (!tokenizer.ok()) return std::nullopt;
+    const auto tokens = (*tokenizer)->encode(prompt_of(request_), false);
+    if (!tokens.ok()) return std::nullopt;
+    return static_cast<int64_t>(tokens->size());
+  }
+  std::optional<double> load(std::string_view model) const override { return context_.models.load(model); }
+  bool loaded(std::string_view model) const override { return context_.models.loaded(model); }
+  int minute_of_day() const override {
+    const std::time_t now = std::time(nullptr);
+    std::tm local{};
+    if (::localtime_r(&now, &local) == nullptr) return 0;
+    return local.tm_hour * 60 + local.tm_min;
+  }
+
+ private:
+  const RoutedService::Context& context_;
+  const GenerateRequest& request_;
+};
+
+// The facts of a request, and the views that they hold.
+struct FactsOfRequest {
+  FactsOfRequest(const RoutedService::Context& context, const GenerateRequest& request) : view(context, request) {
+    conversation.assign(request.traits.conversation.begin(), request.traits.conversation.end());
+    facts.prompt = prompt_of(request);
+    if (conversation.empty()) conversation.push_back(facts.prompt);
+    facts.conversation = conversation;
+    facts.model = request.model;
+    facts.user = request.user;
+    facts.turns = request.traits.turns;
+    if (request.sampling.max_tokens > 0) facts.max_tokens = request.sampling.max_tokens;
+    facts.has_tools = request.traits.has_tools;
+    facts.stream = request.traits.stream;
+    facts.view = &view;
+    keys = {.user = request.user,
+            .session = request.traits.session,
+            .request = request.traits.key,
+            .forced_arm = request.traits.forced_arm,
+            .random = random_bits()};
+  }
+  FactsOfRequest(const FactsOfRequest&) = delete;
+  FactsOfRequest& operator=(const FactsOfRequest&) = delete;
+
+  RequestView view;
+  std::vector<std::string_view> conversation;
+  RequestFacts facts;
+  RequestKeys keys;
+};
+
+void apply(const SamplingOverrides& overrides, GenerateRequest& request) {
+  SamplingParams& sampling = request.sampling;
+  ExplicitSampling& is_set = request.explicit_sampling;
+  const auto take = [](const auto& from, auto& to, bool& set) {
+    if (!from) return;
+    to = *from;
+    set = true;
+  };
+  bool unused = false;
+  take(overrides.temperature, sampling.temperature, is_set.temperature);
+  take(overrides.top_k, sampling.top_k, is_set.top_k);
+  take(overrides.top_p, sampling.top_p, is_set.top_p);
+  take(overrides.min_p, sampling.min_p, is_set.min_p);
+  take(overrides.repetition_penalty, sampling.repetition_penalty, is_set.repetition_penalty);
+  take(overrides.presence_penalty, sampling.presence_penalty, unused);
+  take(overrides.frequency_penalty, sampling.frequency_penalty, unused);
+  take(overrides.max_tokens, sampling.max_tokens, unused);
+}
+
+// Errors of the model rather than of the request: the next one of the chain may do better.
+bool may_fall_back(const Error& error) {
+  switch (error.code) {
+    case ErrorCode::unavailable:
+    case ErrorCode::queue_full:
+    case ErrorCode::out_of_memory:
+    case ErrorCode::context_too_long:
+    case ErrorCode::numeric:
+    case ErrorCode::internal:
+      return true;
+    default:
+      return false;
+  }
+}
+
+OutcomeFinish finish_of(const GenerateOutcome& outcome, const std::optional<FinishReason>& last) {
+  if (outcome.error) {
+    return outcome.error->code == ErrorCode::cancelled ? OutcomeFinish::cancelled : OutcomeFinish::failed;
+  }
+  return last == FinishReason::length ? OutcomeFinish::length : OutcomeFinish::stop;
+}
+
+}  // namespace
+
+// One request behind its route: passes events on, tries the next model of a chain while nothing has been said yet, and
+// tells the test what came of it. Shared by the inner service (as sink) and by the caller (as handle).
+class RoutedGeneration final : public GenerationHandle,
+                               public OutputSink,
+                               public std::enable_shared_from_this<RoutedGeneration> {
+ public:
+  RoutedGeneration(const RoutedService::Context& context, GenerateRequest request, std::shared_ptr<OutputSink> sink)
+      : context_(context), request_(std::move(request)), sink_(std::move(sink)), began_(context.clock.now()) {}
+
+  // On a text thread.
+  void start() {
+    (void)context_.traffic.advance();  // a ramp's step matters to whom it meets first
+    {
+      const FactsOfRequest of(context_, request_);
+      route_ = context_.traffic.route(of.facts, of.keys);
+    }
+    sink_->on_route(route_.text());
+    if (route_.refusal) {
+      Error refusal = make_error(ErrorCode::forbidden, route_.refusal->message);
+      if (refusal.message.empty()) refusal.message = "a routing rule refuses this request";
+      refusal.http_status = route_.refusal->status;
+      return sink_->on_done({std::move(refusal), {}, {}});
+    }
+    if (const ABTestArm* const arm = route_.arm(); arm != nullptr) apply(arm->sampling, request_);
+    request_.model = route_.model;
+    submit();
+  }
+
+  void cancel() override {
+    std::shared_ptr<GenerationHandle> handle;
+    {
+      const std::lock_guard lock(mutex_);
+      cancelled_ = true;
+      handle = handle_;
+    }
+    if (handle != nullptr) handle->cancel();
+  }
+
+  void on_prompt(PromptInfo info) override {
+    answered_ = true;
+    sink_->on_prompt(std::move(info));
+  }
+  void on_delta(OutputDelta delta) override {
+    answered_ = true;
+    if (!first_token_ && !delta.tokens.empty()) first_token_ = context_.clock.now();
+    if (delta.finish) finish_ = delta.finish;
+    sink_->on_delta(std::move(delta));
+  }
+  void on_done(GenerateOutcome outcome) override {
+    if (outcome.error && !answered_ && !route_.rest.empty() && may_fall_back(*outcome.error) && !is_cancelled()) {
+      return try_next();
+    }
+    tell(outcome);
+    sink_->on_done(std::move(outcome));
+  }
+
+ private:
+  bool is_cancelled() {
+    const std::lock_guard lock(mutex_);
+    return cancelled_;
+  }
+
+  void submit() {
+    GenerateRequest request = route_.rest.empty() ? std::move(request_) : request_;  // kept for the next in the chain
+    auto handle = context_.inner.generate(std::move(request), shared_from_this());
+    bool cancelled = false;
+    {
+      const std::lock_guard lock(mutex_);
+      handle_ = handle;
+      cancelled = cancelled_;
+    }
+    if (cancelled) handle->cancel();
+  }
+
+  void try_next() {
+    route_.model = std::move(route_.rest.front());
+    route_.rest.erase(route_.rest.begin());
+    route_.fallback = FallbackReason::failed;
+    route_.assignment.counted = false;  // another model's outcome is no evidence of the arm
+    request_.model = route_.model;
+    sink_->on_route(route_.text());
+    submit();
+  }
+
+  void tell(const GenerateOutcome& outcome) {
+    const TimePoint now = context_.clock.now();
+    Outcome told{.finish = finish_of(outcome, finish_),
+                 .prompt_tokens = outcome.usage.prompt_tokens,
+                 .completion_tokens = outcome.usage.completion_tokens};
+    if (told.finish == OutcomeFinish::failed) told.error = outcome.error->code;
+    if (first_token_) {
+      told.time_to_first_token = to_seconds(*first_token_ - began_);
+      if (const auto id = context_.models.resolve(route_.model)) {
+        context_.models.note_latency(*id, *told.time_to_first_token);
+      }
+      if (outcome.usage.completion_tokens > 1) {
+        told.inter_token = to_seconds(now - *first_token_) / (outcome.usage.completion_tokens - 1);
+      }
+    }
+    if (!outcome.error) told.end_to_end = to_seconds(now - began_);
+    context_.traffic.record(route_, told);
+  }
+
+  const RoutedService::Context context_;
+  GenerateRequest request_;
+  const std::shared_ptr<OutputSink> sink_;
+  const TimePoint began_;
+  TrafficRoute route_;
+  bool answered_ = false;  // from here on events belong to one model
+  std::optional<TimePoint> first_token_;
+  std::optional<FinishReason> finish_;
+  std::mutex mutex_;
+  bool cancelled_ = false;
+  std::shared_ptr<GenerationHandle> handle_;
+};
+
+RoutedService::RoutedService(const Context& context) : context_(context) {}
+
+std::shared_ptr<GenerationHandle> RoutedService::generate(GenerateRequest request, std::shared_ptr<OutputSink> sink) {
+  if (!context_.traffic.has_any()) {
+    const bool is_open = context_.traffic.snapshot()->routed.contains(request.model);
+    if (is_open && !context_.models.resolve(request.model)) request.model.clear();  // `auto`, and nobody decides
+    sink->on_route(request.model.empty() ? std::string() : "model=" + request.model);
+    return context_.inner.generate(std::move(request), std::move(sink));
+  }
+  auto generation = std::make_shared<RoutedGeneration>(context_, std::move(request), sink);
+  if (!context_.inner.post_text_work([generation] { generation->start(); })) {
+    sink->on_done({make_error(ErrorCode::queue_full, "too many requests wait to be read; try again later"), {}, {}});
+  }
+  return generation;
+}
+
+RouteExplanation RoutedService::explain(const GenerateRequest& request) const {
+  const FactsOfRequest of(context_, request);
+  return context_.traffic.explain(of.facts, of.keys);
+}
+
+std::vector<MetricSample> RoutedService::metrics() const {
+  std::vector<MetricSample> samples = context_.inner.metrics();
+  const std::shared_ptr<const Traffic::Snapshot> now = context_.traffic.snapshot();
+  for (size_t i = 0; i < now->rules->size(); ++i) {
+    samples.push_back(
+        {"inferneo:routing_rule_hits", {{"rule", now->rules->rule(i).name}}, static_cast<double>(now->rules->hits(i))});
+  }
+  for (const auto& test : now->tests) {
+    const ExperimentDefinition& definition = test->experiment.definition();
+    const std::lock_guard lock(test->book->mutex);
+    for (size_t arm = 0; arm < definition.num_arms(); ++arm) {
+      const ArmOutcomes& outcomes = test->book->outcomes.arm(arm);
+      const std::vector<std::pair<std::string, std::string>> labels = {{"test", test->name()},
+                                                                       {"arm", definition.arms[arm].name}};
+      samples.push_back({"inferneo:ab_test_requests", labels, static_cast<double>(outcomes.requests)});
+      samples.push_back({"inferneo:ab_test_failures", labels, static_cast<double>(outcomes.failed())});
+    }
+  }
+  return samples;
+}
+
+}  // namespace inferneo

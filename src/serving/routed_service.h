@@ -1,0 +1,56 @@
+// The service with rules and tests in front of it: each request gets its route, its arm and its fallbacks, and what
+// came of it is told to the test that it was part of.
+//
+// Thread-safe. While there are no rules and no tests a request goes straight on; else it is routed on a text thread,
+// since a rule may count its tokens. Sinks are called as InferenceService promises, on_route before everything else.
+// Order of ends: as EngineService, which this wraps; `inner`, `traffic` and `models` outlive it and its requests.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "serving/inference_service.h"
+#include "serving/manager_models.h"
+#include "serving/traffic.h"
+
+namespace inferneo {
+
+class RoutedService final : public InferenceService {
+ public:
+  // What the parts of this service share with its requests.
+  struct Context {
+    InferenceService& inner;
+    Traffic& traffic;
+    ManagerModels& models;
+    const Clock& clock;
+  };
+  explicit RoutedService(const Context& context);
+
+  std::shared_ptr<GenerationHandle> generate(GenerateRequest request, std::shared_ptr<OutputSink> sink) override;
+  bool wants_traits() const override { return context_.traffic.has_any(); }
+  // What would become of it, without doing it. On the calling thread.
+  RouteExplanation explain(const GenerateRequest& request) const;
+
+  std::vector<ServedModel> models() const override { return context_.inner.models(); }
+  Result<ServedModel> model(const std::string& name) const override { return context_.inner.model(name); }
+  std::optional<WaitOutlook> outlook(const std::string& model) const override { return context_.inner.outlook(model); }
+  Result<std::shared_ptr<const Tokenizer>> tokenizer(const std::string& model) override {
+    return context_.inner.tokenizer(model);
+  }
+  bool post_text_work(std::function<void()> work) override { return context_.inner.post_text_work(std::move(work)); }
+  void with_tokenizer(const std::string& model, TokenizerCallback callback) override {
+    context_.inner.with_tokenizer(model, std::move(callback));
+  }
+  Status admission() const override { return context_.inner.admission(); }
+  Status ready() const override { return context_.inner.ready(); }
+  std::vector<MetricSample> metrics() const override;
+
+ private:
+  Context context_;
+};
+
+}  // namespace inferneo

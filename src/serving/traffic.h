@@ -1,0 +1,167 @@
+// Who answers a request, and what came of it: the routing rules and the A/B tests of a server, as one snapshot.
+//
+// route() sees the rules and tests of one moment, never a mixture; changes are checked against what there is, then
+// replace the snapshot whole. The order in which a request is looked at:
+//   1. the rules that see it: those with `applies_to: all`, and all of them where it leaves the choice open (it names
+//   no
+//      model, or a routed name such as `auto`); the first that matches decides;
+//   2. no rule: the strategy for open choices, else the model that it names;
+//   3. the A/B test that the rule names, else (no rule matched) the oldest one whose arm A is the model so far. Who
+//   names
+//      `name:version` never enters a test;
+//   4. what follows a model that cannot serve: the rest of a rule's chain, or the model's fallbacks.
+//
+// Thread-safe. Changes wait for each other; route() waits for nothing.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/result.h"
+#include "base/snapshot_holder.h"
+#include "experiments/experiment.h"
+#include "experiments/outcomes.h"
+#include "experiments/verdict.h"
+#include "routing/hit_counters.h"
+#include "routing/routing_strategy.h"
+#include "routing/rule_check.h"
+#include "routing/rule_set.h"
+
+namespace inferneo {
+
+// What the models are at this moment. Thread-safe; must not block, and must not ask Traffic.
+class TrafficModels {
+ public:
+  virtual ~TrafficModels() = default;
+  // name:version of what a request with this name gets; empty name: the default model. None: there is no such model.
+  virtual std::optional<std::string> resolve(std::string_view name) const = 0;
+  virtual std::optional<std::string> alias_target(std::string_view name) const = 0;  // none: no alias
+  virtual std::vector<std::string> names() const = 0;                                // aliases included
+  virtual ChainLink link(std::string_view name) const = 0;
+  virtual CandidateView candidate(std::string_view name) const = 0;
+};
+
+// One A/B test as a snapshot holds it; what came of it lives on from snapshot to snapshot.
+struct TestInForce {
+  struct Book {
+    explicit Book(const ExperimentDefinition& definition) : outcomes(definition) {}
+    std::mutex mutex;
+    ExperimentOutcomes outcomes;  // guarded by the mutex
+  };
+  Experiment experiment;
+  int64_t created = 0;  // microseconds since 1970
+  std::shared_ptr<Book> book;
+
+  const std::string& name() const { return experiment.definition().config.name; }
+};
+
+// Whom a request comes from, for what sticks to it. Strings live as long as the call.
+struct RequestKeys {
+  std::string_view user = {};
+  std::string_view session = {};
+  std::string_view request = {};     // a key of its own choice
+  std::string_view forced_arm = {};  // of the debugging header
+  uint64_t random = 0;               // uniform; for those without a key, and for weighted choices
+};
+
+struct TrafficRoute {
+  std::string model = {};                          // to be asked; empty: the default model
+  std::string rule = {};                           // that matched; empty: none
+  std::optional<RoutingRefusal> refusal = {};      // then there is no model
+  FallbackReason fallback = FallbackReason::none;  // why it is not the model that was meant first
+  std::vector<std::string> rest = {};              // what follows `model` should it fail now
+  std::shared_ptr<const TestInForce> test = {};    // null: in none
+  Assignment assignment = {};                      // with a test
+  std::optional<RoutingStrategy> strategy = {};    // that chose, where the choice was open and no rule matched
+
+  const ABTestArm* arm() const {
+    return test == nullptr ? nullptr : &test->experiment.definition().arms[assignment.arm];
+  }
+  // For x-inferneo-route: "rule=code; test=comparison; arm=B; model=code-llama".
+  std::string text() const;
+};
+
+struct RouteExplanation {
+  TrafficRoute route;
+  std::vector<RuleLook> rules = {};     // that were looked at, in order
+  std::vector<std::string> steps = {};  // sentences: why this model, this arm
+};
+
+class Traffic {
+ public:
+  Traffic(const TrafficModels& models, const Clock& clock);
+
+  // ---- requests
+  // `facts.choice_is_open` is filled in here.
+  TrafficRoute route(RequestFacts facts, const RequestKeys& keys) const;
+  RouteExplanation explain(RequestFacts facts, const RequestKeys& keys) const;  // counts nothing
+  // True where rules or tests could change anything: without them nobody needs to gather facts.
+  bool has_any() const;
+  // The outcome of a routed request; its arm and unit are taken from the route. May stop an arm (guardrails).
+  void record(const TrafficRoute& route, Outcome outcome);
+  Status record_feedback(const TrafficRoute& route, double score);
+
+  // ---- rules. Errors: rule_check.h's; not_found, already_exists.
+  Status add_rule(RoutingRule rule);
+  Status add_rules(std::vector<RoutingRule> rules);  // all or none
+  Status replace_rule(RoutingRule rule);             // of that name
+  Status remove_rule(const std::string& name);
+  Status set_options(RuleSetOptions options);
+  // Names besides `auto` whose requests the rules see.
+  Status set_routed_names(std::set<std::string, std::less<>> names);
+
+  // ---- tests. Errors: define_experiment's; not_found; conflict: its state, or a rule that leads to it.
+  Status add_test(ABTestConfig config);  // a draft
+  Status remove_test(const std::string& name);
+  Status start_test(const std::string& name);
+  Status pause_test(const std::string& name);
+  Status stop_test(const std::string& name);
+  Status promote(const std::string& name, std::string_view arm);
+  // Steps of ramps whose time has come. When to call it again; none: at the next change.
+  std::optional<TimePoint> advance();
+
+  // ---- looks
+  struct Snapshot {
+    std::shared_ptr<const RuleSet> rules;
+    std::vector<std::shared_ptr<const TestInForce>> tests;  // the oldest first
+    std::set<std::string, std::less<>> routed;              // names; `auto` among them
+  };
+  std::shared_ptr<const Snapshot> snapshot() const { return holder_.current(); }
+  struct TestResults {
+    ExperimentOutcomes outcomes;
+    ExperimentVerdict verdict;
+  };
+  static TestResults results(const TestInForce& test);
+
+ private:
+  class Lookup;
+  struct Walk;  // one request's way
+  using Change = std::function<Status(Snapshot& next)>;
+
+  Status change(const Change& change);
+  Status change_rules(const std::function<Status(std::vector<RoutingRule>& rules)>& edit,
+                      const std::set<std::string>& changed);
+  Status change_test(const std::string& name, const std::function<Status(Experiment&)>& edit);
+  void walk(Walk& walk) const;
+  void choose_open(Walk& walk) const;
+  void enter_test(Walk& walk) const;
+  void follow_chain(Walk& walk) const;
+
+  const TrafficModels& models_;
+  const Clock& clock_;
+  HitCounters hits_;
+  std::mutex changes_;
+  SnapshotHolder<Snapshot> holder_;
+  mutable std::atomic<uint64_t> turn_{0};
+};
+
+}  // namespace inferneo
