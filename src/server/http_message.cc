@@ -132,7 +132,7 @@ std::string_view status_reason(int status) {
   for (const auto& [code, reason] : kReasons) {
     if (code == status) return reason;
   }
-  return "Unknown";
+  return status < 500 ? "Refused" : "Failed";  // a routing rule may choose any status of errors
 }
 
 std::string serialize_head(const HttpResponse& response, const HeadOptions& options) {

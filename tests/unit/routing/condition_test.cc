@@ -267,7 +267,7 @@ TEST(Fields, TheManualsExamplesAreConditions) {
     ++examples;
   };
   while (std::getline(file, line)) {
-    check(".condition = \"", "\"");
+    check("    condition: \"", "\"");
     // The last column of fields and operators.
     const size_t column = line.rfind("| `", line.find_last_not_of(" |"));
     if (column != std::string::npos && (line.find(" text") < column || line.find(" number") < column)) {
