@@ -26,8 +26,9 @@ namespace {
 
 constexpr size_t kMaxTokenizerBytes = size_t{256} << 20;
 constexpr size_t kMaxTemplateBytes = size_t{1} << 20;
-// For idle models to leave the memory; the unload of a large one takes a good part of a second.
-constexpr Duration kStarvationPatience = std::chrono::seconds(5);
+// Of a request that finds no KV memory: for idle models to leave, and for busy ones to finish, on a machine that has
+// other things to do as well. Only two models that need each other's memory wait it out.
+constexpr Duration kStarvationPatience = std::chrono::seconds(30);
 
 Result<std::string> read_optional_file(const ModelDirectory& directory, const char* file, size_t max_bytes) {
   Result<std::string> text = directory.read(file, max_bytes);
