@@ -13,7 +13,6 @@
 #include <cstdlib>
 #include <functional>
 #include <mutex>
-#include <new>
 #include <random>
 #include <string>
 #include <thread>
@@ -21,19 +20,7 @@
 
 #include "base/snapshot_holder.h"
 #include "routing/rule_set.h"
-
-namespace {
-std::atomic<uint64_t> allocations{0};
-}
-
-// Not inlined: GCC would see half of a pair and warn.
-__attribute__((noinline)) void* operator new(size_t size) {
-  allocations.fetch_add(1, std::memory_order_relaxed);
-  if (void* memory = std::malloc(size)) return memory;
-  throw std::bad_alloc();
-}
-__attribute__((noinline)) void operator delete(void* memory) noexcept { std::free(memory); }
-__attribute__((noinline)) void operator delete(void* memory, size_t) noexcept { std::free(memory); }
+#include "support/counting_new.h"
 
 namespace inferneo {
 namespace {
@@ -120,7 +107,7 @@ void measure(const char* name, size_t count, Regexes kind, size_t repetitions, s
   uint64_t allocated = 0;
   for (size_t i = 0; i < repetitions + 256; ++i) {
     const RequestFacts facts{.prompt = prompts[i % prompts.size()], .turns = 1, .max_tokens = 256};
-    const uint64_t before = allocations.load(std::memory_order_relaxed);
+    const uint64_t before = allocations_of_this_thread();
     const double start = cpu_micros();
     const RoutingDecision decision = set->decide(facts, scratch);
     const double end = cpu_micros();
@@ -129,7 +116,7 @@ void measure(const char* name, size_t count, Regexes kind, size_t repetitions, s
       std::exit(1);
     }
     if (i < 256) continue;  // caches and lazy automata fill
-    allocated += allocations.load(std::memory_order_relaxed) - before;
+    allocated += allocations_of_this_thread() - before;
     micros.push_back(end - start);
   }
   std::sort(micros.begin(), micros.end());

@@ -7,25 +7,11 @@
 #include <time.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cstdlib>
-#include <new>
 #include <random>
 
 #include "serving/traffic.h"
-
-namespace {
-std::atomic<uint64_t> allocations{0};
-}
-
-// Not inlined: GCC would see half of a pair and warn.
-__attribute__((noinline)) void* operator new(size_t size) {
-  allocations.fetch_add(1, std::memory_order_relaxed);
-  if (void* memory = std::malloc(size)) return memory;
-  throw std::bad_alloc();
-}
-__attribute__((noinline)) void operator delete(void* memory) noexcept { std::free(memory); }
-__attribute__((noinline)) void operator delete(void* memory, size_t) noexcept { std::free(memory); }
+#include "support/counting_new.h"
 
 namespace inferneo {
 namespace {
@@ -104,14 +90,14 @@ int run(size_t num_rules, size_t num_tests, size_t repetitions) {
   for (size_t i = 0; i < repetitions + 256; ++i) {
     const RequestFacts facts{.prompt = prompts[i % prompts.size()], .max_tokens = 256};
     const std::string user = fmt::format("user-{}", i % 5000);
-    const uint64_t before = allocations.load(std::memory_order_relaxed);
+    const uint64_t before = allocations_of_this_thread();
     const double start = cpu_micros();
     const TrafficRoute route = traffic.route(facts, {.user = user});
     traffic.record(route, {.completion_tokens = 10, .time_to_first_token = 0.1, .end_to_end = 0.5});
     const double end = cpu_micros();
     if (route.test == nullptr) require(make_error(ErrorCode::internal, "the last rule did not match"));
     if (i < 256) continue;  // caches and lazy automata fill
-    allocated += allocations.load(std::memory_order_relaxed) - before;
+    allocated += allocations_of_this_thread() - before;
     micros.push_back(end - start);
   }
   std::sort(micros.begin(), micros.end());

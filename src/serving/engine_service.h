@@ -1,5 +1,5 @@
 // The service over the model manager: one place where requests, text work, engines and metrics meet.
-// Routing rules and A/B tests will stand in front of it, in EnhancedInferneoEngine.
+// Routing rules and A/B tests stand in front of it, in RoutedService.
 //
 // Thread-safe. Order of ends: the manager stops (and with it every engine) before the service ends, whose text pool
 // still delivers the last events and starts the last requests; so the manager itself must outlive the service.

@@ -1,6 +1,6 @@
 // What the server, the CLI and the bindings see: requests in native types, text out. No JSON but a chat's opaque input.
 //
-// Thread-safe. Implemented by EnhancedInferneoEngine (many models); tests may put a fake in its place.
+// Thread-safe. Implemented by RoutedService over EngineService; tests may put a fake in its place.
 // Each generate() call leads to exactly one OutputSink::on_done, errors included. Sinks are called from text threads,
 // one call at a time for a request, and must not block; the server's sinks post to their io thread.
 #pragma once

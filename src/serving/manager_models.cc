@@ -7,6 +7,12 @@ namespace {
 
 constexpr double kLatencyWeight = 0.1;  // of the newest: about the last ten requests count
 
+double share_in_use(const ModelStatus& status, const ManagerModels::Limits& limits) {
+  const auto busy =
+      static_cast<double>(status.stats.running + status.stats.waiting) + static_cast<double>(status.waiting);
+  return busy / limits.max_num_seqs;
+}
+
 }  // namespace
 
 std::optional<std::string> ManagerModels::resolve(std::string_view name) const {
@@ -45,7 +51,7 @@ CandidateView ManagerModels::candidate(std::string_view name) const {
   const auto status = manager_.status(std::string(name));
   if (!status.ok()) return {.available = false};
   CandidateView view;
-  view.load = load(name).value_or(0.0);
+  view.load = share_in_use(*status, limits_);
   view.available = status->state != ModelState::failed && !status->removing;
   const std::lock_guard lock(mutex_);
   if (const auto found = latency_.find(status->id); found != latency_.end()) view.latency = found->second;
@@ -55,9 +61,7 @@ CandidateView ManagerModels::candidate(std::string_view name) const {
 std::optional<double> ManagerModels::load(std::string_view name) const {
   const auto status = manager_.status(std::string(name));
   if (!status.ok()) return std::nullopt;
-  const auto busy =
-      static_cast<double>(status->stats.running + status->stats.waiting) + static_cast<double>(status->waiting);
-  return busy / limits_.max_num_seqs;
+  return share_in_use(*status, limits_);
 }
 
 bool ManagerModels::loaded(std::string_view name) const {

@@ -1,8 +1,8 @@
 // The order of rules, scope, hits, traces and what a set lends to the next.
 #include "routing/rule_set.h"
 
-#include "counting_new.h"
 #include "routing_fixture.h"
+#include "support/counting_new.h"
 
 namespace inferneo {
 namespace {
