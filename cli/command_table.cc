@@ -130,6 +130,17 @@ std::vector<Management> management_commands() {
                  run_verify, "  inferneo verify story\n"},
       Management{"plan", "What loading models would take, and whether it fits", "plan ID... [options]", SIZE_MAX,
                  plan_options(), run_plan, "  inferneo plan story code --context 2048\n"},
+      Management{"route", "Routing rules: which model a request gets",
+                 "route [list | add NAME CONDITION MODEL | VERB NAME]", 4, route_options(), run_route,
+                 "  inferneo route add code \"prompt contains 'def '\" code-llama --priority 10\n"
+                 "  inferneo route add night \"time between '22:00' and '06:00'\" big --fallback small\n"
+                 "  inferneo route show | off | on | rm NAME; inferneo route options\n"
+                 "  inferneo route explain \"Write a function\" --user alice\n"},
+      Management{"ab", "A/B tests, and what has come of them", "ab [list | add NAME MODEL_A MODEL_B | VERB NAME]", 4,
+                 ab_options(), run_ab,
+                 "  inferneo ab add comparison gpt-3.5-turbo code-llama --split 0.3\n"
+                 "  inferneo ab show | start | pause | stop | rm NAME\n"
+                 "  inferneo ab promote comparison B\n"},
   };
 }
 

@@ -25,6 +25,8 @@ int run_alias(const Invocation& invocation, CommandContext& context);
 int run_unalias(const Invocation& invocation, CommandContext& context);
 int run_verify(const Invocation& invocation, CommandContext& context);
 int run_plan(const Invocation& invocation, CommandContext& context);
+int run_route(const Invocation& invocation, CommandContext& context);
+int run_ab(const Invocation& invocation, CommandContext& context);
 
 std::span<const CommandOption> run_options();
 std::span<const CommandOption> bench_options();
@@ -38,5 +40,7 @@ std::span<const CommandOption> load_options();  // of verify too
 std::span<const CommandOption> unload_options();
 std::span<const CommandOption> switch_options();
 std::span<const CommandOption> plan_options();
+std::span<const CommandOption> route_options();
+std::span<const CommandOption> ab_options();
 
 }  // namespace inferneo

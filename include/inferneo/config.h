@@ -36,6 +36,8 @@ struct ModelEntry {
 struct RoutingConfig {
   RuleSetOptions options = {};
   std::vector<std::string> routed_names = {};  // besides `auto`: names whose requests the rules see
+
+  bool operator==(const RoutingConfig&) const = default;
 };
 
 struct EngineConfig {

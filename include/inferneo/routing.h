@@ -26,6 +26,8 @@ std::optional<RoutingScope> routing_scope_of(std::string_view name);
 struct RoutingRefusal {
   int status = 403;          // HTTP, 400 to 599
   std::string message = {};  // for the client
+
+  bool operator==(const RoutingRefusal&) const = default;
 };
 
 // Exactly one of model_name, ab_test, models and refusal says where a matching request goes.
@@ -40,6 +42,8 @@ struct RoutingRule {
   RoutingScope applies_to = RoutingScope::routed;
   bool enabled = true;
   int64_t created = 0;  // microseconds since 1970; the age of a rule
+
+  bool operator==(const RoutingRule&) const = default;
 };
 
 // How a model is chosen for a request that leaves the choice open and that no rule matched.
@@ -50,6 +54,8 @@ std::optional<RoutingStrategy> routing_strategy_of(std::string_view name);
 struct RoutingCandidate {
   std::string model = {};
   double weight = 1.0;  // for RoutingStrategy::weighted; 0: never
+
+  bool operator==(const RoutingCandidate&) const = default;
 };
 
 struct RuleSetOptions {
@@ -58,6 +64,8 @@ struct RuleSetOptions {
   std::vector<RoutingCandidate> candidates = {};                   // of every strategy but default_model
   int64_t spill_over_at = 0;                                       // requests waiting for a model of a chain; 0: never
   std::map<std::string, std::vector<std::string>> fallbacks = {};  // model -> what follows when it cannot serve
+
+  bool operator==(const RuleSetOptions&) const = default;
 };
 
 }  // namespace inferneo

@@ -9,11 +9,14 @@
 #include <vector>
 
 #include "app/model_loading.h"
+#include "app/registry_traffic_store.h"
 #include "base/config/load.h"
 #include "base/log.h"
 #include "base/system.h"
 #include "base/thread_pool.h"
 #include "serving/engine_service.h"
+#include "serving/feedback_book.h"
+#include "serving/traffic_keeper.h"
 
 namespace inferneo {
 namespace {
@@ -167,14 +170,18 @@ struct Application::Impl {
     service = std::make_unique<EngineService>(service_config, *manager, ledger, clock);
     models = std::make_unique<ManagerModels>(
         *manager, ManagerModels::Limits{given.max_num_seqs, std::max(given.max_queue_requests, 1)});
-    traffic = std::make_unique<Traffic>(*models, clock);
-    routed = std::make_unique<RoutedService>(RoutedService::Context{*service, *traffic, *models, clock});
+    store = std::make_unique<RegistryTrafficStore>(manager->registry());
+    traffic = std::make_unique<Traffic>(*models, clock, store.get());
+    keeper = std::make_unique<TrafficKeeper>(*traffic, clock);
+    routed = std::make_unique<RoutedService>(RoutedService::Context{*service, *traffic, *models, clock, feedback});
   }
   ~Impl() {
     stop();
     service.reset();
+    if (const Status saved = traffic->save(); !saved.ok()) log_warning("{}", saved.error().message);
   }
   void stop() {
+    keeper->stop();
     weights.stop_writing(kWriteGrace);
     manager->stop();
   }
@@ -192,7 +199,10 @@ struct Application::Impl {
   WeightStore weights;
   std::unique_ptr<ManagerCore> manager;
   std::unique_ptr<ManagerModels> models;
+  std::unique_ptr<RegistryTrafficStore> store;
   std::unique_ptr<Traffic> traffic;
+  std::unique_ptr<TrafficKeeper> keeper;
+  FeedbackBook feedback;
   std::unique_ptr<RoutedService> routed;
   std::unique_ptr<EngineService> service;  // the last: its text pool's work still asks the others
 };
@@ -203,15 +213,10 @@ Application::~Application() = default;
 namespace {
 
 // What the configuration file says of routing. The models of its rules are known by now.
-Status add_traffic(const EngineConfig& config, Traffic& traffic) {
-  const std::vector<std::string>& routed = config.routing.routed_names;
-  RETURN_IF_ERROR(traffic.set_routed_names({routed.begin(), routed.end()}));
-  RETURN_IF_ERROR(traffic.set_options(config.routing.options));
-  for (const ABTestConfig& test : config.ab_tests) {
-    RETURN_IF_ERROR(traffic.add_test(test));
-    RETURN_IF_ERROR(traffic.start_test(test.name));
-  }
-  return traffic.add_rules(config.routing_rules);
+Traffic::Configured configured_traffic(const EngineConfig& config) {
+  Traffic::Configured configured{.rules = config.routing_rules, .tests = config.ab_tests};
+  if (!(config.routing == RoutingConfig())) configured.routing = config.routing;
+  return configured;
 }
 
 }  // namespace
@@ -231,7 +236,8 @@ Result<std::unique_ptr<Application>> Application::create(const EngineConfig& con
   auto impl = std::make_unique<Impl>(config, entries, std::move(registry));
   if (options.progress) impl->tell(std::move(options.progress));
   RETURN_IF_ERROR(impl->manager->register_config(entries));
-  RETURN_IF_ERROR(add_traffic(config, *impl->traffic));
+  RETURN_IF_ERROR(impl->traffic->begin(configured_traffic(config)));
+  impl->keeper->start();
   return std::unique_ptr<Application>(new Application(std::move(impl)));
 }
 

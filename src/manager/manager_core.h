@@ -77,6 +77,7 @@ class ManagerCore {
   Status set_metadata(const std::string& id, const std::map<std::string, std::string>& metadata);
   Result<AliasRecord> set_alias(const std::string& alias, const std::string& target);
   Status remove_alias(const std::string& alias);
+  Registry& registry() { return *registry_; }             // for what else is kept there: not what the manager manages
   Status set_server_address(const std::string& address);  // for other processes that find the registry in use
 
   // ---- what is in memory

@@ -25,9 +25,9 @@ Result<std::unique_ptr<Registry>> Registry::open(const std::string& path) {
   ASSIGN_OR_RETURN(RegistryLock lock, RegistryLock::acquire(real));
   ASSIGN_OR_RETURN(auto database, open_registry_file(real, registry_migrations()));
   // Reads every row, so that a damaged one is told now. Only then may the file be written to.
-  if (auto rows = RegistryStore(*database).load_all(); !rows.ok()) {
-    return registry_file_error(real, std::move(rows).error());
-  }
+  const RegistryStore store(*database);
+  if (auto rows = store.load_all(); !rows.ok()) return registry_file_error(real, std::move(rows).error());
+  if (auto rows = store.traffic(); !rows.ok()) return registry_file_error(real, std::move(rows).error());
   if (Status status = database->begin_checkpoints(); !status.ok()) {
     return registry_file_error(real, std::move(status).error());
   }
@@ -194,6 +194,19 @@ Status Registry::remove_alias(const std::string& alias) {
     if (!existing) return not_there("alias", alias);
     RETURN_IF_ERROR(refuse_config(existing->origin, "alias", alias));
     return store.erase_alias(alias);
+  });
+}
+
+Result<std::vector<TrafficRecord>> Registry::traffic() const {
+  std::lock_guard guard(mutex_);
+  return RegistryStore(*database_).traffic();
+}
+
+Status Registry::change_traffic(const std::vector<TrafficRecord>& put, const std::vector<TrafficKey>& erase) {
+  return write([&](const RegistryStore& store) -> Status {
+    for (const TrafficKey& key : erase) RETURN_IF_ERROR(store.erase_traffic(key));
+    for (const TrafficRecord& record : put) RETURN_IF_ERROR(store.put_traffic(record));
+    return ok_status();
   });
 }
 

@@ -72,6 +72,10 @@ class Registry {
   Result<AliasRecord> set_alias(const std::string& alias, const std::string& target);
   Status remove_alias(const std::string& alias);
 
+  // Rules, A/B tests and the like, in order of their creation. A change is made whole or not at all.
+  Result<std::vector<TrafficRecord>> traffic() const;
+  Status change_traffic(const std::vector<TrafficRecord>& put, const std::vector<TrafficKey>& erase);
+
   // What the configuration file says, in its order; origins are not looked at.
   struct ConfigEntries {
     std::vector<ModelRecord> models;

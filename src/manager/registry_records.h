@@ -1,6 +1,7 @@
 // What the registry remembers, as plain data, and which names it takes. Pure.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <optional>
@@ -72,6 +73,22 @@ struct AliasRecord {
 
   std::string target() const { return version ? name + ":" + *version : name; }
   bool operator==(const AliasRecord&) const = default;
+};
+
+// A rule, an A/B test or the like. What the texts say is its owner's business; here they are kept unharmed.
+struct TrafficRecord {
+  std::string kind;
+  std::string name;
+  std::string definition;
+  std::string progress = {};             // how far it has come
+  std::vector<std::byte> outcomes = {};  // what has come of it
+  int64_t created = 0;                   // as its owner counts
+
+  bool operator==(const TrafficRecord&) const = default;
+};
+struct TrafficKey {
+  std::string kind;
+  std::string name;
 };
 
 struct RegistrySnapshot {

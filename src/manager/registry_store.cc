@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <array>
+#include <span>
 #include <utility>
 
 namespace inferneo {
@@ -24,6 +25,11 @@ class Digest {
   Digest& add(const std::optional<T>& value) {
     add(static_cast<int64_t>(value.has_value()));
     return value ? add(*value) : *this;
+  }
+  Digest& add(std::span<const std::byte> bytes) {
+    add(static_cast<int64_t>(bytes.size()));
+    for (const std::byte byte : bytes) add_byte(static_cast<unsigned char>(byte));
+    return *this;
   }
   Digest& add(const std::map<std::string, std::string>& values) {
     add(static_cast<int64_t>(values.size()));
@@ -86,6 +92,17 @@ int64_t alias_digest(const AliasRecord& record) {
       .add(std::string_view(record.name))
       .add(record.version)
       .add(record_origin_name(record.origin))
+      .value();
+}
+
+int64_t traffic_digest(const TrafficRecord& record) {
+  return Digest()
+      .add(std::string_view(record.kind))
+      .add(std::string_view(record.name))
+      .add(std::string_view(record.definition))
+      .add(std::string_view(record.progress))
+      .add(std::span<const std::byte>(record.outcomes))
+      .add(record.created)
       .value();
 }
 
@@ -324,6 +341,37 @@ Status RegistryStore::put_alias(const AliasRecord& record) const {
 
 Status RegistryStore::erase_alias(std::string_view alias) const {
   return database_.statement("DELETE FROM aliases WHERE alias = ?").bind(alias).run();
+}
+
+// ---- rules and tests
+
+Result<std::vector<TrafficRecord>> RegistryStore::traffic() const {
+  std::vector<TrafficRecord> records;
+  Statement query = database_.statement(
+      "SELECT kind, name, definition, progress, outcomes, created, digest FROM traffic ORDER BY created, kind, name");
+  for (;;) {
+    ASSIGN_OR_RETURN(const bool found, query.step());
+    if (!found) return records;
+    TrafficRecord record{query.text(0), query.text(1), query.text(2), query.text(3), query.bytes(4), query.integer(5)};
+    if (query.integer(6) != traffic_digest(record)) return damaged(record.kind, record.name);
+    records.push_back(std::move(record));
+  }
+}
+
+Status RegistryStore::put_traffic(const TrafficRecord& record) const {
+  Statement put = database_.statement(
+      "INSERT INTO traffic (kind, name, definition, progress, outcomes, created, digest) VALUES (?, ?, ?, ?, ?, ?, ?) "
+      "ON CONFLICT (kind, name) DO UPDATE SET definition = excluded.definition, progress = excluded.progress, "
+      "outcomes = excluded.outcomes, created = excluded.created, digest = excluded.digest");
+  put.bind(std::string_view(record.kind)).bind(std::string_view(record.name));
+  put.bind(std::string_view(record.definition)).bind(std::string_view(record.progress));
+  put.bind(std::span<const std::byte>(record.outcomes)).bind(record.created);
+  return put.bind(traffic_digest(record)).run();
+}
+
+Status RegistryStore::erase_traffic(const TrafficKey& key) const {
+  Statement erase = database_.statement("DELETE FROM traffic WHERE kind = ? AND name = ?");
+  return erase.bind(std::string_view(key.kind)).bind(std::string_view(key.name)).run();
 }
 
 }  // namespace inferneo

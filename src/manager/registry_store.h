@@ -40,6 +40,10 @@ class RegistryStore {
   Status put_alias(const AliasRecord& record) const;
   Status erase_alias(std::string_view alias) const;
 
+  Result<std::vector<TrafficRecord>> traffic() const;  // in order of creation
+  Status put_traffic(const TrafficRecord& record) const;
+  Status erase_traffic(const TrafficKey& key) const;
+
  private:
   Result<std::vector<ModelRecord>> read_models(Statement query) const;
   Result<std::vector<NameRecord>> read_names(Statement query) const;

@@ -91,6 +91,13 @@ Statement& Statement::bind(const std::optional<int64_t>& value) {
   return *this;
 }
 
+Statement& Statement::bind(std::span<const std::byte> bytes) {
+  // A null pointer would bind NULL.
+  const void* data = bytes.empty() ? static_cast<const void*>("") : bytes.data();
+  if (code_ == SQLITE_OK) code_ = sqlite3_bind_blob64(statement_, ++bound_, data, bytes.size(), SQLITE_TRANSIENT);
+  return *this;
+}
+
 Result<bool> Statement::step() {
   if (code_ == SQLITE_OK) {
     const int code = sqlite3_step(statement_);
@@ -114,6 +121,12 @@ std::string Statement::text(int column) const {
   const auto* data = reinterpret_cast<const char*>(sqlite3_column_text(statement_, column));
   if (data == nullptr) return {};
   return {data, static_cast<size_t>(sqlite3_column_bytes(statement_, column))};
+}
+
+std::vector<std::byte> Statement::bytes(int column) const {
+  const auto* data = static_cast<const std::byte*>(sqlite3_column_blob(statement_, column));
+  if (data == nullptr) return {};
+  return {data, data + sqlite3_column_bytes(statement_, column)};
 }
 
 std::optional<int64_t> Statement::optional_integer(int column) const {

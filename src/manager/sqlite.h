@@ -6,11 +6,14 @@
 // out_of_memory; anything else is internal, since the statements are our own.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/result.h"
 
@@ -32,6 +35,7 @@ class Statement {
   Statement& bind(std::string_view value);
   Statement& bind(const std::optional<std::string>& value);
   Statement& bind(const std::optional<int64_t>& value);
+  Statement& bind(std::span<const std::byte> bytes);
 
   Result<bool> step();  // true: there is a row
   Status run();         // to the end
@@ -39,6 +43,7 @@ class Statement {
   // Columns of the row that step() found.
   int64_t integer(int column) const;
   std::string text(int column) const;
+  std::vector<std::byte> bytes(int column) const;
   std::optional<int64_t> optional_integer(int column) const;
   std::optional<std::string> optional_text(int column) const;
 

@@ -42,13 +42,13 @@ Result<int64_t> read_integer(const Json& value, std::string_view field, int64_t 
   return number;
 }
 
-Result<double> read_number(const Json& value, std::string_view field, Interval interval) {
+Result<double> read_number(const Json& value, std::string_view field, NumberRange range) {
   const double number = value.is_number() ? value.get<double>() : std::nan("");
-  const bool fits = std::isfinite(number) && number <= interval.max &&
-                    (interval.min_excluded ? number > interval.min : number >= interval.min);
+  const bool fits =
+      std::isfinite(number) && number <= range.max && (range.min_excluded ? number > range.min : number >= range.min);
   if (fits) return number;
-  return field_error(field, fmt::format("must be a number in {}{}, {}], not {}", interval.min_excluded ? '(' : '[',
-                                        interval.min, interval.max, shown(value)));
+  return field_error(field, fmt::format("must be a number in {}{}, {}], not {}", range.min_excluded ? '(' : '[',
+                                        range.min, range.max, shown(value)));
 }
 
 Result<bool> read_bool(const Json& value, std::string_view field) {

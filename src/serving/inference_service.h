@@ -132,6 +132,12 @@ struct WaitOutlook {
   std::optional<Duration> left = {};  // none: nothing to go by
 };
 
+// What became of a client's feedback on an answer.
+struct FeedbackReceipt {
+  std::string test = {};  // the A/B test that it counts in; empty: the answer was in none
+  std::string arm = {};
+};
+
 // Counters and gauges of one model for /metrics; histograms are fixed-bucket and cumulative.
 struct Histogram {
   std::vector<double> bounds;    // ascending, without +Inf
@@ -173,6 +179,13 @@ class InferenceService {
   }
   // The tokenizer of a loaded model; not_found names the known ones.
   virtual Result<std::shared_ptr<const Tokenizer>> tokenizer(const std::string& model) = 0;
+  // A score in [0, 1] for the answer to the request of this id. not_found: no such answer, or too long ago; conflict:
+  // it has one; invalid_argument: the score.
+  virtual Result<FeedbackReceipt> record_feedback(const std::string& request_id, double score) {
+    (void)request_id;
+    (void)score;
+    return make_error(ErrorCode::not_found, "answers are not remembered here", "id");
+  }
   // Runs work on the text pool; false when the pool's queue is full.
   virtual bool post_text_work(std::function<void()> work) = 0;
   // Calls back on a text thread once the model is there; no thread waits for its load. queue_full comes at once.

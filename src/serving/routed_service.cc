@@ -138,7 +138,11 @@ class RoutedGeneration final : public GenerationHandle,
                                public std::enable_shared_from_this<RoutedGeneration> {
  public:
   RoutedGeneration(const RoutedService::Context& context, GenerateRequest request, std::shared_ptr<OutputSink> sink)
-      : context_(context), request_(std::move(request)), sink_(std::move(sink)), began_(context.clock.now()) {}
+      : context_(context),
+        request_(std::move(request)),
+        sink_(std::move(sink)),
+        request_id_(request_.request_id),
+        began_(context.clock.now()) {}
 
   // On a text thread.
   void start() {
@@ -232,11 +236,13 @@ class RoutedGeneration final : public GenerationHandle,
     }
     if (!outcome.error) told.end_to_end = to_seconds(now - began_);
     context_.traffic.record(route_, told);
+    if (!outcome.error) context_.feedback.note(request_id_, route_);
   }
 
   const RoutedService::Context context_;
   GenerateRequest request_;
   const std::shared_ptr<OutputSink> sink_;
+  const std::string request_id_;
   const TimePoint began_;
   TrafficRoute route_;
   bool answered_ = false;  // from here on events belong to one model
@@ -253,6 +259,7 @@ std::shared_ptr<GenerationHandle> RoutedService::generate(GenerateRequest reques
   if (!context_.traffic.has_any()) {
     const bool is_open = context_.traffic.snapshot()->routed.contains(request.model);
     if (is_open && !context_.models.resolve(request.model)) request.model.clear();  // `auto`, and nobody decides
+    context_.feedback.note(request.request_id, {});
     sink->on_route(request.model.empty() ? std::string() : "model=" + request.model);
     return context_.inner.generate(std::move(request), std::move(sink));
   }
@@ -261,6 +268,16 @@ std::shared_ptr<GenerationHandle> RoutedService::generate(GenerateRequest reques
     sink->on_done({make_error(ErrorCode::queue_full, "too many requests wait to be read; try again later"), {}, {}});
   }
   return generation;
+}
+
+Result<FeedbackReceipt> RoutedService::record_feedback(const std::string& request_id, double score) {
+  if (!(score >= 0.0 && score <= 1.0)) {
+    return make_error(ErrorCode::invalid_argument, "score: expected a number from 0 to 1", "score");
+  }
+  ASSIGN_OR_RETURN(const TrafficRoute route, context_.feedback.take(request_id));
+  RETURN_IF_ERROR(context_.traffic.record_feedback(route, score));
+  if (route.test == nullptr) return FeedbackReceipt();
+  return FeedbackReceipt{route.test->name(), route.arm()->name};
 }
 
 RouteExplanation RoutedService::explain(const GenerateRequest& request) const {

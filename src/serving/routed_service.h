@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "serving/feedback_book.h"
 #include "serving/inference_service.h"
 #include "serving/manager_models.h"
 #include "serving/traffic.h"
@@ -21,12 +22,13 @@ namespace inferneo {
 
 class RoutedService final : public InferenceService {
  public:
-  // What the parts of this service share with its requests.
+  // What the parts of this service share with its requests. `feedback` outlives them, as the others do.
   struct Context {
     InferenceService& inner;
     Traffic& traffic;
     ManagerModels& models;
     const Clock& clock;
+    FeedbackBook& feedback;
   };
   explicit RoutedService(const Context& context);
 
@@ -45,6 +47,7 @@ class RoutedService final : public InferenceService {
   void with_tokenizer(const std::string& model, TokenizerCallback callback) override {
     context_.inner.with_tokenizer(model, std::move(callback));
   }
+  Result<FeedbackReceipt> record_feedback(const std::string& request_id, double score) override;
   Status admission() const override { return context_.inner.admission(); }
   Status ready() const override { return context_.inner.ready(); }
   std::vector<MetricSample> metrics() const override;

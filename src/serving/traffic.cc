@@ -71,8 +71,8 @@ struct Traffic::Walk {
   }
 };
 
-Traffic::Traffic(const TrafficModels& models, const Clock& clock)
-    : models_(models), clock_(clock), holder_([] {
+Traffic::Traffic(const TrafficModels& models, const Clock& clock, TrafficStore* store)
+    : models_(models), clock_(clock), store_(store), holder_([] {
         auto first = std::make_shared<Snapshot>();
         first->rules = *RuleSet::build({});
         first->routed.insert("auto");
@@ -226,12 +226,13 @@ void Traffic::record(const TrafficRoute& route, Outcome outcome) {
     TestInForce::Book& book = *route.test->book;
     const std::lock_guard lock(book.mutex);
     book.outcomes.record(outcome);
+    book.unsaved = true;
     breach = guardrail_breach(definition, book.outcomes, outcome.arm);
   }
   if (!breach) return;
   const TimePoint now = clock_.now();
   // Fails where somebody else was quicker: the arm or the test has been stopped.
-  (void)change_test(route.test->name(),
+  (void)change_test(route.test->name(), Write::with_next_save,
                     [&](Experiment& experiment) { return experiment.stop_arm(breach->arm, breach->why, now); });
 }
 
@@ -241,6 +242,7 @@ Status Traffic::record_feedback(const TrafficRoute& route, double score) {
   }
   if (route.test == nullptr) return ok_status();
   const std::lock_guard lock(route.test->book->mutex);
+  route.test->book->unsaved = true;
   route.test->book->outcomes.record(
       Feedback{route.assignment.arm, route.assignment.counted, route.assignment.unit, score});
   return ok_status();

@@ -2,16 +2,18 @@
 //
 // route() sees the rules and tests of one moment, never a mixture; changes are checked against what there is, then
 // replace the snapshot whole. The order in which a request is looked at:
-//   1. the rules that see it: those with `applies_to: all`, and all of them where it leaves the choice open (it names
-//   no
-//      model, or a routed name such as `auto`); the first that matches decides;
+//   1. the rules that see it: those with `applies_to: all`, and all of them where it leaves the choice open (no model,
+//      or a routed name such as `auto`); the first that matches decides;
 //   2. no rule: the strategy for open choices, else the model that it names;
 //   3. the A/B test that the rule names, else (no rule matched) the oldest one whose arm A is the model so far. Who
-//   names
-//      `name:version` never enters a test;
+//      names `name:version` never enters a test;
 //   4. what follows a model that cannot serve: the rest of a rule's chain, or the model's fallbacks.
 //
-// Thread-safe. Changes wait for each other; route() waits for nothing.
+// With a store every change is on the disk before anybody sees it, and what comes of tests follows with save(). What
+// the configuration file brought is read-only here (conflict), but for the states of its tests.
+//
+// Thread-safe. Changes wait for each other, and for the store. route() waits for nothing, nor does record(),
+// but when it stops an arm.
 #pragma once
 
 #include <atomic>
@@ -35,6 +37,7 @@
 #include "routing/routing_strategy.h"
 #include "routing/rule_check.h"
 #include "routing/rule_set.h"
+#include "serving/traffic_store.h"
 
 namespace inferneo {
 
@@ -55,10 +58,12 @@ struct TestInForce {
   struct Book {
     explicit Book(const ExperimentDefinition& definition) : outcomes(definition) {}
     std::mutex mutex;
-    ExperimentOutcomes outcomes;  // guarded by the mutex
+    ExperimentOutcomes outcomes;       // guarded by the mutex
+    std::atomic<bool> unsaved{false};  // they, or the state, have changed since they were last written
   };
   Experiment experiment;
-  int64_t created = 0;  // microseconds since 1970
+  int64_t created = 0;      // microseconds since 1970
+  bool configured = false;  // by the configuration file
   std::shared_ptr<Book> book;
 
   const std::string& name() const { return experiment.definition().config.name; }
@@ -98,7 +103,19 @@ struct RouteExplanation {
 
 class Traffic {
  public:
-  Traffic(const TrafficModels& models, const Clock& clock);
+  // `store`: null, and everything is forgotten at the end. It outlives this.
+  Traffic(const TrafficModels& models, const Clock& clock, TrafficStore* store = nullptr);
+
+  // What the configuration file says. Of each list, what is absent is not said.
+  struct Configured {
+    std::vector<RoutingRule> rules = {};
+    std::optional<RoutingConfig> routing = {};
+    std::vector<ABTestConfig> tests = {};
+  };
+  // Once, before the first request: that, and what the store has. A test of the file that is defined as it was goes on
+  // where it was. already_exists: a name is in both; and what the configuration's own entries get wrong. What the store
+  // has and cannot be used any more is left out, with a warning in the log.
+  Status begin(Configured configured);
 
   // ---- requests
   // `facts.choice_is_open` is filled in here.
@@ -118,9 +135,10 @@ class Traffic {
   Status set_options(RuleSetOptions options);
   // Names besides `auto` whose requests the rules see.
   Status set_routed_names(std::set<std::string, std::less<>> names);
+  Status set_routing(RoutingConfig routing);  // both at once
 
   // ---- tests. Errors: define_experiment's; not_found; conflict: its state, or a rule that leads to it.
-  Status add_test(ABTestConfig config);  // a draft
+  Status add_test(ABTestConfig config, bool start = false);  // a draft, or running
   Status remove_test(const std::string& name);
   Status start_test(const std::string& name);
   Status pause_test(const std::string& name);
@@ -128,12 +146,20 @@ class Traffic {
   Status promote(const std::string& name, std::string_view arm);
   // Steps of ramps whose time has come. When to call it again; none: at the next change.
   std::optional<TimePoint> advance();
+  // Writes what has come of the tests since the last time.
+  Status save();
 
   // ---- looks
   struct Snapshot {
     std::shared_ptr<const RuleSet> rules;
     std::vector<std::shared_ptr<const TestInForce>> tests;  // the oldest first
     std::set<std::string, std::less<>> routed;              // names; `auto` among them
+    std::set<std::string, std::less<>> configured_rules;    // of the configuration file
+    bool routing_configured = false;                        // options and routed names are the file's
+
+    const TestInForce* find_test(std::string_view name) const;
+    std::optional<size_t> find_rule(std::string_view name) const;  // its place
+    RoutingConfig routing() const;                                 // without `auto`
   };
   std::shared_ptr<const Snapshot> snapshot() const { return holder_.current(); }
   struct TestResults {
@@ -145,12 +171,21 @@ class Traffic {
  private:
   class Lookup;
   struct Walk;  // one request's way
-  using Change = std::function<Status(Snapshot& next)>;
+  // On a copy; `edit` takes what is to be written before the copy is published.
+  using Change = std::function<Status(Snapshot& next, TrafficEdit& edit)>;
 
   Status change(const Change& change);
-  Status change_rules(const std::function<Status(std::vector<RoutingRule>& rules)>& edit,
-                      const std::set<std::string>& changed);
-  Status change_test(const std::string& name, const std::function<Status(Experiment&)>& edit);
+  Status change_routing(const std::function<void(RoutingConfig& routing)>& make);
+  enum class Write : uint8_t { now, with_next_save };
+  Status change_test(const std::string& name, Write write, const std::function<Status(Experiment&)>& make);
+  Status set_rules(Snapshot& next, std::vector<RoutingRule> rules, const RuleSetOptions& options);
+  Status check_options_targets(const Snapshot& next) const;
+  Status check_rule_targets(const Snapshot& next, size_t index) const;
+  Status check_test_targets(const Snapshot& next, const Experiment& experiment) const;
+  KeptTest kept(const TestInForce& test) const;
+  Status begin_routing(Snapshot& next, const std::optional<RoutingConfig>& configured, const KeptTraffic& kept);
+  Status begin_tests(Snapshot& next, std::vector<ABTestConfig> configured, KeptTraffic& kept, TrafficEdit& edit) const;
+  Status begin_rules(Snapshot& next, std::vector<RoutingRule> configured, const KeptTraffic& kept);
   void walk(Walk& walk) const;
   void choose_open(Walk& walk) const;
   void enter_test(Walk& walk) const;
@@ -158,6 +193,7 @@ class Traffic {
 
   const TrafficModels& models_;
   const Clock& clock_;
+  TrafficStore* const store_;
   HitCounters hits_;
   std::mutex changes_;
   SnapshotHolder<Snapshot> holder_;

@@ -22,6 +22,7 @@ std::vector<Route> openai_routes(std::shared_ptr<InferenceService> service) {
   return {
       Route(Method::post, "/v1/chat/completions", kKey, with(service, handle_chat)),
       Route(Method::post, "/v1/completions", kKey, with(service, handle_completion)),
+      Route(Method::post, "/v1/feedback", kKey, with(service, handle_feedback)),
       Route(Method::get, "/v1/models", kKey, with(service, handle_list_models)),
       Route(Method::get, "/v1/models/{id}", kKey, with(service, handle_get_model)),
       Route(Method::post, "/tokenize", kKey,

@@ -13,6 +13,7 @@ std::vector<Route> openai_routes(std::shared_ptr<InferenceService> service);
 
 // Each answers one exchange, at once or later through the service's sinks.
 void handle_chat(InferenceService& service, const std::shared_ptr<Exchange>& exchange);
+void handle_feedback(InferenceService& service, const std::shared_ptr<Exchange>& exchange);
 void handle_completion(InferenceService& service, const std::shared_ptr<Exchange>& exchange);
 void handle_list_models(InferenceService& service, const std::shared_ptr<Exchange>& exchange);
 void handle_get_model(InferenceService& service, const std::shared_ptr<Exchange>& exchange);

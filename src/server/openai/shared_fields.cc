@@ -23,18 +23,18 @@ using Field = std::string_view;
 using ReadField = Status (*)(const Json& value, Field field, RequestDraft& draft);
 
 template <float SamplingParams::*Member>
-Status number_into(const Json& value, Field field, RequestDraft& draft, Interval interval) {
-  ASSIGN_OR_RETURN(const double number, read_number(value, field, interval));
+Status number_into(const Json& value, Field field, RequestDraft& draft, NumberRange range) {
+  ASSIGN_OR_RETURN(const double number, read_number(value, field, range));
   const auto narrow = static_cast<float>(number);
   // The smallest doubles are zero as floats.
-  if (interval.min_excluded && !(narrow > static_cast<float>(interval.min))) return field_error(field, "is too small");
+  if (range.min_excluded && !(narrow > static_cast<float>(range.min))) return field_error(field, "is too small");
   draft.request.sampling.*Member = narrow;
   return ok_status();
 }
 
 template <float SamplingParams::*Member, int Min, int Max, bool MinExcluded = false>
 Status number_field(const Json& value, Field field, RequestDraft& draft) {
-  return number_into<Member>(value, field, draft, Interval{Min, Max, MinExcluded});
+  return number_into<Member>(value, field, draft, NumberRange{Min, Max, MinExcluded});
 }
 
 template <int SamplingParams::*Member, int64_t Min, int64_t Max>
@@ -117,7 +117,7 @@ Status read_logit_bias(const Json& value, Field field, RequestDraft& draft) {
     if (ec != std::errc() || end != key.data() + key.size() || token < 0) {
       return field_error(field, "must have token ids as keys");
     }
-    ASSIGN_OR_RETURN(const double number, read_number(bias, field, Interval{-100.0, 100.0}));
+    ASSIGN_OR_RETURN(const double number, read_number(bias, field, NumberRange{-100.0, 100.0}));
     draft.request.sampling.logit_bias.emplace_back(token, static_cast<float>(number));
   }
   return ok_status();

@@ -8,36 +8,12 @@
 #include <map>
 #include <thread>
 
+#include "fake_traffic_models.h"
+
 namespace inferneo {
 namespace {
 
 using ::testing::HasSubstr;
-
-class FakeModels final : public TrafficModels {
- public:
-  std::optional<std::string> resolve(std::string_view name) const override {
-    std::string text(name.empty() ? std::string_view("story") : name);
-    if (const auto alias = aliases.find(text); alias != aliases.end()) text = alias->second;
-    if (text.find(':') == std::string::npos) text += ":1";
-    if (!models.contains(text)) return std::nullopt;
-    return text;
-  }
-  std::optional<std::string> alias_target(std::string_view name) const override {
-    const auto alias = aliases.find(std::string(name));
-    if (alias == aliases.end()) return std::nullopt;
-    return alias->second;
-  }
-  std::vector<std::string> names() const override { return {"story", "code", "large"}; }
-  ChainLink link(std::string_view name) const override {
-    const auto found = links.find(std::string(name));
-    return found == links.end() ? ChainLink{} : found->second;
-  }
-  CandidateView candidate(std::string_view) const override { return {}; }
-
-  std::set<std::string> models = {"story:1", "story:2", "code:1", "large:1"};
-  std::map<std::string, std::string> aliases = {{"tale", "story"}};
-  std::map<std::string, ChainLink> links;
-};
 
 class TrafficTest : public testing::Test {
  protected:

@@ -1,0 +1,141 @@
+// inferneo ab: A/B tests, and what has come of them.
+#include <fmt/format.h>
+
+#include <array>
+#include <charconv>
+#include <utility>
+
+#include "cli/commands.h"
+#include "cli/traffic_desk.h"
+#include "cli/traffic_text.h"
+
+namespace inferneo {
+namespace {
+
+using Json = nlohmann::json;
+
+constexpr std::string_view kTests = "/admin/ab-tests";
+constexpr std::string_view kTest = "/admin/ab-tests/{id}";
+
+constexpr std::array kOptions = {
+    CommandOption{"--split", "SHARE", "add: the share of arm B [0.5]"},
+    CommandOption{"--sticky-by", "KEY", "add: user, session or request [user]"},
+    CommandOption{"--metric", "NAME", "add: the one that decides [time_to_first_token]"},
+    CommandOption{"--effect", "RATIO", "add: the smallest effect worth knowing [0.1]"},
+    CommandOption{"--max-error-rate", "RATE", "add: an arm above it is stopped"},
+    CommandOption{"--max-p95-ttft", "SEC", "add: the same, for the first token's 95th percentile"},
+    CommandOption{"--draft", "", "add: do not start it yet"},
+    kJsonOption,
+    kUrlOption,
+};
+
+Result<double> number_of(std::string_view flag, const std::string& text) {
+  double value = 0.0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error == std::errc() && end == text.data() + text.size()) return value;
+  return make_error(ErrorCode::invalid_argument,
+                    fmt::format("{}: expected a number, got '{}'", flag, text.substr(0, 40)));
+}
+
+int show_test(const ModelCommand& command, const AdminAnswer& answer) {
+  return show_answer(command, answer, test_text_of(answer.json, table_width(command.context)));
+}
+
+Result<int> list(const ModelCommand& command) {
+  ASSIGN_OR_RETURN(const AdminAnswer answer, ask_traffic(command, Method::get, kTests));
+  if (!command.json() && answer.json.value("data", Json::array()).empty()) {
+    command.context.terminal.note(
+        fmt::format("no A/B test with {}; inferneo ab add NAME MODEL_A MODEL_B adds one\n", command.admin->where()));
+    return kExitDone;
+  }
+  return show_answer(command, answer, tests_text(answer.json, table_width(command.context)));
+}
+
+Status put_number(const Invocation& invocation, std::string_view flag, Json& into) {
+  const auto given = invocation.last(flag);
+  if (!given) return ok_status();
+  ASSIGN_OR_RETURN(into, number_of(flag, *given));
+  return ok_status();
+}
+
+Result<int> add(const ModelCommand& command) {
+  const Invocation& invocation = command.invocation;
+  const auto& words = invocation.positionals;
+  Json test = {{"name", words[1]}, {"model_a", words[2]}, {"model_b", words[3]}};
+  for (const auto& [flag, field] : {std::pair("--split", "traffic_split"), std::pair("--effect", "minimum_effect")}) {
+    Json value;
+    RETURN_IF_ERROR(put_number(invocation, flag, value));
+    if (!value.is_null()) test[field] = value;
+  }
+  Json guardrails = Json::object();
+  for (const auto& [flag, field] :
+       {std::pair("--max-error-rate", "max_error_rate"), std::pair("--max-p95-ttft", "max_p95_time_to_first_token")}) {
+    Json value;
+    RETURN_IF_ERROR(put_number(invocation, flag, value));
+    if (!value.is_null()) guardrails[field] = value;
+  }
+  if (!guardrails.empty()) test["guardrails"] = guardrails;
+  if (const auto key = invocation.last("--sticky-by")) test["sticky_by"] = *key;
+  if (const auto metric = invocation.last("--metric")) test["primary_metric"] = *metric;
+  if (invocation.has("--draft")) test["start"] = false;
+  ASSIGN_OR_RETURN(const AdminAnswer answer, ask_traffic(command, Method::post, kTests, {}, test));
+  return show_test(command, answer);
+}
+
+Result<int> show_one(const ModelCommand& command) {
+  ASSIGN_OR_RETURN(const AdminAnswer answer, ask_traffic(command, Method::get, kTest, command.argument(1)));
+  return show_test(command, answer);
+}
+
+Result<int> remove(const ModelCommand& command) {
+  ASSIGN_OR_RETURN(const AdminAnswer answer, ask_traffic(command, Method::del, kTest, command.argument(1)));
+  return command.tell(answer, fmt::format("removed the A/B test {}", command.argument(1)));
+}
+
+Result<int> change(const ModelCommand& command, std::string_view path, const Json& body = nullptr) {
+  ASSIGN_OR_RETURN(const AdminAnswer answer, ask_traffic(command, Method::post, path, command.argument(1), body));
+  return show_test(command, answer);
+}
+
+struct Verb {
+  std::string_view name;
+  size_t words;  // with itself
+  Result<int> (*run)(const ModelCommand& command);
+};
+constexpr std::array kVerbs = {
+    Verb{"list", 1, list},
+    Verb{"add", 4, add},
+    Verb{"show", 2, show_one},
+    Verb{"start", 2, [](const ModelCommand& command) { return change(command, "/admin/ab-tests/{id}/start"); }},
+    Verb{"pause", 2, [](const ModelCommand& command) { return change(command, "/admin/ab-tests/{id}/pause"); }},
+    Verb{"stop", 2, [](const ModelCommand& command) { return change(command, "/admin/ab-tests/{id}/stop"); }},
+    Verb{"promote", 3,
+         [](const ModelCommand& command) {
+           return change(command, "/admin/ab-tests/{id}/promote", Json{{"arm", command.argument(2)}});
+         }},
+    Verb{"rm", 2, remove},
+};
+
+Result<int> ab(const Invocation& invocation, CommandContext& context) {
+  const std::string verb = invocation.positionals.empty() ? "list" : invocation.positionals[0];
+  for (const Verb& row : kVerbs) {
+    if (row.name != verb) continue;
+    ASSIGN_OR_RETURN(const ModelCommand command,
+                     begin_model_command("ab", verb == "list" ? 0 : row.words, invocation, context));
+    return row.run(command);
+  }
+  return make_error(
+      ErrorCode::invalid_argument,
+      fmt::format("ab: '{}' is none of list, add, show, start, pause, stop, promote, rm", verb.substr(0, 40)));
+}
+
+}  // namespace
+
+std::span<const CommandOption> ab_options() { return kOptions; }
+
+int run_ab(const Invocation& invocation, CommandContext& context) {
+  const auto code = ab(invocation, context);
+  return code.ok() ? *code : report_error(context, code.error());
+}
+
+}  // namespace inferneo

@@ -1,0 +1,103 @@
+#include "cli/traffic_desk.h"
+
+#include <utility>
+
+#include "app/registry_path.h"
+#include "app/registry_traffic_store.h"
+#include "formats/hub_http.h"
+#include "manager/catalog.h"
+#include "manager/registry.h"
+#include "server/admin/traffic_operations.h"
+
+namespace inferneo {
+namespace {
+
+// The models of a registry that no server has: none of them does anything.
+class RegisteredModels final : public TrafficModels {
+ public:
+  explicit RegisteredModels(RegistrySnapshot snapshot) : catalog_(std::move(snapshot)) {}
+
+  std::optional<std::string> resolve(std::string_view name) const override {
+    const auto ids = catalog_.resolve(name);
+    if (!ids.ok() || ids->empty()) return std::nullopt;
+    return ids->front().text();
+  }
+  std::optional<std::string> alias_target(std::string_view name) const override {
+    for (const AliasRecord& alias : catalog_.snapshot().aliases) {
+      if (alias.alias == name) return alias.target();
+    }
+    return std::nullopt;
+  }
+  std::vector<std::string> names() const override {
+    std::vector<std::string> names;
+    for (const NameRecord& record : catalog_.snapshot().names) names.push_back(record.name);
+    for (const AliasRecord& record : catalog_.snapshot().aliases) names.push_back(record.alias);
+    return names;
+  }
+  ChainLink link(std::string_view) const override { return {}; }
+  CandidateView candidate(std::string_view) const override { return {}; }
+
+ private:
+  const Catalog catalog_;
+};
+
+Result<AdminAnswer> answer_of(TrafficAnswer answer) {
+  AdminAnswer out{.status = answer.status, .text = std::move(answer.json), .json = {}};
+  out.json = nlohmann::json::parse(out.text);
+  return out;
+}
+
+Result<AdminAnswer> ask_file(const EngineConfig& config, const TrafficOperation& operation, const std::string& id,
+                             const std::string& body) {
+  static const SteadyClock clock;
+  ASSIGN_OR_RETURN(const auto registry, Registry::open(registry_path(config)));
+  ASSIGN_OR_RETURN(RegistrySnapshot snapshot, registry->load_all());
+  const RegisteredModels models(std::move(snapshot));
+  RegistryTrafficStore store(*registry);
+  Traffic traffic(models, clock, &store);
+  RETURN_IF_ERROR(traffic.begin({}));
+  ASSIGN_OR_RETURN(TrafficAnswer answer, operation.run({traffic, clock}, id, body));
+  return answer_of(std::move(answer));
+}
+
+constexpr std::string_view method_text(Method method) {
+  switch (method) {
+    case Method::post:
+      return "POST";
+    case Method::put:
+      return "PUT";
+    case Method::del:
+      return "DELETE";
+    default:
+      return "GET";
+  }
+}
+
+}  // namespace
+
+Result<AdminAnswer> ask_traffic(const ModelCommand& command, Method method, std::string_view path,
+                                const std::string& id, const nlohmann::json& body) {
+  const std::string text =
+      body.is_null() ? std::string() : body.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  if (const AdminClient* const server = command.admin->server()) {
+    std::string address(path);
+    if (const size_t at = address.find("{id}"); at != std::string::npos)
+      address.replace(at, 4, hub::url_encode(id, true));
+    return server->call(method_text(method), address, text);
+  }
+  const TrafficOperation* const operation = find_traffic_operation(method, path);
+  if (operation == nullptr) return make_error(ErrorCode::internal, "there is no such operation");
+  return ask_file(command.loaded.config, *operation, id, text);
+}
+
+int show_answer(const ModelCommand& command, const AdminAnswer& answer, const std::string& text) {
+  if (command.json()) return command.tell(answer, {});
+  command.context.terminal.write(without_control_characters(text));
+  return kExitDone;
+}
+
+size_t table_width(const CommandContext& context) {
+  return context.terminal.out_is_tty() ? static_cast<size_t>(context.terminal.width()) : 0;
+}
+
+}  // namespace inferneo
