@@ -55,7 +55,7 @@ Result<AdminAnswer> ask_file(const EngineConfig& config, const TrafficOperation&
   const RegisteredModels models(std::move(snapshot));
   RegistryTrafficStore store(*registry);
   Traffic traffic(models, clock, &store);
-  RETURN_IF_ERROR(traffic.begin({}));
+  RETURN_IF_ERROR(traffic.begin({.known = false}));
   ASSIGN_OR_RETURN(TrafficAnswer answer, operation.run({traffic, clock}, id, body));
   return answer_of(std::move(answer));
 }

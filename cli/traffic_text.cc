@@ -203,8 +203,9 @@ std::string explanation_text(const Json& explanation) {
   if (member(explanation, "rules").is_array()) {
     for (const Json& rule : member(explanation, "rules")) {
       const std::string why = text(rule, "why");
-      lines += fmt::format("  rule {}: {}{}\n", text(rule, "name"), text(rule, "outcome"),
-                           why.empty() ? "" : ", since " + why);
+      std::string outcome = text(rule, "outcome");
+      std::replace(outcome.begin(), outcome.end(), '_', ' ');
+      lines += fmt::format("  rule {}: {}{}\n", text(rule, "name"), outcome, why.empty() ? "" : ", since " + why);
     }
   }
   if (member(explanation, "steps").is_array()) {

@@ -69,7 +69,8 @@ Status read_value(const Json& json, std::string_view where, std::vector<T>& valu
   }
   value.clear();
   for (const Json& entry : json) {
-    RETURN_IF_ERROR(read_value(entry, fmt::format("{}[{}]", where, value.size()), value.emplace_back()));
+    const std::string place = fmt::format("{}[{}]", where, value.size());
+    RETURN_IF_ERROR(read_value(entry, place, value.emplace_back()));
   }
   return ok_status();
 }

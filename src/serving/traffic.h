@@ -111,6 +111,7 @@ class Traffic {
     std::vector<RoutingRule> rules = {};
     std::optional<RoutingConfig> routing = {};
     std::vector<ABTestConfig> tests = {};
+    bool known = true;  // false: what the file says is not known here, and what was kept of its tests stays
   };
   // Once, before the first request: that, and what the store has. A test of the file that is defined as it was goes on
   // where it was. already_exists: a name is in both; and what the configuration's own entries get wrong. What the store
@@ -184,7 +185,7 @@ class Traffic {
   Status check_test_targets(const Snapshot& next, const Experiment& experiment) const;
   KeptTest kept(const TestInForce& test) const;
   Status begin_routing(Snapshot& next, const std::optional<RoutingConfig>& configured, const KeptTraffic& kept);
-  Status begin_tests(Snapshot& next, std::vector<ABTestConfig> configured, KeptTraffic& kept, TrafficEdit& edit) const;
+  Status begin_tests(Snapshot& next, Configured& configured, const KeptTraffic& kept, TrafficEdit& edit) const;
   Status begin_rules(Snapshot& next, std::vector<RoutingRule> configured, const KeptTraffic& kept);
   void walk(Walk& walk) const;
   void choose_open(Walk& walk) const;

@@ -41,8 +41,7 @@ Status Traffic::begin_routing(Snapshot& next, const std::optional<RoutingConfig>
   return ok_status();
 }
 
-Status Traffic::begin_tests(Snapshot& next, std::vector<ABTestConfig> configured, KeptTraffic& kept,
-                            TrafficEdit& edit) const {
+Status Traffic::begin_tests(Snapshot& next, Configured& configured, const KeptTraffic& kept, TrafficEdit& edit) const {
   const TimePoint now = clock_.now();
   const auto put = [&](Experiment experiment, const KeptTest* from, int64_t created, bool in_file) {
     auto book = std::make_shared<TestInForce::Book>(experiment.definition());
@@ -52,7 +51,7 @@ Status Traffic::begin_tests(Snapshot& next, std::vector<ABTestConfig> configured
         std::make_shared<TestInForce>(TestInForce{std::move(experiment), created, in_file, std::move(book)}));
   };
   int64_t age = 0;  // those of the file are older than all others, and as old as they stand in it
-  for (ABTestConfig& config : configured) {
+  for (ABTestConfig& config : configured.tests) {
     ASSIGN_OR_RETURN(Experiment experiment, Experiment::create(std::move(config)));
     const std::string& name = experiment.definition().config.name;
     if (next.find_test(name) != nullptr) {
@@ -76,7 +75,7 @@ Status Traffic::begin_tests(Snapshot& next, std::vector<ABTestConfig> configured
   for (const KeptTest& test : kept.tests) {
     const std::string& name = test.config.name;
     if (test.configured) {  // no longer in the file
-      if (next.find_test(name) == nullptr) edit.removed_tests.push_back(name);
+      if (configured.known && next.find_test(name) == nullptr) edit.removed_tests.push_back(name);
       continue;
     }
     Result<Experiment> experiment = Experiment::restore(test.config, test.progress, now);
@@ -129,7 +128,7 @@ Status Traffic::begin(Configured configured) {
   for (const std::string& sentence : kept.unreadable) log_warning("{}", sentence);
   return change([&](Snapshot& next, TrafficEdit& edit) -> Status {
     RETURN_IF_ERROR(begin_routing(next, configured.routing, kept));
-    RETURN_IF_ERROR(begin_tests(next, std::move(configured.tests), kept, edit));
+    RETURN_IF_ERROR(begin_tests(next, configured, kept, edit));
     return begin_rules(next, std::move(configured.rules), kept);
   });
 }

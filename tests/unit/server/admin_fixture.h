@@ -83,12 +83,16 @@ class AdminFixture : public ::testing::Test {
     if (opens_) service_->open();
     config.port = 0;
     if (config.io_threads == 0) config.io_threads = 2;
-    server_ = std::make_unique<Server>(config, service_, metrics_catalogue(),
-                                       admin_routes({*manager_, ledger_, clock_, std::move(pull)}));
+    std::vector<Route> routes = admin_routes({*manager_, ledger_, clock_, std::move(pull)});
+    for (Route& route : more_routes()) routes.push_back(std::move(route));
+    server_ = std::make_unique<Server>(config, served(), metrics_catalogue(), std::move(routes));
     const Result<uint16_t> port = server_->start();
     ASSERT_TRUE(port.ok()) << port.error().message;
     port_ = *port;
   }
+  // Of what stands in front of the service; the manager and the service are there.
+  virtual std::vector<Route> more_routes() { return {}; }
+  virtual std::shared_ptr<InferenceService> served() { return service_; }
   void stop_server() {
     if (server_ == nullptr) return;
     server_->request_stop();

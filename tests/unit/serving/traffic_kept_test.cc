@@ -181,6 +181,8 @@ TEST_F(TrafficKeptTest, TheFileHasTheSayOverWhatItBrings) {
   changed.tests[0].traffic_split = 0.2;  // another test
   traffic = begin(changed);
   EXPECT_EQ(traffic->snapshot()->find_test("file-test")->experiment.state(), ExperimentState::running);
+  traffic = begin({.known = false});
+  EXPECT_EQ(store_.kept.tests.size(), 1U);
   traffic = begin();
   EXPECT_THAT(rules_of(*traffic), ElementsAre("api"));
   EXPECT_TRUE(traffic->snapshot()->tests.empty());
