@@ -14,9 +14,11 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "base/histogram.h"
 #include "base/result.h"
 #include "engine/request.h"
 #include "inferneo/sampling_params.h"
+#include "serving/server_stats.h"
 #include "text/tokenizer.h"
 
 namespace inferneo {
@@ -132,17 +134,7 @@ struct WaitOutlook {
   std::optional<Duration> left = {};  // none: nothing to go by
 };
 
-// Counters and gauges of one model for /metrics; histograms are fixed-bucket and cumulative.
-struct Histogram {
-  std::vector<double> bounds;    // ascending, without +Inf
-  std::vector<uint64_t> counts;  // per bucket, not cumulative; one more than bounds
-  double sum = 0.0;
-  uint64_t count() const {
-    uint64_t total = 0;
-    for (uint64_t c : counts) total += c;
-    return total;
-  }
-};
+// One series of /metrics at this moment; a histogram is a bundle of them.
 struct MetricSample {
   std::string name;  // as in the catalogue (serving/metrics_catalogue.h)
   std::vector<std::pair<std::string, std::string>> labels;
@@ -183,6 +175,7 @@ class InferenceService {
   // OK when requests are taken and every engine that has work has stepped within its deadline.
   virtual Status ready() const = 0;
   virtual std::vector<MetricSample> metrics() const = 0;
+  virtual ServerStats stats() const { return {}; }
 };
 
 }  // namespace inferneo

@@ -47,7 +47,8 @@ class RoutedService final : public InferenceService {
   }
   Status admission() const override { return context_.inner.admission(); }
   Status ready() const override { return context_.inner.ready(); }
-  std::vector<MetricSample> metrics() const override;
+  std::vector<MetricSample> metrics() const override;  // routed_numbers.cc
+  ServerStats stats() const override;                  // the same
 
  private:
   Context context_;
