@@ -47,9 +47,7 @@ EnhancedStats::Model model_of(const ServerStats::Model& from) {
   model.loads = from.loads;
   model.load_failures = from.load_failures;
   model.load_seconds = from.load_seconds;
-  for (size_t i = 0; i < kNumUnloadReasons; ++i) {
-    model.unloads[unload_reason_name(static_cast<UnloadReason>(i))] = from.unloads[i];
-  }
+  model.unloads = {from.unloads.begin(), from.unloads.end()};
   return model;
 }
 

@@ -16,10 +16,10 @@ inline constexpr std::array kAgeBuckets = {1.0,   5.0,    15.0,   60.0,    300.0
 
 struct LifeCycle {
   uint64_t load_failures = 0;
-  uint64_t loaded_bytes = 0;               // that loads brought into memory
-  uint64_t unloaded_bytes = 0;             // that unloads gave back
-  Histogram load_seconds{kLoadBuckets};    // of loads that succeeded
-  Histogram wait_seconds{kLoadBuckets};    // of callers who found it not ready, whatever came of it
+  uint64_t loaded_bytes = 0;                    // that loads brought into memory
+  uint64_t unloaded_bytes = 0;                  // that unloads gave back
+  Histogram load_seconds{kLoadBuckets};         // of loads that succeeded
+  Histogram wait_seconds{kLoadBuckets};         // of callers who found it not ready, whatever came of it
   Histogram eviction_age_seconds{kAgeBuckets};  // time in memory of what had to make room
 };
 

@@ -151,7 +151,8 @@ void append_head(std::string& out, const MetricInfo& info, std::string_view suff
   out.push_back('\n');
 }
 
-// More than the text will take, from the samples that there are: one allocation instead of twenty, each of which copies.
+// More than the text will take, from the samples that there are: one allocation instead of twenty, each of which
+// copies.
 size_t size_hint(const std::vector<MetricSample>& samples) {
   constexpr size_t kLine = 48;  // suffix, bound, value
   size_t bytes = 0;

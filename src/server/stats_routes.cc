@@ -17,9 +17,7 @@ void write_optional(JsonWriter& json, std::string_view name, std::optional<doubl
 }
 
 void write_latency(JsonWriter& json, std::string_view name, const LatencySummary& latency) {
-  const auto seconds = [&](double value) {
-    return latency.count > 0 ? std::optional<double>(value) : std::nullopt;
-  };
+  const auto seconds = [&](double value) { return latency.count > 0 ? std::optional<double>(value) : std::nullopt; };
   json.key(name).begin_object().field("count", latency.count);
   write_optional(json, "mean", seconds(latency.mean));
   write_optional(json, "p50", seconds(latency.p50));
@@ -33,9 +31,7 @@ void write_life(JsonWriter& json, const ServerStats::Model& model) {
   json.field("load_failures", model.load_failures);
   write_optional(json, "load_seconds", model.load_seconds);
   json.key("unloads").begin_object();
-  for (size_t i = 0; i < kNumUnloadReasons; ++i) {
-    json.field(unload_reason_name(static_cast<UnloadReason>(i)), model.unloads[i]);
-  }
+  for (const auto& [reason, count] : model.unloads) json.field(reason, count);
   json.end_object().key("last_used");
   model.last_used ? json.integer(*model.last_used) : json.null();
 }
@@ -51,9 +47,9 @@ void write_model(JsonWriter& json, const ServerStats::Model& model) {
   json.field("waiting_for_load", model.waiting_for_load);
   write_number(json, "kv_usage", model.kv_usage);
   const auto queries = static_cast<double>(model.cache_queries);
-  write_optional(json, "cache_hit_rate",
-                 model.cache_queries > 0 ? std::optional<double>(static_cast<double>(model.cache_hits) / queries)
-                                         : std::nullopt);
+  write_optional(
+      json, "cache_hit_rate",
+      model.cache_queries > 0 ? std::optional<double>(static_cast<double>(model.cache_hits) / queries) : std::nullopt);
   json.field("cache_queries", model.cache_queries).field("cache_hits", model.cache_hits);
   json.field("preemptions", model.preemptions);
   write_latency(json, "time_to_first_token", model.time_to_first_token);

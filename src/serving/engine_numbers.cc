@@ -74,7 +74,9 @@ ServerStats::Model model_stats(const ModelStatus& status) {
   model.loads = status.loads;
   model.load_failures = status.life.load_failures;
   if (status.load_time > Duration{0}) model.load_seconds = to_seconds(status.load_time);
-  model.unloads = status.unloads;
+  for (size_t i = 0; i < kNumUnloadReasons; ++i) {
+    model.unloads.emplace_back(unload_reason_name(static_cast<UnloadReason>(i)), status.unloads[i]);
+  }
   if (status.last_used > 0) model.last_used = status.last_used;
   return model;
 }

@@ -36,8 +36,12 @@ EngineService::EngineService(const EngineServiceConfig& config, ManagerCore& man
       clock_(clock),
       next_seed_(config.seed != 0 ? config.seed : system_seed()),
       pool_(config.text_threads, config.max_text_queue),
-      context_{manager, pool_, clock, [this](const std::string& model) { return metrics_of(model); },
-               [this] { return next_seed(); }, [this](ErrorCode code) { ++refused_[static_cast<size_t>(code)]; }},
+      context_{manager,
+               pool_,
+               clock,
+               [this](const std::string& model) { return metrics_of(model); },
+               [this] { return next_seed(); },
+               [this](ErrorCode code) { ++refused_[static_cast<size_t>(code)]; }},
       started_(clock.now()) {}
 
 std::shared_ptr<GenerationHandle> EngineService::generate(GenerateRequest request, std::shared_ptr<OutputSink> sink) {

@@ -65,8 +65,8 @@ class EngineService final : public InferenceService {
   const Clock& clock_;
   mutable std::mutex metrics_mutex_;
   mutable std::map<std::string, std::shared_ptr<ModelMetrics>> metrics_;  // bounded by the registered models
-  mutable uint64_t ended_of_removed_ = 0;  // guarded by metrics_mutex_
-  std::array<std::atomic<uint64_t>, kNumErrorCodes> refused_{};  // by ErrorCode
+  mutable uint64_t ended_of_removed_ = 0;                                 // guarded by metrics_mutex_
+  std::array<std::atomic<uint64_t>, kNumErrorCodes> refused_{};           // by ErrorCode
   std::atomic<uint64_t> next_request_{1};
   std::atomic<uint64_t> next_seed_;
   enum class Phase { starting, open, draining };

@@ -3,13 +3,11 @@
 // with it when it is removed, but for the server's totals.
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
-
-#include "manager/residency.h"
 
 namespace inferneo {
 
@@ -25,22 +23,22 @@ struct LatencySummary {
 
 struct ServerStats {
   struct Model {
-    std::string id;            // name:version
-    std::string state;         // "ready", ...
-    uint64_t requests = 0;     // that ended with an answer
-    uint64_t errors = 0;       // that ended with an error of the model's or its engine's
-    uint64_t cancelled = 0;    // whose client left, or whose time was over
+    std::string id;          // name:version
+    std::string state;       // "ready", ...
+    uint64_t requests = 0;   // that ended with an answer
+    uint64_t errors = 0;     // that ended with an error of the model's or its engine's
+    uint64_t cancelled = 0;  // whose client left, or whose time was over
     uint64_t prompt_tokens = 0;
     uint64_t generation_tokens = 0;
     double requests_per_second = 0.0;  // ended ones, of the last ten seconds, as all rates
     double tokens_per_second = 0.0;    // generated
     double prompt_tokens_per_second = 0.0;
     int64_t running = 0;
-    int64_t waiting = 0;             // in the engine, or for the model's load
-    int64_t waiting_for_load = 0;    // those of the latter kind
-    double kv_usage = 0.0;           // [0, 1]
-    uint64_t cache_queries = 0;      // prompt tokens looked up in the prefix cache
-    uint64_t cache_hits = 0;         // and found
+    int64_t waiting = 0;           // in the engine, or for the model's load
+    int64_t waiting_for_load = 0;  // those of the latter kind
+    double kv_usage = 0.0;         // [0, 1]
+    uint64_t cache_queries = 0;    // prompt tokens looked up in the prefix cache
+    uint64_t cache_hits = 0;       // and found
     uint64_t preemptions = 0;
     LatencySummary time_to_first_token;
     LatencySummary inter_token;
@@ -48,9 +46,9 @@ struct ServerStats {
     uint64_t memory_bytes = 0;
     uint64_t loads = 0;
     uint64_t load_failures = 0;
-    std::optional<double> load_seconds;              // of the last load
-    std::array<uint64_t, kNumUnloadReasons> unloads{};  // by UnloadReason
-    std::optional<int64_t> last_used;                // seconds since 1970
+    std::optional<double> load_seconds;                     // of the last load
+    std::vector<std::pair<std::string, uint64_t>> unloads;  // by reason, each of them
+    std::optional<int64_t> last_used;                       // seconds since 1970
   };
   struct Rule {
     std::string name;
@@ -69,10 +67,10 @@ struct ServerStats {
     std::vector<Arm> arms;
     std::string verdict;  // a sentence
   };
-  struct Queue {          // who waits, by what for
-    uint64_t reading = 0;  // text work of new requests: templates, tokens, routes
-    uint64_t loading = 0;  // a model's load
-    uint64_t engines = 0;  // their first step
+  struct Queue {                 // who waits, by what for
+    uint64_t reading = 0;        // text work of new requests: templates, tokens, routes
+    uint64_t loading = 0;        // a model's load
+    uint64_t engines = 0;        // their first step
     uint64_t reading_limit = 0;  // more are refused
   };
 
