@@ -121,7 +121,7 @@ void EngineService::collect_server(const std::vector<ModelStatus>& statuses, std
     if (status.model != nullptr) usage = std::max(usage, status.stats.kv_usage);
   }
   const std::pair<const char*, double> values[] = {
-      {"inferneo:ready", ready().ok() ? 1.0 : 0.0},
+      {"inferneo:ready", readiness(statuses).ok() ? 1.0 : 0.0},
       {"inferneo:uptime_seconds", to_seconds(clock_.now() - started_)},
       {"inferneo:num_requests_running", static_cast<double>(running)},
       {"inferneo:num_requests_waiting", static_cast<double>(waiting)},

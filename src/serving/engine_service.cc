@@ -130,9 +130,11 @@ Status EngineService::admission() const {
   return ok_status();
 }
 
-Status EngineService::ready() const {
+Status EngineService::ready() const { return readiness(manager_.statuses()); }
+
+Status EngineService::readiness(const std::vector<ModelStatus>& statuses) const {
   RETURN_IF_ERROR(admission());
-  for (const ModelStatus& status : manager_.statuses()) {
+  for (const ModelStatus& status : statuses) {
     // One that is on its way out is no reason to send requests elsewhere.
     if (status.state == ModelState::ready && status.model != nullptr)
       RETURN_IF_ERROR(status.model->core->readiness(config_.stall_limit));

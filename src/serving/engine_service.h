@@ -55,6 +55,7 @@ class EngineService final : public InferenceService {
   std::shared_ptr<ModelMetrics> metrics_of(const std::string& model) const;
   uint64_t next_seed();
   Status starting_status() const;
+  Status readiness(const std::vector<ModelStatus>& statuses) const;
   void forget_removed(const std::vector<ModelStatus>& statuses) const;
   void collect_server(const std::vector<ModelStatus>& statuses, std::vector<MetricSample>& out) const;
   void collect_engine(const ModelStatus& status, std::vector<MetricSample>& out) const;

@@ -55,8 +55,13 @@ std::vector<MetricSample> samples_of_all(int series) {
 TEST(Exposition, EveryMetricIsValidWhateverTheNames) {
   const std::string text = render_metrics(samples_of_all(4), metrics_catalogue());
   EXPECT_THAT(exposition_faults(text), IsEmpty());
-  for (const MetricInfo& info : metrics_catalogue())
-    EXPECT_THAT(text, HasSubstr(std::string(info.name) + "{")) << info.labels;
+  for (const MetricInfo& info : metrics_catalogue()) {
+    const bool counts = info.type == MetricType::counter;
+    const std::string name = std::string(info.name) + (counts                               ? "_total"
+                                                       : info.type == MetricType::histogram ? "_bucket"
+                                                                                            : "");
+    EXPECT_NE(text.find("\n" + name + (info.labels.empty() ? " " : "{")), std::string::npos) << name;
+  }
 }
 
 TEST(Exposition, NothingMeasuredYetIsValid) {
