@@ -10,8 +10,6 @@
 namespace inferneo {
 namespace {
 
-using Labels = std::vector<std::pair<std::string, std::string>>;
-
 void append_escaped(std::string& out, std::string_view text, bool escape_quotes) {
   for (const char c : text) {
     if (c == '\\') {
@@ -26,9 +24,11 @@ void append_escaped(std::string& out, std::string_view text, bool escape_quotes)
   }
 }
 
-void append_count(std::string& out, uint64_t value) {
+void append_count(std::string& out, uint64_t value, char end = '\0') {
   std::array<char, 24> buffer;
-  out.append(buffer.data(), std::to_chars(buffer.data(), buffer.data() + buffer.size(), value).ptr);
+  char* last = std::to_chars(buffer.data(), buffer.data() + buffer.size() - 1, value).ptr;
+  if (end != '\0') *last++ = end;
+  out.append(buffer.data(), last);
 }
 
 // Independent of the locale, as the format demands.
@@ -46,68 +46,68 @@ void append_number(std::string& out, double value) {
   }
 }
 
-// Writes one sample after the other. What repeats from line to line is made once: the labels for the lines of a
-// histogram, the bounds for the histograms that share them.
+// Writes one sample after the other. What repeats from line to line is made once: the text of the labels that samples
+// share, of the bounds that histograms share, and the beginning of a histogram's lines.
 class Writer {
  public:
   explicit Writer(std::string& out) : out_(out) {}
 
   void write(std::string_view name, std::string_view suffix, const MetricSample& sample) {
-    labels_.clear();
-    for (const auto& [label, value] : sample.labels) {
-      labels_ += labels_.empty() ? "{" : ",";
-      labels_ += label;
-      labels_ += "=\"";
-      append_escaped(labels_, value, true);
-      labels_.push_back('"');
-    }
+    const std::string& labels = text_of(sample.labels);
     if (const auto* histogram = std::get_if<Histogram>(&sample.value)) {
-      write_histogram(name, *histogram);
+      write_histogram(name, labels, *histogram);
     } else {
-      begin_line(name, suffix);
+      begin_line(name, suffix, labels);
       append_number(out_, std::get<double>(sample.value));
       out_.push_back('\n');
     }
   }
 
  private:
-  void begin_line(std::string_view name, std::string_view suffix) {
+  void begin_line(std::string_view name, std::string_view suffix, const std::string& labels) {
     out_ += name;
     out_ += suffix;
-    if (!labels_.empty()) {
-      out_ += labels_;
-      out_.push_back('}');
-    }
-    out_.push_back(' ');
+    out_ += labels;
+    out_ += labels.empty() ? " " : "} ";
   }
 
-  void write_histogram(std::string_view name, const Histogram& histogram) {
+  void write_histogram(std::string_view name, const std::string& labels, const Histogram& histogram) {
+    begin_.assign(name).append("_bucket").append(labels).append(labels.empty() ? "{le=\"" : ",le=\"");
     const std::vector<std::string>& bounds = texts_of(histogram.bounds);
     uint64_t cumulative = 0;
     for (size_t i = 0; i < bounds.size(); ++i) {
       cumulative += histogram.counts[i];
-      out_ += name;
-      out_ += "_bucket";
-      out_ += labels_.empty() ? std::string_view("{") : std::string_view(labels_);
-      if (!labels_.empty()) out_.push_back(',');
+      out_ += begin_;
       out_ += bounds[i];
-      append_count(out_, cumulative);
-      out_.push_back('\n');
+      append_count(out_, cumulative, '\n');
     }
-    begin_line(name, "_sum");
+    begin_line(name, "_sum", labels);
     append_number(out_, histogram.sum);
     out_.push_back('\n');
-    begin_line(name, "_count");
-    append_count(out_, cumulative);
-    out_.push_back('\n');
+    begin_line(name, "_count", labels);
+    append_count(out_, cumulative, '\n');
   }
 
-  // `le="0.5"} ` and so on, +Inf included. Bounds live as long as the program, so that their address says which.
+  // `{a="b",c="d"`, without its end; empty: none.
+  const std::string& text_of(const MetricLabels& labels) {
+    std::string& text = label_texts_[labels.list()];
+    if (!text.empty()) return text;
+    for (const auto& [label, value] : labels) {
+      text += text.empty() ? "{" : ",";
+      text += label;
+      text += "=\"";
+      append_escaped(text, value, true);
+      text.push_back('"');
+    }
+    return text;
+  }
+
+  // `0.5"} ` and so on, +Inf included. Bounds live as long as the program, so that their address says which.
   const std::vector<std::string>& texts_of(std::span<const double> bounds) {
-    std::vector<std::string>& texts = texts_[bounds.data()];
+    std::vector<std::string>& texts = bound_texts_[bounds.data()];
     if (!texts.empty()) return texts;
     for (size_t i = 0; i <= bounds.size(); ++i) {
-      std::string& text = texts.emplace_back("le=\"");
+      std::string& text = texts.emplace_back();
       append_number(text, i < bounds.size() ? bounds[i] : HUGE_VAL);
       text += "\"} ";
     }
@@ -115,8 +115,9 @@ class Writer {
   }
 
   std::string& out_;
-  std::string labels_;  // of the present sample, without the closing brace; empty: none
-  std::unordered_map<const double*, std::vector<std::string>> texts_;
+  std::string begin_;
+  std::unordered_map<const void*, std::string> label_texts_;
+  std::unordered_map<const void*, std::vector<std::string>> bound_texts_;
 };
 
 bool fits(const MetricSample& sample, const MetricInfo& info) {

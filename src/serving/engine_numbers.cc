@@ -8,27 +8,25 @@
 namespace inferneo {
 namespace {
 
-using Labels = ModelMetrics::Labels;
-
 constexpr auto kIterationBuckets = [] {
   std::array<double, EngineStats::kIterationBounds.size()> bounds{};
   std::copy(EngineStats::kIterationBounds.begin(), EngineStats::kIterationBounds.end(), bounds.begin());
   return bounds;
 }();
 
-Labels labels_of(const ModelId& id) { return {{"model_name", id.name}, {"engine", "0"}, {"version", id.version}}; }
+MetricLabels labels_of(const ModelId& id) {
+  return {{"model_name", id.name}, {"engine", "0"}, {"version", id.version}};
+}
 
 // The ledger's books go by name:version, but for what belongs to no single one.
-Labels book_labels(const std::string& book) {
+MetricLabels book_labels(const std::string& book) {
   const Result<ModelId> id = parse_model_id(book);
   if (!id.ok()) return {{"model_name", book}, {"version", ""}};
   return {{"model_name", id->name}, {"version", id->version}};
 }
 
-void collect_life(const ModelStatus& status, const Labels& labels, std::vector<MetricSample>& out) {
-  Labels state = labels;
-  state.emplace_back("state", model_state_name(status.state));
-  out.push_back({"inferneo:model_state", std::move(state), 1.0});
+void collect_life(const ModelStatus& status, const MetricLabels& labels, std::vector<MetricSample>& out) {
+  out.push_back({"inferneo:model_state", labels.with("state", model_state_name(status.state)), 1.0});
   const std::pair<const char*, double> values[] = {
       {"inferneo:model_leases", status.leases},
       {"inferneo:model_waiting", static_cast<double>(status.waiting)},
@@ -44,9 +42,8 @@ void collect_life(const ModelStatus& status, const Labels& labels, std::vector<M
   out.push_back({"inferneo:model_wait_seconds", labels, status.life.wait_seconds});
   out.push_back({"inferneo:model_eviction_age_seconds", labels, status.life.eviction_age_seconds});
   for (size_t i = 0; i < kNumUnloadReasons; ++i) {
-    Labels reason = labels;
-    reason.emplace_back("reason", unload_reason_name(static_cast<UnloadReason>(i)));
-    out.push_back({"inferneo:model_unloads", std::move(reason), static_cast<double>(status.unloads[i])});
+    out.push_back({"inferneo:model_unloads", labels.with("reason", unload_reason_name(static_cast<UnloadReason>(i))),
+                   static_cast<double>(status.unloads[i])});
   }
 }
 
@@ -84,7 +81,7 @@ ServerStats::Model model_stats(const ModelStatus& status) {
 }  // namespace
 
 void EngineService::collect_engine(const ModelStatus& status, std::vector<MetricSample>& out) const {
-  const Labels labels = labels_of(status.record.id);
+  const MetricLabels labels = labels_of(status.record.id);
   collect_life(status, labels, out);
   metrics_of(status.id)->collect(labels, out);
   const EngineStats& stats = status.stats;
@@ -105,10 +102,10 @@ void EngineService::collect_engine(const ModelStatus& status, std::vector<Metric
   iterations.sum = static_cast<double>(stats.iteration_tokens_sum);
   out.push_back({"vllm:iteration_tokens_total", labels, iterations});
   if (status.model == nullptr) return;
-  Labels cache = labels;
-  cache.emplace_back("block_size", std::to_string(stats.block_size));
-  cache.emplace_back("num_gpu_blocks", std::to_string(stats.num_blocks));
-  out.push_back({"vllm:cache_config_info", std::move(cache), 1.0});
+  out.push_back({"vllm:cache_config_info",
+                 labels.with("block_size", std::to_string(stats.block_size))
+                     .with("num_gpu_blocks", std::to_string(stats.num_blocks)),
+                 1.0});
 }
 
 void EngineService::collect_server(const std::vector<ModelStatus>& statuses, std::vector<MetricSample>& out) const {
@@ -140,9 +137,9 @@ void EngineService::collect_server(const std::vector<ModelStatus>& statuses, std
                    static_cast<double>(refused_[i].load())});
   }
   for (const auto& [key, bytes] : ledger_.books()) {
-    Labels labels = book_labels(key.first);
-    labels.emplace_back("purpose", memory_purpose_name(key.second));
-    out.push_back({"inferneo:memory_used_bytes", std::move(labels), static_cast<double>(bytes)});
+    out.push_back({"inferneo:memory_used_bytes",
+                   book_labels(key.first).with("purpose", std::string(memory_purpose_name(key.second))),
+                   static_cast<double>(bytes)});
   }
 }
 

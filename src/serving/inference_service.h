@@ -18,6 +18,7 @@
 #include "base/result.h"
 #include "engine/request.h"
 #include "inferneo/sampling_params.h"
+#include "serving/metric_labels.h"
 #include "serving/server_stats.h"
 #include "text/tokenizer.h"
 
@@ -137,7 +138,7 @@ struct WaitOutlook {
 // One series of /metrics at this moment; a histogram is a bundle of them.
 struct MetricSample {
   std::string name;  // as in the catalogue (serving/metrics_catalogue.h)
-  std::vector<std::pair<std::string, std::string>> labels;
+  MetricLabels labels;
   std::variant<double, Histogram> value;
 };
 

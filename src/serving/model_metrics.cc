@@ -109,7 +109,7 @@ void ModelMetrics::record_outcome(const GenerateOutcome& outcome, FinishReason r
   }
 }
 
-void ModelMetrics::collect(const Labels& labels, std::vector<MetricSample>& out) const {
+void ModelMetrics::collect(const MetricLabels& labels, std::vector<MetricSample>& out) const {
   std::lock_guard lock(mutex_);
   const std::pair<const char*, const Histogram*> histograms[] = {
       {"vllm:time_to_first_token_seconds", &time_to_first_token_},
@@ -130,10 +130,8 @@ void ModelMetrics::collect(const Labels& labels, std::vector<MetricSample>& out)
   for (const auto& [name, histogram] : histograms) out.push_back({name, labels, *histogram});
   out.push_back({"vllm:prompt_tokens_cached", labels, static_cast<double>(cached_prompt_tokens_)});
   for (const FinishReason reason : kReasons) {
-    Labels with_reason = labels;
-    with_reason.emplace_back("finished_reason", finish_reason_name(reason));
-    out.push_back(
-        {"vllm:request_success", std::move(with_reason), static_cast<double>(finished_[static_cast<size_t>(reason)])});
+    out.push_back({"vllm:request_success", labels.with("finished_reason", finish_reason_name(reason)),
+                   static_cast<double>(finished_[static_cast<size_t>(reason)])});
   }
 }
 

@@ -36,8 +36,7 @@ class ModelMetrics {
   };
   void record_outcome(const GenerateOutcome& outcome, FinishReason reason, const Shape& shape, TimePoint now);
 
-  using Labels = std::vector<std::pair<std::string, std::string>>;
-  void collect(const Labels& labels, std::vector<MetricSample>& out) const;
+  void collect(const MetricLabels& labels, std::vector<MetricSample>& out) const;
 
   // Fills in what the requests of this model say: counts, rates and latencies.
   void summarize(TimePoint now, TimePoint since, ServerStats::Model& out) const;

@@ -13,6 +13,7 @@ void collect_test(const TestInForce& test, std::vector<MetricSample>& out) {
                  1.0});
   const std::lock_guard lock(test.book->mutex);
   for (size_t arm = 0; arm < definition.num_arms(); ++arm) {
+    const MetricLabels labels = {{"test", test.name()}, {"arm", definition.arms[arm].name}};
     const ArmOutcomes& outcomes = test.book->outcomes.arm(arm);
     const std::pair<const char*, double> values[] = {
         {"inferneo:ab_test_requests", static_cast<double>(outcomes.requests)},
@@ -20,9 +21,7 @@ void collect_test(const TestInForce& test, std::vector<MetricSample>& out) {
         {"inferneo:ab_test_share", test.experiment.share(arm)},
         {"inferneo:ab_test_arm_stopped", test.experiment.stopped_because(arm).empty() ? 0.0 : 1.0},
     };
-    for (const auto& [name, value] : values) {
-      out.push_back({name, {{"test", test.name()}, {"arm", definition.arms[arm].name}}, value});
-    }
+    for (const auto& [name, value] : values) out.push_back({name, labels, value});
   }
 }
 

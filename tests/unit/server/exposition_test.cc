@@ -39,7 +39,7 @@ std::vector<MetricSample> samples_of_all(int series) {
       if (info.labels.empty() && i > 0) continue;
       MetricSample sample{std::string(info.name), {}, 0.25 * i};
       for (const std::string& name : names_of(info.labels)) {
-        sample.labels.emplace_back(name, "va\"l\\ue\n{le=\"1\"} " + std::to_string(i));
+        sample.labels = sample.labels.with(name, "va\"l\\ue\n{le=\"1\"} " + std::to_string(i));
       }
       if (info.type == MetricType::histogram) {
         Histogram histogram(kBounds);
