@@ -89,6 +89,9 @@ openai_client() {
     .venv/bin/python tests/integration/openai_client.py --binary build/dev/inferneo --model models/inferneo-story
 }
 
+# Words planted in all that a client can send, looked for in all that the server says elsewhere.
+canary() { python3 tests/integration/canary.py --binary build/dev/inferneo --model models/inferneo-story; }
+
 # The programs of a preset's tests, which have their names: what is not run there is not built either.
 targets_of() {
   local preset=$1
@@ -116,6 +119,7 @@ main() {
     ctest_stage "full" dev -L full
     ctest_stage "soak (x$INFERNEO_SOAK_SCALE)" dev -L soak
     counted_stage "openai client" openai_client
+    counted_stage "canary" canary
   fi
   [ -n "$sanitizers" ] || return
   local targets

@@ -50,7 +50,7 @@ ASSERT = re.compile(r"(?<![\w:])(debug_)?assert(_eq|_ne)?!?\s*\(|#\s*include\s*<
 LOCALE = re.compile(r"\b(strto(d|f|ld)|ato[fil]|sto(d|f|ld)|v?[sf]?s?n?printf|v?[sf]?scanf|setlocale|imbue|ostringstream|to_string\(\s*\d*\.\d)\b|\{:[^}]*L\}")
 LOCALE_SAFE = {"src/base/result.cc"}  # prints a line number and text
 HARD_LIMIT, SOFT_LIMIT, HEADER_LIMIT = 800, 500, 150
-GENERATED = re.compile(r"^(tests/(golden|integration|unit/experiments/data)/.*\.json|models/|rust/.*\.lock|docs/.*\.svg)")
+GENERATED = re.compile(r"^(tests/(golden|integration|unit/experiments/data)/.*\.json|models/|rust/.*\.lock|docs/.*\.svg|deploy/grafana/)")
 # Placeholders and machine paths that do not belong into what people read.
 UNWANTED = re.compile(r"\b(FIXME|XXX|HACK)\b|lorem ipsum|/tmp/wt/|/work/(main|shared)\b", re.I)
 

@@ -1,6 +1,5 @@
 #include "inferneo/enhanced_engine.h"
 
-#include <mutex>
 #include <utility>
 
 #include "app/application.h"
@@ -9,8 +8,6 @@
 
 namespace inferneo {
 namespace {
-
-constexpr Duration kShortestWindow = std::chrono::seconds(1);
 
 Error not_running() { return make_error(ErrorCode::unavailable, "the engine is not running; call start() first"); }
 
@@ -22,59 +19,44 @@ void apply(EnhancedGenerateOptions options, GenerateRequest& request) {
   for (auto& [name, value] : options.headers) request.traits.headers.emplace_back(name, value);
 }
 
-EnhancedStats::Model model_stats(const ModelStatus& status) {
+EnhancedStats::Latency latency_of(const LatencySummary& summary) {
+  return {summary.count, summary.mean, summary.p50, summary.p95, summary.p99};
+}
+
+EnhancedStats::Model model_of(const ServerStats::Model& from) {
   EnhancedStats::Model model;
-  model.state = model_state_name(status.state);
-  model.prompt_tokens = status.stats.prompt_tokens;
-  model.generation_tokens = status.stats.generation_tokens;
-  model.running = status.stats.running;
-  model.waiting = status.stats.waiting + static_cast<int64_t>(status.waiting);
-  model.kv_usage = status.stats.kv_usage;
-  model.memory_bytes = status.memory_bytes;
-  model.loads = status.loads;
+  model.state = from.state;
+  model.requests = from.requests;
+  model.errors = from.errors;
+  model.cancelled = from.cancelled;
+  model.prompt_tokens = from.prompt_tokens;
+  model.generation_tokens = from.generation_tokens;
+  model.requests_per_second = from.requests_per_second;
+  model.tokens_per_second = from.tokens_per_second;
+  model.running = from.running;
+  model.waiting = from.waiting;
+  model.kv_usage = from.kv_usage;
+  model.cache_queries = from.cache_queries;
+  model.cache_hits = from.cache_hits;
+  model.preemptions = from.preemptions;
+  model.mean_time_to_first_token = from.time_to_first_token.mean;
+  model.time_to_first_token = latency_of(from.time_to_first_token);
+  model.inter_token = latency_of(from.inter_token);
+  model.end_to_end = latency_of(from.end_to_end);
+  model.memory_bytes = from.memory_bytes;
+  model.loads = from.loads;
+  model.load_failures = from.load_failures;
+  model.load_seconds = from.load_seconds;
+  model.unloads = {from.unloads.begin(), from.unloads.end()};
   return model;
 }
 
-std::string label_of(const MetricSample& sample, std::string_view name) {
-  for (const auto& [key, value] : sample.labels) {
-    if (key == name) return value;
+EnhancedStats::ABTest test_of(ServerStats::Test from) {
+  EnhancedStats::ABTest test{std::move(from.name), std::move(from.state), {}, std::move(from.verdict)};
+  for (ServerStats::Arm& arm : from.arms) {
+    test.arms.push_back({std::move(arm.name), arm.requests, arm.failures, arm.share, std::move(arm.stopped_because)});
   }
-  return {};
-}
-
-// What the metrics know of models besides their status.
-void add_metrics(const std::vector<MetricSample>& samples, EnhancedStats& stats) {
-  for (const MetricSample& sample : samples) {
-    const bool success = sample.name == "vllm:request_success";
-    const bool first_token = sample.name == "vllm:time_to_first_token_seconds";
-    if (!success && !first_token) continue;
-    const auto found = stats.model_metrics.find(label_of(sample, "model_name") + ":" + label_of(sample, "version"));
-    if (found == stats.model_metrics.end()) continue;
-    if (first_token) {
-      const auto& histogram = std::get<Histogram>(sample.value);
-      if (const uint64_t count = histogram.count(); count > 0) {
-        found->second.mean_time_to_first_token = histogram.sum / static_cast<double>(count);
-      }
-      continue;
-    }
-    const std::string reason = label_of(sample, "finished_reason");
-    if (reason == "stop" || reason == "length") {
-      found->second.requests += static_cast<uint64_t>(std::get<double>(sample.value));
-    }
-  }
-}
-
-EnhancedStats::ABTest test_stats(const TestInForce& test) {
-  const Traffic::TestResults results = Traffic::results(test);
-  const ExperimentDefinition& definition = test.experiment.definition();
-  EnhancedStats::ABTest stats{test.name(), std::string(experiment_state_name(test.experiment.state())), {}, {}};
-  for (size_t i = 0; i < definition.num_arms(); ++i) {
-    const ArmOutcomes& outcomes = results.outcomes.arm(i);
-    stats.arms.push_back({definition.arms[i].name, static_cast<uint64_t>(outcomes.requests),
-                          static_cast<uint64_t>(outcomes.failed()), test.experiment.share(i)});
-  }
-  stats.verdict = results.verdict.sentence;
-  return stats;
+  return test;
 }
 
 }  // namespace
@@ -82,31 +64,6 @@ EnhancedStats::ABTest test_stats(const TestInForce& test) {
 struct EnhancedInferneoEngine::Impl {
   EngineConfig config;
   std::unique_ptr<Application> application;
-  TimePoint started{};
-
-  std::mutex window_mutex;
-  TimePoint window_began{};
-  uint64_t window_requests = 0;
-  uint64_t window_tokens = 0;
-  double requests_per_second = 0.0;
-  double tokens_per_second = 0.0;
-
-  // The rates since the last look; within a second of it, those of that look.
-  void update_rates(TimePoint now, uint64_t requests, uint64_t tokens, EnhancedStats& stats) {
-    const std::lock_guard lock(window_mutex);
-    if (const Duration passed = now - window_began; passed >= kShortestWindow || requests_per_second == 0.0) {
-      const double seconds = std::max(to_seconds(passed), 1e-9);
-      requests_per_second = static_cast<double>(requests - window_requests) / seconds;
-      tokens_per_second = static_cast<double>(tokens - window_tokens) / seconds;
-      if (passed >= kShortestWindow) {
-        window_began = now;
-        window_requests = requests;
-        window_tokens = tokens;
-      }
-    }
-    stats.requests_per_second = requests_per_second;
-    stats.tokens_per_second = tokens_per_second;
-  }
 };
 
 EnhancedInferneoEngine::EnhancedInferneoEngine(EngineConfig config) : impl_(std::make_unique<Impl>()) {
@@ -125,7 +82,6 @@ Status EnhancedInferneoEngine::start() {
   ASSIGN_OR_RETURN(auto application, Application::create(config, std::move(options)));
   RETURN_IF_ERROR(application->load_models());
   impl_->application = std::move(application);
-  impl_->started = impl_->window_began = impl_->application->clock().now();
   return ok_status();
 }
 
@@ -231,24 +187,20 @@ Result<std::vector<std::string>> EnhancedInferneoEngine::explain(std::string pro
 EnhancedStats EnhancedInferneoEngine::get_stats() {
   EnhancedStats stats;
   if (impl_->application == nullptr) return stats;
-  Application& application = *impl_->application;
-  const TimePoint now = application.clock().now();
-  stats.uptime = to_seconds(now - impl_->started);
-  uint64_t tokens = 0;
-  for (const ModelStatus& status : application.manager().statuses()) {
-    stats.model_metrics.emplace(status.id, model_stats(status));
-    tokens += status.stats.generation_tokens;
-  }
-  add_metrics(application.service().metrics(), stats);
-  for (const auto& [id, model] : stats.model_metrics) stats.total_requests += model.requests;
-  impl_->update_rates(now, stats.total_requests, tokens, stats);
-  const std::shared_ptr<const Traffic::Snapshot> traffic = application.traffic().snapshot();
-  for (size_t i = 0; i < traffic->rules->size(); ++i) {
-    stats.routing_rules.push_back({traffic->rules->rule(i).name, traffic->rules->hits(i)});
-  }
-  for (const auto& test : traffic->tests) stats.ab_tests.push_back(test_stats(*test));
-  stats.memory_used = application.ledger().used();
-  stats.memory_budget = application.memory_budget();
+  ServerStats now = impl_->application->service().stats();
+  stats.uptime = now.uptime;
+  stats.requests_per_second = now.requests_per_second;
+  stats.tokens_per_second = now.tokens_per_second;
+  stats.prompt_tokens_per_second = now.prompt_tokens_per_second;
+  stats.total_requests = now.total_requests;
+  stats.refused = now.refused;
+  stats.running = now.running;
+  stats.waiting = now.waiting;
+  for (const ServerStats::Model& model : now.models) stats.model_metrics.emplace(model.id, model_of(model));
+  for (ServerStats::Rule& rule : now.rules) stats.routing_rules.push_back({std::move(rule.name), rule.hits});
+  for (ServerStats::Test& test : now.tests) stats.ab_tests.push_back(test_of(std::move(test)));
+  stats.memory_used = now.memory_used;
+  stats.memory_budget = now.memory_budget;
   return stats;
 }
 

@@ -71,7 +71,7 @@ void ManagerCore::stop() {
     for (const auto& entry : state_->entries) {
       if (entry == nullptr) continue;
       if (entry->model != nullptr) loaded.push_back(std::exchange(entry->model, nullptr));
-      for (AcquireCallback& callback : std::exchange(entry->waiting, {})) waiting.push_back(std::move(callback));
+      for (AcquireCallback& callback : state_->take_waiting(*entry)) waiting.push_back(std::move(callback));
     }
   }
   // Requests hold leases of their own: ending the engines is what ends them.
@@ -134,7 +134,7 @@ void ManagerCore::acquire_one(std::vector<ModelId> ids, AcquireCallback callback
     // An older one answers until the better one is there.
     residency.acquire(best->key, kBackground, state_->clock.now());
     ++best->misses;
-    best->waiting.emplace_back([](const Result<ModelLease>&) {});
+    best->waiting.push_back({[](const Result<ModelLease>&) {}});
     state_->notify_locked();
   }
   replace_failed_engine(*entry);
@@ -160,7 +160,7 @@ bool ManagerCore::begin_wait(Lock& lock, Entry& entry, AcquireCallback callback,
   }
   if (options.keep_alive) state_->residency.set_stay(entry.key, as_duration(*options.keep_alive));
   if (entry.fetching) {
-    entry.waiting.push_back(std::move(callback));
+    entry.waiting.push_back({std::move(callback), now});
     return true;
   }
   const ModelState before = state_->residency.state(entry.key);
@@ -175,7 +175,7 @@ bool ManagerCore::begin_wait(Lock& lock, Entry& entry, AcquireCallback callback,
   // Who waits for one that is on its way out is counted when it has gone.
   const bool away = before == ModelState::unloaded || before == ModelState::failed;
   if (away && nobody_waits) ++entry.misses;
-  entry.waiting.push_back(std::move(callback));
+  entry.waiting.push_back({std::move(callback), now});
   return true;
 }
 

@@ -42,6 +42,7 @@ struct ManagerCore::Looks {
     status.loads = entry.loads;
     status.misses = entry.misses;
     status.unloads = entry.unloads;
+    status.life = entry.life;
     status.memory_bytes = state.ledger.used_by(entry.id);
     status.last_used = std::max(entry.last_used, entry.record.last_used);
     status.model = entry.model;

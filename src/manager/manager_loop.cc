@@ -115,7 +115,7 @@ bool ManagerCore::erase_removed(Lock& lock) {
     if (entry == nullptr || !entry->removed) continue;
     const ModelState state = state_->residency.state(entry->key);
     if (state != ModelState::unloaded && state != ModelState::failed) continue;
-    for (AcquireCallback& callback : entry->waiting) waiting.emplace_back(entry->id, std::move(callback));
+    for (AcquireCallback& callback : state_->take_waiting(*entry)) waiting.emplace_back(entry->id, std::move(callback));
     state_->residency.abandon(entry->key);
     state_->residency.remove(entry->key);
     entry.reset();
@@ -154,7 +154,7 @@ void ManagerCore::carry_out(Lock& lock, const Residency::Decision& decision) {
 }
 
 void ManagerCore::grant(Lock& lock, Entry& entry) {
-  std::vector<AcquireCallback> waiting = std::exchange(entry.waiting, {});
+  std::vector<AcquireCallback> waiting = state_->take_waiting(entry);
   const size_t granted = state_->residency.granted(entry.key);
   INFERNEO_CHECK(granted == waiting.size(), "those who wait for a model are miscounted");
   // All leases at once: while any of them lives, the entry does.
@@ -303,6 +303,9 @@ void ManagerCore::finish_load(Entry& entry, std::shared_ptr<LoadedModel> model, 
   const double took = std::max(to_seconds(now - start), 1e-6);
   const double rate = static_cast<double>(bytes) / took;
   state_->load_rate = state_->load_rate > 0.0 ? 0.7 * state_->load_rate + 0.3 * rate : rate;
+  entry.ready_since = now;
+  entry.life.load_seconds.observe(to_seconds(now - start));
+  entry.life.loaded_bytes += state_->ledger.used_by(entry.id);
   state_->residency.loaded(entry.key, now - start, now);
 }
 
@@ -329,6 +332,7 @@ void ManagerCore::unload_now(Lock& lock, Entry& entry, UnloadReason reason) {
   std::shared_ptr<LoadedModel> model = std::exchange(entry.model, nullptr);
   entry.drain_at.reset();
   const std::string id = entry.id;
+  const size_t bytes = state_->ledger.used_by(id);
   lock.unlock();
   EngineStats stats;
   if (model->core != nullptr) {
@@ -343,6 +347,10 @@ void ManagerCore::unload_now(Lock& lock, Entry& entry, UnloadReason reason) {
   log_info("model {} unloaded ({})", id, unload_reason_name(reason));
   lock.lock();
   ++entry.unloads[static_cast<size_t>(reason)];
+  entry.life.unloaded_bytes += bytes;
+  if (reason == UnloadReason::room) {
+    entry.life.eviction_age_seconds.observe(to_seconds(state_->clock.now() - entry.ready_since));
+  }
   add_counters(entry.past, stats);
   if (!entry.waiting.empty()) ++entry.misses;  // they waited for it to come back
   state_->residency.unloaded(entry.key);
@@ -350,12 +358,13 @@ void ManagerCore::unload_now(Lock& lock, Entry& entry, UnloadReason reason) {
 
 void ManagerCore::fail(Lock& lock, Entry& entry, Error failure) {
   log_error("model {} failed to load: {}", entry.id, failure.message);
+  ++entry.life.load_failures;
   const Error told = told_to_requests(state_->catalog->shown(entry.record.id), failure);
   entry.failure = std::move(failure);
   entry.attempts = 0;
   entry.retry_at = state_->clock.now() + pause_after(++entry.failures);
   state_->residency.failed(entry.key);
-  std::vector<AcquireCallback> waiting = std::exchange(entry.waiting, {});
+  std::vector<AcquireCallback> waiting = state_->take_waiting(entry);
   publish_states(lock);
   lock.unlock();
   for (AcquireCallback& callback : waiting) callback(told);

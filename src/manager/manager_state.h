@@ -27,7 +27,11 @@ struct ManagerCore::Entry {
   std::shared_ptr<LoadedModel> model;
   std::optional<TimePoint> drain_at;  // draining: what is under way then is ended
   std::optional<Error> failure;
-  std::vector<AcquireCallback> waiting;
+  struct Waiter {
+    AcquireCallback callback;
+    std::optional<TimePoint> since = {};  // none: nobody waits in earnest
+  };
+  std::vector<Waiter> waiting;
   bool fetching = false;   // it is being downloaded: those who wait are nothing to the residency until it is here
   int attempts = 0;        // of the load in progress
   int failures = 0;        // loads that failed, in a row
@@ -37,6 +41,8 @@ struct ManagerCore::Entry {
   uint64_t loads = 0;
   uint64_t misses = 0;
   std::array<uint64_t, kNumUnloadReasons> unloads{};
+  LifeCycle life;
+  TimePoint ready_since{};      // while it is in memory
   EngineStats past;             // counters of the engines that it had
   int64_t last_used = 0;        // seconds since the epoch
   int64_t unwritten_loads = 0;  // usage that the registry does not know yet
@@ -72,6 +78,16 @@ struct ManagerCore::State {
       if (memory.shared.back().users.size() != shared.users.size()) memory.shared.pop_back();
     }
     return memory;
+  }
+  // Those who waited for it, each for so long; it has none any more.
+  std::vector<AcquireCallback> take_waiting(Entry& entry) const {
+    std::vector<AcquireCallback> callbacks;
+    const TimePoint now = clock.now();
+    for (Entry::Waiter& waiter : std::exchange(entry.waiting, {})) {
+      if (waiter.since) entry.life.wait_seconds.observe(to_seconds(now - *waiter.since));
+      callbacks.push_back(std::move(waiter.callback));
+    }
+    return callbacks;
   }
   ModelState shown_state(const Entry& entry) const {
     return entry.fetching ? ModelState::loading : residency.state(entry.key);

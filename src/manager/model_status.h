@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "base/result.h"
+#include "manager/life_cycle.h"
 #include "manager/loaded_model.h"
 #include "manager/model_loader.h"
 #include "manager/registry_records.h"
@@ -37,6 +38,7 @@ struct ModelStatus {
   uint64_t loads = 0;                            // that succeeded since the start
   uint64_t misses = 0;  // acquires that found it neither in memory, nor loading, nor waited for: each leads to a load
   std::array<uint64_t, kNumUnloadReasons> unloads{};  // by UnloadReason
+  LifeCycle life;                                     // what came of them
   size_t memory_bytes = 0;                            // in the ledger
   int64_t last_used = 0;                              // seconds since the epoch; 0: never
   EngineStats stats;                                  // of the engines that it had, the present one included

@@ -321,9 +321,10 @@ std::string Connection::render(Exchange::Outgoing& out) {
     head_.keep_alive = keep_alive;
     options.content_length = out.response->body.size();
     add_route(out, *out.response);
-    std::string bytes = serialize_head(*out.response, options);
-    if (head_.method != Method::head) bytes += out.response->body;
-    return bytes;
+    std::string head = serialize_head(*out.response, options);
+    if (head_.method == Method::head) return head;
+    out.response->body.insert(0, head);  // where it lies: a scrape is megabytes, which a second copy would cost again
+    return std::move(out.response->body);
   }
   std::string bytes;
   if (!head_sent_) {

@@ -2,6 +2,7 @@
 
 #include "server/exposition.h"
 #include "server/json_writer.h"
+#include "server/stats_routes.h"
 
 namespace inferneo {
 namespace {
@@ -40,6 +41,7 @@ std::vector<Route> operations_routes(std::shared_ptr<InferenceService> service, 
               response.body = render_metrics(service->metrics(), catalogue);
               exchange->respond(std::move(response));
             }),
+      stats_route(service),
   };
 }
 

@@ -1,4 +1,4 @@
-// The routes for operators: /health (the process lives), /ready (tokens advance), /version, /metrics.
+// The routes for operators: /health (the process lives), /ready (tokens advance), /version, /metrics, /stats.
 #pragma once
 
 #include <memory>

@@ -16,10 +16,6 @@ uint64_t system_seed() {
   return (static_cast<uint64_t>(device()) << 32) | device();
 }
 
-ModelMetrics::Labels labels_of(const ModelId& id) {
-  return {{"model_name", id.name}, {"engine", "0"}, {"version", id.version}};
-}
-
 ServedModel info_of(const ModelStatus& status) {
   ServedModel info;
   info.version = status.record.id.version;
@@ -28,13 +24,6 @@ ServedModel info_of(const ModelStatus& status) {
   info.max_model_len = status.model != nullptr ? status.model->max_model_len : 0;
   info.state = model_state_name(status.state);
   return info;
-}
-
-// The ledger's books go by name:version, but for what belongs to no single one.
-ModelMetrics::Labels book_labels(const std::string& book) {
-  const Result<ModelId> id = parse_model_id(book);
-  if (!id.ok()) return {{"model_name", book}, {"version", ""}};
-  return {{"model_name", id->name}, {"version", id->version}};
 }
 
 }  // namespace
@@ -47,8 +36,13 @@ EngineService::EngineService(const EngineServiceConfig& config, ManagerCore& man
       clock_(clock),
       next_seed_(config.seed != 0 ? config.seed : system_seed()),
       pool_(config.text_threads, config.max_text_queue),
-      context_{manager, pool_, clock, [this](const std::string& model) { return metrics_of(model); },
-               [this] { return next_seed(); }} {}
+      context_{manager,
+               pool_,
+               clock,
+               [this](const std::string& model) { return metrics_of(model); },
+               [this] { return next_seed(); },
+               [this](ErrorCode code) { ++refused_[static_cast<size_t>(code)]; }},
+      started_(clock.now()) {}
 
 std::shared_ptr<GenerationHandle> EngineService::generate(GenerateRequest request, std::shared_ptr<OutputSink> sink) {
   auto generation = std::make_shared<Generation>(context_, next_request_++, std::move(request), std::move(sink));
@@ -136,9 +130,11 @@ Status EngineService::admission() const {
   return ok_status();
 }
 
-Status EngineService::ready() const {
+Status EngineService::ready() const { return readiness(manager_.statuses()); }
+
+Status EngineService::readiness(const std::vector<ModelStatus>& statuses) const {
   RETURN_IF_ERROR(admission());
-  for (const ModelStatus& status : manager_.statuses()) {
+  for (const ModelStatus& status : statuses) {
     // One that is on its way out is no reason to send requests elsewhere.
     if (status.state == ModelState::ready && status.model != nullptr)
       RETURN_IF_ERROR(status.model->core->readiness(config_.stall_limit));
@@ -163,66 +159,28 @@ bool EngineService::drain(TimePoint deadline) {
 }
 
 std::shared_ptr<ModelMetrics> EngineService::metrics_of(const std::string& model) const {
-  std::lock_guard lock(metrics_mutex_);
+  {
+    const std::lock_guard lock(metrics_mutex_);
+    if (const auto found = metrics_.find(model); found != metrics_.end()) return found->second;
+  }
+  forget_removed(manager_.statuses());  // here, so that they are bounded though nobody looks at them
+  const std::lock_guard lock(metrics_mutex_);
   std::shared_ptr<ModelMetrics>& entry = metrics_[model];
   if (entry == nullptr) entry = std::make_shared<ModelMetrics>();
   return entry;
 }
 
+// The series of models that are no longer registered end; what they did stays in the server's total.
+void EngineService::forget_removed(const std::vector<ModelStatus>& statuses) const {
+  const std::lock_guard lock(metrics_mutex_);
+  std::erase_if(metrics_, [&](const auto& entry) {
+    if (std::ranges::find(statuses, entry.first, &ModelStatus::id) != statuses.end()) return false;
+    ended_of_removed_ += entry.second->ended();
+    return true;
+  });
+}
+
 // Neighbouring counters give unrelated seeds.
 uint64_t EngineService::next_seed() { return split_mix(next_seed_++ + kGoldenGamma); }
-
-void EngineService::collect_engine(const ModelStatus& status, std::vector<MetricSample>& out) const {
-  const ModelMetrics::Labels labels = labels_of(status.record.id);
-  ModelMetrics::Labels state = labels;
-  state.emplace_back("state", model_state_name(status.state));
-  out.push_back({"inferneo:model_state", std::move(state), 1.0});
-  out.push_back({"inferneo:model_loads", labels, static_cast<double>(status.loads)});
-  out.push_back({"inferneo:model_misses", labels, static_cast<double>(status.misses)});
-  out.push_back({"inferneo:model_waiting", labels, static_cast<double>(status.waiting)});
-  out.push_back({"inferneo:model_leases", labels, static_cast<double>(status.leases)});
-  out.push_back({"inferneo:model_load_seconds", labels, to_seconds(status.load_time)});
-  for (size_t i = 0; i < kNumUnloadReasons; ++i) {
-    ModelMetrics::Labels reason = labels;
-    reason.emplace_back("reason", unload_reason_name(static_cast<UnloadReason>(i)));
-    out.push_back({"inferneo:model_unloads", std::move(reason), static_cast<double>(status.unloads[i])});
-  }
-  metrics_of(status.id)->collect(labels, out);
-  const EngineStats& stats = status.stats;
-  const std::pair<const char*, double> values[] = {
-      {"vllm:num_requests_running", stats.running},
-      {"vllm:num_requests_waiting", stats.waiting},
-      {"vllm:kv_cache_usage_perc", stats.kv_usage},
-      {"vllm:prompt_tokens", static_cast<double>(stats.prompt_tokens)},
-      {"vllm:generation_tokens", static_cast<double>(stats.generation_tokens)},
-      {"vllm:num_preemptions", static_cast<double>(stats.preemptions)},
-      {"vllm:prefix_cache_queries", static_cast<double>(stats.prefix_queries)},
-      {"vllm:prefix_cache_hits", static_cast<double>(stats.prefix_hits)},
-      {"inferneo:engine_steps", static_cast<double>(stats.steps)},
-  };
-  for (const auto& [name, value] : values) out.push_back({name, labels, value});
-  Histogram iterations;
-  iterations.bounds.assign(EngineStats::kIterationBounds.begin(), EngineStats::kIterationBounds.end());
-  iterations.counts.assign(stats.iteration_tokens.begin(), stats.iteration_tokens.end());
-  iterations.sum = static_cast<double>(stats.iteration_tokens_sum);
-  out.push_back({"vllm:iteration_tokens_total", labels, std::move(iterations)});
-  if (status.model == nullptr) return;
-  ModelMetrics::Labels cache = labels;
-  cache.emplace_back("block_size", std::to_string(stats.block_size));
-  cache.emplace_back("num_gpu_blocks", std::to_string(stats.num_blocks));
-  out.push_back({"vllm:cache_config_info", std::move(cache), 1.0});
-}
-
-std::vector<MetricSample> EngineService::metrics() const {
-  std::vector<MetricSample> samples;
-  for (const ModelStatus& status : manager_.statuses()) collect_engine(status, samples);
-  samples.push_back({"inferneo:memory_budget_bytes", {}, static_cast<double>(ledger_.budget())});
-  for (const auto& [key, bytes] : ledger_.books()) {
-    ModelMetrics::Labels labels = book_labels(key.first);
-    labels.emplace_back("purpose", memory_purpose_name(key.second));
-    samples.push_back({"inferneo:memory_used_bytes", std::move(labels), static_cast<double>(bytes)});
-  }
-  return samples;
-}
 
 }  // namespace inferneo

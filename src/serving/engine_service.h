@@ -5,6 +5,7 @@
 // still delivers the last events and starts the last requests; so the manager itself must outlive the service.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <map>
 #include <memory>
@@ -12,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "experiments/outcomes.h"
 #include "manager/manager_core.h"
 #include "serving/generation.h"
 #include "serving/inference_service.h"
@@ -41,7 +43,8 @@ class EngineService final : public InferenceService {
   void with_tokenizer(const std::string& model, TokenizerCallback callback) override;
   Status admission() const override;
   Status ready() const override;
-  std::vector<MetricSample> metrics() const override;
+  std::vector<MetricSample> metrics() const override;  // engine_numbers.cc
+  ServerStats stats() const override;                  // the same
 
   // From here on requests are taken: the models that are to be there at the start are.
   void open();
@@ -52,6 +55,9 @@ class EngineService final : public InferenceService {
   std::shared_ptr<ModelMetrics> metrics_of(const std::string& model) const;
   uint64_t next_seed();
   Status starting_status() const;
+  Status readiness(const std::vector<ModelStatus>& statuses) const;
+  void forget_removed(const std::vector<ModelStatus>& statuses) const;
+  void collect_server(const std::vector<ModelStatus>& statuses, std::vector<MetricSample>& out) const;
   void collect_engine(const ModelStatus& status, std::vector<MetricSample>& out) const;
 
   const EngineServiceConfig config_;
@@ -60,12 +66,15 @@ class EngineService final : public InferenceService {
   const Clock& clock_;
   mutable std::mutex metrics_mutex_;
   mutable std::map<std::string, std::shared_ptr<ModelMetrics>> metrics_;  // bounded by the registered models
+  mutable uint64_t ended_of_removed_ = 0;                                 // guarded by metrics_mutex_
+  std::array<std::atomic<uint64_t>, kNumErrorCodes> refused_{};           // by ErrorCode
   std::atomic<uint64_t> next_request_{1};
   std::atomic<uint64_t> next_seed_;
   enum class Phase { starting, open, draining };
   std::atomic<Phase> phase_{Phase::starting};
   TextPool pool_;
   GenerationContext context_;
+  const TimePoint started_;
 };
 
 }  // namespace inferneo

@@ -170,7 +170,8 @@ void Generation::on_prompt_logprobs(std::vector<TokenLogprobs> logprobs) {
 void Generation::on_token(int32_t sample, Token token, const TokenLogprobs* logprobs, bool is_stop_token) {
   Sample& state = samples_[static_cast<size_t>(sample)];
   const TimePoint now = context_.clock.now();
-  if (state.last_token) metrics_->record_inter_token(now - *state.last_token);
+  if (!std::exchange(prompt_counted_, true)) metrics_->record_prompt(now, static_cast<int32_t>(prompt_.size()));
+  metrics_->record_token(now, state.last_token ? std::optional<Duration>(now - *state.last_token) : std::nullopt);
   state.last_token = now;
   Event event;
   event.kind = Event::Kind::token;
@@ -349,7 +350,13 @@ void Generation::fail(Error error) {
 }
 
 void Generation::finish(GenerateOutcome outcome, FinishReason reason) {
-  if (metrics_ != nullptr) metrics_->record_outcome(outcome, reason);
+  if (metrics_ != nullptr) {
+    ModelMetrics::Shape shape{request_.sampling.n, request_.sampling.max_tokens};
+    for (const Sample& sample : samples_) shape.longest_sample = std::max(shape.longest_sample, sample.num_tokens);
+    metrics_->record_outcome(outcome, reason, shape, context_.clock.now());
+  } else if (outcome.error) {
+    context_.refused(outcome.error->code);
+  }
   const std::shared_ptr<OutputSink> sink = std::exchange(sink_, nullptr);
   if (sink != nullptr) sink->on_done(std::move(outcome));
   lease_.reset();

@@ -28,6 +28,7 @@ struct GenerationContext {
   const Clock& clock;
   std::function<std::shared_ptr<ModelMetrics>(const std::string& model)> metrics;
   std::function<uint64_t()> next_seed;
+  std::function<void(ErrorCode)> refused;  // a request that ended without having reached a model
 };
 
 class Generation final : public GenerationHandle, public TokenSink, public std::enable_shared_from_this<Generation> {
@@ -92,6 +93,7 @@ class Generation final : public GenerationHandle, public TokenSink, public std::
   std::shared_ptr<ModelMetrics> metrics_;
   std::vector<Token> prompt_;
   std::vector<Sample> samples_;
+  bool prompt_counted_ = false;  // engine thread only
   std::optional<Error> text_error_;
 
   std::mutex mutex_;  // guards what follows

@@ -14,9 +14,12 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "base/histogram.h"
 #include "base/result.h"
 #include "engine/request.h"
 #include "inferneo/sampling_params.h"
+#include "serving/metric_labels.h"
+#include "serving/server_stats.h"
 #include "text/tokenizer.h"
 
 namespace inferneo {
@@ -138,20 +141,10 @@ struct FeedbackReceipt {
   std::string arm = {};
 };
 
-// Counters and gauges of one model for /metrics; histograms are fixed-bucket and cumulative.
-struct Histogram {
-  std::vector<double> bounds;    // ascending, without +Inf
-  std::vector<uint64_t> counts;  // per bucket, not cumulative; one more than bounds
-  double sum = 0.0;
-  uint64_t count() const {
-    uint64_t total = 0;
-    for (uint64_t c : counts) total += c;
-    return total;
-  }
-};
+// One series of /metrics at this moment; a histogram is a bundle of them.
 struct MetricSample {
   std::string name;  // as in the catalogue (serving/metrics_catalogue.h)
-  std::vector<std::pair<std::string, std::string>> labels;
+  MetricLabels labels;
   std::variant<double, Histogram> value;
 };
 
@@ -196,6 +189,7 @@ class InferenceService {
   // OK when requests are taken and every engine that has work has stepped within its deadline.
   virtual Status ready() const = 0;
   virtual std::vector<MetricSample> metrics() const = 0;
+  virtual ServerStats stats() const { return {}; }
 };
 
 }  // namespace inferneo

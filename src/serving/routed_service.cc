@@ -285,25 +285,4 @@ RouteExplanation RoutedService::explain(const GenerateRequest& request) const {
   return context_.traffic.explain(of.facts, of.keys);
 }
 
-std::vector<MetricSample> RoutedService::metrics() const {
-  std::vector<MetricSample> samples = context_.inner.metrics();
-  const std::shared_ptr<const Traffic::Snapshot> now = context_.traffic.snapshot();
-  for (size_t i = 0; i < now->rules->size(); ++i) {
-    samples.push_back(
-        {"inferneo:routing_rule_hits", {{"rule", now->rules->rule(i).name}}, static_cast<double>(now->rules->hits(i))});
-  }
-  for (const auto& test : now->tests) {
-    const ExperimentDefinition& definition = test->experiment.definition();
-    const std::lock_guard lock(test->book->mutex);
-    for (size_t arm = 0; arm < definition.num_arms(); ++arm) {
-      const ArmOutcomes& outcomes = test->book->outcomes.arm(arm);
-      const std::vector<std::pair<std::string, std::string>> labels = {{"test", test->name()},
-                                                                       {"arm", definition.arms[arm].name}};
-      samples.push_back({"inferneo:ab_test_requests", labels, static_cast<double>(outcomes.requests)});
-      samples.push_back({"inferneo:ab_test_failures", labels, static_cast<double>(outcomes.failed())});
-    }
-  }
-  return samples;
-}
-
 }  // namespace inferneo

@@ -50,7 +50,8 @@ class RoutedService final : public InferenceService {
   Result<FeedbackReceipt> record_feedback(const std::string& request_id, double score) override;
   Status admission() const override { return context_.inner.admission(); }
   Status ready() const override { return context_.inner.ready(); }
-  std::vector<MetricSample> metrics() const override;
+  std::vector<MetricSample> metrics() const override;  // routed_numbers.cc
+  ServerStats stats() const override;                  // the same
 
  private:
   Context context_;

@@ -22,6 +22,11 @@ TextPool::~TextPool() {
   for (std::thread& thread : threads_) thread.join();
 }
 
+size_t TextPool::num_waiting() const {
+  std::lock_guard lock(mutex_);
+  return beginnings_.size();
+}
+
 bool TextPool::try_post(std::function<void()> task) {
   {
     std::lock_guard lock(mutex_);

@@ -19,6 +19,9 @@ class TextPool {
   TextPool(const TextPool&) = delete;
   TextPool& operator=(const TextPool&) = delete;
 
+  size_t num_waiting() const;  // new and accepted work that nobody has begun
+  size_t max_queue() const { return max_queue_; }
+
   // New work from outside: false when the queue is full. Tasks must not throw.
   bool try_post(std::function<void()> task);
   // The beginning of accepted work, which may take long: in line with new work, but never refused.
@@ -30,7 +33,7 @@ class TextPool {
   using Queue = std::deque<std::function<void()>>;
   void run(bool continuations_only);
   const size_t max_queue_;
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::condition_variable changed_;    // for the threads that take both kinds
   std::condition_variable continued_;  // for the one that takes continuations only
   bool own_thread_waits_ = false;      // that one, and nobody has woken it yet

@@ -61,6 +61,17 @@ TEST_F(EnhancedEngineTest, RoutesByRulesAndLoadsWhatItNeeds) {
   EXPECT_EQ(stats.model_metrics.at("code-llama:1.0").requests, 2U);
   EXPECT_EQ(stats.model_metrics.at("gpt-3.5-turbo:1.0").requests, 2U);
   EXPECT_GT(stats.model_metrics.at("gpt-3.5-turbo:1.0").mean_time_to_first_token, 0.0);
+  const EnhancedStats::Model& story = stats.model_metrics.at("gpt-3.5-turbo:1.0");
+  EXPECT_EQ(story.time_to_first_token.count, 2U);
+  EXPECT_GT(story.time_to_first_token.p50, 0.0);
+  EXPECT_LE(story.time_to_first_token.p50, story.time_to_first_token.p99);
+  EXPECT_EQ(story.inter_token.count, 6U) << "three gaps between four tokens, twice";
+  EXPECT_EQ(story.errors + story.cancelled, 0U);
+  EXPECT_EQ(story.loads, 1U);
+  EXPECT_TRUE(story.load_seconds.has_value());
+  EXPECT_EQ(story.unloads, (std::map<std::string, uint64_t>{{"asked", 0}, {"failed", 0}, {"idle", 0}, {"room", 0}}));
+  EXPECT_EQ(ask("x", {.model = "nobody"}).error().code, ErrorCode::not_found);
+  EXPECT_EQ(engine_.get_stats().refused, 1U);
   EXPECT_EQ(stats.total_requests, 4U);
   EXPECT_GT(stats.requests_per_second, 0.0);
   EXPECT_GT(stats.tokens_per_second, stats.requests_per_second);

@@ -178,6 +178,10 @@ TEST_F(ModelManagerTest, FailuresAreToldWithoutTheFilesAndTriedAgain) {
   EXPECT_EQ(status("flaky").state, ModelState::failed);
   EXPECT_EQ(status("flaky").failure->message, "try again");
   EXPECT_TRUE(manager_->acquire_blocking("flaky").ok());
+  EXPECT_EQ(status("flaky").life.load_failures, 1U);
+  EXPECT_EQ(status("flaky").life.load_seconds.count(), 1U);
+  EXPECT_GE(status("flaky").life.load_seconds.sum, 0.005) << "the load that succeeded alone";
+  EXPECT_EQ(status("flaky").life.wait_seconds.count(), 2U);
   EXPECT_FALSE(manager_->acquire_blocking("throws").ok());
   EXPECT_NE(status("throws").failure->message.find("surprise"), std::string::npos);
   const auto broken = manager_->acquire_blocking("broken");
@@ -196,6 +200,10 @@ TEST_F(ModelManagerTest, RoomIsMadeWithinTheBudget) {
   ASSERT_TRUE(manager_->acquire_blocking("c").ok());
   EXPECT_EQ(status("a").state, ModelState::unloaded);
   EXPECT_EQ(status("a").unloads[static_cast<size_t>(UnloadReason::room)], 1U);
+  EXPECT_EQ(status("a").life.eviction_age_seconds.count(), 1U);
+  EXPECT_EQ(status("a").life.loaded_bytes, kModelBytes);
+  EXPECT_EQ(status("a").life.unloaded_bytes, kModelBytes);
+  EXPECT_EQ(status("b").life.eviction_age_seconds.count(), 0U);
   EXPECT_EQ(status("b").state, ModelState::ready);
   EXPECT_TRUE(manager_->acquire_blocking("a").ok()) << "and comes back";
   EXPECT_LE(ledger_->peak(), ledger_->budget());

@@ -195,6 +195,12 @@ std::vector<MetricSample> ScriptedService::metrics() const {
   return {MetricSample{"vllm:prompt_tokens", {{"model_name", "fake"}, {"engine", "0"}}, 17.0}};
 }
 
+ServerStats ScriptedService::stats() const {
+  ServerStats stats;
+  stats.total_requests = 17;
+  return stats;
+}
+
 GenerateRequest ScriptedService::last_request() const {
   const std::lock_guard lock(mutex_);
   return last_request_;

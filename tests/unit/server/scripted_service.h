@@ -68,6 +68,7 @@ class ScriptedService final : public InferenceService {
   Status admission() const override;
   Status ready() const override;
   std::vector<MetricSample> metrics() const override;
+  ServerStats stats() const override;
 
   // For the tests.
   GenerateRequest last_request() const;

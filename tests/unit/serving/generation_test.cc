@@ -1,15 +1,19 @@
 // The text side over the real engine core and a scripted runner: deltas, stop strings, cancellation, ends, metrics.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <condition_variable>
 #include <future>
 #include <map>
 #include <mutex>
+#include <set>
 #include <string>
+#include <thread>
 
 #include "byte_tokenizer.h"
 #include "engine/scripted_runner.h"
 #include "serving/engine_service.h"
+#include "serving/metrics_catalogue.h"
 
 namespace inferneo {
 namespace {
@@ -316,6 +320,83 @@ TEST_F(GenerationTest, MetricsFollowTheRequests) {
   EXPECT_EQ(values["inferneo:model_state broken unloaded"], 1.0);
   EXPECT_GT(values["inferneo:memory_used_bytes story kv"], 0.0);
   EXPECT_EQ(values.count("vllm:request_success nobody error"), 0U) << "unknown names make no series";
+  EXPECT_EQ(values["inferneo:requests_refused not_found"], 1.0);
+  EXPECT_EQ(values["inferneo:ready"], 1.0);
+}
+
+// Every sample has the labels that the catalogue says, no series is there twice, and those of a model go with it.
+TEST_F(GenerationTest, MetricsKeepToTheCatalogue) {
+  run(ask("story"));
+  run(ask("broken"));
+  std::map<std::string_view, const MetricInfo*> rows;
+  for (const MetricInfo& info : metrics_catalogue()) rows[info.name] = &info;
+  const auto series = [&] {
+    std::set<std::string> seen;
+    for (const MetricSample& sample : service_->metrics()) {
+      std::string names;
+      std::string key = sample.name;
+      for (const auto& [label, value] : sample.labels) {
+        names += (names.empty() ? "" : ",") + label;
+        key += "|" + value;
+      }
+      EXPECT_TRUE(rows.contains(sample.name)) << sample.name;
+      if (rows.contains(sample.name)) {
+        EXPECT_EQ(names, rows[sample.name]->labels) << sample.name;
+      }
+      EXPECT_TRUE(seen.insert(key).second) << key;
+    }
+    return seen;
+  };
+  const std::set<std::string> before = series();
+  EXPECT_TRUE(before.contains("vllm:time_to_first_token_seconds|story|0|1"));
+  const uint64_t total = service_->stats().total_requests;
+  EXPECT_EQ(total, 1U);
+  EXPECT_EQ(service_->stats().refused, 1U);
+  ASSERT_TRUE(manager_->remove_model("story:1", clock_.now() + std::chrono::seconds(5)).ok());
+  const auto deadline = clock_.now() + std::chrono::seconds(10);
+  const auto of_story = [&] {
+    const std::set<std::string> now = series();
+    return std::ranges::count_if(now, [](const std::string& key) { return key.find("|story|") != key.npos; });
+  };
+  while (of_story() > 0 && clock_.now() < deadline) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  EXPECT_EQ(of_story(), 0);
+  EXPECT_EQ(service_->stats().total_requests, total) << "the server's totals never fall";
+}
+
+TEST_F(GenerationTest, StatsFollowTheRequestsAndTheLife) {
+  run(ask("story"));
+  run(ask("story"));
+  run(ask("broken"));
+  const ServerStats stats = service_->stats();
+  ASSERT_EQ(stats.models.size(), 3U);
+  const ServerStats::Model& story = stats.models[0];
+  EXPECT_EQ(story.id, "story:1");
+  EXPECT_EQ(story.state, "ready");
+  EXPECT_EQ(story.requests, 2U);
+  EXPECT_EQ(story.errors, 0U);
+  EXPECT_EQ(story.loads, 1U);
+  EXPECT_EQ(story.generation_tokens, 82U);
+  EXPECT_EQ(story.time_to_first_token.count, 2U);
+  EXPECT_GT(story.time_to_first_token.p99, 0.0);
+  EXPECT_GE(story.end_to_end.p50, story.time_to_first_token.p50 * 0.98);
+  EXPECT_GT(story.tokens_per_second, story.requests_per_second);
+  EXPECT_DOUBLE_EQ(stats.tokens_per_second, story.tokens_per_second);
+  EXPECT_EQ(stats.models[2].load_failures, 1U);
+  EXPECT_EQ(stats.models[2].state, "failed");
+  EXPECT_EQ(stats.refused, 1U);
+  EXPECT_EQ(stats.running, 0);
+  EXPECT_GT(stats.memory_used, 0U);
+  EXPECT_LE(stats.memory_used, stats.memory_budget);
+
+  for (const ModelStatus& status : manager_->statuses()) {
+    if (status.id == "broken:1") {
+      EXPECT_EQ(status.life.wait_seconds.count(), 1U) << "who waited in vain waited too";
+    }
+    if (status.id != "story:1") continue;
+    EXPECT_EQ(status.life.load_seconds.count(), 1U);
+    EXPECT_EQ(status.life.wait_seconds.count(), 1U) << "the second one did not wait";
+    EXPECT_EQ(status.life.unloaded_bytes, 0U);
+  }
 }
 
 }  // namespace
