@@ -12,7 +12,8 @@
 //   auto stats = engine.get_stats();
 //
 // Thread-safe but for start(), stop() and the destructor, which one owner calls. Errors are values.
-// Rules and tests are forgotten when the engine stops: keeping them in the registry is not there yet.
+// Rules and tests, and what came of these, are kept in the registry (EngineConfig::registry; "memory": forgotten at the
+// end).
 #pragma once
 
 #include <cstdint>

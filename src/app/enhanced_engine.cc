@@ -128,9 +128,7 @@ Status EnhancedInferneoEngine::set_routing_options(const RuleSetOptions& options
 
 Status EnhancedInferneoEngine::add_ab_test(const ABTestConfig& config) {
   if (impl_->application == nullptr) return not_running();
-  Traffic& traffic = impl_->application->traffic();
-  RETURN_IF_ERROR(traffic.add_test(config));
-  return traffic.start_test(config.name);
+  return impl_->application->traffic().add_test(config, true);
 }
 
 Status EnhancedInferneoEngine::pause_ab_test(const std::string& name) {

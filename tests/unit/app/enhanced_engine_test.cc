@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "inferneo/enhanced_engine.h"
+#include "support/temp_tree.h"
 
 namespace inferneo {
 namespace {
@@ -168,6 +169,42 @@ TEST_F(EnhancedEngineTest, RulesChangeWhileRequestsAreUnderWay) {
   }
   done = true;
   for (std::thread& client : clients) client.join();
+}
+
+TEST(EnhancedEngine, RulesAndTestsSurviveARestart) {
+  const testing::TempTree tree;
+  EngineConfig config;
+  config.max_memory_gb = 0.25;
+  config.num_threads = 2;
+  config.enable_lazy_loading = true;
+  config.registry = tree.path("registry.db");
+  const auto ask = [](EnhancedInferneoEngine& engine, const std::string& prompt, const std::string& user) {
+    const auto answer = engine.generate(prompt, greedy(2), {.user = user}).get();
+    EXPECT_TRUE(answer.ok()) << answer.error().message;
+    return answer.ok() ? answer->model : std::string();
+  };
+  std::map<std::string, std::string> before;
+  {
+    EnhancedInferneoEngine engine(config);
+    ASSERT_TRUE(engine.start().ok());
+    ASSERT_TRUE(engine.register_model("story", "1", bundled("inferneo-story")).ok());
+    ASSERT_TRUE(engine.register_model("code", "1", bundled("inferneo-code")).ok());
+    ASSERT_TRUE(
+        engine.add_routing_rule({.name = "code", .condition = "prompt contains 'def'", .model_name = "code"}).ok());
+    ASSERT_TRUE(engine.add_ab_test({.name = "test", .model_a = "story", .model_b = "code"}).ok());
+    for (int i = 0; i < 12; ++i) {
+      const std::string user = "user-" + std::to_string(i);
+      before[user] = ask(engine, "Once", user);
+    }
+  }
+  EnhancedInferneoEngine engine(config);
+  ASSERT_TRUE(engine.start().ok());
+  const EnhancedStats stats = engine.get_stats();
+  ASSERT_EQ(stats.ab_tests.size(), 1U);
+  EXPECT_EQ(stats.ab_tests[0].state, "running");
+  EXPECT_EQ(stats.ab_tests[0].arms[0].requests + stats.ab_tests[0].arms[1].requests, 12U);
+  EXPECT_EQ(ask(engine, "def f", "user-0"), "code");
+  for (const auto& [user, model] : before) EXPECT_EQ(ask(engine, "Once", user), model) << user;
 }
 
 TEST(EnhancedEngine, NothingWorksBeforeItIsStarted) {
