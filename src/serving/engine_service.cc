@@ -40,15 +40,20 @@ ModelMetrics::Labels book_labels(const std::string& book) {
 }  // namespace
 
 EngineService::EngineService(const EngineServiceConfig& config, ManagerCore& manager, const MemoryLedger& ledger,
-                             const Clock& clock)
+                             const Clock& clock, Admission* admission)
     : config_(config),
       manager_(manager),
       ledger_(ledger),
       clock_(clock),
       next_seed_(config.seed != 0 ? config.seed : system_seed()),
       pool_(config.text_threads, config.max_text_queue),
-      context_{manager, pool_, clock, [this](const std::string& model) { return metrics_of(model); },
-               [this] { return next_seed(); }} {}
+      context_{manager,
+               pool_,
+               clock,
+               [this](const std::string& model) { return metrics_of(model); },
+               [this] { return next_seed(); },
+               admission,
+               config.request_timeout} {}
 
 std::shared_ptr<GenerationHandle> EngineService::generate(GenerateRequest request, std::shared_ptr<OutputSink> sink) {
   auto generation = std::make_shared<Generation>(context_, next_request_++, std::move(request), std::move(sink));
@@ -189,6 +194,11 @@ void EngineService::collect_engine(const ModelStatus& status, std::vector<Metric
   }
   metrics_of(status.id)->collect(labels, out);
   const EngineStats& stats = status.stats;
+  for (size_t i = 0; i < kNumQueueRefusals; ++i) {
+    ModelMetrics::Labels reason = labels;
+    reason.emplace_back("reason", queue_refusal_name(static_cast<QueueRefusal>(i)));
+    out.push_back({"inferneo:queue_refused", std::move(reason), static_cast<double>(stats.refused[i])});
+  }
   const std::pair<const char*, double> values[] = {
       {"vllm:num_requests_running", stats.running},
       {"vllm:num_requests_waiting", stats.waiting},
@@ -216,6 +226,7 @@ void EngineService::collect_engine(const ModelStatus& status, std::vector<Metric
 std::vector<MetricSample> EngineService::metrics() const {
   std::vector<MetricSample> samples;
   for (const ModelStatus& status : manager_.statuses()) collect_engine(status, samples);
+  if (context_.admission != nullptr) context_.admission->collect(samples);
   samples.push_back({"inferneo:memory_budget_bytes", {}, static_cast<double>(ledger_.budget())});
   for (const auto& [key, bytes] : ledger_.books()) {
     ModelMetrics::Labels labels = book_labels(key.first);

@@ -151,6 +151,7 @@ class RoutedGeneration final : public GenerationHandle,
     if (route_.refusal) {
       Error refusal = make_error(ErrorCode::forbidden, route_.refusal->message);
       if (refusal.message.empty()) refusal.message = "a routing rule refuses this request";
+      request_.ticket.reset();
       refusal.http_status = route_.refusal->status;
       return sink_->on_done({std::move(refusal), {}, {}});
     }
@@ -184,6 +185,7 @@ class RoutedGeneration final : public GenerationHandle,
       return try_next();
     }
     tell(outcome);
+    request_.ticket.reset();  // the end frees its place
     sink_->on_done(std::move(outcome));
   }
 
@@ -261,6 +263,15 @@ std::shared_ptr<GenerationHandle> RoutedService::generate(GenerateRequest reques
     sink->on_done({make_error(ErrorCode::queue_full, "too many requests wait to be read; try again later"), {}, {}});
   }
   return generation;
+}
+
+Result<std::shared_ptr<AdmissionTicket>> RoutedService::admit(TenantId tenant) {
+  if (context_.admission == nullptr) return std::shared_ptr<AdmissionTicket>();
+  return context_.admission->admit(tenant);
+}
+
+RateLimits RoutedService::rate_limits(TenantId tenant) const {
+  return context_.admission == nullptr ? RateLimits{} : context_.admission->rates(tenant);
 }
 
 RouteExplanation RoutedService::explain(const GenerateRequest& request) const {
