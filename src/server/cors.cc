@@ -8,8 +8,8 @@ namespace {
 
 // What pages may read beside the usual fields.
 constexpr const char* kExposed =
-    "x-request-id, Retry-After, x-ratelimit-limit-requests, x-ratelimit-remaining-requests, "
-    "x-ratelimit-reset-requests, "
+    "x-request-id, Retry-After, "
+    "x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests, "
     "x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens";
 
 }  // namespace
