@@ -5,7 +5,7 @@
 // the tokens served over the weight, as they are served. A tenant that begins to wait is lifted to the least counter
 // among those that wait, so that idleness earns nothing: it is served within one round, and does not keep the rest out
 // after. Two tenants that both wait differ in tokens by weight by at most what was started but not charged yet: the
-// output of the sequences that run (theorem 4.8 there). Work conserving: it orders what waits and holds nothing back.
+// output of the sequences that run. Work conserving: it orders what waits and holds nothing back.
 // Rejected: deficit round robin, which needs sizes in advance or a quantum as large as the longest answer.
 // Pure. Bounded: one number per tenant. Counters are doubles: exact for whole weights up to 2^53 tokens.
 #pragma once
