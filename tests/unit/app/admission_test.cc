@@ -88,7 +88,7 @@ TEST_F(AdmissionServer, AFloodOfOneKeyDoesNotKeepTheOtherWaiting) {
   for (int i = 0; i < kRequests; ++i) {
     flood.emplace_back(port_);
     ASSERT_TRUE(flood.back().send(
-        http_request("POST", "/v1/completions", completion(48), {"Authorization: Bearer flood-key"})));
+        http_request("POST", "/v1/completions", completion(192), {"Authorization: Bearer flood-key"})));
   }
   const auto waiting = [&] { return metric("vllm:num_requests_waiting", "model_name", "story"); };
   ASSERT_TRUE(eventually([&] { return waiting() > kRequests / 2.0; })) << "no flood";
