@@ -5,7 +5,7 @@
 //  - the bounds, by requests and by tokens; a single request of any size finds room in an empty queue;
 //  - a tenant's part of them, where several share the queue: at most kShareOfFree times what is still free (dynamic
 //    thresholds: Choudhury and Hahne, IEEE/ACM ToN 6(2), 1998). One tenant alone gets four fifths, two get four ninths
-//    each, and there is always room for one more, so that a flood never has the others refused;
+//    each, and what is left takes the first requests of others, so that a flood does not have them refused;
 //  - deadlines: who cannot be started before his is refused at once. The estimate is a lower bound, from what the same
 //    tenant has ahead with the same priority or a more urgent one, at twice the measured rate, and only from a rate
 //    that is certain: rather let in what will fail than refuse what could succeed. What others have ahead is left out,
