@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 
+#include "base/config/key_entries.h"
 #include "base/config/model_entries.h"
 #include "cli/commands.h"
 
@@ -39,6 +40,8 @@ std::string listing(const LoadedConfig& loaded) {
     text += fmt::format("{:<{}}  {:<{}}  # {}\n", std::string(field.name) + ":", width + 1, value.empty() ? "-" : value,
                         value_width, origin_text(loaded, field));
   }
+  const std::string keys = key_entries_text(loaded.config);
+  if (!keys.empty()) text += "\n# Named keys of the file\n" + keys;
   const std::string entries = model_entries_text(loaded.config);
   if (!entries.empty()) text += "\n# Models and aliases of the file\n" + entries;
   return text;

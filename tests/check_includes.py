@@ -22,16 +22,18 @@ ROOMS = {
     "models": LOW | {"formats", "kernels", "models"},
     "models/sampling": LOW | {"models", "models/sampling"},
     "models/transformers": LOW | {"formats", "kernels", "models", "models/sampling", "models/transformers"},
+    # Pure: who may join a queue, how long it takes, who is served next.
+    "admission": {"base", "admission", "api"},
     # The engine knows neither formats nor devices.
-    "engine": LOW | {"models", "engine"},
+    "engine": LOW | {"models", "admission", "engine"},
     # Pure: definitions, assignment, outcomes and statistics of A/B tests.
     "experiments": {"base", "experiments", "api"},
     # Pure: which model, test, chain or refusal a request gets.
     "routing": {"base", "routing", "api"},
-    "manager": LOW | {"formats", "kernels", "models", "models/sampling", "models/transformers", "engine", "manager"},
+    "manager": LOW | {"formats", "kernels", "models", "models/sampling", "models/transformers", "admission", "engine", "manager"},
 }
 ROOMS["serving"] = ROOMS["manager"] - {"models/transformers", "kernels"} | {"routing", "experiments", "serving"}
-ROOMS["server"] = LOW | {"routing", "experiments", "serving", "server"}
+ROOMS["server"] = LOW | {"admission", "routing", "experiments", "serving", "server"}
 # The operators' API knows what it operates; the rest of the server does not.
 ROOMS["server/admin"] = ROOMS["server"] | {"formats", "manager", "server/admin"}
 ROOMS["app"] = set(ROOMS) | {"app"}

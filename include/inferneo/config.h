@@ -3,7 +3,7 @@
 // Each field has one row in src/base/config/field_table.cc that gives its flag, YAML key, environment variable, range,
 // help and documentation; docs/configuration.md is generated from those rows. load_config() fills this struct from
 // flags, environment and file; a program that embeds the engine may fill it by hand and call validate_config().
-// Secrets (api_key, admin_key, hub_token) never appear when a configuration is printed.
+// Secrets (api_key, admin_key, hub_token, those of key_limits) never appear when a configuration is printed.
 #pragma once
 
 #include <cstdint>
@@ -31,6 +31,22 @@ struct ModelEntry {
   std::map<std::string, std::string> metadata = {};
   std::string where = {};  // "inferneo.yaml:3:7", for errors
 };
+
+// An API key with a name, and what it may do; what is not said is as for every key.
+struct KeyLimits {
+  std::string name = {};                                // in metrics and errors
+  std::string key = {};                                 // secret; or
+  std::string key_sha256 = {};                          // of it, in hexadecimal digits
+  std::optional<int64_t> requests_per_minute = {};      // 0: no limit, as with the next two
+  std::optional<int64_t> tokens_per_minute = {};        // prompts and what is generated
+  std::optional<int64_t> max_concurrent_requests = {};  // under way at a time
+  double weight = 1.0;                                  // of its share where keys compete
+  std::string where = {};                               // "inferneo.yaml:3:7", for errors
+};
+inline constexpr int kMaxApiKeys = 1000;
+// What metrics and errors call requests without a key, and the keys of `api_key`: "key-1", "key-2", ...
+inline constexpr const char* kDefaultKeyName = "default";
+inline constexpr const char* kUnnamedKeyPrefix = "key-";
 
 // What holds for routing as a whole.
 struct RoutingConfig {
@@ -103,6 +119,13 @@ struct EngineConfig {
   bool metrics_public = false;                    // /metrics without a key
   double drain_timeout = 30.0;                    // seconds that running requests get at shutdown
 
+  // Admission: of each key, and of all requests without a key together; 0: no limit
+  int64_t requests_per_minute = 0;
+  int64_t tokens_per_minute = 0;         // prompts and what is generated
+  int64_t max_concurrent_requests = 0;   // under way at a time
+  int64_t max_total_queue_requests = 0;  // of the whole server: waiting for their first token
+  int64_t max_total_queue_tokens = 0;    // their prompt tokens
+
   // Logging
   std::string log_level = "info";  // debug, info, warning, error, off
   bool quiet = false;              // no progress lines
@@ -113,6 +136,7 @@ struct EngineConfig {
   std::vector<RoutingRule> routing_rules = {};      // of the configuration file, as are the next two
   RoutingConfig routing = {};
   std::vector<ABTestConfig> ab_tests = {};  // begin with the server
+  std::vector<KeyLimits> key_limits = {};   // API keys beside those in `api_key`
 };
 
 }  // namespace inferneo

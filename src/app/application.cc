@@ -10,6 +10,7 @@
 
 #include "app/model_loading.h"
 #include "app/registry_traffic_store.h"
+#include "app/tenants.h"
 #include "base/config/load.h"
 #include "base/log.h"
 #include "base/system.h"
@@ -140,6 +141,11 @@ std::optional<Duration> keep_alive_of(const EngineConfig& config) {
   return std::chrono::duration_cast<Duration>(std::chrono::duration<double>(config.keep_alive));
 }
 
+std::optional<Duration> request_timeout_of(const EngineConfig& config) {
+  if (config.request_timeout <= 0.0) return std::nullopt;
+  return std::chrono::duration_cast<Duration>(std::chrono::duration<double>(config.request_timeout));
+}
+
 ManagerCore::Options manager_options(const EngineConfig& config, const Registry::ConfigEntries& entries) {
   ManagerCore::Options options;
   options.max_models = config.max_models;
@@ -162,18 +168,20 @@ struct Application::Impl {
         pool(config.num_threads > 0 ? config.num_threads : available_cpus()),
         ledger(memory_budget_of(config)),
         weights(weight_options(config)),
+        admission(tenants_of(config), server_queue_of(config), clock),
         manager(std::make_unique<ManagerCore>(make_model_loader({config, pool, ledger, weights, clock}), ledger, clock,
                                               manager_options(given, entries), std::move(registry))) {
     EngineServiceConfig service_config;
     service_config.text_threads = std::clamp(pool.size(), 1, 4) + 1;  // one for what runs
     service_config.seed = config.seed.value_or(0);
-    service = std::make_unique<EngineService>(service_config, *manager, ledger, clock);
+    service_config.request_timeout = request_timeout_of(config);
+    service = std::make_unique<EngineService>(service_config, *manager, ledger, clock, &admission);
     models = std::make_unique<ManagerModels>(
         *manager, ManagerModels::Limits{given.max_num_seqs, std::max(given.max_queue_requests, 1)});
     store = std::make_unique<RegistryTrafficStore>(manager->registry());
     traffic = std::make_unique<Traffic>(*models, clock, store.get());
     keeper = std::make_unique<TrafficKeeper>(*traffic, clock);
-    routed = std::make_unique<RoutedService>(RoutedService::Context{*service, *traffic, *models, clock, feedback});
+    routed = std::make_unique<RoutedService>(RoutedService::Context{*service, *traffic, *models, clock, feedback, &admission});
   }
   ~Impl() {
     stop();
@@ -197,6 +205,7 @@ struct Application::Impl {
   ThreadPool pool;
   MemoryLedger ledger;
   WeightStore weights;
+  Admission admission;
   std::unique_ptr<ManagerCore> manager;
   std::unique_ptr<ManagerModels> models;
   std::unique_ptr<RegistryTrafficStore> store;

@@ -18,6 +18,7 @@ ServerConfig server_config_of(const EngineConfig& config) {
   server.port = static_cast<uint16_t>(config.port);
   server.io_threads = config.io_threads;
   server.api_keys = config.api_key;
+  for (const KeyLimits& entry : config.key_limits) server.named_keys.push_back({entry.key, entry.key_sha256});
   server.admin_keys = config.admin_key;
   server.tls_cert_file = config.tls_cert;
   server.tls_key_file = config.tls_key;

@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "app/hub_access.h"
+#include "app/tenants.h"
 #include "base/config/field.h"
 #include "base/config/load.h"
 #include "base/config/suggest.h"
@@ -304,6 +305,7 @@ class DirectoryLoader final : public ModelLoader {
     }
     core.max_queued_requests = config.max_queue_requests;
     core.max_queued_tokens = config.max_queue_tokens;
+    core.several_tenants = num_api_keys(config) > 1;
     return core;
   }
 

@@ -17,6 +17,7 @@ constexpr std::array kErrors = {
     ErrorInfo{ErrorCode::malformed, "malformed", 400, "invalid_request_error"},
     ErrorInfo{ErrorCode::refused, "refused", 400, "invalid_request_error"},
     ErrorInfo{ErrorCode::queue_full, "queue_full", 429, "rate_limit_error"},
+    ErrorInfo{ErrorCode::rate_limited, "rate_limit_exceeded", 429, "rate_limit_error"},
     ErrorInfo{ErrorCode::unavailable, "unavailable", 503, "service_unavailable_error"},
     ErrorInfo{ErrorCode::out_of_memory, "out_of_memory", 507, "insufficient_storage_error"},
     ErrorInfo{ErrorCode::disk_full, "disk_full", 507, "insufficient_storage_error"},

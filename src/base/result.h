@@ -22,6 +22,7 @@ enum class ErrorCode : uint8_t {
   malformed,          // a file or message breaks its format
   refused,            // not allowed: outside the roots, a pickle, no key
   queue_full,         // try again later
+  rate_limited,       // the caller's own limit; try again later
   unavailable,        // loading, draining, shutting down
   out_of_memory,      // would exceed a budget
   disk_full,          // the file system or a quota has no room
@@ -41,6 +42,7 @@ struct Error {
   std::string message;  // names the thing and the way out; no addresses, no secrets
   std::string param;    // the request field at fault, if there is one
   int http_status = 0;  // instead of the code's own; 0: that one
+  int retry_after = 0;  // seconds until another try has a chance; 0: not known
 };
 
 inline Error make_error(ErrorCode code, std::string message, std::string param = {}) {

@@ -18,8 +18,8 @@ namespace {
 
 constexpr Duration kStarvationPause = std::chrono::milliseconds(5);  // between two attempts to get memory
 
-Inbox::Limits inbox_limits(const EngineCoreConfig& config) {
-  return {config.max_queued_requests, config.max_queued_tokens};
+QueueLimits queue_limits(const EngineCoreConfig& config) {
+  return {config.max_queued_requests, config.max_queued_tokens, config.several_tenants};
 }
 
 StepLoopConfig loop_config(const EngineCoreConfig& config, const KvPlan& plan) {
@@ -42,9 +42,9 @@ struct EngineCore::Impl {
         arena(std::move(arena_in)),
         runner(std::move(runner_in)),
         kv(plan.cache, arena),
-        inbox(inbox_limits(config), config.model),
+        inbox(queue_limits(config), config.model),
         loop(loop_config(config, plan), *runner, kv, clock,
-             StepLoopEvents{[this](const Request& request) { inbox.started(request); },
+             StepLoopEvents{[this](const Request& request) { inbox.started(request, clock.now()); },
                             [this](RequestId id) { inbox.done(id); }}) {}
 
   // The engine thread.
@@ -289,6 +289,7 @@ EngineStats EngineCore::stats() const {
   EngineStats stats = impl_->stats;
   stats.state = inbox.state;
   stats.failure = inbox.failure;
+  stats.refused = inbox.refused;
   stats.waiting += inbox.num_submitted;
   stats.last_progress = std::max(stats.last_progress, inbox.last_progress);
   return stats;
@@ -317,6 +318,7 @@ void add_counters(EngineStats& stats, const EngineStats& gone) {
   stats.generation_tokens += gone.generation_tokens;
   stats.finished_requests += gone.finished_requests;
   for (size_t i = 0; i < stats.iteration_tokens.size(); ++i) stats.iteration_tokens[i] += gone.iteration_tokens[i];
+  for (size_t i = 0; i < kNumQueueRefusals; ++i) stats.refused[i] += gone.refused[i];
   stats.iteration_tokens_sum += gone.iteration_tokens_sum;
   stats.schedule_seconds += gone.schedule_seconds;
   stats.execute_seconds += gone.execute_seconds;

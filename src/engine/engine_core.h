@@ -20,6 +20,7 @@
 #include <string>
 #include <vector>
 
+#include "admission/queue_books.h"
 #include "base/clock.h"
 #include "base/result.h"
 #include "engine/request.h"
@@ -45,6 +46,7 @@ struct EngineCoreConfig {
   // The engine's part of `deterministic`: nothing to switch, its order is fixed. Batch invariance is the kernels' part.
   int32_t max_queued_requests = 2048;  // accepted and not started yet
   int64_t max_queued_tokens = int64_t{8} << 20;
+  bool several_tenants = false;  // who then share the queue: one tenant cannot fill it
   // While others decode, a step computes at most this many prompt tokens, which bounds the gap between their tokens.
   int32_t max_prefill_tokens_beside_decode = 512;
   // Another prompt joins the step only while it holds fewer prompt tokens than this: first tokens come one after the
@@ -78,7 +80,8 @@ struct EngineStats {
   uint64_t prefix_hits = 0;     // tokens found
   uint64_t prompt_tokens = 0;   // computed or taken from the cache, once per request
   uint64_t generation_tokens = 0;
-  uint64_t finished_requests = 0;  // terminal events sent
+  uint64_t finished_requests = 0;                     // terminal events sent
+  std::array<uint64_t, kNumQueueRefusals> refused{};  // requests, by QueueRefusal
   // Tokens per step: bucket i counts steps of at most kIterationBounds[i] tokens, the last one the rest.
   static constexpr std::array<int32_t, 13> kIterationBounds = {1,   8,    16,   32,   64,   128,  256,
                                                                512, 1024, 2048, 4096, 8192, 16384};
@@ -106,7 +109,8 @@ class EngineCore {
   // OK: accepted, on_done will come. Otherwise no event comes, and the error is one of
   //   invalid_argument  (empty prompt, token outside the vocabulary, no sink, n < 1), already_exists (the id is live),
   //   context_too_long  (prompt, or prompt and max_tokens, exceed the context or can never fit the KV memory),
-  //   queue_full        (by requests or by tokens: try again later),
+  //   queue_full        (by requests, by tokens, by the tenant's part of them, or too long for the request's deadline;
+  //                      with the measured time after which to try again),
   //   unavailable       (draining, stopped), internal (the runner failed).
   Status submit(Request request);
 

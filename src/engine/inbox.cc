@@ -4,7 +4,16 @@
 
 #include <algorithm>
 
+#include "admission/retry_after.h"
+
 namespace inferneo {
+namespace {
+
+QueueBooks::Entry entry_of(const Request& request) {
+  return {request.tenant.id, request.priority, static_cast<int64_t>(request.prompt.size())};
+}
+
+}  // namespace
 
 Status Inbox::refusal() const {
   switch (state_) {
@@ -20,28 +29,43 @@ Status Inbox::refusal() const {
   return make_error(ErrorCode::internal, fmt::format("model {} has failed: {}", model_, failure_));
 }
 
+Error Inbox::queue_error(const QueueBooks::Refused& refused, int64_t prompt_size) {
+  ++refused_[static_cast<size_t>(refused.reason)];
+  std::string what;
+  switch (refused.reason) {
+    case QueueRefusal::requests:
+      what = fmt::format("model {} has {} requests waiting, which is its limit", model_, books_.requests());
+      break;
+    case QueueRefusal::tokens:
+      what = fmt::format("model {} has {} prompt tokens waiting, and {} more exceed its limit of {}", model_,
+                         books_.tokens(), prompt_size, limits_.tokens);
+      break;
+    case QueueRefusal::share:
+      what = fmt::format("model {} has {} requests waiting, and what is left is kept for other keys", model_,
+                         books_.requests());
+      break;
+    case QueueRefusal::deadline:
+      what = fmt::format("model {} has {} requests waiting: this one could not be started before its deadline", model_,
+                         books_.requests());
+      break;
+  }
+  Error error = make_error(ErrorCode::queue_full, what + ": try again later");
+  if (refused.retry_after) error.retry_after = retry_after_seconds(*refused.retry_after);
+  return error;
+}
+
 Status Inbox::submit(Request request, TimePoint now) {
   const auto prompt_size = static_cast<int64_t>(request.prompt.size());
   std::lock_guard lock(mutex_);
   RETURN_IF_ERROR(refusal());
-  if (queued_requests_ >= limits_.max_queued_requests) {
-    return make_error(ErrorCode::queue_full, fmt::format("model {} has {} requests waiting, which is its limit: try "
-                                                         "again later",
-                                                         model_, queued_requests_));
-  }
-  if (queued_requests_ > 0 && queued_tokens_ + prompt_size > limits_.max_queued_tokens) {
-    return make_error(
-        ErrorCode::queue_full,
-        fmt::format("model {} has {} prompt tokens waiting, and {} more exceed its limit of {}: try again "
-                    "later",
-                    model_, queued_tokens_, prompt_size, limits_.max_queued_tokens));
-  }
-  if (!live_.insert(request.id).second) {
+  if (live_.contains(request.id)) {
     return make_error(ErrorCode::already_exists, fmt::format("request {} is being served already", request.id));
   }
+  if (const auto refused = books_.join(entry_of(request), now, request.deadline)) {
+    return queue_error(*refused, prompt_size);
+  }
+  live_.insert(request.id);
   if (live_.size() == 1) busy_since_ = now;
-  ++queued_requests_;
-  queued_tokens_ += prompt_size;
   num_submitted_ += request.sampling.n;
   commands_.emplace_back(SubmitCommand{std::move(request), now});
   news_.notify_one();
@@ -98,10 +122,9 @@ bool Inbox::wait_for(Duration timeout) {
   return news_.wait_for(lock, timeout, [this] { return has_news(); });
 }
 
-void Inbox::started(const Request& request) {
+void Inbox::started(const Request& request, TimePoint now) {
   std::lock_guard lock(mutex_);
-  --queued_requests_;
-  queued_tokens_ -= static_cast<int64_t>(request.prompt.size());
+  books_.leave(entry_of(request), now);
 }
 
 void Inbox::done(RequestId id) {
@@ -123,7 +146,7 @@ bool Inbox::wait_until_empty(Duration timeout) {
 
 Inbox::Snapshot Inbox::snapshot() const {
   std::lock_guard lock(mutex_);
-  return {state_, failure_, live_.size(), num_submitted_, busy_since_};
+  return {state_, failure_, live_.size(), num_submitted_, busy_since_, refused_};
 }
 
 }  // namespace inferneo

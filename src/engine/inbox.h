@@ -2,9 +2,11 @@
 //
 // Thread-safe; one mutex, held for a few lines at a time and never across a step or a sink's call. The engine thread
 // takes everything at once with take().
+// Its bounds, a tenant's part of them and refusals for a deadline are QueueBooks' to decide.
 // Invariants: an accepted request is in `live` until done(); it counts as queued until started().
 #pragma once
 
+#include <array>
 #include <condition_variable>
 #include <functional>
 #include <mutex>
@@ -14,6 +16,7 @@
 #include <variant>
 #include <vector>
 
+#include "admission/queue_books.h"
 #include "engine/engine_core.h"
 
 namespace inferneo {
@@ -31,11 +34,7 @@ using EngineCommand = std::variant<SubmitCommand, EndCommand>;
 
 class Inbox {
  public:
-  struct Limits {
-    int32_t max_queued_requests = 0;
-    int64_t max_queued_tokens = 0;
-  };
-  Inbox(const Limits& limits, const std::string& model) : limits_(limits), model_(model) {}
+  Inbox(const QueueLimits& limits, const std::string& model) : limits_(limits), books_(limits), model_(model) {}
 
   // From any thread. submit(): already_exists, queue_full, unavailable, internal (failed).
   Status submit(Request request, TimePoint now);
@@ -54,7 +53,7 @@ class Inbox {
   Taken take();                     // does not wait
   bool wait_for(Duration timeout);  // until there is something to take; false: timed out
   void wait();
-  void started(const Request& request);
+  void started(const Request& request, TimePoint now);
   void done(RequestId id);
   void set_state(EngineState state, const std::string& failure = {});
 
@@ -66,6 +65,7 @@ class Inbox {
     size_t num_live = 0;
     int32_t num_submitted = 0;  // samples of requests not taken yet
     TimePoint last_progress{};  // work came to an idle core
+    std::array<uint64_t, kNumQueueRefusals> refused{};
   };
   Snapshot snapshot() const;
 
@@ -74,8 +74,10 @@ class Inbox {
     return !commands_.empty() || !trims_.empty() || stop_ != stop_taken_ || drain_deadline_ != drain_taken_;
   }
   Status refusal() const;
+  Error queue_error(const QueueBooks::Refused& refused, int64_t prompt_size);
 
-  const Limits limits_;
+  const QueueLimits limits_;
+  QueueBooks books_;  // of requests accepted and not started
   const std::string model_;
   mutable std::mutex mutex_;
   std::condition_variable news_;
@@ -84,8 +86,7 @@ class Inbox {
   std::vector<std::function<void()>> trims_;
   std::unordered_set<RequestId> live_;
   int32_t num_submitted_ = 0;
-  int32_t queued_requests_ = 0;
-  int64_t queued_tokens_ = 0;
+  std::array<uint64_t, kNumQueueRefusals> refused_{};
   EngineState state_ = EngineState::running;
   std::string failure_;
   std::optional<TimePoint> drain_deadline_;

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "admission/tenant.h"
 #include "base/clock.h"
 #include "base/result.h"
 #include "inferneo/sampling_params.h"
@@ -58,6 +59,7 @@ struct Request {
   SamplingParams sampling;    // stop strings are the text side's business: it cancels a sample
   uint64_t seed = 0;          // resolved: sampling.seed or drawn at admission
   int32_t priority = 0;       // smaller is served first
+  TenantShare tenant;         // fair shares among equal priorities
   std::optional<TimePoint> deadline;
   std::string cache_salt;                          // prefix-cache blocks are shared only within equal salts
   std::shared_ptr<const GrammarCompiled> grammar;  // compiled on the text side; the engine makes a matcher per sample

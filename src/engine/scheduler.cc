@@ -22,11 +22,11 @@ const Sequence* find_donor(const Sequence& sequence) {
 void Scheduler::add(Sequence& sequence) {
   INFERNEO_CHECK(sequence.num_computed == 0 && sequence.num_in_flight == 0, "a waiting sequence holds nothing");
   sequence.state = SequenceState::waiting;
-  waiting_.insert(&sequence);
+  waiting_.insert(sequence);
 }
 
 void Scheduler::remove(Sequence& sequence) {
-  waiting_.erase(&sequence);
+  waiting_.erase(sequence);
   running_.erase(&sequence);
 }
 
@@ -70,7 +70,7 @@ void Scheduler::continue_prompts(Pass& pass) {
 void Scheduler::start_waiting(Pass& pass) {
   while (!waiting_.empty() && static_cast<int32_t>(running_.size()) < config_.max_num_seqs && pass.budget > 0 &&
          pass.prefill_budget > 0 && pass.prefill_tokens < config_.prefill_pack_tokens) {
-    Sequence& sequence = **waiting_.begin();
+    Sequence& sequence = *waiting_.first();
     if (try_start(pass, sequence)) continue;
     // The first in line is not overtaken: smaller ones behind it would starve it.
     if (running_.empty() && pass.may_preempt) pass.schedule.starved.push_back(&sequence);
@@ -95,7 +95,7 @@ bool Scheduler::try_start(Pass& pass, Sequence& sequence) {
     prefix_hits_ += static_cast<uint64_t>(hit);
   }
   if (first_time && sequence.sample == 0) sequence.request->stats.cached_tokens = hit;
-  waiting_.erase(&sequence);
+  waiting_.erase(sequence);
   running_.insert(&sequence);
   sequence.state = SequenceState::running;
   take(pass, sequence, chunk);
@@ -126,8 +126,8 @@ void Scheduler::preempt(Pass& pass, Sequence& victim) {
   });
   kv_.release(victim);
   running_.erase(&victim);
-  waiting_.insert(&victim);
   victim.state = SequenceState::preempted;
+  waiting_.insert(victim);
   ++victim.request->stats.preemptions;
   ++num_preemptions_;
   pass.schedule.preempted.push_back(&victim);
@@ -137,6 +137,7 @@ void Scheduler::take(Pass& pass, Sequence& sequence, int32_t num_tokens) {
   const bool is_prefill = tokens_needed(sequence) > 1;
   ScheduledSequence scheduled{&sequence, sequence.num_computed, num_tokens, false};
   sequence.num_computed += num_tokens;
+  waiting_.charge(sequence, scheduled.position, sequence.num_computed);
   scheduled.sample = sequence.num_computed == sequence.num_wanted() && sequence.max_output > 0;
   pass.schedule.sequences.push_back(scheduled);
   pass.schedule.num_tokens += num_tokens;

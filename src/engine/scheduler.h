@@ -5,8 +5,9 @@
 // Pure: no threads, no clock, no tensors; the output is plain data, and equal inputs give equal outputs.
 //
 // Order of service within a step: running sequences that need one token (so decoding never starves behind prompts),
-// then running ones that need more (a prompt begun is finished before the next begins), then waiting ones; each in the
-// order (priority, arrival, sample). Preemption: when blocks are short, the running sequence that is served last gives
+// then running ones that need more (a prompt begun is finished before the next begins), each in the order (priority,
+// arrival, sample); then waiting ones, in the order of WaitingQueue: fair shares among tenants, in the tokens that this
+// scheduler hands out. Preemption: when blocks are short, the running sequence that is served last gives
 // all of its blocks back and is computed anew later. Only while no step is in flight. Progress: with nothing in flight,
 // schedule() gives work, or names a starved sequence that nothing can help, unless there is no sequence at all.
 #pragma once
@@ -17,6 +18,7 @@
 
 #include "engine/kv_cache_manager.h"
 #include "engine/sequence.h"
+#include "engine/waiting_queue.h"
 
 namespace inferneo {
 
@@ -49,7 +51,7 @@ class Scheduler {
   void remove(Sequence& sequence);  // from wherever it is; its blocks are the caller's to release
   Schedule schedule(bool steps_in_flight);
 
-  const std::set<Sequence*, ServedBefore>& waiting() const { return waiting_; }
+  const WaitingQueue& waiting() const { return waiting_; }
   const std::set<Sequence*, ServedBefore>& running() const { return running_; }
   uint64_t num_preemptions() const { return num_preemptions_; }
   uint64_t prefix_queries() const { return prefix_queries_; }  // tokens
@@ -73,7 +75,7 @@ class Scheduler {
 
   SchedulerConfig config_;
   KvCacheManager& kv_;
-  std::set<Sequence*, ServedBefore> waiting_;
+  WaitingQueue waiting_;
   std::set<Sequence*, ServedBefore> running_;
   uint64_t num_preemptions_ = 0;
   uint64_t prefix_queries_ = 0;

@@ -42,6 +42,7 @@ struct Sequence {
   bool needs_host_tokens = false;  // the next token depends on the last one in host code: never run ahead
 
   int32_t num_computed = 0;   // tokens in the cache once the steps in flight are done
+  int32_t num_charged = 0;    // tokens, from the front, that its tenant has been charged for
   int32_t num_settled = 0;    // of these, tokens of collected steps
   int32_t num_pending = 0;    // sampled by steps in flight
   int32_t num_in_flight = 0;  // steps that name this sequence
@@ -86,7 +87,7 @@ struct RequestState {
   bool done = false;  // on_done was sent
 };
 
-// The order of service: priority, then arrival, then sample.
+// The order of service of what runs: priority, then arrival, then sample.
 struct ServedBefore {
   bool operator()(const Sequence* a, const Sequence* b) const {
     return std::tuple(a->request->request.priority, a->request->arrival, a->sample) <

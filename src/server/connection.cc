@@ -24,15 +24,16 @@ constexpr Duration kLingerTime = std::chrono::seconds(2);
 
 constexpr std::string_view kTooManyBytes = "The requests under way are too large together; try again later.";
 
-void add_route(const Exchange::Outgoing& out, HttpResponse& head) {
+void add_fields(const Exchange::Outgoing& out, Exchange& exchange, HttpResponse& head) {
   if (!out.route.empty()) head.headers.emplace_back("x-inferneo-route", out.route);
+  for (auto& field : exchange.head_fields()) head.headers.push_back(std::move(field));
 }
 
-HttpResponse stream_head(const Exchange::Outgoing& out) {
+HttpResponse stream_head(const Exchange::Outgoing& out, Exchange& exchange) {
   HttpResponse head;
   head.content_type = "text/event-stream; charset=utf-8";
   head.headers = {{"Cache-Control", "no-cache"}, {"X-Accel-Buffering", "no"}};
-  add_route(out, head);
+  add_fields(out, exchange, head);
   return head;
 }
 
@@ -156,6 +157,7 @@ bool Connection::admit() {
   }
   route_ = admitted.route;
   pending_.path_param = std::move(admitted.path_param);
+  pending_.tenant = admitted.tenant;
   return true;
 }
 
@@ -320,7 +322,7 @@ std::string Connection::render(Exchange::Outgoing& out) {
   if (out.response) {
     head_.keep_alive = keep_alive;
     options.content_length = out.response->body.size();
-    add_route(out, *out.response);
+    add_fields(out, *exchange_, *out.response);
     std::string head = serialize_head(*out.response, options);
     if (head_.method == Method::head) return head;
     out.response->body.insert(0, head);  // where it lies: a scrape is megabytes, which a second copy would cost again
@@ -333,7 +335,7 @@ std::string Connection::render(Exchange::Outgoing& out) {
     options.until_close = !head_.http11;
     options.keep_alive = keep_alive && head_.http11;
     head_.keep_alive = options.keep_alive;
-    bytes = serialize_head(stream_head(out), options);
+    bytes = serialize_head(stream_head(out, *exchange_), options);
   }
   if (!head_.http11) return bytes + out.bytes;
   if (!out.bytes.empty()) {

@@ -4,6 +4,15 @@
 #include <utility>
 
 namespace inferneo {
+namespace {
+
+// What pages may read beside the usual fields.
+constexpr const char* kExposed =
+    "x-request-id, Retry-After, "
+    "x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests, "
+    "x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens";
+
+}  // namespace
 
 Cors::Cors(std::vector<std::string> allowed_origins)
     : allowed_origins_(std::move(allowed_origins)),
@@ -21,7 +30,7 @@ HeaderList Cors::headers(const HttpHead& request) const {
   if (!any_) fields.emplace_back("Vary", "Origin");
   if (!any_ && (origin == nullptr || !allows(*origin))) return fields;
   fields.emplace_back("Access-Control-Allow-Origin", any_ ? "*" : *origin);
-  fields.emplace_back("Access-Control-Expose-Headers", "x-request-id, Retry-After");
+  fields.emplace_back("Access-Control-Expose-Headers", kExposed);
   return fields;
 }
 

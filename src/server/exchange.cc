@@ -57,6 +57,20 @@ void Exchange::set_route(std::string_view route) {
   route_ = std::move(text);
 }
 
+void Exchange::set_head_fields(std::function<HeaderList()> fields) {
+  const std::lock_guard lock(mutex_);
+  head_fields_ = std::move(fields);
+}
+
+HeaderList Exchange::head_fields() {
+  std::function<HeaderList()> fields;
+  {
+    const std::lock_guard lock(mutex_);
+    fields = head_fields_;
+  }
+  return fields ? fields() : HeaderList();
+}
+
 void Exchange::write_event(std::string_view bytes) {
   const std::lock_guard lock(mutex_);
   if (finished_) return;
@@ -170,6 +184,7 @@ void Exchange::detach() {
   abandoned = std::exchange(on_abandoned_, nullptr);
   ending = std::exchange(on_drain_, nullptr);
   comment = std::exchange(comment_, nullptr);
+  head_fields_ = nullptr;
 }
 
 void respond_json(Exchange& exchange, std::string body, int status) {

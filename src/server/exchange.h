@@ -35,6 +35,8 @@ class Exchange {
   void expect_stream(Comment comment = {});
   // For x-inferneo-route; too late once an answer has begun. What a header cannot hold is left out.
   void set_route(std::string_view route);
+  // Asked for further fields of the answer's head when it goes out.
+  void set_head_fields(std::function<HeaderList()> fields);
   void write_event(std::string_view bytes);  // whole SSE frames; the first opens the stream
   void finish_stream();
   // Runs when nobody waits for the answer any more: the client left or reads too slowly, or the server ends.
@@ -54,7 +56,8 @@ class Exchange {
     bool overflowed = false;  // the client reads too slowly
   };
   Outgoing take();
-  void write_comment();  // opens an expected stream, keeps an open one alive
+  HeaderList head_fields();  // see set_head_fields()
+  void write_comment();      // opens an expected stream, keeps an open one alive
   void abandon();
   void drain();
   bool failed();      // the answer was an error
@@ -81,6 +84,7 @@ class Exchange {
   bool draining_ = false;
   size_t largest_event_ = 0;
   Comment comment_;
+  std::function<HeaderList()> head_fields_;
   std::function<void()> on_abandoned_;
   std::function<void()> on_drain_;
 };

@@ -1,5 +1,8 @@
 #include "server/gate.h"
 
+#include <openssl/crypto.h>
+#include <openssl/sha.h>
+
 #include <algorithm>
 #include <array>
 #include <charconv>
@@ -20,10 +23,26 @@ std::string host_without_port(std::string_view authority) {
   return std::string(authority.substr(0, colon));
 }
 
-bool any_key_matches(const std::vector<std::string>& keys, std::string_view guess) {
-  bool found = false;
-  for (const std::string& key : keys) found |= equal_in_constant_time(key, guess);
+std::vector<KeyDigest> digests_of(const std::vector<std::string>& keys) {
+  std::vector<KeyDigest> digests;
+  digests.reserve(keys.size());
+  for (const std::string& key : keys) digests.push_back(digest_of_key(key));
+  return digests;
+}
+
+// Which of the keys it is, from 1; 0: none. Looks at all of them whatever it finds, so that its time tells nothing.
+TenantId key_number(const std::vector<KeyDigest>& keys, const KeyDigest& guess) {
+  TenantId found = 0;
+  for (size_t i = 0; i < keys.size(); ++i) {
+    if (CRYPTO_memcmp(keys[i].data(), guess.data(), guess.size()) == 0) found = static_cast<TenantId>(i + 1);
+  }
   return found;
+}
+
+int hex_digit(char c) {
+  if (c >= '0' && c <= '9') return c - '0';
+  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+  return -1;
 }
 
 // The token of a single, well-formed `Authorization: Bearer` field.
@@ -56,14 +75,22 @@ std::optional<HttpError> check_media(const HttpHead& head, AuthPolicy policy) {
 
 }  // namespace
 
-bool equal_in_constant_time(std::string_view a, std::string_view b) {
-  // Reads all of b whatever a holds; only the length of the caller's own guess shows in the time.
-  unsigned char difference = a.size() == b.size() ? 0 : 1;
-  for (size_t i = 0; i < b.size(); ++i) {
-    const unsigned char expected = a.empty() ? 0 : static_cast<unsigned char>(a[i % a.size()]);
-    difference = static_cast<unsigned char>(difference | (expected ^ static_cast<unsigned char>(b[i])));
+KeyDigest digest_of_key(std::string_view key) {
+  KeyDigest digest;
+  SHA256(reinterpret_cast<const unsigned char*>(key.data()), key.size(), digest.data());
+  return digest;
+}
+
+std::optional<KeyDigest> parse_key_digest(std::string_view hexadecimal) {
+  KeyDigest digest;
+  if (hexadecimal.size() != 2 * digest.size()) return std::nullopt;
+  for (size_t i = 0; i < digest.size(); ++i) {
+    const int high = hex_digit(hexadecimal[2 * i]);
+    const int low = hex_digit(hexadecimal[2 * i + 1]);
+    if (high < 0 || low < 0) return std::nullopt;
+    digest[i] = static_cast<unsigned char>(high * 16 + low);
   }
-  return difference == 0;
+  return digest;
 }
 
 bool is_loopback_host(std::string_view host) {
@@ -84,25 +111,35 @@ bool is_loopback_host(std::string_view host) {
 }
 
 Gate::Gate(const ServerConfig& config, const RouteTable& routes)
-    : api_keys_(config.api_keys),
-      admin_keys_(config.admin_keys),
+    : api_keys_(digests_of(config.api_keys)),
+      admin_keys_(digests_of(config.admin_keys)),
       metrics_need_key_(config.metrics_need_key),
       bound_to_loopback_(is_loopback_host(config.host)),
       bound_host_(lower_case(config.host)),
       max_body_bytes_(config.limits.body_bytes),
       cors_(config.allowed_origins),
-      routes_(routes) {}
+      routes_(routes) {
+  for (const NamedKey& key : config.named_keys) {
+    // A digest that is none matches nothing, and keeps its number; Server::start() refuses it.
+    api_keys_.push_back(key.key.empty() ? parse_key_digest(key.sha256).value_or(KeyDigest{}) : digest_of_key(key.key));
+  }
+}
 
-std::optional<HttpError> Gate::check_keys(const HttpHead& head, AuthPolicy policy, bool peer_is_loopback) const {
+std::optional<HttpError> Gate::check_keys(const HttpHead& head, AuthPolicy policy, bool peer_is_loopback,
+                                          TenantId& tenant) const {
   if (policy == AuthPolicy::open || (policy == AuthPolicy::metrics && !metrics_need_key_)) return std::nullopt;
   const bool admin = policy == AuthPolicy::admin_key;
-  const std::vector<std::string>& keys = admin ? admin_keys_ : api_keys_;
+  const std::vector<KeyDigest>& keys = admin ? admin_keys_ : api_keys_;
   if (keys.empty()) {
     if (!admin || peer_is_loopback) return std::nullopt;
     return forbidden("Without an admin key, admin routes answer on loopback only; start the server with --admin-key.");
   }
   const std::optional<std::string_view> token = bearer_token(head);
-  if (token && any_key_matches(keys, *token)) return std::nullopt;
+  const TenantId number = token ? key_number(keys, digest_of_key(*token)) : 0;
+  if (number != 0) {
+    if (!admin) tenant = number;
+    return std::nullopt;
+  }
   return to_http_error(
       make_error(ErrorCode::unauthorized, token ? "The key is not valid for this route."
                                                 : "No key was given; send the header `Authorization: Bearer KEY`."));
@@ -135,7 +172,8 @@ std::variant<Gate::Admitted, Gate::Refused, Gate::Preflight> Gate::admit(const H
   }
   const RouteMatch match = routes_.match(head.method, head.path);
   const AuthPolicy policy = match.route != nullptr ? match.route->policy : AuthPolicy::api_key;
-  if (auto error = check_keys(head, policy, peer_is_loopback)) return Refused{std::move(*error), {}};
+  TenantId tenant = kDefaultTenant;
+  if (auto error = check_keys(head, policy, peer_is_loopback, tenant)) return Refused{std::move(*error), {}};
   if (auto error = check_browser(head, policy)) return Refused{std::move(*error), {}};
   if (match.route == nullptr) {
     if (!match.allowed_methods.empty()) {
@@ -153,7 +191,7 @@ std::variant<Gate::Admitted, Gate::Refused, Gate::Preflight> Gate::admit(const H
   }
   std::optional<std::string> param = percent_decode(match.param);
   if (!param) return Refused{bad_request(400, "bad_request", "The path holds a broken percent escape."), {}};
-  return Admitted{match.route, std::move(*param)};
+  return Admitted{match.route, std::move(*param), tenant};
 }
 
 }  // namespace inferneo

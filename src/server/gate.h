@@ -3,6 +3,7 @@
 // Pure and immutable: a head and a peer in; a route, an error or the answer to a preflight out.
 #pragma once
 
+#include <array>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -15,10 +16,13 @@
 
 namespace inferneo {
 
-// Compares without telling by its time how much of a guess was right.
-bool equal_in_constant_time(std::string_view a, std::string_view b);
-
 bool is_loopback_host(std::string_view host);  // localhost, 127.0.0.0/8, ::1; with or without brackets, no port
+
+// SHA-256 of a key. Keys are compared by it: in constant time, and whether the configuration holds the key or its
+// digest.
+using KeyDigest = std::array<unsigned char, 32>;
+KeyDigest digest_of_key(std::string_view key);
+std::optional<KeyDigest> parse_key_digest(std::string_view hexadecimal);
 
 class Gate {
  public:
@@ -27,6 +31,7 @@ class Gate {
   struct Admitted {
     const Route* route = nullptr;
     std::string path_param;
+    TenantId tenant = kDefaultTenant;  // whose key it was
   };
   struct Refused {
     HttpError error;
@@ -38,11 +43,13 @@ class Gate {
   const Cors& cors() const { return cors_; }
 
  private:
-  std::optional<HttpError> check_keys(const HttpHead& head, AuthPolicy policy, bool peer_is_loopback) const;
+  // `tenant`: whose key it was, when one was asked for.
+  std::optional<HttpError> check_keys(const HttpHead& head, AuthPolicy policy, bool peer_is_loopback,
+                                      TenantId& tenant) const;
   std::optional<HttpError> check_browser(const HttpHead& head, AuthPolicy policy) const;
 
-  std::vector<std::string> api_keys_;
-  std::vector<std::string> admin_keys_;
+  std::vector<KeyDigest> api_keys_;  // by tenant, from 1
+  std::vector<KeyDigest> admin_keys_;
   bool metrics_need_key_;
   bool bound_to_loopback_;
   std::string bound_host_;

@@ -89,6 +89,7 @@ HttpError to_http_error(const Error& error) {
   out.code = info.name;
   out.message = error.message;
   out.param = error.param;
+  if (error.retry_after > 0) out.retry_after = error.retry_after;
   return out;
 }
 

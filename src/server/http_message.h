@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "admission/tenant.h"
 #include "base/result.h"
 #include "server/byte_budget.h"
 
@@ -39,7 +40,8 @@ struct HttpRequest {
   std::string body;
   ByteBudget::Share body_share;  // held as long as the request is under way
   std::string request_id;
-  std::string path_param;  // what `{id}` of the route stands for, percent-decoded
+  TenantId tenant = kDefaultTenant;  // of its key
+  std::string path_param;            // what `{id}` of the route stands for, percent-decoded
 };
 
 struct HttpResponse {

@@ -33,7 +33,7 @@ std::vector<Route> join_routes(const std::shared_ptr<InferenceService>& service,
 }
 
 Status check_config(const ServerConfig& config) {
-  if (!is_loopback_host(config.host) && config.api_keys.empty() && !config.insecure) {
+  if (!is_loopback_host(config.host) && config.api_keys.empty() && config.named_keys.empty() && !config.insecure) {
     return make_error(ErrorCode::refused,
                       fmt::format("host {} can be reached from elsewhere and no key is set: give --api-key, bind to "
                                   "127.0.0.1, or say --insecure",
@@ -43,6 +43,12 @@ Status check_config(const ServerConfig& config) {
   for (const auto* keys : {&config.api_keys, &config.admin_keys}) {
     for (const std::string& key : *keys) {
       if (key.empty()) return make_error(ErrorCode::invalid_argument, "a key must not be empty", "api_key");
+    }
+  }
+  for (const NamedKey& key : config.named_keys) {
+    if (key.key.empty() && !parse_key_digest(key.sha256)) {
+      return make_error(ErrorCode::invalid_argument, "a named key needs a key, or its SHA-256 in 64 hexadecimal digits",
+                        "key_limits");
     }
   }
   if (config.tls_cert_file.empty() != config.tls_key_file.empty()) {

@@ -27,11 +27,19 @@ struct ServerLimits {
   Duration drain_timeout = std::chrono::seconds(30);        // after request_stop(), before streams are ended
 };
 
+// A key with a name of its own: itself, or its SHA-256 in hexadecimal digits, so that no file need hold it.
+struct NamedKey {
+  std::string key;
+  std::string sha256;
+};
+
 struct ServerConfig {
-  std::string host = "127.0.0.1";       // an IP address or `localhost`
-  uint16_t port = 8000;                 // 0: any free one
-  int io_threads = 0;                   // 0: min(available cpus, 4)
-  std::vector<std::string> api_keys;    // empty: no key needed
+  std::string host = "127.0.0.1";  // an IP address or `localhost`
+  uint16_t port = 8000;            // 0: any free one
+  int io_threads = 0;              // 0: min(available cpus, 4)
+  // Keys of the API; without any, none is needed. Each is a tenant: numbered from 1, `api_keys` first.
+  std::vector<std::string> api_keys;
+  std::vector<NamedKey> named_keys;
   std::vector<std::string> admin_keys;  // empty: admin routes answer loopback peers only
   std::string tls_cert_file;            // PEM chain; with tls_key_file: HTTPS
   std::string tls_key_file;

@@ -97,6 +97,10 @@ void EngineService::collect_engine(const ModelStatus& status, std::vector<Metric
       {"inferneo:engine_steps", static_cast<double>(stats.steps)},
   };
   for (const auto& [name, value] : values) out.push_back({name, labels, value});
+  for (size_t i = 0; i < kNumQueueRefusals; ++i) {
+    out.push_back({"inferneo:queue_refused", labels.with("reason", queue_refusal_name(static_cast<QueueRefusal>(i))),
+                   static_cast<double>(stats.refused[i])});
+  }
   Histogram iterations(kIterationBuckets);
   std::copy(stats.iteration_tokens.begin(), stats.iteration_tokens.end(), iterations.counts.begin());
   iterations.sum = static_cast<double>(stats.iteration_tokens_sum);
@@ -147,9 +151,10 @@ std::vector<MetricSample> EngineService::metrics() const {
   const std::vector<ModelStatus> statuses = distinct(manager_.statuses());
   forget_removed(statuses);
   std::vector<MetricSample> samples;
-  constexpr size_t kSamplesOfAModel = 56;
+  constexpr size_t kSamplesOfAModel = 60;
   samples.reserve(statuses.size() * kSamplesOfAModel + 64);
   collect_server(statuses, samples);
+  if (context_.admission != nullptr) context_.admission->collect(samples);
   for (const ModelStatus& status : statuses) collect_engine(status, samples);
   return samples;
 }

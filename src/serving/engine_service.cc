@@ -29,7 +29,7 @@ ServedModel info_of(const ModelStatus& status) {
 }  // namespace
 
 EngineService::EngineService(const EngineServiceConfig& config, ManagerCore& manager, const MemoryLedger& ledger,
-                             const Clock& clock)
+                             const Clock& clock, Admission* admission)
     : config_(config),
       manager_(manager),
       ledger_(ledger),
@@ -41,7 +41,9 @@ EngineService::EngineService(const EngineServiceConfig& config, ManagerCore& man
                clock,
                [this](const std::string& model) { return metrics_of(model); },
                [this] { return next_seed(); },
-               [this](ErrorCode code) { ++refused_[static_cast<size_t>(code)]; }},
+               [this](ErrorCode code) { ++refused_[static_cast<size_t>(code)]; },
+               admission,
+               config.request_timeout},
       started_(clock.now()) {}
 
 std::shared_ptr<GenerationHandle> EngineService::generate(GenerateRequest request, std::shared_ptr<OutputSink> sink) {

@@ -10,6 +10,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -26,13 +27,14 @@ struct EngineServiceConfig {
   int text_threads = 1;
   size_t max_text_queue = 4096;
   Duration stall_limit = std::chrono::seconds(10);
-  uint64_t seed = 0;  // 0: drawn from the system
+  uint64_t seed = 0;                             // 0: drawn from the system
+  std::optional<Duration> request_timeout = {};  // of requests, whatever longer one they ask for
 };
 
 class EngineService final : public InferenceService {
  public:
-  EngineService(const EngineServiceConfig& config, ManagerCore& manager, const MemoryLedger& ledger,
-                const Clock& clock);
+  EngineService(const EngineServiceConfig& config, ManagerCore& manager, const MemoryLedger& ledger, const Clock& clock,
+                Admission* admission = nullptr);  // which outlives it
 
   std::shared_ptr<GenerationHandle> generate(GenerateRequest request, std::shared_ptr<OutputSink> sink) override;
   std::vector<ServedModel> models() const override;

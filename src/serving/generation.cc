@@ -4,12 +4,25 @@
 #include <utility>
 
 namespace inferneo {
+namespace {
+
+std::optional<Duration> longest_of(std::optional<Duration> asked, std::optional<Duration> allowed) {
+  if (asked && allowed) return std::min(*asked, *allowed);
+  return asked ? asked : allowed;
+}
+
+}  // namespace
 
 Generation::Generation(GenerationContext& context, RequestId id, GenerateRequest request,
                        std::shared_ptr<OutputSink> sink)
-    : context_(context), id_(id), request_(std::move(request)), sink_(std::move(sink)) {}
+    : context_(context), id_(id), request_(std::move(request)), arrived_(context.clock.now()), sink_(std::move(sink)) {}
 
 void Generation::start() {
+  if (context_.admission != nullptr) {
+    Result<std::unique_ptr<AdmissionPlace>> place = context_.admission->join(request_);
+    if (!place.ok()) return on_lease(std::move(place).error());
+    waiting_ = *std::move(place);
+  }
   auto self = shared_from_this();
   const bool accepted = context_.pool.try_post([self] {
     const GenerateRequest& request = self->request_;
@@ -84,7 +97,8 @@ Result<Request> Generation::make_request(const LoadedModel& model) {
   request.sampling = sampling;
   request.seed = sampling.seed ? *sampling.seed : context_.next_seed();
   request.priority = request_.priority;
-  if (request_.timeout) request.deadline = context_.clock.now() + *request_.timeout;
+  if (request_.ticket != nullptr) request.tenant = request_.ticket->tenant();
+  if (const auto longest = longest_of(request_.timeout, context_.longest)) request.deadline = arrived_ + *longest;
   request.cache_salt = request_.cache_salt;
   request.needs_host_tokens = !sampling.stop.empty();
   if (sampling.grammar.kind != GrammarSpec::Kind::none) {
@@ -102,6 +116,7 @@ Result<Request> Generation::make_request(const LoadedModel& model) {
 
 Status Generation::submit(LoadedModel& model) {
   ASSIGN_OR_RETURN(Request request, make_request(model));
+  RETURN_IF_ERROR(charge(model));
   const SamplingParams& sampling = request_.sampling;
   samples_.resize(static_cast<size_t>(std::max(sampling.n, 1)));
   for (size_t i = 0; i < samples_.size(); ++i) {
@@ -241,12 +256,36 @@ void Generation::drain() {
       outcome.usage.cached_tokens = ended.stats.cached_tokens;
       for (const Sample& sample : samples_) outcome.usage.completion_tokens += sample.num_tokens;
       outcome.stats = ended.stats;
+      const bool began = ended.stats.scheduled != TimePoint{};
+      settle(began ? int64_t{outcome.usage.prompt_tokens} + ended.stats.output_tokens : 0);
       finish(std::move(outcome), text_error_ ? FinishReason::failed : ended.reason);
     }
   }
 }
 
+// The prompt is known: its place in the queue grows by it, and the tenant pays for it and for what may come.
+Status Generation::charge(const LoadedModel& model) {
+  const auto prompt = static_cast<int64_t>(prompt_.size());
+  if (waiting_ != nullptr) RETURN_IF_ERROR(waiting_->grow(prompt));
+  if (request_.ticket == nullptr) return ok_status();
+  const SamplingParams& sampling = request_.sampling;
+  const int64_t room = std::max<int64_t>(model.max_model_len - prompt, 0);
+  const int64_t output =
+      std::min({room, int64_t{sampling.max_tokens.value_or(kMaxReservedOutput)}, kMaxReservedOutput});
+  ASSIGN_OR_RETURN(charged_, request_.ticket->charge(prompt + output * std::max(sampling.n, 1)));
+  return ok_status();
+}
+
+void Generation::settle(int64_t used) {
+  leave_queue();
+  if (request_.ticket == nullptr) return;
+  request_.ticket->settle(std::exchange(charged_, 0), used);
+  // Before the client hears of the end: its next request finds the place free.
+  request_.ticket.reset();
+}
+
 void Generation::handle(Event& event) {
+  leave_queue();
   switch (event.kind) {
     case Event::Kind::prompt_logprobs:
       send_prompt_info(std::move(event.prompt_logprobs));
@@ -346,6 +385,7 @@ void Generation::fail(Error error) {
   const FinishReason reason = error.code == ErrorCode::cancelled ? FinishReason::cancelled : FinishReason::failed;
   outcome.error = std::move(error);
   outcome.usage.prompt_tokens = static_cast<int32_t>(prompt_.size());
+  settle(0);  // it never reached an engine
   finish(std::move(outcome), reason);
 }
 

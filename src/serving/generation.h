@@ -29,6 +29,8 @@ struct GenerationContext {
   std::function<std::shared_ptr<ModelMetrics>(const std::string& model)> metrics;
   std::function<uint64_t()> next_seed;
   std::function<void(ErrorCode)> refused;  // a request that ended without having reached a model
+  Admission* admission = nullptr;        // of the whole server; none: without bounds of its own
+  std::optional<Duration> longest = {};  // after which a request is ended, from its arrival
 };
 
 class Generation final : public GenerationHandle, public TokenSink, public std::enable_shared_from_this<Generation> {
@@ -82,12 +84,16 @@ class Generation final : public GenerationHandle, public TokenSink, public std::
   void decode_failed(const Error& error);
   TokenLogprobText describe(const TokenLogprobs& logprobs) const;
   TokenLogprobText describe_one(Token token, float logprob) const;
+  Status charge(const LoadedModel& model);
+  void leave_queue() { waiting_.reset(); }
+  void settle(int64_t used);
   void fail(Error error);
   void finish(GenerateOutcome outcome, FinishReason reason);
 
   GenerationContext& context_;
   const RequestId id_;
   GenerateRequest request_;
+  const TimePoint arrived_;
   std::shared_ptr<OutputSink> sink_;
   ModelLease lease_;
   std::shared_ptr<ModelMetrics> metrics_;
@@ -95,6 +101,8 @@ class Generation final : public GenerationHandle, public TokenSink, public std::
   std::vector<Sample> samples_;
   bool prompt_counted_ = false;  // engine thread only
   std::optional<Error> text_error_;
+  std::unique_ptr<AdmissionPlace> waiting_;  // until its first event from the engine
+  int64_t charged_ = 0;                      // tokens, from the ticket
 
   std::mutex mutex_;  // guards what follows
   std::vector<Event> events_;

@@ -18,6 +18,7 @@
 #include "base/result.h"
 #include "engine/request.h"
 #include "inferneo/sampling_params.h"
+#include "serving/admission.h"
 #include "serving/metric_labels.h"
 #include "serving/server_stats.h"
 #include "text/tokenizer.h"
@@ -61,6 +62,7 @@ struct GenerateRequest {
   std::string user;
   std::string cache_salt;
   RequestTraits traits;
+  std::shared_ptr<AdmissionTicket> ticket;  // from admit(); none: no limits, and the default tenant
   // What depends on the model: called once it is loaded, on a text thread, before the prompt is made.
   std::function<void(const Tokenizer& tokenizer, GenerateRequest& request)> on_model = {};
 };
@@ -153,6 +155,19 @@ class InferenceService {
   virtual ~InferenceService() = default;
   // Never fails at once: every error arrives through on_done.
   virtual std::shared_ptr<GenerationHandle> generate(GenerateRequest request, std::shared_ptr<OutputSink> sink) = 0;
+
+  // A place among the requests of this tenant, for GenerateRequest::ticket: held as long as any copy of it.
+  // rate_limited when its limits leave none, with the time after which to try again. Cheap: before anything of a
+  // request is read.
+  virtual Result<std::shared_ptr<AdmissionTicket>> admit(TenantId tenant) {
+    (void)tenant;
+    return std::shared_ptr<AdmissionTicket>();
+  }
+  // What is left of its limits; nothing where there are none.
+  virtual RateLimits rate_limits(TenantId tenant) const {
+    (void)tenant;
+    return {};
+  }
 
   // Whether GenerateRequest::traits would be looked at. Cheap.
   virtual bool wants_traits() const { return false; }

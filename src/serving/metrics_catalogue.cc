@@ -67,6 +67,16 @@ constexpr std::array kCatalogue = {
     MetricInfo{"inferneo:memory_used_bytes", MetricType::gauge, "model_name,version,purpose",
                "Booked memory by model and purpose."},
     MetricInfo{"inferneo:memory_budget_bytes", MetricType::gauge, "", "The memory ledger's ceiling."},
+    // ---- admission
+    MetricInfo{"inferneo:admission_refused", MetricType::counter, "tenant,reason",
+               "Requests refused before they reached a model, by the tenant whose limit it was (none: the server's)."},
+    MetricInfo{"inferneo:queue_refused", MetricType::counter, "model_name,engine,version,reason",
+               "Requests that a model's queue had no place for, by reason."},
+    MetricInfo{"inferneo:tenant_requests", MetricType::counter, "tenant", "Requests that a tenant's limits let in."},
+    MetricInfo{"inferneo:tenant_tokens", MetricType::counter, "tenant",
+               "Tokens that a tenant's requests used, prompts included."},
+    MetricInfo{"inferneo:tenant_requests_running", MetricType::gauge, "tenant",
+               "Requests of a tenant that have not ended."},
     // ---- a model's life
     MetricInfo{"inferneo:model_state", MetricType::gauge, "model_name,engine,version,state",
                "1 for the state that the model is in."},

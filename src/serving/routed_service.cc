@@ -155,6 +155,7 @@ class RoutedGeneration final : public GenerationHandle,
     if (route_.refusal) {
       Error refusal = make_error(ErrorCode::forbidden, route_.refusal->message);
       if (refusal.message.empty()) refusal.message = "a routing rule refuses this request";
+      request_.ticket.reset();
       refusal.http_status = route_.refusal->status;
       return sink_->on_done({std::move(refusal), {}, {}});
     }
@@ -188,6 +189,7 @@ class RoutedGeneration final : public GenerationHandle,
       return try_next();
     }
     tell(outcome);
+    request_.ticket.reset();  // the end frees its place
     sink_->on_done(std::move(outcome));
   }
 
@@ -278,6 +280,15 @@ Result<FeedbackReceipt> RoutedService::record_feedback(const std::string& reques
   RETURN_IF_ERROR(context_.traffic.record_feedback(route, score));
   if (route.test == nullptr) return FeedbackReceipt();
   return FeedbackReceipt{route.test->name(), route.arm()->name};
+}
+
+Result<std::shared_ptr<AdmissionTicket>> RoutedService::admit(TenantId tenant) {
+  if (context_.admission == nullptr) return std::shared_ptr<AdmissionTicket>();
+  return context_.admission->admit(tenant);
+}
+
+RateLimits RoutedService::rate_limits(TenantId tenant) const {
+  return context_.admission == nullptr ? RateLimits{} : context_.admission->rates(tenant);
 }
 
 RouteExplanation RoutedService::explain(const GenerateRequest& request) const {

@@ -29,10 +29,13 @@ class RoutedService final : public InferenceService {
     ManagerModels& models;
     const Clock& clock;
     FeedbackBook& feedback;
+    Admission* admission = nullptr;  // none: nobody is limited
   };
   explicit RoutedService(const Context& context);
 
   std::shared_ptr<GenerationHandle> generate(GenerateRequest request, std::shared_ptr<OutputSink> sink) override;
+  Result<std::shared_ptr<AdmissionTicket>> admit(TenantId tenant) override;
+  RateLimits rate_limits(TenantId tenant) const override;
   bool wants_traits() const override { return context_.traffic.has_any(); }
   // What would become of it, without doing it. On the calling thread.
   RouteExplanation explain(const GenerateRequest& request) const;

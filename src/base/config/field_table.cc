@@ -418,6 +418,42 @@ constexpr std::array kFields = {
                 .help = "Seconds that running requests get at shutdown",
                 .metavar = "SEC",
                 .max = kMaxSeconds},
+    // ---- admission
+    ConfigField{.name = "requests_per_minute",
+                .group = G::admission,
+                .member = &C::requests_per_minute,
+                .help = "Requests per minute of each key; more get 429",
+                .metavar = "N",
+                .max = 1e12,
+                .zero_means = "no limit"},
+    ConfigField{.name = "tokens_per_minute",
+                .group = G::admission,
+                .member = &C::tokens_per_minute,
+                .help = "Tokens per minute of each key, prompts and generated ones",
+                .metavar = "N",
+                .max = 1e12,
+                .zero_means = "no limit"},
+    ConfigField{.name = "max_concurrent_requests",
+                .group = G::admission,
+                .member = &C::max_concurrent_requests,
+                .help = "Requests of each key under way at a time",
+                .metavar = "N",
+                .max = 1e12,
+                .zero_means = "no limit"},
+    ConfigField{.name = "max_total_queue_requests",
+                .group = G::admission,
+                .member = &C::max_total_queue_requests,
+                .help = "Requests without a first token, of all models, before new ones get 429",
+                .metavar = "N",
+                .max = 1e12,
+                .zero_means = "no limit but the models' own"},
+    ConfigField{.name = "max_total_queue_tokens",
+                .group = G::admission,
+                .member = &C::max_total_queue_tokens,
+                .help = "Their prompt tokens before new ones get 429",
+                .metavar = "N",
+                .max = 1e12,
+                .zero_means = "no limit but the models' own"},
     // ---- logging
     ConfigField{.name = "log_level",
                 .group = G::logging,
@@ -452,6 +488,8 @@ std::string_view config_group_title(ConfigGroup group) {
       return "Device and memory";
     case ConfigGroup::server:
       return "Server";
+    case ConfigGroup::admission:
+      return "Admission";
     case ConfigGroup::logging:
       return "Logging";
   }

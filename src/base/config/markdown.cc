@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include "base/config/key_entries.h"
 #include "base/config/load.h"
 #include "base/config/model_entries.h"
 
@@ -78,6 +79,25 @@ aliases:
 |---|---|---|
 )";
 
+constexpr std::string_view kKeyEntries = R"(
+## Named keys of the file
+
+`key_limits` lists API keys beside those of `api_key`, each with a name and with limits of its own where it says so;
+[admission.md](admission.md) tells what they do. It stands in the file alone. A key is never shown, only its name.
+
+```yaml
+tokens_per_minute: 100000        # of each key
+key_limits:
+  - name: team-a
+    key_sha256: 2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b
+    tokens_per_minute: 500000
+    weight: 3
+```
+
+| key of an entry | value | what it does |
+|---|---|---|
+)";
+
 }  // namespace
 
 std::string config_markdown() {
@@ -102,7 +122,12 @@ std::string config_markdown() {
     text += fmt::format("{}`{}`", separator, field.name);
     separator = ", ";
   }
-  return text + ".\n";
+  text += ".\n";
+  text += kKeyEntries;
+  for (const KeyEntryKeyInfo& key : key_entry_keys()) {
+    text += fmt::format("| `{}` | {} | {} |\n", key.name, key.expected, key.help);
+  }
+  return text;
 }
 
 }  // namespace inferneo

@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include "base/config/key_entries.h"
 #include "base/config/load.h"
 
 namespace inferneo {
@@ -35,7 +36,7 @@ Status validate_config(const EngineConfig& config) {
         fmt::format("{} models are named, and at most {} may be loaded; enable_lazy_loading lets them take turns",
                     configured, config.max_models));
   }
-  return ok_status();
+  return check_key_limits(config);
 }
 
 Status validate_server_config(const EngineConfig& config) {
@@ -43,7 +44,7 @@ Status validate_server_config(const EngineConfig& config) {
   if (config.tls_cert.empty() != config.tls_key.empty()) {
     return invalid(config.tls_cert.empty() ? "tls_cert" : "tls_key", "tls_cert and tls_key are given together");
   }
-  if (!is_loopback(config.host) && config.api_key.empty() && !config.insecure) {
+  if (!is_loopback(config.host) && config.api_key.empty() && config.key_limits.empty() && !config.insecure) {
     return make_error(ErrorCode::refused,
                       fmt::format("host: {} can be reached from other machines and no API key is set; give --api-key "
                                   "(or INFERNEO_API_KEY), or --insecure to serve everyone",

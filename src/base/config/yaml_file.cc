@@ -12,6 +12,7 @@
 #include <set>
 #include <sstream>
 
+#include "base/config/key_entries.h"
 #include "base/config/model_entries.h"
 #include "base/config/suggest.h"
 #include "base/config/traffic_entries.h"
@@ -22,7 +23,7 @@ namespace {
 
 constexpr size_t kMaxBytes = 1 << 20;
 constexpr std::string_view kModels = "models", kAliases = "aliases", kRoutingRules = "routing_rules",
-                           kRouting = "routing", kABTests = "ab_tests";
+                           kRouting = "routing", kABTests = "ab_tests", kKeyLimits = "key_limits";
 
 struct ReservedKey {
   std::string_view key;
@@ -35,7 +36,7 @@ constexpr std::array kReserved = {
 std::vector<std::string_view> known_keys() {
   std::vector<std::string_view> keys;
   for (const ConfigField& field : config_fields()) keys.push_back(field.name);
-  keys.insert(keys.end(), {kModels, kAliases, kRoutingRules, kRouting, kABTests});
+  keys.insert(keys.end(), {kModels, kAliases, kRoutingRules, kRouting, kABTests, kKeyLimits});
   return keys;
 }
 
@@ -113,6 +114,10 @@ Status read_key(const std::string& key, const YAML::Node& key_node, const YAML::
   }
   if (key == kABTests) {
     ASSIGN_OR_RETURN(file.ab_tests, parse_ab_tests(value, name));
+    return ok_status();
+  }
+  if (key == kKeyLimits) {
+    ASSIGN_OR_RETURN(file.key_limits, parse_key_limits(value, name));
     return ok_status();
   }
   ASSIGN_OR_RETURN(const ConfigField* field, field_of_key(key, yaml_position(name, key_node.Mark())));

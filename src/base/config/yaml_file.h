@@ -24,6 +24,7 @@ struct ConfigFile {
   std::vector<RoutingRule> routing_rules;
   RoutingConfig routing;
   std::vector<ABTestConfig> ab_tests;
+  std::vector<KeyLimits> key_limits;
 };
 
 // `name` is how errors call the file. Errors: invalid_argument with the position, unsupported for reserved keys.

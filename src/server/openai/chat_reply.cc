@@ -5,6 +5,7 @@
 
 #include "server/openai/openai_routes.h"
 #include "server/openai/reply_format.h"
+#include "server/rate_limits.h"
 #include "server/request_id.h"
 #include "server/wait_outlook.h"
 
@@ -225,6 +226,8 @@ void ChatReply::on_done(GenerateOutcome outcome) {
 }
 
 void handle_chat(InferenceService& service, const std::shared_ptr<Exchange>& exchange) {
+  std::shared_ptr<AdmissionTicket> ticket;
+  if (!admit(service, exchange, ticket)) return;
   const bool with_traits = service.wants_traits();
   Result<RequestDraft> parsed = parse_chat_request(exchange->take_body(), with_traits);
   if (!parsed.ok()) return exchange->fail(parsed.error());
@@ -233,6 +236,7 @@ void handle_chat(InferenceService& service, const std::shared_ptr<Exchange>& exc
   GenerateRequest request = draft.request;
   draft.request.traits = {};
   request.request_id = exchange->request_id();
+  request.ticket = std::move(ticket);
   ChatInput chat;
   chat.messages = std::move(draft.messages);
   chat.tools = draft.tools;

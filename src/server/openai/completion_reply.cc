@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "server/openai/openai_routes.h"
+#include "server/rate_limits.h"
 #include "server/wait_outlook.h"
 
 namespace inferneo {
@@ -141,6 +142,8 @@ void CompletionReply::on_done(size_t, GenerateOutcome outcome) {
 }
 
 void handle_completion(InferenceService& service, const std::shared_ptr<Exchange>& exchange) {
+  std::shared_ptr<AdmissionTicket> ticket;
+  if (!admit(service, exchange, ticket)) return;
   Result<RequestDraft> parsed = parse_completion_request(exchange->take_body());
   if (!parsed.ok()) return exchange->fail(parsed.error());
   RequestDraft draft = std::move(parsed).value();
@@ -155,6 +158,7 @@ void handle_completion(InferenceService& service, const std::shared_ptr<Exchange
   auto handles = std::make_shared<std::vector<std::shared_ptr<GenerationHandle>>>();
   for (size_t i = 0; i < prompts.size(); ++i) {
     GenerateRequest one = request;
+    one.ticket = i + 1 < prompts.size() ? ticket : std::move(ticket);  // nothing else holds the place
     if (auto* text = std::get_if<std::string>(&prompts[i])) {
       one.prompt = std::move(*text);
     } else {

@@ -2,6 +2,7 @@
 // windows, slots, memory that comes and goes, running ahead. After every step all laws hold; at the end every request
 // has had its terminal event, nothing is referenced, and every token is what an undisturbed run would have given.
 // INFERNEO_SOAK_SCALE scales the count of the soak build (1: full).
+#include <array>
 #include <cstdlib>
 #include <random>
 
@@ -137,6 +138,8 @@ class History {
     if (random_.chance(20)) r.needs_host_tokens = true;
     if (random_.chance(20)) r.cache_salt = "salt";
     r.priority = random_.chance(70) ? 0 : random_.between(-2, 2);
+    const auto tenant = static_cast<TenantId>(random_.between(0, 2));
+    r.tenant = {tenant, std::array{1.0, 0.5, 3.0}[tenant]};
     if (random_.chance(15)) r.deadline = harness_.clock.now() + std::chrono::milliseconds(random_.between(0, 60));
     Request kept = r;
     sent_.push_back({std::move(kept), harness_.add(std::move(r))});

@@ -46,6 +46,7 @@ Script script_of(const std::vector<std::string>& pieces, FinishReason finish) {
 struct ScriptedService::Generation {
   Script script;
   std::shared_ptr<OutputSink> sink;
+  std::shared_ptr<AdmissionTicket> ticket;
   std::atomic<bool> cancelled{false};
   bool prompt_sent = false;
   bool done = false;
@@ -87,6 +88,7 @@ std::shared_ptr<GenerationHandle> ScriptedService::generate(GenerateRequest requ
   auto generation = std::make_shared<Generation>();
   generation->script = author_(request);
   generation->sink = std::move(sink);
+  generation->ticket = std::move(request.ticket);
   if (generation->script.prompt.model.empty()) generation->script.prompt.model = "fake";
   ++num_active_;
   ++num_accepted_;
@@ -95,6 +97,19 @@ std::shared_ptr<GenerationHandle> ScriptedService::generate(GenerateRequest requ
   last_request_ = std::move(request);
   changed_.notify_all();
   return std::make_shared<Handle>(*this, std::move(generation));
+}
+
+void ScriptedService::limit(std::vector<TenantLimits> tenants) {
+  admission_ = std::make_unique<Admission>(std::move(tenants), QueueLimits{}, clock_);
+}
+
+Result<std::shared_ptr<AdmissionTicket>> ScriptedService::admit(TenantId tenant) {
+  if (admission_ == nullptr) return std::shared_ptr<AdmissionTicket>();
+  return admission_->admit(tenant);
+}
+
+RateLimits ScriptedService::rate_limits(TenantId tenant) const {
+  return admission_ == nullptr ? RateLimits{} : admission_->rates(tenant);
 }
 
 void ScriptedService::play() {
@@ -145,6 +160,7 @@ void ScriptedService::step(const std::shared_ptr<Generation>& generation, TimePo
     outcome.error = make_error(ErrorCode::cancelled, "cancelled");
     ++num_cancelled_;
   }
+  g.ticket.reset();
   g.sink->on_done(std::move(outcome));
   g.sink = nullptr;
   ++num_done_;

@@ -70,7 +70,11 @@ class ScriptedService final : public InferenceService {
   std::vector<MetricSample> metrics() const override;
   ServerStats stats() const override;
 
+  Result<std::shared_ptr<AdmissionTicket>> admit(TenantId tenant) override;
+  RateLimits rate_limits(TenantId tenant) const override;
+
   // For the tests.
+  void limit(std::vector<TenantLimits> tenants);  // before the first request; else nobody is limited
   GenerateRequest last_request() const;
   int num_active() const { return num_active_.load(); }
   int num_accepted() const { return num_accepted_.load(); }
@@ -87,6 +91,8 @@ class ScriptedService final : public InferenceService {
 
   Author author_;
   std::shared_ptr<const Tokenizer> tokenizer_;
+  SteadyClock clock_;
+  std::unique_ptr<Admission> admission_;
   std::atomic<bool> ready_{true};
   std::atomic<bool> starting_{false};
   std::atomic<int> num_active_{0};

@@ -226,6 +226,63 @@ TEST_F(GenerationTest, ErrorsComeThroughOnDone) {
   EXPECT_EQ(run(late)->outcome.error->code, ErrorCode::deadline_exceeded);
 }
 
+TEST_F(GenerationTest, TheOperatorsTimeoutEndsRequests) {
+  EngineServiceConfig config;
+  config.request_timeout = std::chrono::milliseconds(30);
+  EngineService strict(config, *manager_, ledger_, clock_);
+  strict.open();
+  for (const bool asks_for_longer : {false, true}) {
+    GenerateRequest request = ask("endless");
+    if (asks_for_longer) request.timeout = std::chrono::hours(1);
+    auto sink = std::make_shared<ClientSink>();
+    strict.generate(std::move(request), sink);
+    sink->wait();
+    ASSERT_TRUE(sink->outcome.error.has_value());
+    EXPECT_EQ(sink->outcome.error->code, ErrorCode::deadline_exceeded);
+  }
+}
+
+TEST_F(GenerationTest, ARequestHoldsItsPlacesAndPaysForWhatItUsed) {
+  Admission admission({{.name = "default"}, {.name = "team", .tokens_per_minute = 6000, .max_concurrent_requests = 1}},
+                      {.requests = 1}, clock_);
+  EngineServiceConfig config;
+  config.text_threads = 2;
+  EngineService service(config, *manager_, ledger_, clock_, &admission);
+  service.open();
+  const auto send = [&](const std::string& model, SamplingParams sampling) {
+    GenerateRequest request = ask(model, std::move(sampling));
+    auto ticket = admission.admit(1);
+    EXPECT_TRUE(ticket.ok()) << "the place was not free when the last request had ended";
+    if (ticket.ok()) request.ticket = *std::move(ticket);
+    auto sink = std::make_shared<ClientSink>();
+    return std::pair(service.generate(std::move(request), sink), sink);
+  };
+  send("story", {}).second->wait();  // 6 prompt tokens, 41 more
+  const auto near = [&](int64_t remaining) {
+    const int64_t left = admission.rates(1).tokens->remaining;
+    return left >= remaining && left <= remaining + 200;  // what has come in since
+  };
+  EXPECT_TRUE(near(6000 - 47)) << admission.rates(1).tokens->remaining;
+
+  SamplingParams many;
+  many.max_tokens = 4000;
+  const auto [handle, sink] = send("endless", many);
+  sink->wait_for_text();
+  EXPECT_LT(admission.rates(1).tokens->remaining, 6000 - kMaxReservedOutput + 200) << "the estimate";
+  EXPECT_FALSE(admission.admit(1).ok()) << "one at a time";
+  GenerateRequest other = ask("story");
+  auto other_sink = std::make_shared<ClientSink>();
+  service.generate(std::move(other), other_sink);
+  other_sink->wait();
+  EXPECT_FALSE(other_sink->outcome.error.has_value()) << "what has begun waits no more: the server's queue was free";
+  handle->cancel();
+  sink->wait();
+  EXPECT_GT(admission.rates(1).tokens->remaining, 6000 - kMaxReservedOutput) << "settled";
+
+  send("nobody", {}).second->wait();
+  send("story", {}).second->wait();
+}
+
 TEST_F(GenerationTest, AModelIsListedAndAnswersUnderEachOfItsNames) {
   ASSERT_TRUE(manager_->register_model({.name = "long-name", .path = "Hello.", .aliases = {"short"}}).ok());
   const std::vector<ServedModel> models = service_->models();
