@@ -6,6 +6,7 @@
 #include "app/hub_access.h"
 #include "formats/hub_client.h"
 #include "server/admin/admin_routes.h"
+#include "server/pages/pages.h"
 #include "serving/metrics_catalogue.h"
 
 namespace inferneo {
@@ -38,9 +39,10 @@ PullFunction pull_function(const EngineConfig& config) {
 std::unique_ptr<Server> make_server(Application& application, const EngineConfig& config) {
   // The application owns the service; the server only needs a handle on it.
   std::shared_ptr<InferenceService> service(&application.service(), [](InferenceService*) {});
-  std::vector<Route> admin =
+  std::vector<Route> routes =
       admin_routes({application.manager(), application.ledger(), application.clock(), pull_function(config)});
-  return std::make_unique<Server>(server_config_of(config), std::move(service), metrics_catalogue(), std::move(admin));
+  for (Route& route : page_routes()) routes.push_back(std::move(route));
+  return std::make_unique<Server>(server_config_of(config), std::move(service), metrics_catalogue(), std::move(routes));
 }
 
 }  // namespace inferneo
