@@ -31,17 +31,19 @@ export class TimeSeries {
     this.dot = svg('circle', {class: 'dot', r: 3.5, visibility: 'hidden'});
     this.cursor = svg('line', {class: 'cursor', y1: TOP, y2: HEIGHT - BOTTOM, visibility: 'hidden'});
     this.grid = [0, 0.5, 1].map((share) => ({
-      share,
-      line: svg('line', {class: share === 0 ? 'axis' : 'grid'}),
-      label: svg('text', {class: 'tick', 'text-anchor': 'end', x: LEFT - 8}),
-    }));
-    this.times = [300, 240, 180, 120, 60, 0].map((age) => ({
-      age,
-      label: svg('text', {class: 'tick', y: HEIGHT - 6, 'text-anchor': age === 0 ? 'end' : 'middle'}),
-    }));
-    this.view = svg('svg', {class: 'series', height: HEIGHT, role: 'img', 'aria-label': title},
-                    ...this.grid.flatMap(({line, label}) => [line, label]), ...this.times.map(({label}) => label), this.area,
-                    this.line, this.cursor, this.dot);
+                                  share,
+                                  line: svg('line', {class: share === 0 ? 'axis' : 'grid'}),
+                                  label: svg('text', {class: 'tick', 'text-anchor': 'end', x: LEFT - 8}),
+                                }));
+    this.times = [300, 240, 180, 120, 60, 0].map(
+        (age) => ({
+          age,
+          label: svg('text', {class: 'tick', y: HEIGHT - 6, 'text-anchor': age === 0 ? 'end' : 'middle'}),
+        }));
+    this.view =
+        svg('svg', {class: 'series', height: HEIGHT, role: 'img', 'aria-label': title},
+            ...this.grid.flatMap(({line, label}) => [line, label]), ...this.times.map(({label}) => label), this.area,
+            this.line, this.cursor, this.dot);
     this.view.addEventListener('pointermove', (event) => this.point(event));
     this.view.addEventListener('pointerleave', () => this.point(null));
     this.root = h('figure', {class: 'chart'}, h('figcaption', {}, h('span', {text: title}), this.readout), this.view);
@@ -79,7 +81,8 @@ export class TimeSeries {
     this.view.setAttribute('width', this.width);
     for (const {share, line, label} of this.grid) {
       const at = y(share * this.top);
-      for (const [name, value] of Object.entries({x1: LEFT, x2: this.width - RIGHT, y1: at, y2: at})) line.setAttribute(name, value);
+      for (const [name, value] of Object.entries({x1: LEFT, x2: this.width - RIGHT, y1: at, y2: at}))
+        line.setAttribute(name, value);
       label.setAttribute('y', at + 4);
       setText(label, this.format(share * this.top));
     }

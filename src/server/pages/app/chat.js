@@ -55,9 +55,7 @@ export class Answer {
     this.pieces = 0;
   }
 
-  get firstTokenSeconds() {
-    return this.first === null ? null : (this.first - this.sent) / 1000;
-  }
+  get firstTokenSeconds() { return this.first === null ? null : (this.first - this.sent) / 1000; }
 
   // Of the tokens after the first, which alone the time between first and last is about.
   get tokensPerSecond() {

@@ -7,11 +7,13 @@ export function openDialog({title, intro, body, submit, danger = false, wide = f
   const error = h('p', {class: 'form-error', role: 'alert', hidden: true});
   const send = h('button', {type: 'submit', class: danger ? 'danger' : 'primary', text: submit});
   const cancel = h('button', {type: 'button', text: 'Cancel', on: {click: () => dialog.close()}});
-  const form = h('form', {novalidate: ''}, ...(intro ? [h('p', {class: 'intro', text: intro})] : []), ...body, error,
-                 h('footer', {class: 'dialog-foot'}, cancel, send));
+  const form =
+      h('form', {novalidate: ''}, ...(intro ? [h('p', {class: 'intro', text: intro})] : []), ...body, error,
+        h('footer', {class: 'dialog-foot'}, cancel, send));
   const titleId = `dialog-${Math.random().toString(36).slice(2)}`;
-  const head = h('header', {class: 'dialog-head'}, h('h2', {id: titleId, text: title}),
-                 iconButton('close', 'Close', () => dialog.close()));
+  const head =
+      h('header', {class: 'dialog-head'}, h('h2', {id: titleId, text: title}),
+        iconButton('close', 'Close', () => dialog.close()));
   const dialog = h('dialog', {class: wide ? 'wide' : '', 'aria-labelledby': titleId}, head, form);
   form.addEventListener('submit', async (event) => {
     event.preventDefault();
@@ -49,8 +51,9 @@ export function askToConfirm({title, text, submit, onSubmit, danger = true}) {
 export function toast(text, kind = 'info') {
   const place = document.getElementById('toasts');
   const close = () => node.remove();
-  const node = h('div', {class: `toast ${kind}`}, icon(kind === 'error' ? 'alert' : 'check'), h('p', {text}),
-                 iconButton('close', 'Dismiss', close));
+  const node =
+      h('div', {class: `toast ${kind}`}, icon(kind === 'error' ? 'alert' : 'check'), h('p', {text}),
+        iconButton('close', 'Dismiss', close));
   place.append(node);
   while (place.children.length > 4) place.firstElementChild.remove();
   setTimeout(close, kind === 'error' ? 12000 : 5000);
@@ -77,8 +80,10 @@ export function field(label, control, {hint, param, inline = false} = {}) {
   const error = h('div', {class: 'field-error', id: `${control.id}-error`, role: 'alert', hidden: true});
   control.setAttribute('aria-describedby', `${control.id}-error`);
   const root = h('div', {class: inline ? 'field inline' : 'field', data: param ? {param} : {}});
-  const name = h('label', {for: control.id, text: label});
-  root.append(...(inline ? [control, name] : [name, control]), ...(hint ? [h('p', {class: 'hint', text: hint})] : []), error);
+  const name = h('label', {for: control.id, text: label
+  });
+  root.append(
+      ...(inline ? [control, name] : [name, control]), ...(hint ? [h('p', {class: 'hint', text: hint})] : []), error);
   return root;
 }
 

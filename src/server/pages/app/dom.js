@@ -39,7 +39,8 @@ export function icon(name) {
 }
 
 export function iconButton(name, label, click) {
-  return h('button', {type: 'button', class: 'icon-button', title: label, 'aria-label': label, on: {click}}, icon(name));
+  return h(
+      'button', {type: 'button', class: 'icon-button', title: label, 'aria-label': label, on: {click}}, icon(name));
 }
 
 // What polls write often is written only when it changed: selections and the layout stay.
@@ -58,7 +59,8 @@ export function setHidden(node, hidden) {
 
 const lists = new WeakMap();  // parent -> Map(key -> row)
 
-// Keeps one row per item, in order, and reuses what is there: `create(item)` gives {node, ...}, `update(row, item)` fills it.
+// Keeps one row per item, in order, and reuses what is there: `create(item)` gives {node, ...}, `update(row, item)`
+// fills it.
 export function syncRows(parent, items, keyOf, create, update) {
   const rows = lists.get(parent) ?? new Map();
   lists.set(parent, rows);
@@ -93,6 +95,4 @@ export function panel(title, ...children) {
 }
 
 // One calm sentence where there is nothing else to show.
-export function note(text, kind = '') {
-  return h('p', {class: `note ${kind}`, text});
-}
+export function note(text, kind = '') { return h('p', {class: `note ${kind}`, text}); }

@@ -1,7 +1,8 @@
 // What happens to the models, live from /admin/events, while the page is seen; told in sentences.
 //
-// The stream says that a model left memory and not why; the counters of /admin/models say why and not when. A reason is
-// given to the youngest departure of a model whose counter rose.
+// The stream says that a model left memory and not why; the counters of /admin/models say why and not when. Where a
+// counter rose, its reason is given to the departure that came since the counters were seen last, or comes within a
+// moment.
 import {stream} from './api.js';
 import {h, setText, syncRows} from './dom.js';
 import * as format from './format.js';
@@ -9,6 +10,7 @@ import {onKeys} from './keys.js';
 import {listen, refreshModels, state} from './store.js';
 
 const KEPT = 100;
+const MOMENT = 2000;  // ms
 const REASONS = {
   asked: 'unloaded as asked',
   idle: 'left memory: its keep-alive ended',
@@ -23,7 +25,9 @@ let lastId = '0';
 let abort = null;
 let wait = 1;
 let timer = null;
-let unloads = null;  // model -> counters as they were seen last
+let unloads = null;       // model -> counters as they were seen last
+let countedAt = 0;        // when that was
+const early = new Map();  // model -> {reason, at}: the counter was seen before the event
 let live = false;
 
 export const progressOf = (model) => progress.get(model) ?? null;
@@ -55,6 +59,13 @@ function sentenceOf({event, data, reason}) {
   }
 }
 
+function departureReason(event, {model, state: to}) {
+  if (event !== 'state' || to !== 'unloaded') return null;
+  const known = early.get(model);
+  early.delete(model);
+  return known && performance.now() - known.at < MOMENT ? known.reason : null;
+}
+
 function take({id, event, data: text}) {
   let data;
   try {
@@ -67,7 +78,7 @@ function take({id, event, data: text}) {
     progress.set(data.model, data);
   } else {
     if (event === 'state' && data.state !== 'loading') progress.delete(data.model);
-    events.unshift({id, event, data, reason: null});
+    events.unshift({id, event, data, reason: departureReason(event, data), at: performance.now()});
     events.length = Math.min(events.length, KEPT);
     refreshModels();
   }
@@ -81,10 +92,17 @@ function findReasons() {
     const before = unloads.get(id);
     const reason = before && Object.keys(counters).find((name) => counters[name] > (before[name] ?? 0));
     if (!reason) continue;
-    const left = events.find(({event, data}) => event === 'state' && data.model === id && ['unloaded', 'failed'].includes(data.state));
-    if (left && !left.reason && left.data.state === 'unloaded') left.reason = reason;
+    const left = events.find(
+        ({event, data, at}) =>
+            event === 'state' && data.model === id && data.state === 'unloaded' && at > countedAt - MOMENT);
+    if (left) {
+      left.reason ??= reason;
+    } else {
+      early.set(id, {reason, at: performance.now()});
+    }
   }
   unloads = seen;
+  countedAt = performance.now();
   tell();
 }
 
@@ -92,7 +110,8 @@ async function follow() {
   abort = new AbortController();
   const {signal} = abort;
   try {
-    const {events: incoming} = await stream('GET', `/admin/events?after=${encodeURIComponent(lastId)}`, undefined, {signal});
+    const {events: incoming} =
+        await stream('GET', `/admin/events?after=${encodeURIComponent(lastId)}`, undefined, {signal});
     wait = 1;
     live = true;
     tell();
@@ -132,23 +151,25 @@ export function createEventList() {
     status.classList.toggle('on', live);
     empty.hidden = events.length > 0;
     rows.hidden = events.length === 0;
-    syncRows(rows, events, (item) => item, (item) => {
-      const text = h('span', {class: 'what'});
-      const dot = h('i');
-      const node = h('li', {}, h('time', {class: 'num', text: format.clock(item.data.time)}), dot,
-                     h('p', {}, h('strong', {text: item.data.model}), ' ', text));
-      return {node, text, dot};
-    }, (row, item) => {
-      const {text, kind} = sentenceOf(item);
-      row.dot.className = kind;
-      setText(row.text, text);
-    });
+    syncRows(
+        rows, events, (item) => item,
+        (item) => {
+          const text = h('span', {class: 'what'});
+          const dot = h('i');
+          const node =
+              h('li', {}, h('time', {class: 'num', text: format.clock(item.data.time)}), dot,
+                h('p', {}, h('strong', {text: item.data.model}), ' ', text));
+          return {node, text, dot};
+        },
+        (row, item) => {
+          const {text, kind} = sentenceOf(item);
+          row.dot.className = kind;
+          setText(row.text, text);
+        });
   }
   listeners.add(update);
   update();
   return {status, root: h('div', {}, rows, empty)};
 }
 
-export function onEvents(listener) {
-  listeners.add(listener);
-}
+export function onEvents(listener) { listeners.add(listener); }

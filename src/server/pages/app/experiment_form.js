@@ -12,12 +12,13 @@ class ArmFields {
   constructor(remove) {
     this.model = input({required: ''});
     this.weight = input({type: 'number', min: 0, step: 'any', value: 50});
-    this.temperature = input({type: 'number', min: 0, max: 2, step: 'any', placeholder: "the request's"});
+    this.temperature = input({type: 'number', min: 0, max: 2, step: 'any', placeholder: 'the request\'s'});
     this.letter = h('strong', {class: 'letter'});
     const [, names] = suggest(this.model, modelNames());
     this.remove = iconButton('close', 'Remove this arm', () => remove(this));
-    this.root = h('div', {class: 'arm-fields'}, this.letter, field('Model', this.model, {param: 'arms'}), names,
-                  field('Weight', this.weight, {}), field('Temperature', this.temperature, {}), this.remove);
+    this.root =
+        h('div', {class: 'arm-fields'}, this.letter, field('Model', this.model, {param: 'arms'}), names,
+          field('Weight', this.weight, {}), field('Temperature', this.temperature, {}), this.remove);
   }
 
   payload(i) {
@@ -35,8 +36,11 @@ class ArmList {
     this.arms = [];
     this.rows = h('div', {class: 'arm-list'});
     this.add = h('button', {type: 'button', class: 'small', text: 'Another arm', on: {click: () => this.append()}});
-    this.root = h('fieldset', {}, h('legend', {text: 'Arms'}), h('p', {class: 'hint', text: 'A is what is there; the others are compared with it. Shares follow the weights.'}),
-                  this.rows, this.add);
+    this.root =
+        h('fieldset', {}, h('legend', {text: 'Arms'}),
+          h('p',
+            {class: 'hint', text: 'A is what is there; the others are compared with it. Shares follow the weights.'}),
+          this.rows, this.add);
     this.append();
     this.append();
   }
@@ -65,14 +69,22 @@ function moreFields() {
   const samples = input({type: 'number', min: 30, value: 100});
   const errors = input({type: 'number', min: 0, step: 'any', placeholder: 'none'});
   const slow = input({type: 'number', min: 0, step: 'any', placeholder: 'none'});
-  const root = h('details', {}, h('summary', {text: 'What is worth knowing, and when to stop an arm'}),
-    h('div', {class: 'two tight'}, field('Smallest effect, %', effect, {param: 'minimum_effect', hint: 'Of latencies and lengths.'}),
-      field('Smallest difference, points', difference, {param: 'minimum_difference', hint: 'Of error rates and feedback.'})),
-    field('Samples of each arm before anything is said', samples, {param: 'minimum_samples'}),
-    h('div', {class: 'two tight'}, field('Stop an arm above this error rate, %', errors, {param: 'max_error_rate'}),
-      field('... or above this p95 to the first token, s', slow, {param: 'max_p95_time_to_first_token'})));
+  const root =
+      h('details', {}, h('summary', {text: 'What is worth knowing, and when to stop an arm'}),
+        h('div', {class: 'two tight'},
+          field('Smallest effect, %', effect, {param: 'minimum_effect', hint: 'Of latencies and lengths.'}),
+          field(
+              'Smallest difference, points', difference,
+              {param: 'minimum_difference', hint: 'Of error rates and feedback.'})),
+        field('Samples of each arm before anything is said', samples, {param: 'minimum_samples'}),
+        h('div', {class: 'two tight'}, field('Stop an arm above this error rate, %', errors, {param: 'max_error_rate'}),
+          field('... or above this p95 to the first token, s', slow, {param: 'max_p95_time_to_first_token'})));
   const payload = () => {
-    const body = {minimum_effect: (numberOf(effect) ?? 10) / 100, minimum_difference: (numberOf(difference) ?? 5) / 100, minimum_samples: numberOf(samples) ?? 100};
+    const body = {
+      minimum_effect: (numberOf(effect) ?? 10) / 100,
+      minimum_difference: (numberOf(difference) ?? 5) / 100,
+      minimum_samples: numberOf(samples) ?? 100
+    };
     const guardrails = {};
     if (numberOf(errors) !== undefined) guardrails.max_error_rate = numberOf(errors) / 100;
     if (numberOf(slow) !== undefined) guardrails.max_p95_time_to_first_token = numberOf(slow);
@@ -85,7 +97,8 @@ function moreFields() {
 export function openExperimentForm(saved) {
   const name = input({placeholder: 'model_comparison'});
   const arms = new ArmList();
-  const sticky = select([['user', 'by user'], ['session', 'by session'], ['request', 'by the request\u2019s key']], 'user');
+  const sticky =
+      select([['user', 'by user'], ['session', 'by session'], ['request', 'by the request\u2019s key']], 'user');
   const metric = select(Object.entries(METRIC_NAMES), 'time_to_first_token');
   const start = h('input', {type: 'checkbox', checked: true});
   const more = moreFields();
@@ -102,8 +115,13 @@ export function openExperimentForm(saved) {
     ],
     submit: 'Create',
     onSubmit: async () => {
-      const body = {name: textOf(name) ?? '', arms: arms.arms.map((arm, i) => arm.payload(i)), sticky_by: sticky.value, primary_metric: metric.value,
-                    ...more.payload()};
+      const body = {
+        name: textOf(name) ?? '',
+        arms: arms.arms.map((arm, i) => arm.payload(i)),
+        sticky_by: sticky.value,
+        primary_metric: metric.value,
+        ...more.payload()
+      };
       if (!start.checked) body.start = false;
       await post('/admin/ab-tests', body);
       toast(`The test ${body.name} ${start.checked ? 'runs' : 'is a draft'}.`);

@@ -15,7 +15,10 @@ function testRow(test) {
   const verdict = h('p', {class: 'sub'});
   const arms = h('ul', {class: 'arms'});
   const numbers = h('span', {class: 'num sub'});
-  const node = h('li', {class: 'test', data: {test: test.name}}, h('div', {class: 'line'}, h('a', {class: 'name', href: hashOf(test.name), text: test.name}), badge, numbers), arms, verdict);
+  const node =
+      h('li', {class: 'test', data: {test: test.name}},
+        h('div', {class: 'line'}, h('a', {class: 'name', href: hashOf(test.name), text: test.name}), badge, numbers),
+        arms, verdict);
   return {node, badge, verdict, arms, numbers};
 }
 
@@ -25,25 +28,45 @@ function updateRow(row, test) {
   setText(row.verdict, test.verdict || 'Nothing is known yet.');
   const requests = test.arms.reduce((sum, arm) => sum + (arm.requests ?? 0), 0);
   setText(row.numbers, `${format.plural(requests, 'request')} in ${format.span(test.ran_seconds)}`);
-  syncRows(row.arms, test.arms, (arm) => arm.name, (arm) => {
-    const [fill, share, name] = [h('i'), h('span', {class: 'num'}), h('span', {class: 'name'})];
-    return {node: h('li', {}, h('strong', {class: 'letter', text: arm.name}), name, h('span', {class: 'meter', 'aria-hidden': 'true'}, fill), share), fill, share, name};
-  }, (parts, arm) => {
-    parts.fill.style.width = `${Math.round((arm.share ?? 0) * 100)}%`;
-    setText(parts.name, modelOf(arm) + (arm.stopped ? ' (stopped)' : ''));
-    setText(parts.share, format.percent(arm.share));
-  });
+  syncRows(
+      row.arms, test.arms, (arm) => arm.name,
+      (arm) => {
+        const [fill, share, name] = [h('i'), h('span', {class: 'num'}), h('span', {class: 'name'})];
+        return {
+          node:
+              h('li', {}, h('strong', {class: 'letter', text: arm.name}), name,
+                h('span', {class: 'meter', 'aria-hidden': 'true'}, fill), share),
+          fill,
+          share,
+          name
+        };
+      },
+      (parts, arm) => {
+        parts.fill.style.width = `${Math.round((arm.share ?? 0) * 100)}%`;
+        setText(parts.name, modelOf(arm) + (arm.stopped ? ' (stopped)' : ''));
+        setText(parts.share, format.percent(arm.share));
+      });
 }
 
 export function createExperiments() {
   const tests = h('ul', {class: 'tests'});
-  const empty = note('There is no A/B test yet. One answers, with your own traffic, whether another model or setting is better.');
+  const empty =
+      note('There is no A/B test yet. One answers, with your own traffic, whether another model or setting is better.');
   const problem = note('');
   for (const part of [empty, problem]) part.hidden = true;
   const list = panel('A/B tests', problem, empty, tests);
-  const add = h('button', {type: 'button', class: 'primary', hidden: true, on: {click: () => openExperimentForm((name) => {
-    location.hash = hashOf(name);
-  })}}, icon('plus'), 'New test');
+  const add =
+      h('button', {
+        type: 'button',
+        class: 'primary',
+        hidden: true,
+        on: {
+          click: () => openExperimentForm((name) => {
+            location.hash = hashOf(name);
+          })
+        }
+      },
+        icon('plus'), 'New test');
   list.actions.append(add);
 
   async function read() {
@@ -77,15 +100,20 @@ export function createExperiments() {
     show: (name) => {
       setHidden(overview, name !== '');
       setHidden(detail.root, name === '');
-      for (const part of [poller, shadow.poller]) name === '' ? part.start() : part.stop();
       if (name === '') {
         detail.hide();
+        poller.start();
+        shadow.poller.start();
       } else {
+        poller.stop();
+        shadow.poller.stop();
         detail.show(name);
       }
     },
     hide: () => {
-      for (const part of [poller, shadow.poller, detail]) part.hide ? part.hide() : part.stop();
+      poller.stop();
+      shadow.poller.stop();
+      detail.hide();
     },
   };
 }

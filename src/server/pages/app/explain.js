@@ -6,24 +6,32 @@ import * as format from './format.js';
 import {modelNames, sentenceFor} from './store.js';
 
 function ruleLine(rule) {
-  return h('li', {class: rule.matched ? 'matched' : ''}, icon(rule.matched ? 'check' : 'dash'),
-           h('p', {}, h('strong', {text: rule.name}), ' ', h('span', {text: rule.why ?? (rule.matched ? 'matched' : 'did not match')})));
+  return h(
+      'li', {class: rule.matched ? 'matched' : ''}, icon(rule.matched ? 'check' : 'dash'),
+      h('p', {}, h('strong', {text: rule.name}), ' ',
+        h('span', {text: rule.why ?? (rule.matched ? 'matched' : 'did not match')})));
 }
 
 function outcome(result) {
   if (result.refusal) {
-    return h('div', {class: 'outcome bad'}, h('span', {class: 'label', text: 'It would be refused'}),
-             h('strong', {text: `${result.refusal.status ?? ''} ${result.refusal.message ?? ''}`.trim()}));
+    return h(
+        'div', {class: 'outcome bad'}, h('span', {class: 'label', text: 'It would be refused'}),
+        h('strong', {text: `${result.refusal.status ?? ''} ${result.refusal.message ?? ''}`.trim()}));
   }
-  const by = [result.rule && `rule ${result.rule}`, result.test && `test ${result.test}`, result.arm && `arm ${result.arm}`].filter(Boolean);
-  return h('div', {class: 'outcome good'}, h('span', {class: 'label', text: 'It would be answered by'}), h('strong', {text: result.model ?? format.NONE}),
-           h('span', {class: 'sub', text: by.length > 0 ? `by ${by.join(', ')}` : 'no rule matched'}));
+  const by = [
+    result.rule && `rule ${result.rule}`, result.test && `test ${result.test}`, result.arm && `arm ${result.arm}`
+  ].filter(Boolean);
+  return h(
+      'div', {class: 'outcome good'}, h('span', {class: 'label', text: 'It would be answered by'}),
+      h('strong', {text: result.model ?? format.NONE}),
+      h('span', {class: 'sub', text: by.length > 0 ? `by ${by.join(', ')}` : 'no rule matched'}));
 }
 
 function loadingNote(loading) {
   const time = typeof loading.seconds === 'number' ? `, in about ${format.span(loading.seconds)}` : '';
   const goes = loading.evicts?.length > 0 ? ` ${loading.evicts.join(', ')} would leave memory for it.` : '';
-  const text = loading.fits ? `${loading.model} is not in memory and would be loaded${time}.${goes}` : `${loading.model} is not in memory and does not fit now.`;
+  const text = loading.fits ? `${loading.model} is not in memory and would be loaded${time}.${goes}`
+                            : `${loading.model} is not in memory and does not fit now.`;
   return note(text, loading.fits ? 'info' : 'bad');
 }
 
@@ -34,7 +42,8 @@ function show(result) {
     parts.push(h('h3', {text: 'Rules that were asked'}), h('ol', {class: 'explained'}, ...result.rules.map(ruleLine)));
   }
   if (result.steps?.length > 0) {
-    parts.push(h('h3', {text: 'Step by step'}), h('ol', {class: 'steps'}, ...result.steps.map((text) => h('li', {text}))));
+    parts.push(
+        h('h3', {text: 'Step by step'}), h('ol', {class: 'steps'}, ...result.steps.map((text) => h('li', {text}))));
   }
   if (result.route) parts.push(h('p', {class: 'sub'}, 'x-inferneo-route: ', h('code', {text: result.route})));
   return parts;
@@ -49,16 +58,21 @@ export function createExplain() {
   const stream = h('input', {type: 'checkbox'});
   const tools = h('input', {type: 'checkbox'});
   const [, names] = suggest(model, []);
-  model.addEventListener('focus', () => names.replaceChildren(...['auto', ...modelNames()].map((value) => h('option', {value}))));
+  model.addEventListener(
+      'focus', () => names.replaceChildren(...['auto', ...modelNames()].map((value) => h('option', {value}))));
   const submit = h('button', {type: 'submit', class: 'primary', text: 'Explain'});
   const error = h('p', {class: 'form-error', role: 'alert', hidden: true});
   const result = h('div', {class: 'explanation', 'aria-live': 'polite'});
-  const more = h('details', {}, h('summary', {text: 'More of the request'}),
-                 h('div', {class: 'two tight'}, field('Session', session, {param: 'session'}), field('Max tokens', maxTokens, {param: 'max_tokens'})),
-                 field('Streamed', stream, {inline: true}), field('Offers tools', tools, {inline: true}));
-  const form = h('form', {novalidate: ''}, field('Prompt', prompt, {param: 'prompt'}),
-                 h('div', {class: 'two tight'}, h('div', {}, field('Model', model, {param: 'model'}), names), field('User', user, {param: 'user'})), more, error,
-                 h('div', {class: 'form-foot'}, submit));
+  const more =
+      h('details', {}, h('summary', {text: 'More of the request'}),
+        h('div', {class: 'two tight'}, field('Session', session, {param: 'session'}),
+          field('Max tokens', maxTokens, {param: 'max_tokens'})),
+        field('Streamed', stream, {inline: true}), field('Offers tools', tools, {inline: true}));
+  const form =
+      h('form', {novalidate: ''}, field('Prompt', prompt, {param: 'prompt'}),
+        h('div', {class: 'two tight'}, h('div', {}, field('Model', model, {param: 'model'}), names),
+          field('User', user, {param: 'user'})),
+        more, error, h('div', {class: 'form-foot'}, submit));
   const parts = panel('Where would it go?', h('div', {class: 'explain'}, form, result));
 
   form.addEventListener('submit', async (event) => {
@@ -66,7 +80,13 @@ export function createExplain() {
     clearFieldErrors(form);
     error.hidden = true;
     submit.disabled = true;
-    const body = {prompt: prompt.value, model: textOf(model), user: textOf(user), session: textOf(session), max_tokens: numberOf(maxTokens)};
+    const body = {
+      prompt: prompt.value,
+      model: textOf(model),
+      user: textOf(user),
+      session: textOf(session),
+      max_tokens: numberOf(maxTokens)
+    };
     if (stream.checked) body.stream = true;
     if (tools.checked) body.has_tools = true;
     try {
@@ -74,7 +94,9 @@ export function createExplain() {
     } catch (problem) {
       result.replaceChildren();
       if (!showFieldError(form, problem)) {
-        error.textContent = problem.status === 404 && problem.param === null ? sentenceFor(problem, 'explanations (/admin/explain)') : problem.message;
+        error.textContent = problem.status === 404 && problem.param === null
+            ? sentenceFor(problem, 'explanations (/admin/explain)')
+            : problem.message;
         error.hidden = false;
       }
     }

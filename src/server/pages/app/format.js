@@ -6,9 +6,7 @@ export const NONE = '–';
 
 const isNumber = (value) => typeof value === 'number' && Number.isFinite(value);
 
-export function count(value) {
-  return isNumber(value) ? whole.format(value) : NONE;
-}
+export function count(value) { return isNumber(value) ? whole.format(value) : NONE; }
 
 // 0.4, 12.3, 345, 12,345
 export function rate(value) {
@@ -63,9 +61,7 @@ export function clock(epochSeconds) {
   return new Date(epochSeconds * 1000).toLocaleTimeString('en-GB');
 }
 
-export function percent(share, digits = 0) {
-  return isNumber(share) ? `${(share * 100).toFixed(digits)} %` : NONE;
-}
+export function percent(share, digits = 0) { return isNumber(share) ? `${(share * 100).toFixed(digits)} %` : NONE; }
 
 // +12 %, −3.4 %, of an effect
 export function signed(share, unit = '%') {
@@ -77,6 +73,4 @@ export function signed(share, unit = '%') {
   return `${sign}${text} ${unit}`;
 }
 
-export function plural(n, one, many = `${one}s`) {
-  return `${count(n)} ${n === 1 ? one : many}`;
-}
+export function plural(n, one, many = `${one}s`) { return `${count(n)} ${n === 1 ? one : many}`; }

@@ -2,10 +2,13 @@
 //
 // A kind of route (`api`, `admin`) whose key was refused is locked until the keys change: nothing is asked with a key
 // that is known to be wrong.
-import {h} from './dom.js';
 import {openDialog} from './dialogs.js';
+import {h} from './dom.js';
 
-const NAMES = {api: 'inferneo.api-key', admin: 'inferneo.admin-key'};
+const NAMES = {
+  api: 'inferneo.api-key',
+  admin: 'inferneo.admin-key'
+};
 const locked = new Map();  // kind -> the server's message
 const listeners = new Set();
 let dialogIsOpen = false;
@@ -31,17 +34,13 @@ function write(kind, key) {
   }
 }
 
-export function keyFor(kind) {
-  return kind === 'admin' ? read('admin') || read('api') : read('api');
-}
+export function keyFor(kind) { return kind === 'admin' ? read('admin') || read('api') : read('api'); }
 
 export const hasKeys = () => read('api') !== '' || read('admin') !== '';
 export const lockedMessage = (kind) => locked.get(kind);
 export const isLocked = (kind) => locked.has(kind);
 
-export function onKeys(listener) {
-  listeners.add(listener);
-}
+export function onKeys(listener) { listeners.add(listener); }
 
 function tell() {
   for (const listener of listeners) listener();
@@ -56,12 +55,18 @@ export function lock(kind, message) {
 }
 
 function keyField(kind, label, hint) {
-  const input = h('input', {type: 'password', id: `key-${kind}`, autocomplete: 'off', spellcheck: 'false', value: read(kind)});
+  const input =
+      h('input', {type: 'password', id: `key-${kind}`, autocomplete: 'off', spellcheck: 'false', value: read(kind)});
   const message = locked.get(kind) && keyFor(kind) ? 'The key was refused.' : '';
   return {
     input,
-    root: h('div', {class: 'field'}, h('label', {for: `key-${kind}`, text: label}), input,
-            h('p', {class: 'hint', text: hint}), message ? h('p', {class: 'field-error', role: 'alert', text: message}) : null),
+    root:
+        h('div', {class: 'field'},
+          h('label',
+            {for: `key-${kind}`, text: label
+            }),
+          input, h('p', {class: 'hint', text: hint}),
+          message ? h('p', {class: 'field-error', role: 'alert', text: message}) : null),
   };
 }
 

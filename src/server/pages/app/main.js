@@ -1,4 +1,5 @@
 // The page: which view is shown, the theme, the keys, and whether the server answers.
+import {setHidden, setText} from './dom.js';
 import {startEvents} from './event_feed.js';
 import {createExperiments} from './experiments.js';
 import {askForKeys, isLocked, onKeys} from './keys.js';
@@ -6,7 +7,6 @@ import {createModels} from './models.js';
 import {createOverview} from './overview.js';
 import {createPlayground} from './playground.js';
 import {createRouting} from './routing.js';
-import {setHidden, setText} from './dom.js';
 import {listen, startStore, state} from './store.js';
 
 const VIEWS = {
@@ -16,7 +16,13 @@ const VIEWS = {
   experiments: createExperiments,
   playground: createPlayground,
 };
-const TITLES = {overview: 'Overview', models: 'Models', routing: 'Routing', experiments: 'Experiments', playground: 'Playground'};
+const TITLES = {
+  overview: 'Overview',
+  models: 'Models',
+  routing: 'Routing',
+  experiments: 'Experiments',
+  playground: 'Playground'
+};
 const CONNECTIONS = {
   connecting: ['Connecting', 'quiet'],
   ok: ['Connected', 'good'],
@@ -64,9 +70,7 @@ function showView() {
   }
 }
 
-function systemTheme() {
-  return window.matchMedia('(prefers-color-scheme: dark)').matches ? 'dark' : 'light';
-}
+function systemTheme() { return window.matchMedia('(prefers-color-scheme: dark)').matches ? 'dark' : 'light'; }
 
 function toggleTheme() {
   const root = document.documentElement;

@@ -20,15 +20,18 @@ export function openRegisterForm() {
   const version = input({placeholder: '1'});
   const source = input({placeholder: 'models/inferneo-story or ORG/NAME', required: ''});
   const aliases = input({placeholder: 'tale, teller'});
-  const keepAlive = input({placeholder: "the server's default"});
+  const keepAlive = input({placeholder: 'the server\'s default'});
   const pinned = h('input', {type: 'checkbox'});
   openDialog({
     title: 'Register a model',
     body: [
       h('div', {class: 'two tight'}, field('Name', name, {param: 'name'}),
         field('Version', version, {param: 'version', hint: 'Empty: the next number.'})),
-      field('Source', source, {param: 'source', hint: 'A directory below --model-roots, or a hub id that is downloaded at its first use.'}),
-      h('div', {class: 'two tight'}, field('Aliases', aliases, {param: 'aliases', hint: 'Other names, with commas between.'}),
+      field(
+          'Source', source,
+          {param: 'source', hint: 'A directory below --model-roots, or a hub id that is downloaded at its first use.'}),
+      h('div', {class: 'two tight'},
+        field('Aliases', aliases, {param: 'aliases', hint: 'Other names, with commas between.'}),
         field('Keep-alive', keepAlive, {param: 'keep_alive', hint: 'Idle time in memory: 5m, 1h30m, forever.'})),
       field('Pinned: never unloaded to make room', pinned, {param: 'pinned', inline: true}),
     ],
@@ -47,14 +50,20 @@ export function openRegisterForm() {
 }
 
 export function openKeepAliveForm(model, save) {
-  const control = input({value: model.keep_alive === null ? '' : model.keep_alive < 0 ? 'forever' : String(model.keep_alive)});
+  const control = input(
+      {value: model.keep_alive === null ? ''
+           : model.keep_alive < 0       ? 'forever'
+                                        : String(model.keep_alive)});
   openDialog({
     title: `Keep-alive of ${model.id}`,
-    body: [field('Idle time in memory', control, {param: 'keep_alive', hint: "90, 5m, 1h30m, forever; empty: the server's default."})],
+    body: [field(
+        'Idle time in memory', control,
+        {param: 'keep_alive', hint: '90, 5m, 1h30m, forever; empty: the server\'s default.'})],
     submit: 'Set',
     onSubmit: async () => {
       const seconds = keepAliveSeconds(control.value);
-      if (seconds === null) throw Object.assign(new Error('Write it as 90, 5m, 1h30m or forever.'), {param: 'keep_alive'});
+      if (seconds === null)
+        throw Object.assign(new Error('Write it as 90, 5m, 1h30m or forever.'), {param: 'keep_alive'});
       await save(seconds ?? null);
     },
   });

@@ -7,10 +7,18 @@ import * as format from './format.js';
 import {openKeepAliveForm, openRegisterForm} from './model_forms.js';
 import {listen, refreshModels, sentenceFor, state, statsOf} from './store.js';
 
-const COLUMNS = [['Model'], ['State'], ['Memory', 'num'], ['Running', 'num'], ['KV cache', 'num'], ['Cache hits', 'num'],
-                 ['Last used', 'num'], ['Keep-alive', 'num'], ['', 'actions']];
+const COLUMNS = [
+  ['Model'], ['State'], ['Memory', 'num'], ['Running', 'num'], ['KV cache', 'num'], ['Cache hits', 'num'],
+  ['Last used', 'num'], ['Keep-alive', 'num'], ['', 'actions']
+];
 
-const STATES = {ready: 'good', loading: 'info', draining: 'warn', failed: 'bad', unloaded: 'quiet'};
+const STATES = {
+  ready: 'good',
+  loading: 'info',
+  draining: 'warn',
+  failed: 'bad',
+  unloaded: 'quiet'
+};
 const inMemory = (model) => ['ready', 'loading', 'draining'].includes(model.state);
 
 async function change(button, work, done) {
@@ -38,9 +46,7 @@ function keepAliveText(model) {
   return model.keep_alive_left === null ? 'in use' : format.span(model.keep_alive_left);
 }
 
-function actionButton(label, click) {
-  return h('button', {type: 'button', class: 'small', text: label, on: {click}});
-}
+function actionButton(label, click) { return h('button', {type: 'button', class: 'small', text: label, on: {click}}); }
 
 class ModelRow {
   constructor(model) {
@@ -53,31 +59,43 @@ class ModelRow {
     this.stage = h('span', {class: 'sub'});
     this.cells = COLUMNS.slice(2, -1).map(([label]) => h('td', {class: 'num', data: {label}}));
     this.makeButtons();
-    this.node = h('tr', {data: {model: model.id}},
-                  h('th', {scope: 'row'}, h('span', {class: 'line'}, this.name, this.tags), this.source),
-                  h('td', {class: 'state', data: {label: 'State'}}, this.badge, this.bar, this.stage), ...this.cells,
-                  h('td', {class: 'actions'}, this.load, this.unload, this.pin, this.keep, this.activate, this.remove));
+    this.node =
+        h('tr', {data: {model: model.id}},
+          h('th', {scope: 'row'}, h('span', {class: 'line'}, this.name, this.tags), this.source),
+          h('td', {class: 'state', data: {label: 'State'}}, this.badge, this.bar, this.stage), ...this.cells,
+          h('td', {class: 'actions'}, this.load, this.unload, this.pin, this.keep, this.activate, this.remove));
   }
 
   makeButtons() {
     const id = this.model.id;
-    this.load = actionButton('Load', () => change(this.load, () => post(modelPath(id, '/load')), `${id} is on its way into memory.`));
-    this.unload = actionButton('Unload', () => change(this.unload, () => post(modelPath(id, '/unload')), `${id} leaves memory once its requests have ended.`));
-    this.pin = iconButton('pin', 'Pin', () => change(this.pin, () => post(modelPath(id, this.model.pinned ? '/unpin' : '/pin'))));
-    this.keep = iconButton('clock', `Keep-alive of ${id}`, () => openKeepAliveForm(this.model, async (seconds) => {
+    const keepFor = async (seconds) => {
       await put(modelPath(id, '/keep-alive'), {keep_alive: seconds});
       refreshModels();
-    }));
-    this.activate = iconButton('star', `Make ${id} the active version`, () => change(this.activate, () => put(modelPath(this.model.name, '/active-version'), {version: this.model.version}),
-                                                             `${this.model.name} will mean version ${this.model.version} once that is loaded.`));
+    };
+    this.load = actionButton(
+        'Load', () => change(this.load, () => post(modelPath(id, '/load')), `${id} is on its way into memory.`));
+    this.unload = actionButton(
+        'Unload',
+        () => change(
+            this.unload, () => post(modelPath(id, '/unload')), `${id} leaves memory once its requests have ended.`));
+    this.pin = iconButton(
+        'pin', 'Pin', () => change(this.pin, () => post(modelPath(id, this.model.pinned ? '/unpin' : '/pin'))));
+    this.keep = iconButton('clock', `Keep-alive of ${id}`, () => openKeepAliveForm(this.model, keepFor));
+    this.activate = iconButton(
+        'star', `Make ${id} the active version`,
+        () => change(
+            this.activate, () => put(modelPath(this.model.name, '/active-version'), {version: this.model.version}),
+            `${this.model.name} will mean version ${this.model.version} once that is loaded.`));
     this.remove = iconButton('trash', `Remove ${id}`, () => askToRemove(this.model));
   }
 
   update(model) {
     this.model = model;
     setText(this.name, model.id);
-    const tags = [...(model.active ? [] : ['not active']), ...(model.origin === 'config' ? ['from the configuration'] : []),
-                  ...model.aliases.map((alias) => `= ${alias}`)];
+    const tags = [
+      ...(model.active ? [] : ['not active']), ...(model.origin === 'config' ? ['from the configuration'] : []),
+      ...model.aliases.map((alias) => `= ${alias}`)
+    ];
     setText(this.tags, tags.join(' · '));
     setText(this.source, model.source);
     this.updateState(model);
@@ -124,13 +142,18 @@ class ModelRow {
 
 export function createModels() {
   const rows = h('tbody');
-  const table = h('table', {class: 'data cards models'},
-                  h('thead', {}, h('tr', {}, ...COLUMNS.map(([label, kind]) => h('th', {scope: 'col', class: kind ?? '', text: label})))), rows);
-  const empty = h('div', {class: 'empty', hidden: true}, h('p', {text: 'No model is registered yet.'}),
-                  h('p', {class: 'hint', text: 'Its source is a directory below --model-roots, or a hub id such as ORG/NAME.'}));
+  const table =
+      h('table', {class: 'data cards models'},
+        h('thead', {},
+          h('tr', {}, ...COLUMNS.map(([label, kind]) => h('th', {scope: 'col', class: kind ?? '', text: label})))),
+        rows);
+  const empty =
+      h('div', {class: 'empty', hidden: true}, h('p', {text: 'No model is registered yet.'}),
+        h('p', {class: 'hint', text: 'Its source is a directory below --model-roots, or a hub id such as ORG/NAME.'}));
   const problem = note('');
   const list = panel('Models', problem, empty, h('div', {class: 'scroll'}, table));
-  const register = h('button', {type: 'button', class: 'primary', on: {click: openRegisterForm}}, icon('plus'), 'Register a model');
+  const register =
+      h('button', {type: 'button', class: 'primary', on: {click: openRegisterForm}}, icon('plus'), 'Register a model');
   list.actions.append(register);
   const feed = createEventList();
   const eventPanel = panel('Events', feed.root);
@@ -147,7 +170,8 @@ export function createModels() {
     setHidden(register, !shown);
     setHidden(eventPanel.root, !shown);
     if (!shown) return;
-    syncRows(rows, state.models, (model) => model.id, (model) => new ModelRow(model), (row, model) => row.update(model));
+    syncRows(
+        rows, state.models, (model) => model.id, (model) => new ModelRow(model), (row, model) => row.update(model));
   }
 
   listen('models', update);

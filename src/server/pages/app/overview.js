@@ -1,7 +1,7 @@
 // Overview: what the server does now, and did in the last five minutes.
+import {TimeSeries} from './chart.js';
 import {h, note, panel, setHidden, setText, syncRows} from './dom.js';
 import * as format from './format.js';
-import {TimeSeries} from './chart.js';
 import {isEmpty, listen, sentenceFor, state} from './store.js';
 
 const NUM_COLOURS = 6;
@@ -24,11 +24,11 @@ function firstSteps() {
     ['Load it, or just ask it something.', 'A registered model loads by itself at its first request.'],
     ['Then send it traffic.', 'The playground is one way; any OpenAI client with this address is another.'],
   ];
-  return h('section', {class: 'panel first-steps', hidden: true},
-           h('h2', {text: 'No model is registered yet'}),
-           h('ol', {}, ...steps.map(([title, text]) => h('li', {}, h('strong', {text: title}), ' ', text))),
-           h('p', {}, 'From a shell: ', h('code', {text: 'inferneo register story models/inferneo-story'})),
-           h('a', {class: 'button primary', href: '#/models/new', text: 'Register a model'}));
+  return h(
+      'section', {class: 'panel first-steps', hidden: true}, h('h2', {text: 'No model is registered yet'}),
+      h('ol', {}, ...steps.map(([title, text]) => h('li', {}, h('strong', {text: title}), ' ', text))),
+      h('p', {}, 'From a shell: ', h('code', {text: 'inferneo register story models/inferneo-story'})),
+      h('a', {class: 'button primary', href: '#/models/new', text: 'Register a model'}));
 }
 
 class MemoryPanel {
@@ -57,7 +57,10 @@ class MemoryPanel {
     const rest = memory.used - parts.reduce((sum, part) => sum + part.bytes, 0);
     if (rest > 0) parts.push({id: '·shared', label: 'Shared and overhead', bytes: rest, colour: 'c0'});
     const free = Math.max(0, memory.budget - memory.used);
-    setText(this.total, `${format.bytes(memory.used)} of ${format.bytes(memory.budget)} (${format.percent(memory.used / memory.budget)})`);
+    setText(
+        this.total,
+        `${format.bytes(memory.used)} of ${format.bytes(memory.budget)} (${
+            format.percent(memory.used / memory.budget)})`);
     this.bar.setAttribute('aria-label', `${format.bytes(memory.used)} of ${format.bytes(memory.budget)} used`);
     syncRows(this.bar, parts, (part) => part.id, () => ({node: h('span')}), ({node}, part) => {
       node.className = part.colour;
@@ -65,28 +68,36 @@ class MemoryPanel {
       node.title = `${part.label}: ${format.bytes(part.bytes)}`;
     });
     const rows = [...parts, {id: '·free', label: 'Free', bytes: free, colour: 'free'}];
-    syncRows(this.legend, rows, (part) => part.id, () => {
-      const [swatch, label, size] = [h('i'), h('span', {class: 'name'}), h('span', {class: 'num'})];
-      return {node: h('li', {}, swatch, label, size), swatch, label, size};
-    }, (row, part) => {
-      row.swatch.className = part.colour;
-      setText(row.label, part.label);
-      setText(row.size, format.bytes(part.bytes));
-    });
+    syncRows(
+        this.legend, rows, (part) => part.id,
+        () => {
+          const [swatch, label, size] = [h('i'), h('span', {class: 'name'}), h('span', {class: 'num'})];
+          return {node: h('li', {}, swatch, label, size), swatch, label, size};
+        },
+        (row, part) => {
+          row.swatch.className = part.colour;
+          setText(row.label, part.label);
+          setText(row.size, format.bytes(part.bytes));
+        });
   }
 }
 
 class LatencyPanel {
   constructor() {
-    const groups = h('tr', {}, h('th', {rowspan: 2, scope: 'col', text: 'Model'}),
-                     ...LATENCIES.map(([, label]) => h('th', {colspan: 3, scope: 'colgroup', class: 'group', text: label})),
-                     h('th', {rowspan: 2, scope: 'col', class: 'num group', text: 'Requests'}),
-                     h('th', {rowspan: 2, scope: 'col', class: 'num', text: 'Errors'}));
-    const quantiles = h('tr', {}, ...LATENCIES.flatMap(() => QUANTILES.map(
-                          (name, i) => h('th', {scope: 'col', class: i === 0 ? 'num group' : 'num', text: name}))));
+    const groups =
+        h('tr', {}, h('th', {rowspan: 2, scope: 'col', text: 'Model'}),
+          ...LATENCIES.map(([, label]) => h('th', {colspan: 3, scope: 'colgroup', class: 'group', text: label})),
+          h('th', {rowspan: 2, scope: 'col', class: 'num group', text: 'Requests'}),
+          h('th', {rowspan: 2, scope: 'col', class: 'num', text: 'Errors'}));
+    const quantiles = h(
+        'tr', {},
+        ...LATENCIES.flatMap(
+            () =>
+                QUANTILES.map((name, i) => h('th', {scope: 'col', class: i === 0 ? 'num group' : 'num', text: name}))));
     this.rows = h('tbody');
-    this.table = h('div', {class: 'scroll', tabindex: 0, role: 'region', 'aria-label': 'Latency by model'},
-                   h('table', {class: 'data'}, h('thead', {}, groups, quantiles), this.rows));
+    this.table =
+        h('div', {class: 'scroll', tabindex: 0, role: 'region', 'aria-label': 'Latency by model'},
+          h('table', {class: 'data'}, h('thead', {}, groups, quantiles), this.rows));
     this.empty = note('Nothing has been measured yet. Numbers come with the first answers.');
     this.root = panel('Latency', this.table, this.empty).root;
   }
@@ -95,26 +106,41 @@ class LatencyPanel {
     const models = (state.stats?.models ?? []).filter((model) => model.requests > 0);
     setHidden(this.table, models.length === 0);
     setHidden(this.empty, models.length > 0);
-    syncRows(this.rows, models, (model) => model.id, (model) => {
-      const cells = LATENCIES.flatMap(() => QUANTILES.map((_, i) => h('td', {class: i === 0 ? 'num group' : 'num'})));
-      const [requests, errors] = [h('td', {class: 'num group'}), h('td', {class: 'num'})];
-      return {node: h('tr', {}, h('th', {scope: 'row', text: model.id}), ...cells, requests, errors), cells, requests, errors};
-    }, (row, model) => {
-      const values = LATENCIES.flatMap(([key]) => QUANTILES.map((quantile) => model[key]?.[quantile]));
-      row.cells.forEach((cell, i) => setText(cell, format.latency(values[i])));
-      setText(row.requests, format.count(model.requests));
-      setText(row.errors, format.count(model.errors));
-      row.errors.classList.toggle('bad', model.errors > 0);
-    });
+    syncRows(
+        this.rows, models, (model) => model.id,
+        (model) => {
+          const cells =
+              LATENCIES.flatMap(() => QUANTILES.map((_, i) => h('td', {class: i === 0 ? 'num group' : 'num'})));
+          const [requests, errors] = [h('td', {class: 'num group'}), h('td', {class: 'num'})];
+          return {
+            node: h('tr', {}, h('th', {scope: 'row', text: model.id}), ...cells, requests, errors),
+            cells,
+            requests,
+            errors
+          };
+        },
+        (row, model) => {
+          const values = LATENCIES.flatMap(([key]) => QUANTILES.map((quantile) => model[key]?.[quantile]));
+          row.cells.forEach((cell, i) => setText(cell, format.latency(values[i])));
+          setText(row.requests, format.count(model.requests));
+          setText(row.errors, format.count(model.errors));
+          row.errors.classList.toggle('bad', model.errors > 0);
+        });
   }
 }
 
 export function createOverview() {
-  const tiles = {tokens: tile('Tokens per second'), requests: tile('Requests per second'), running: tile('Running'),
-                 memory: tile('Memory in use')};
+  const tiles = {
+    tokens: tile('Tokens per second'),
+    requests: tile('Requests per second'),
+    running: tile('Running'),
+    memory: tile('Memory in use')
+  };
   const tokens = new TimeSeries({title: 'Tokens per second', unit: 'tokens/s', format: format.rate});
   const requests = new TimeSeries({title: 'Requests per second', unit: 'requests/s', format: format.rate});
-  const charts = h('div', {class: 'two'}, h('section', {class: 'panel'}, tokens.root), h('section', {class: 'panel'}, requests.root));
+  const charts =
+      h('div', {class: 'two'}, h('section', {class: 'panel'}, tokens.root),
+        h('section', {class: 'panel'}, requests.root));
   const memory = new MemoryPanel();
   const latencies = new LatencyPanel();
   const missing = note('');
@@ -135,7 +161,8 @@ export function createOverview() {
     setText(tiles.tokens.value, format.rate(stats.tokens_per_second));
     setText(tiles.tokens.more, `${format.rate(stats.prompt_tokens_per_second)} prompt tokens/s`);
     setText(tiles.requests.value, format.rate(stats.requests_per_second));
-    setText(tiles.requests.more, `${format.count(stats.total_requests)} since the start, ${format.span(stats.uptime)} ago`);
+    setText(
+        tiles.requests.more, `${format.count(stats.total_requests)} since the start, ${format.span(stats.uptime)} ago`);
     setText(tiles.running.value, format.count(stats.running));
     setText(tiles.running.more, `${format.count(stats.waiting)} waiting`);
     setText(tiles.memory.value, format.percent(stats.memory?.used / stats.memory?.budget));

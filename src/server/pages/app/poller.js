@@ -1,9 +1,11 @@
-// Something asked for again and again, while the page is seen and it is wanted. Errors make it rarer: 2, 4, ... 30 s.
-// A route that is not there is asked for again once a minute, in case the server is replaced.
+// Something asked for again and again, while the page is seen and it is wanted. Errors make it rarer: 2, 4, ... 30 s. A
+// route that is not there is asked for once a minute, in case the server is replaced; one that starts, every two
+// seconds.
 import {onKeys} from './keys.js';
 
 const LONGEST_PAUSE = 30;
 const MISSING_PAUSE = 60;
+const STARTING_PAUSE = 2;
 
 export class Poller {
   constructor(task, everySeconds) {
@@ -42,6 +44,12 @@ export class Poller {
     this.run();
   }
 
+  pauseAfter({status}) {
+    if (status === 404) return MISSING_PAUSE;
+    if (status === 503) return Math.max(STARTING_PAUSE, this.everySeconds);
+    return Math.min(LONGEST_PAUSE, this.everySeconds * 2 ** this.failures);
+  }
+
   async run() {
     this.running = true;
     let pause = this.everySeconds;
@@ -50,7 +58,7 @@ export class Poller {
       this.failures = 0;
     } catch (error) {
       this.failures += 1;
-      pause = error.status === 404 ? MISSING_PAUSE : Math.min(LONGEST_PAUSE, this.everySeconds * 2 ** this.failures);
+      pause = this.pauseAfter(error);
     }
     this.running = false;
     if (!this.wanted || document.hidden) return;

@@ -34,17 +34,26 @@ class RuleRow {
     this.target = h('td', {data: {label: 'Sends it to'}});
     this.priority = h('td', {class: 'num', data: {label: 'Priority'}});
     this.hits = h('td', {class: 'num', data: {label: 'Hits'}});
-    this.toggle = h('input', {type: 'checkbox', class: 'switch', role: 'switch', 'aria-label': `Rule ${rule.name} is enabled`});
+    this.toggle =
+        h('input', {type: 'checkbox', class: 'switch', role: 'switch', 'aria-label': `Rule ${rule.name} is enabled`});
     this.toggle.addEventListener('change', async () => {
       const enabled = this.toggle.checked;
       await act(this.toggle, () => put(rulePath(this.rule), {...rulePayload(this.rule), enabled}));
       refresh();
     });
-    this.edit = h('button', {type: 'button', class: 'small', text: 'Edit', on: {click: () => openRuleForm(this.rule, testNames(), refresh)}});
-    this.remove = h('button', {type: 'button', class: 'small quiet-danger', text: 'Delete', on: {click: () => this.askToRemove(refresh)}});
-    this.node = h('tr', {data: {rule: rule.name}}, h('td', {class: 'toggle', data: {label: 'Enabled'}}, this.toggle),
-                  h('th', {scope: 'row'}, h('span', {class: 'line'}, this.name, this.tags), this.condition), this.target, this.priority, this.hits,
-                  h('td', {class: 'actions'}, this.edit, this.remove));
+    this.edit = h('button', {
+      type: 'button',
+      class: 'small',
+      text: 'Edit',
+      on: {click: () => openRuleForm(this.rule, testNames(), refresh)}
+    });
+    this.remove =
+        h('button',
+          {type: 'button', class: 'small quiet-danger', text: 'Delete', on: {click: () => this.askToRemove(refresh)}});
+    this.node =
+        h('tr', {data: {rule: rule.name}}, h('td', {class: 'toggle', data: {label: 'Enabled'}}, this.toggle),
+          h('th', {scope: 'row'}, h('span', {class: 'line'}, this.name, this.tags), this.condition), this.target,
+          this.priority, this.hits, h('td', {class: 'actions'}, this.edit, this.remove));
   }
 
   askToRemove(refresh) {
@@ -64,7 +73,9 @@ class RuleRow {
     this.rule = rule;
     const fixed = rule.source === 'config';
     setText(this.name, rule.name);
-    setText(this.tags, [...(fixed ? ['from the configuration'] : []), ...(rule.applies_to === 'all' ? ['also named models'] : [])].join(' · '));
+    setText(this.tags, [
+      ...(fixed ? ['from the configuration'] : []), ...(rule.applies_to === 'all' ? ['also named models'] : [])
+    ].join(' · '));
     setText(this.condition, rule.condition);
     setText(this.target, targetText(rule));
     setText(this.priority, rule.priority);
@@ -80,11 +91,18 @@ class RuleRow {
 function createRules() {
   const rows = h('tbody');
   const head = [['On'], ['Rule'], ['Sends it to'], ['Priority', 'num'], ['Hits', 'num'], ['', 'actions']];
-  const table = h('table', {class: 'data cards rules'}, h('thead', {}, h('tr', {}, ...head.map(([label, kind]) => h('th', {scope: 'col', class: kind ?? '', text: label})))), rows);
+  const table =
+      h('table', {class: 'data cards rules'},
+        h('thead', {},
+          h('tr', {}, ...head.map(([label, kind]) => h('th', {scope: 'col', class: kind ?? '', text: label})))),
+        rows);
   const empty = note('There is no rule yet: every request goes where it says, or where the options below say.');
   const problem = note('');
-  const parts = panel('Rules, in the order in which they are asked', problem, empty, h('div', {class: 'scroll'}, table));
-  const add = h('button', {type: 'button', class: 'primary', on: {click: () => openRuleForm(null, testNames(), refresh)}}, icon('plus'), 'Add a rule');
+  const parts =
+      panel('Rules, in the order in which they are asked', problem, empty, h('div', {class: 'scroll'}, table));
+  const add =
+      h('button', {type: 'button', class: 'primary', on: {click: () => openRuleForm(null, testNames(), refresh)}},
+        icon('plus'), 'Add a rule');
   parts.actions.append(add);
   for (const part of [table, empty, problem, add]) part.hidden = true;
 
@@ -117,7 +135,9 @@ function createOptions() {
   problem.hidden = true;
   const parts = panel('Where no rule matches', problem, list);
   let options = null;
-  const edit = h('button', {type: 'button', text: 'Edit', hidden: true, on: {click: () => openOptionsForm(options, () => poller.wake())}});
+  const edit =
+      h('button',
+        {type: 'button', text: 'Edit', hidden: true, on: {click: () => openOptionsForm(options, () => poller.wake())}});
   parts.actions.append(edit);
 
   async function read() {

@@ -64,8 +64,8 @@ async function readModels() {
     state.modelsError = null;
   } catch (error) {
     state.modelsError = error;
-    if (state.statsError?.status === 404) setConnection(connectionOf(error));
   }
+  if (state.statsError?.status === 404) setConnection(connectionOf(state.modelsError));
   tell('models');
   if (state.modelsError) throw state.modelsError;
 }
