@@ -86,7 +86,8 @@ def works_by_keyboard(browser):
             outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
             equal((page.evaluate("document.activeElement.textContent.trim()"), outline), (view.capitalize(), "solid"))
             page.keyboard.press("Enter")
-            page.wait_for_function(f"document.querySelector('nav a[aria-current]').dataset.view === '{view}'")
+            current = page.locator("nav a[aria-current]")
+            settled(lambda view=view: current.get_attribute("data-view") == view, what=f"the view {view}")
         unnamed = page.evaluate("""[...document.querySelectorAll('button, input, select, textarea, a')]
             .filter((node) => !(node.textContent.trim() || node.getAttribute('aria-label') || node.labels?.length > 0))
             .map((node) => node.outerHTML)""")

@@ -7,7 +7,7 @@ const HEIGHT = 168;
 const LEFT = 44;
 const RIGHT = 8;
 const TOP = 10;
-const BOTTOM = 22;
+const BOTTOM = 24;
 
 // 1, 2, 5, 10, 20, ...: the first that is not below.
 function niceCeiling(value) {
@@ -19,9 +19,8 @@ function niceCeiling(value) {
 }
 
 export class TimeSeries {
-  constructor({title, unit, format}) {
+  constructor({title, format}) {
     this.format = format;
-    this.unit = unit;
     this.points = [];
     this.top = 1;
     this.pointer = null;
@@ -38,7 +37,7 @@ export class TimeSeries {
     this.times = [300, 240, 180, 120, 60, 0].map(
         (age) => ({
           age,
-          label: svg('text', {class: 'tick', y: HEIGHT - 6, 'text-anchor': age === 0 ? 'end' : 'middle'}),
+          label: svg('text', {class: 'tick', y: HEIGHT - 5, 'text-anchor': age === 0 ? 'end' : 'middle'}),
         }));
     this.view =
         svg('svg', {class: 'series', height: HEIGHT, role: 'img', 'aria-label': title},
@@ -124,7 +123,7 @@ export class TimeSeries {
     }
     const age = shown ? Math.round(now - shown.at) : 0;
     const when = this.pointer !== null && age > 0 ? `, ${age} s ago` : '';
-    setText(this.readout, shown ? `${this.format(shown.value)} ${this.unit}${when}` : '');
+    setText(this.readout, shown ? `${this.format(shown.value)}${when}` : '');
     this.dot.setAttribute('visibility', shown ? 'visible' : 'hidden');
     this.cursor.setAttribute('visibility', shown && this.pointer !== null ? 'visible' : 'hidden');
     if (!shown) return;

@@ -136,8 +136,8 @@ export function createOverview() {
     running: tile('Running'),
     memory: tile('Memory in use')
   };
-  const tokens = new TimeSeries({title: 'Tokens per second', unit: 'tokens/s', format: format.rate});
-  const requests = new TimeSeries({title: 'Requests per second', unit: 'requests/s', format: format.rate});
+  const tokens = new TimeSeries({title: 'Tokens per second', format: format.rate});
+  const requests = new TimeSeries({title: 'Requests per second', format: format.rate});
   const charts =
       h('div', {class: 'two'}, h('section', {class: 'panel'}, tokens.root),
         h('section', {class: 'panel'}, requests.root));
@@ -161,8 +161,7 @@ export function createOverview() {
     setText(tiles.tokens.value, format.rate(stats.tokens_per_second));
     setText(tiles.tokens.more, `${format.rate(stats.prompt_tokens_per_second)} prompt tokens/s`);
     setText(tiles.requests.value, format.rate(stats.requests_per_second));
-    setText(
-        tiles.requests.more, `${format.count(stats.total_requests)} since the start, ${format.span(stats.uptime)} ago`);
+    setText(tiles.requests.more, `${format.count(stats.total_requests)} in ${format.span(stats.uptime)}`);
     setText(tiles.running.value, format.count(stats.running));
     setText(tiles.running.more, `${format.count(stats.waiting)} waiting`);
     setText(tiles.memory.value, format.percent(stats.memory?.used / stats.memory?.budget));
