@@ -11,7 +11,7 @@ from openai_cases.harness import Server, check, eventually
 CASES = []  # (title, function, routes it needs), in the order of definition
 API_KEY, ADMIN_KEY = "planted-api-key-77c0", "planted-admin-key-1b9e"
 # What Chromium writes into the console for every answer of 400 and above; which of them a case means, it says.
-REFUSED = re.compile(r"Failed to load resource: the server responded with a status of (\d+)")
+REFUSED = re.compile(r"Failed to load resource: (?:the server responded with a status of )?(\d+|net::\w+)")
 
 
 def case(*routes):
@@ -58,7 +58,8 @@ class Browser:
     @staticmethod
     def _note(message, wrong, refusals, missing):
         refused = REFUSED.search(message.text)
-        if refused and (int(refused.group(1)) in refusals or (missing and refused.group(1) == "404")):
+        status = refused.group(1) if refused else "none"
+        if status in map(str, refusals) or (missing and status == "404"):
             return
         if message.type in ("error", "warning"):
             wrong.append(f"{message.type}: {message.text}")

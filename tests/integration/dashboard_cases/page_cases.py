@@ -41,7 +41,7 @@ def dismissed_keys(browser):
             dialog(page).get_by_role("button", name="Cancel").click()
             refused = []
             page.on("response", lambda response: refused.append(response.url))
-            page.get_by_text("Needs a key").wait_for()
+            page.locator("#connection", has_text="Needs a key").wait_for()
             page.wait_for_timeout(4000)
             check(not refused, lambda: f"asked again: {refused}")
             page.get_by_role("button", name="Keys").click()
@@ -127,7 +127,7 @@ def survives_a_lost_server(browser):
     """when the server is gone the page says so calmly, asks more and more rarely, and finds it again"""
     with browser.other_server(browser.models[0]) as (server, _):
         server.wait_ready()
-        with browser.page("models", url=server.url, refusals=(502, 503)) as page:
+        with browser.page("models", url=server.url, refusals=("net::ERR_INTERNET_DISCONNECTED",)) as page:
             page.get_by_text("Connected").wait_for()
             page.context.set_offline(True)
             asked = []

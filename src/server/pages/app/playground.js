@@ -18,7 +18,9 @@ class Message {
     this.meta = h('div', {class: 'meta'});
     const who = role === 'user' ? 'You' : 'Model';
     this.who = h('span', {class: 'who', text: who});
-    this.root = h('article', {class: `message ${role}`, 'aria-label': who}, this.who, this.content, this.meta);
+    this.root =
+        h('article', {class: `message ${role}`, 'aria-label': role === 'user' ? 'Question' : 'Answer'}, this.who,
+          this.content, this.meta);
   }
 
   fact(label, value) {
