@@ -60,7 +60,11 @@ def main():
     options = parser.parse_args()
     binary, story = os.path.abspath(options.binary), os.path.abspath(options.model)
     models = [story, story + "-draft"]
-    server = Server(binary, [*models, "--model-roots", os.path.dirname(story)])
+    if options.screenshots:  # a budget of which these models take a part that is to be seen; paths as people write them
+        models = [os.path.relpath(model) for model in models]
+    arguments = [*models, "--model-roots", os.path.dirname(models[0])]
+    arguments += ["--max-memory-gb", "0.125"] if options.screenshots else []
+    server = Server(binary, arguments)
     try:
         server.wait_ready()
         with sync_playwright() as playwright:

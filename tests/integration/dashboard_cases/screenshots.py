@@ -57,7 +57,7 @@ def save(page, path):
     from PIL import Image
 
     picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
-    for colours in (200, 96, 48):
+    for colours in (256, 128, 64):
         data = io.BytesIO()
         picture.quantize(colours, dither=Image.Dither.NONE).save(data, "PNG", optimize=True)
         if data.tell() < MAX_BYTES:

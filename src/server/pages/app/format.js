@@ -61,7 +61,11 @@ export function clock(epochSeconds) {
   return new Date(epochSeconds * 1000).toLocaleTimeString('en-GB');
 }
 
-export function percent(share, digits = 0) { return isNumber(share) ? `${(share * 100).toFixed(digits)} %` : NONE; }
+export function percent(share, digits = 0) {
+  if (!isNumber(share)) return NONE;
+  const text = (share * 100).toFixed(digits);
+  return share > 0 && Number(text) === 0 ? `<${10 ** -digits} %` : `${text} %`;
+}
 
 // +12 %, −3.4 %, of an effect
 export function signed(share, unit = '%') {

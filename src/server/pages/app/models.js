@@ -43,7 +43,8 @@ function keepAliveText(model) {
   if (model.pinned) return 'pinned';
   if (model.keep_alive !== null && model.keep_alive < 0) return 'for ever';
   if (model.state !== 'ready') return format.NONE;
-  return model.keep_alive_left === null ? 'in use' : format.span(model.keep_alive_left);
+  if (model.keep_alive_left !== null) return format.span(model.keep_alive_left);
+  return model.leases > 0 ? 'in use' : 'no limit';
 }
 
 function actionButton(label, click) { return h('button', {type: 'button', class: 'small', text: label, on: {click}}); }
