@@ -5,11 +5,16 @@ import {h, icon, note, panel} from './dom.js';
 import * as format from './format.js';
 import {modelNames, sentenceFor} from './store.js';
 
+const OUTCOMES = {
+  disabled: 'is switched off',
+  out_of_scope: 'is not for requests that name a model'
+};
+
 function ruleLine(rule) {
   return h(
       'li', {class: rule.matched ? 'matched' : ''}, icon(rule.matched ? 'check' : 'dash'),
       h('p', {}, h('strong', {text: rule.name}), ' ',
-        h('span', {text: rule.why ?? (rule.matched ? 'matched' : 'did not match')})));
+        h('span', {text: rule.why ?? OUTCOMES[rule.outcome] ?? (rule.matched ? 'matched' : 'did not match')})));
 }
 
 function outcome(result) {
@@ -31,7 +36,7 @@ function loadingNote(loading) {
   const time = typeof loading.seconds === 'number' ? `, in about ${format.span(loading.seconds)}` : '';
   const goes = loading.evicts?.length > 0 ? ` ${loading.evicts.join(', ')} would leave memory for it.` : '';
   const text = loading.fits ? `${loading.model} is not in memory and would be loaded${time}.${goes}`
-                            : `${loading.model} is not in memory and does not fit now.`;
+                            : loading.refusal ?? `${loading.model} is not in memory and does not fit now.`;
   return note(text, loading.fits ? 'info' : 'bad');
 }
 

@@ -138,7 +138,8 @@ function createOptions() {
   const edit =
       h('button',
         {type: 'button', text: 'Edit', hidden: true, on: {click: () => openOptionsForm(options, () => poller.wake())}});
-  parts.actions.append(edit);
+  const fixed = h('span', {class: 'tags', text: 'from the configuration', hidden: true});
+  parts.actions.append(fixed, edit);
 
   async function read() {
     let error = null;
@@ -148,7 +149,8 @@ function createOptions() {
       error = caught;
     }
     setHidden(problem, error === null);
-    setHidden(edit, error !== null);
+    setHidden(edit, error !== null || options.source === 'config');
+    setHidden(fixed, error !== null || options.source !== 'config');
     setHidden(list, error !== null);
     if (error !== null) {
       setText(problem, sentenceFor(error, 'routing options (/admin/routing)'));

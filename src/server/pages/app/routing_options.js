@@ -82,7 +82,7 @@ export function openOptionsForm(options, saved) {
     onSubmit: async () => {
       const body = {
         strategy: strategy.value,
-        default_model: textOf(model) ?? '',
+        default_model: textOf(model),
         candidates: listOf(candidates).map(readCandidate),
         fallbacks: readFallbacks(fallbacks.value),
         routed_names: listOf(names)
