@@ -1,7 +1,7 @@
 // Requests to the server that this page came from, and its event streams.
 import {isLocked, keyFor, lock, lockedMessage} from './keys.js';
 
-export class ApiError extends Error {
+class ApiError extends Error {
   constructor(status, message, param = null, code = null) {
     super(message);
     this.status = status;  // 0: no answer came

@@ -14,7 +14,7 @@ export const TEST_STATES = {
   stopped: 'quiet',
   promoted: 'info'
 };
-export const testPath = (name, action = '') => `/admin/ab-tests/${encodeURIComponent(name)}${action}`;
+const testPath = (name, action = '') => `/admin/ab-tests/${encodeURIComponent(name)}${action}`;
 export const modelOf = (arm) => (arm.version ? `${arm.model}:${arm.version}` : arm.model);
 
 const HOW_TO_READ =

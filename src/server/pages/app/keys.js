@@ -36,7 +36,6 @@ function write(kind, key) {
 
 export function keyFor(kind) { return kind === 'admin' ? read('admin') || read('api') : read('api'); }
 
-export const hasKeys = () => read('api') !== '' || read('admin') !== '';
 export const lockedMessage = (kind) => locked.get(kind);
 export const isLocked = (kind) => locked.has(kind);
 

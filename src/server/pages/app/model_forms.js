@@ -5,7 +5,7 @@ import {h} from './dom.js';
 import {refreshModels} from './store.js';
 
 // "90", "5m", "1h30m", "forever" to seconds, as requests may say it too.
-export function keepAliveSeconds(text) {
+function keepAliveSeconds(text) {
   const value = text.trim().toLowerCase();
   if (value === '') return undefined;
   if (value === 'forever' || value === '-1') return -1;
