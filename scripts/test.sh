@@ -92,6 +92,12 @@ openai_client() {
 # Words planted in all that a client can send, looked for in all that the server says elsewhere.
 canary() { python3 tests/integration/canary.py --binary build/dev/inferneo --model models/inferneo-story; }
 
+# The dashboard in a browser, where there is one.
+dashboard() {
+  setup_venv 'openai>=1.50,<3' && setup_venv 'playwright>=1.40,<2' &&
+    .venv/bin/python tests/integration/dashboard.py --binary build/dev/inferneo --model models/inferneo-story
+}
+
 # The programs of a preset's tests, which have their names: what is not run there is not built either.
 targets_of() {
   local preset=$1
@@ -120,6 +126,11 @@ main() {
     ctest_stage "soak (x$INFERNEO_SOAK_SCALE)" dev -L soak
     counted_stage "openai client" openai_client
     counted_stage "canary" canary
+    if command -v chromium >/dev/null; then
+      counted_stage "dashboard" dashboard
+    else
+      row "dashboard" 0 0 0 'left out: no chromium here'
+    fi
   fi
   [ -n "$sanitizers" ] || return
   local targets

@@ -1,4 +1,4 @@
-"""Checks that every C++ file is formatted as .clang-format says: python3 tests/check_format.py [--fix]
+"""Checks that every C++ and JavaScript file is formatted as .clang-format says: python3 tests/check_format.py [--fix]
 
 Versions of clang-format disagree, so one is pinned: clang-format 14, from the system or, where that is another,
 from the project's .venv (scripts/test.sh installs it there). Exits 77 (skipped) when it is not to be had.
@@ -27,7 +27,7 @@ def find_tool(name, oldest, newest):
 
 
 def cpp_files():
-    out = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "*.h", "*.cc", "*.cu"], cwd=ROOT, capture_output=True,
+    out = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "*.h", "*.cc", "*.cu", "*.js"], cwd=ROOT, capture_output=True,
                          text=True, check=True)
     return [name for name in out.stdout.splitlines() if (ROOT / name).is_file()]
 
@@ -39,7 +39,7 @@ def main():
         return 77
     files = cpp_files()
     if not files:
-        print("no C++ files found; this check saw nothing")
+        print("no files found; this check saw nothing")
         return 1
     mode = ["-i"] if "--fix" in sys.argv[1:] else ["--dry-run", "-Werror"]
     result = subprocess.run([tool[0], "--style=file", *mode, *files], cwd=ROOT, capture_output=True, text=True)

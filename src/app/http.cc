@@ -7,6 +7,7 @@
 #include "formats/hub_client.h"
 #include "server/admin/admin_routes.h"
 #include "server/admin/traffic_routes.h"
+#include "server/pages/pages.h"
 #include "serving/metrics_catalogue.h"
 
 namespace inferneo {
@@ -40,12 +41,13 @@ PullFunction pull_function(const EngineConfig& config) {
 std::unique_ptr<Server> make_server(Application& application, const EngineConfig& config) {
   // The application owns the service; the server only needs a handle on it.
   std::shared_ptr<InferenceService> service(&application.service(), [](InferenceService*) {});
-  std::vector<Route> admin =
+  std::vector<Route> routes =
       admin_routes({application.manager(), application.ledger(), application.clock(), pull_function(config)});
   const TrafficDesk desk{application.traffic(), application.clock(), &application.routed_service(),
                          &application.manager()};
-  for (Route& route : traffic_routes(desk)) admin.push_back(std::move(route));
-  return std::make_unique<Server>(server_config_of(config), std::move(service), metrics_catalogue(), std::move(admin));
+  for (Route& route : traffic_routes(desk)) routes.push_back(std::move(route));
+  for (Route& route : page_routes()) routes.push_back(std::move(route));
+  return std::make_unique<Server>(server_config_of(config), std::move(service), metrics_catalogue(), std::move(routes));
 }
 
 }  // namespace inferneo

@@ -19,11 +19,12 @@ int hex_digit(char c) {
   return -1;
 }
 
-constexpr std::array<std::pair<int, std::string_view>, 25> kReasons = {{
+constexpr std::array<std::pair<int, std::string_view>, 26> kReasons = {{
     {200, "OK"},
     {201, "Created"},
     {202, "Accepted"},
     {204, "No Content"},
+    {304, "Not Modified"},
     {400, "Bad Request"},
     {401, "Unauthorized"},
     {403, "Forbidden"},
@@ -148,7 +149,7 @@ std::string serialize_head(const HttpResponse& response, const HeadOptions& opti
   out += "X-Content-Type-Options: nosniff\r\n";
   if (options.chunked) {
     out += "Transfer-Encoding: chunked\r\n";
-  } else if (!options.until_close && response.status != 204) {  // 204 has no body, and so no length
+  } else if (!options.until_close && response.status != 204 && response.status != 304) {  // neither has a body
     out += fmt::format("Content-Length: {}\r\n", options.content_length);
   }
   out += options.keep_alive ? "Connection: keep-alive\r\n\r\n" : "Connection: close\r\n\r\n";

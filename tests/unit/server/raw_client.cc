@@ -102,7 +102,7 @@ std::optional<RawResponse> RawClient::read_response(bool head_only) {
     response.headers[lower(head.substr(at, colon - at))] = head.substr(colon + 2, end - colon - 2);
     at = end + 2;
   }
-  if (head_only || response.status == 204) return response;  // neither has a body
+  if (head_only || response.status == 204 || response.status == 304) return response;  // none has a body
   if (const auto length = response.headers.find("content-length"); length != response.headers.end()) {
     const size_t wanted = std::stoul(length->second);
     while (received_.size() < wanted) {
