@@ -24,12 +24,12 @@ Status Inbox::submit(Request request, TimePoint now) {
   const auto prompt_size = static_cast<int64_t>(request.prompt.size());
   std::lock_guard lock(mutex_);
   RETURN_IF_ERROR(refusal());
-  if (queued_requests_ >= limits_.max_queued_requests) {
+  if (!request.idle && queued_requests_ >= limits_.max_queued_requests) {
     return make_error(ErrorCode::queue_full, fmt::format("model {} has {} requests waiting, which is its limit: try "
                                                          "again later",
                                                          model_, queued_requests_));
   }
-  if (queued_requests_ > 0 && queued_tokens_ + prompt_size > limits_.max_queued_tokens) {
+  if (!request.idle && queued_requests_ > 0 && queued_tokens_ + prompt_size > limits_.max_queued_tokens) {
     return make_error(
         ErrorCode::queue_full,
         fmt::format("model {} has {} prompt tokens waiting, and {} more exceed its limit of {}: try again "
@@ -39,10 +39,12 @@ Status Inbox::submit(Request request, TimePoint now) {
   if (!live_.insert(request.id).second) {
     return make_error(ErrorCode::already_exists, fmt::format("request {} is being served already", request.id));
   }
-  if (live_.size() == 1) busy_since_ = now;
-  ++queued_requests_;
-  queued_tokens_ += prompt_size;
-  num_submitted_ += request.sampling.n;
+  if (!request.idle) {
+    if (++num_live_normal_ == 1) busy_since_ = now;
+    ++queued_requests_;
+    queued_tokens_ += prompt_size;
+    num_submitted_ += request.sampling.n;
+  }
   commands_.emplace_back(SubmitCommand{std::move(request), now});
   news_.notify_one();
   return ok_status();
@@ -83,6 +85,7 @@ Inbox::Taken Inbox::take() {
   taken.commands.swap(commands_);
   taken.trims.swap(trims_);
   num_submitted_ = 0;
+  woken_ = false;
   taken.drain_deadline = drain_taken_ = drain_deadline_;
   taken.stop = stop_taken_ = stop_;
   return taken;
@@ -98,15 +101,23 @@ bool Inbox::wait_for(Duration timeout) {
   return news_.wait_for(lock, timeout, [this] { return has_news(); });
 }
 
+void Inbox::wake() {
+  const std::lock_guard lock(mutex_);
+  woken_ = true;
+  news_.notify_one();
+}
+
 void Inbox::started(const Request& request) {
+  if (request.idle) return;
   std::lock_guard lock(mutex_);
   --queued_requests_;
   queued_tokens_ -= static_cast<int64_t>(request.prompt.size());
 }
 
-void Inbox::done(RequestId id) {
+void Inbox::done(const Request& request) {
   std::lock_guard lock(mutex_);
-  live_.erase(id);
+  live_.erase(request.id);
+  if (!request.idle) --num_live_normal_;
   if (live_.empty()) emptied_.notify_all();
 }
 
@@ -123,7 +134,7 @@ bool Inbox::wait_until_empty(Duration timeout) {
 
 Inbox::Snapshot Inbox::snapshot() const {
   std::lock_guard lock(mutex_);
-  return {state_, failure_, live_.size(), num_submitted_, busy_since_};
+  return {state_, failure_, num_live_normal_, num_submitted_, busy_since_};
 }
 
 }  // namespace inferneo

@@ -2,7 +2,8 @@
 //
 // Thread-safe; one mutex, held for a few lines at a time and never across a step or a sink's call. The engine thread
 // takes everything at once with take().
-// Invariants: an accepted request is in `live` until done(); it counts as queued until started().
+// Invariants: an accepted request is in `live` until done(); a normal one counts as queued until started(). Idle ones
+// are bounded by who sends them, and take no place of a normal one.
 #pragma once
 
 #include <condition_variable>
@@ -55,7 +56,8 @@ class Inbox {
   bool wait_for(Duration timeout);  // until there is something to take; false: timed out
   void wait();
   void started(const Request& request);
-  void done(RequestId id);
+  void done(const Request& request);
+  void wake();  // from any thread: a wait ends as if there were something to take
   void set_state(EngineState state, const std::string& failure = {});
 
   // From any thread.
@@ -63,15 +65,15 @@ class Inbox {
   struct Snapshot {
     EngineState state = EngineState::running;
     std::string failure;
-    size_t num_live = 0;
-    int32_t num_submitted = 0;  // samples of requests not taken yet
+    size_t num_live = 0;        // normal requests
+    int32_t num_submitted = 0;  // their samples, of requests not taken yet
     TimePoint last_progress{};  // work came to an idle core
   };
   Snapshot snapshot() const;
 
  private:
   bool has_news() const {
-    return !commands_.empty() || !trims_.empty() || stop_ != stop_taken_ || drain_deadline_ != drain_taken_;
+    return woken_ || !commands_.empty() || !trims_.empty() || stop_ != stop_taken_ || drain_deadline_ != drain_taken_;
   }
   Status refusal() const;
 
@@ -83,6 +85,8 @@ class Inbox {
   std::vector<EngineCommand> commands_;
   std::vector<std::function<void()>> trims_;
   std::unordered_set<RequestId> live_;
+  size_t num_live_normal_ = 0;
+  bool woken_ = false;
   int32_t num_submitted_ = 0;
   int32_t queued_requests_ = 0;
   int64_t queued_tokens_ = 0;
