@@ -23,15 +23,20 @@ class IdlePace {
     // Slowly upwards, so that one lucky step is not for ever what the machine is measured by.
     least_ = least_ == Duration{0} ? time : std::min(least_ + least_ / 256, time);
     const Duration limit = std::max(kTarget, least_ + least_ / 2);
+    hold_ = std::max(0, hold_ - 1);
     if (time > limit) {
       tokens_ = std::max(1, tokens_ / 2);
-    } else if (num_tokens >= tokens_ && time * 10 < limit * 7) {
+      hold_ = kHold;
+    } else if (hold_ == 0 && num_tokens >= tokens_ && time * 10 < limit * 7) {
       tokens_ = std::min(kMostTokens, tokens_ * 2);
     }
   }
 
  private:
-  int32_t tokens_ = 8;
+  static constexpr int kHold = 64;  // steps after one that was too long, before a longer one is tried again
+
+  int32_t tokens_ = 1;
+  int hold_ = 0;
   Duration cost_{0};
   Duration least_{0};
 };

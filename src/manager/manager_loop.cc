@@ -17,6 +17,7 @@ constexpr Duration kLookLimit = std::chrono::seconds(5);  // for those who look 
 constexpr Duration kUsageInterval = std::chrono::seconds(30);
 constexpr Duration kProgressInterval = std::chrono::milliseconds(100);
 constexpr int kLongestPauseSeconds = 60;
+constexpr Duration kPressureInterval = std::chrono::milliseconds(100);
 
 // What a request may know of a failed load. That the model can never fit is an answer of its own.
 Error told_to_requests(const std::string& id, const Error& failure) {
@@ -37,8 +38,9 @@ Duration pause_after(int failures) {
 void ManagerCore::run() {
   Lock lock(state_->mutex);
   TimePoint usage_at = state_->clock.now() + kUsageInterval;
+  TimePoint pressure_at{};
   while (!state_->stopping) {
-    if (erase_removed(lock) || publish_states(lock)) continue;
+    if (erase_removed(lock) || publish_states(lock) || tell_pressure(lock, pressure_at)) continue;
     const std::optional<TimePoint> drains = end_drained();
     const uint64_t seen = state_->events;
     const TimePoint now = state_->clock.now();
@@ -60,6 +62,7 @@ void ManagerCore::run() {
     std::optional<TimePoint> wake = state_->residency.wake_at(now);
     if (unwritten) wake = std::min(wake.value_or(usage_at), usage_at);
     if (drains) wake = std::min(wake.value_or(*drains), *drains);
+    if (state_->on_pressure && state_->residency.is_pressed()) wake = std::min(wake.value_or(pressure_at), pressure_at);
     const auto event = [&] { return state_->stopping || state_->events != seen; };
     if (wake) {
       state_->changed.wait_for(lock, std::max(Duration{0}, *wake - now), event);
@@ -67,6 +70,18 @@ void ManagerCore::run() {
       state_->changed.wait(lock, event);
     }
   }
+}
+
+// True: the lock was free meanwhile.
+bool ManagerCore::tell_pressure(Lock& lock, TimePoint& next) {
+  const TimePoint now = state_->clock.now();
+  if (!state_->on_pressure || now < next || !state_->residency.is_pressed()) return false;
+  next = now + kPressureInterval;
+  const std::function<void()> tell = state_->on_pressure;
+  lock.unlock();
+  tell();
+  lock.lock();
+  return true;
 }
 
 // Ends what is still under way in models whose time to drain is over. When the next one's is.
