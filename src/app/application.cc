@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <atomic>
 #include <filesystem>
 #include <system_error>
 #include <utility>
@@ -19,6 +20,7 @@ namespace inferneo {
 namespace {
 
 constexpr double kDefaultMemoryShare = 0.8;
+constexpr Duration kShadowLoadPause = std::chrono::seconds(5);  // between two attempts to load a shadow model
 constexpr Duration kWriteGrace = std::chrono::seconds(10);  // at the end, for packed weights that are being written
 
 size_t memory_budget_of(const EngineConfig& config) {
@@ -156,10 +158,11 @@ ManagerCore::Options manager_options(const EngineConfig& config, const Registry:
 struct Application::Impl {
   Impl(const EngineConfig& given, const Registry::ConfigEntries& entries, std::unique_ptr<Registry> registry)
       : config(given),
+        idle_gate(clock, given.idle_compute_share),
         pool(config.num_threads > 0 ? config.num_threads : available_cpus()),
         ledger(memory_budget_of(config)),
         weights(weight_options(config)),
-        manager(std::make_unique<ManagerCore>(make_model_loader({config, pool, ledger, weights, clock}), ledger, clock,
+        manager(std::make_unique<ManagerCore>(make_model_loader({config, pool, ledger, weights, clock, &idle_gate}), ledger, clock,
                                               manager_options(given, entries), std::move(registry))) {
     EngineServiceConfig service_config;
     service_config.text_threads = std::clamp(pool.size(), 1, 4) + 1;  // one for what runs
@@ -168,15 +171,27 @@ struct Application::Impl {
     models = std::make_unique<ManagerModels>(
         *manager, ManagerModels::Limits{given.max_num_seqs, std::max(given.max_queue_requests, 1)});
     traffic = std::make_unique<Traffic>(*models, clock);
-    routed = std::make_unique<RoutedService>(RoutedService::Context{*service, *traffic, *models, clock});
+    shadows = std::make_unique<ShadowBook>(Shadow::Host{*service, *models, clock, [this](const std::string& model) {
+                                                          load_for_shadow(model);
+                                                        }});
+    manager->on_pressure([this] { shadows->yield_room(); });
+    routed = std::make_unique<RoutedService>(RoutedService::Context{*service, *traffic, *models, *shadows, clock});
   }
   ~Impl() {
     stop();
     service.reset();
   }
   void stop() {
+    shadows->stop();
     weights.stop_writing(kWriteGrace);
     manager->stop();
+  }
+  // One look at a time, and not at every copy: it reads the model's files.
+  void load_for_shadow(const std::string& model) {
+    const int64_t now = clock.now().time_since_epoch().count();
+    int64_t next = next_shadow_load.load();
+    if (now < next || !next_shadow_load.compare_exchange_strong(next, now + kShadowLoadPause.count())) return;
+    (void)service->post_text_work([this, model] { models->load_if_there_is_room(model); });
   }
   void tell(ModelProgressCallback progress) {
     manager->events().subscribe(0, [progress = std::move(progress)](const ModelEvent& event) {
@@ -187,12 +202,15 @@ struct Application::Impl {
 
   const EngineConfig config;
   SteadyClock clock;
+  IdleGate idle_gate;
+  std::atomic<int64_t> next_shadow_load{0};  // nanoseconds of the clock
   ThreadPool pool;
   MemoryLedger ledger;
   WeightStore weights;
   std::unique_ptr<ManagerCore> manager;
   std::unique_ptr<ManagerModels> models;
   std::unique_ptr<Traffic> traffic;
+  std::unique_ptr<ShadowBook> shadows;
   std::unique_ptr<RoutedService> routed;
   std::unique_ptr<EngineService> service;  // the last: its text pool's work still asks the others
 };
@@ -203,7 +221,7 @@ Application::~Application() = default;
 namespace {
 
 // What the configuration file says of routing. The models of its rules are known by now.
-Status add_traffic(const EngineConfig& config, Traffic& traffic) {
+Status add_traffic(const EngineConfig& config, Traffic& traffic, ShadowBook& shadows) {
   const std::vector<std::string>& routed = config.routing.routed_names;
   RETURN_IF_ERROR(traffic.set_routed_names({routed.begin(), routed.end()}));
   RETURN_IF_ERROR(traffic.set_options(config.routing.options));
@@ -211,6 +229,7 @@ Status add_traffic(const EngineConfig& config, Traffic& traffic) {
     RETURN_IF_ERROR(traffic.add_test(test));
     RETURN_IF_ERROR(traffic.start_test(test.name));
   }
+  for (const ShadowConfig& shadow : config.shadow) RETURN_IF_ERROR(shadows.add(shadow, RecordOrigin::config));
   return traffic.add_rules(config.routing_rules);
 }
 
@@ -231,7 +250,7 @@ Result<std::unique_ptr<Application>> Application::create(const EngineConfig& con
   auto impl = std::make_unique<Impl>(config, entries, std::move(registry));
   if (options.progress) impl->tell(std::move(options.progress));
   RETURN_IF_ERROR(impl->manager->register_config(entries));
-  RETURN_IF_ERROR(add_traffic(config, *impl->traffic));
+  RETURN_IF_ERROR(add_traffic(config, *impl->traffic, *impl->shadows));
   return std::unique_ptr<Application>(new Application(std::move(impl)));
 }
 
@@ -274,13 +293,18 @@ RoutedService& Application::routed_service() { return *impl_->routed; }
 
 Traffic& Application::traffic() { return *impl_->traffic; }
 
+ShadowBook& Application::shadows() { return *impl_->shadows; }
+
 ManagerCore& Application::manager() { return *impl_->manager; }
 
 const MemoryLedger& Application::ledger() const { return impl_->ledger; }
 
 const Clock& Application::clock() const { return impl_->clock; }
 
-bool Application::drain(Duration limit) { return impl_->service->drain(impl_->clock.now() + limit); }
+bool Application::drain(Duration limit) {
+  impl_->shadows->stop();
+  return impl_->service->drain(impl_->clock.now() + limit);
+}
 
 int Application::num_threads() const { return impl_->pool.size(); }
 

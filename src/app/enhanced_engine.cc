@@ -77,6 +77,21 @@ EnhancedStats::ABTest test_stats(const TestInForce& test) {
   return stats;
 }
 
+EnhancedStats::Shadow shadow_stats(const ShadowBook::View& view) {
+  const std::lock_guard lock(view.results->mutex);
+  const ShadowCounts& counts = view.results->counts;
+  const ShadowDifferences& differences = view.results->differences;
+  const auto& compute = differences.computing[static_cast<size_t>(ShadowTime::end_to_end)];
+  return {.name = view.config.name,
+          .sent = counts.sent,
+          .completed = counts.completed,
+          .dropped = counts.all_dropped(),
+          .failed = counts.failed,
+          .same_text = differences.same_text,
+          .tokens_ratio = differences.completion_tokens.ratio.histogram.quantile(0.5),
+          .compute_ratio = compute.ratio.histogram.quantile(0.5)};
+}
+
 }  // namespace
 
 struct EnhancedInferneoEngine::Impl {
@@ -202,6 +217,21 @@ Status EnhancedInferneoEngine::promote(const std::string& name, const std::strin
   return impl_->application->traffic().promote(name, arm);
 }
 
+Status EnhancedInferneoEngine::add_shadow(const ShadowConfig& config) {
+  if (impl_->application == nullptr) return not_running();
+  return impl_->application->shadows().add(config, RecordOrigin::api);
+}
+
+Status EnhancedInferneoEngine::replace_shadow(const ShadowConfig& config) {
+  if (impl_->application == nullptr) return not_running();
+  return impl_->application->shadows().replace(config);
+}
+
+Status EnhancedInferneoEngine::remove_shadow(const std::string& name) {
+  if (impl_->application == nullptr) return not_running();
+  return impl_->application->shadows().remove(name);
+}
+
 std::future<Result<GenerationResult>> EnhancedInferneoEngine::generate(std::string prompt, SamplingParams sampling,
                                                                        EnhancedGenerateOptions options) {
   return generate_stream(std::move(prompt), std::move(sampling), {}, std::move(options));
@@ -247,6 +277,7 @@ EnhancedStats EnhancedInferneoEngine::get_stats() {
     stats.routing_rules.push_back({traffic->rules->rule(i).name, traffic->rules->hits(i)});
   }
   for (const auto& test : traffic->tests) stats.ab_tests.push_back(test_stats(*test));
+  for (const ShadowBook::View& view : application.shadows().list()) stats.shadows.push_back(shadow_stats(view));
   stats.memory_used = application.ledger().used();
   stats.memory_budget = application.memory_budget();
   return stats;

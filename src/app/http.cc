@@ -6,6 +6,7 @@
 #include "app/hub_access.h"
 #include "formats/hub_client.h"
 #include "server/admin/admin_routes.h"
+#include "server/admin/shadow_routes.h"
 #include "serving/metrics_catalogue.h"
 
 namespace inferneo {
@@ -40,6 +41,7 @@ std::unique_ptr<Server> make_server(Application& application, const EngineConfig
   std::shared_ptr<InferenceService> service(&application.service(), [](InferenceService*) {});
   std::vector<Route> admin =
       admin_routes({application.manager(), application.ledger(), application.clock(), pull_function(config)});
+  for (Route& route : shadow_routes(application.shadows())) admin.push_back(std::move(route));
   return std::make_unique<Server>(server_config_of(config), std::move(service), metrics_catalogue(), std::move(admin));
 }
 

@@ -82,7 +82,7 @@ struct EngineCore::Impl {
   IdleGate& gate;
   uint64_t listener = 0;
   std::atomic<bool> parked{false};  // idle work waits for the gate
-  KvArena arena;  // outlives the runner, which points into it
+  KvArena arena;                    // outlives the runner, which points into it
   std::unique_ptr<ModelRunner> runner;
   KvCacheManager kv;
   Inbox inbox;

@@ -61,7 +61,8 @@ class KvCacheManager {
   bool could_hold(const Sequence& sequence, bool with_reserve) const;
 
   // Blocks for the next `num_new` tokens after num_computed. False: cannot now, and nothing has changed. Idle sequences
-  // take only what is spare: the pool grows for them while memory is plenty, and at least half of it stays for prefixes.
+  // take only what is spare: the pool grows for them while memory is plenty, and at least half of it stays for
+  // prefixes.
   bool allocate(Sequence& sequence, int32_t num_new);
 
   // Tokens up to `num_settled` are in the cache and on the host: shares full blocks, releases what the window has left.

@@ -10,8 +10,9 @@
 // all of its blocks back and is computed anew later. Only while no step is in flight. Progress: with nothing in flight,
 // schedule() gives work, or names a starved sequence that nothing can help, unless there is no sequence at all.
 //
-// Idle sequences are served in steps of their own, which the caller asks for. Normal ones never see them: idle ones take
-// no seats of theirs, are preempted before any of them wherever blocks are short, and get only spare blocks themselves.
+// Idle sequences are served in steps of their own, which the caller asks for. Normal ones never see them: idle ones
+// take no seats of theirs, are preempted before any of them wherever blocks are short, and get only spare blocks
+// themselves.
 #pragma once
 
 #include <cstdint>
@@ -50,8 +51,8 @@ class Scheduler {
 
   using Sequences = std::set<Sequence*, ServedBefore>;
 
-  void add(Sequence& sequence);     // to the waiting ones
-  void remove(Sequence& sequence);  // from wherever it is; its blocks are the caller's to release
+  void add(Sequence& sequence);                  // to the waiting ones
+  void remove(Sequence& sequence);               // from wherever it is; its blocks are the caller's to release
   Schedule schedule(bool steps_in_flight);       // of the normal ones
   Schedule schedule_idle(int32_t token_budget);  // of the idle ones; with no step in flight
   // Idle ones give their blocks back and wait; those that a step in flight names keep them.

@@ -55,7 +55,9 @@ class StepLoop {
   void end_all(const Error& error);
   void fail_all(const Error& error);  // the runner is gone: nothing in flight will be collected
   void end_idle(const Error& error);
-  void preempt_idle() { scheduler_.preempt_all_idle(); }  // their blocks are free, as far as no step in flight names them
+  void preempt_idle() {
+    scheduler_.preempt_all_idle();
+  }  // their blocks are free, as far as no step in flight names them
 
   size_t num_live() const { return by_id_.size(); }  // requests without on_done
   size_t num_live_idle() const { return num_live_idle_; }

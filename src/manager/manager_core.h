@@ -101,8 +101,8 @@ class ManagerCore {
   Result<ModelLease> acquire_blocking(const std::string& name) { return acquire_blocking(name, AcquireOptions{}); }
   Result<ModelLease> acquire_blocking(const std::string& name, const AcquireOptions& options);
 
-  // Called, from the manager's thread and again and again, while somebody waits for memory or for a model to go. {} ends
-  // that; the callback may run for a moment longer. It must not block, and may look at the manager.
+  // Called, from the manager's thread and again and again, while somebody waits for memory or for a model to go. {}
+  // ends that; the callback may run for a moment longer. It must not block, and may look at the manager.
   void on_pressure(std::function<void()> callback);
 
   // The model leaves the memory once its requests have ended, or at the deadline, which ends them. Returns at once.

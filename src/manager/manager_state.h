@@ -93,7 +93,7 @@ struct ManagerCore::State {
   std::vector<std::unique_ptr<Entry>> entries;  // by key; null: free
   std::map<std::string, Entry*> by_id;          // those that are registered
   std::function<void()> on_pressure;
-  double load_rate = 0.0;                       // bytes per second of the last loads; 0: none yet
+  double load_rate = 0.0;  // bytes per second of the last loads; 0: none yet
 };
 
 // Counts as one lease while it lives; keeps the model, and what the books need, also past the manager's end.

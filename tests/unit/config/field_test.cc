@@ -72,7 +72,7 @@ TEST(FieldTable, EveryMemberHasARow) {
     return static_cast<size_t>(reinterpret_cast<const char*>(&member) - reinterpret_cast<const char*>(&config));
   };
   EXPECT_EQ(offset_of(config.models), align_up(end, alignof(decltype(config.models)))) << "no row near byte " << end;
-  end = offset_of(config.ab_tests) + sizeof(config.ab_tests);
+  end = offset_of(config.shadow) + sizeof(config.shadow);
   EXPECT_EQ(sizeof(EngineConfig), align_up(end, alignof(EngineConfig)));
 }
 

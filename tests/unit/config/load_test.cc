@@ -120,11 +120,30 @@ TEST_F(LoadConfig, ErrorsSayWhereTheyStand) {
   EXPECT_THAT(error_of("gpu_memory_utilization: .nan\n"), HasSubstr("got '.nan'"));
 }
 
-TEST_F(LoadConfig, ReservedKeysSayThatTheyAreNotThere) {
-  auto loaded = load_file("shadow: []\n");
-  ASSERT_FALSE(loaded.ok());
-  EXPECT_EQ(loaded.error().code, ErrorCode::unsupported);
-  EXPECT_THAT(loaded.error().message, HasSubstr(":1:1: 'shadow' is not there yet"));
+TEST_F(LoadConfig, ReadsShadows) {
+  const auto loaded = load_file(R"(shadow:
+  - {name: next, model: story, shadow_model: 'story:2', share: 0.1, max_tokens_per_minute: 60000}
+  - {name: all, shadow_model: draft, salt: s, max_concurrent: 4, max_queue: 9, load: true, keep_texts: true,
+     enabled: false}
+)");
+  ASSERT_TRUE(loaded.ok()) << loaded.error().message;
+  const std::vector<ShadowConfig>& shadows = loaded->config.shadow;
+  ASSERT_EQ(shadows.size(), 2U);
+  EXPECT_EQ(shadows[0], (ShadowConfig{.name = "next",
+                                      .model = "story",
+                                      .shadow_model = "story:2",
+                                      .share = 0.1,
+                                      .max_tokens_per_minute = 60000}));
+  EXPECT_EQ(shadows[1], (ShadowConfig{.name = "all",
+                                      .shadow_model = "draft",
+                                      .salt = "s",
+                                      .max_concurrent = 4,
+                                      .max_queue = 9,
+                                      .load = true,
+                                      .keep_texts = true,
+                                      .enabled = false}));
+  EXPECT_THAT(error_of("shadow:\n  - {name: a, sahre: 1}\n"), HasSubstr("did you mean 'share'"));
+  EXPECT_THAT(error_of("shadow: {}\n"), HasSubstr("expected a list of shadows, got a mapping"));
 }
 
 TEST_F(LoadConfig, ReadsRoutingAndTests) {
