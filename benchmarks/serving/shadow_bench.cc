@@ -109,15 +109,15 @@ double capacity_of(Application& application, double seconds) {
   const TimePoint stop =
       application.clock().now() + std::chrono::duration_cast<Duration>(std::chrono::duration<double>(seconds));
   std::function<void()> send = [&] {
-    application.service().generate(request_of(number++), std::make_shared<TimedSink>(
-                                                             application.clock(), [&](TimePoint, TimePoint now, bool) {
-                                                               if (now < stop) {
-                                                                 ++ended;
-                                                                 send();
-                                                               } else {
-                                                                 crowd.leave();
-                                                               }
-                                                             }));
+    application.service().generate(
+        request_of(number++), std::make_shared<TimedSink>(application.clock(), [&](TimePoint, TimePoint now, bool) {
+          if (now < stop) {
+            ++ended;
+            send();
+          } else {
+            crowd.leave();
+          }
+        }));
   };
   for (int i = 0; i < kClients; ++i) {
     crowd.enter();
@@ -199,8 +199,8 @@ Times run_with_shadow(Application& application, double rate, double seconds, uin
     return results->counts;
   };
   copies.completed_in_time += counts().completed;
-  const TimePoint limit = application.clock().now() +
-                          std::chrono::duration_cast<Duration>(std::chrono::duration<double>(kDrainSeconds));
+  const TimePoint limit =
+      application.clock().now() + std::chrono::duration_cast<Duration>(std::chrono::duration<double>(kDrainSeconds));
   while (shadows.find("bench")->in_hand > 0 && application.clock().now() < limit) {
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
   }
@@ -253,10 +253,11 @@ int run(double seconds, int rounds, double load) {
              ratio(on.first_token, off.first_token), ratio(on.inter_token, off.inter_token),
              ratio(on.end_to_end, off.end_to_end));
   const auto share = [&](int64_t part) { return 100.0 * static_cast<double>(part) / static_cast<double>(copies.sent); };
-  fmt::print("copies: {} of {} originals; completed {:.1f} % when the traffic ended, {:.1f} % within {:g} s; "
-             "{} dropped, {} failed\n",
-             copies.sent, on.end_to_end.size(), share(copies.completed_in_time), share(copies.completed),
-             kDrainSeconds, copies.dropped, copies.failed);
+  fmt::print(
+      "copies: {} of {} originals; completed {:.1f} % when the traffic ended, {:.1f} % within {:g} s; "
+      "{} dropped, {} failed\n",
+      copies.sent, on.end_to_end.size(), share(copies.completed_in_time), share(copies.completed), kDrainSeconds,
+      copies.dropped, copies.failed);
   return 0;
 }
 

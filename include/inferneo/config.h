@@ -112,7 +112,7 @@ struct EngineConfig {
   std::map<std::string, std::string> aliases = {};  // alias -> name, or name:version
   std::vector<RoutingRule> routing_rules = {};      // of the configuration file, as are the next three
   RoutingConfig routing = {};
-  std::vector<ABTestConfig> ab_tests = {};          // begin with the server
+  std::vector<ABTestConfig> ab_tests = {};  // begin with the server
   std::vector<ShadowConfig> shadow = {};
 };
 

@@ -21,7 +21,7 @@ namespace {
 
 constexpr double kDefaultMemoryShare = 0.8;
 constexpr Duration kShadowLoadPause = std::chrono::seconds(5);  // between two attempts to load a shadow model
-constexpr Duration kWriteGrace = std::chrono::seconds(10);  // at the end, for packed weights that are being written
+constexpr Duration kWriteGrace = std::chrono::seconds(10);      // at the end, for packed weights that are being written
 
 size_t memory_budget_of(const EngineConfig& config) {
   if (config.max_memory_gb > 0.0) return static_cast<size_t>(config.max_memory_gb * kGiB);
@@ -162,8 +162,8 @@ struct Application::Impl {
         pool(config.num_threads > 0 ? config.num_threads : available_cpus()),
         ledger(memory_budget_of(config)),
         weights(weight_options(config)),
-        manager(std::make_unique<ManagerCore>(make_model_loader({config, pool, ledger, weights, clock, &idle_gate}), ledger, clock,
-                                              manager_options(given, entries), std::move(registry))) {
+        manager(std::make_unique<ManagerCore>(make_model_loader({config, pool, ledger, weights, clock, &idle_gate}),
+                                              ledger, clock, manager_options(given, entries), std::move(registry))) {
     EngineServiceConfig service_config;
     service_config.text_threads = std::clamp(pool.size(), 1, 4) + 1;  // one for what runs
     service_config.seed = config.seed.value_or(0);
@@ -171,9 +171,8 @@ struct Application::Impl {
     models = std::make_unique<ManagerModels>(
         *manager, ManagerModels::Limits{given.max_num_seqs, std::max(given.max_queue_requests, 1)});
     traffic = std::make_unique<Traffic>(*models, clock);
-    shadows = std::make_unique<ShadowBook>(Shadow::Host{*service, *models, clock, [this](const std::string& model) {
-                                                          load_for_shadow(model);
-                                                        }});
+    shadows = std::make_unique<ShadowBook>(
+        Shadow::Host{*service, *models, clock, [this](const std::string& model) { load_for_shadow(model); }});
     manager->on_pressure([this] { shadows->yield_room(); });
     routed = std::make_unique<RoutedService>(RoutedService::Context{*service, *traffic, *models, *shadows, clock});
   }

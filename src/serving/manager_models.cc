@@ -73,8 +73,7 @@ bool ManagerModels::loaded(std::string_view name) const {
 void ManagerModels::load_if_there_is_room(const std::string& name) {
   const auto plan = manager_.plan({{.id = name}});
   if (!plan.ok() || !plan->fits || !plan->evicted.empty()) return;
-  manager_.acquire(
-      name, [](const Result<ModelLease>&) {}, {.priority = INT32_MAX});
+  manager_.acquire(name, [](const Result<ModelLease>&) {}, {.priority = INT32_MAX});
 }
 
 void ManagerModels::note_latency(const std::string& id, double seconds) {

@@ -46,7 +46,8 @@ GenerateRequest copy_of(const GenerateRequest& request, const std::string& model
 // Errors that say nothing about the shadow model.
 bool is_lack_of_room(const Error& error) {
   return error.code == ErrorCode::unavailable || error.code == ErrorCode::queue_full ||
-         error.code == ErrorCode::out_of_memory || error.code == ErrorCode::cancelled;
+         error.code == ErrorCode::out_of_memory || error.code == ErrorCode::cancelled ||
+         error.code == ErrorCode::not_found;
 }
 
 }  // namespace

@@ -264,10 +264,9 @@ constexpr std::array kRoutes = {
 std::vector<Route> shadow_routes(ShadowBook& shadows) {
   std::vector<Route> routes;
   for (const ShadowRow& row : kRoutes) {
-    routes.emplace_back(row.method, row.path, AuthPolicy::admin_key,
-                        [&shadows, handler = row.handler](const std::shared_ptr<Exchange>& exchange) {
-                          handler(shadows, *exchange);
-                        });
+    routes.emplace_back(
+        row.method, row.path, AuthPolicy::admin_key,
+        [&shadows, handler = row.handler](const std::shared_ptr<Exchange>& exchange) { handler(shadows, *exchange); });
   }
   return routes;
 }

@@ -129,11 +129,10 @@ TEST_F(LoadConfig, ReadsShadows) {
   ASSERT_TRUE(loaded.ok()) << loaded.error().message;
   const std::vector<ShadowConfig>& shadows = loaded->config.shadow;
   ASSERT_EQ(shadows.size(), 2U);
-  EXPECT_EQ(shadows[0], (ShadowConfig{.name = "next",
-                                      .model = "story",
-                                      .shadow_model = "story:2",
-                                      .share = 0.1,
-                                      .max_tokens_per_minute = 60000}));
+  EXPECT_EQ(
+      shadows[0],
+      (ShadowConfig{
+          .name = "next", .model = "story", .shadow_model = "story:2", .share = 0.1, .max_tokens_per_minute = 60000}));
   EXPECT_EQ(shadows[1], (ShadowConfig{.name = "all",
                                       .shadow_model = "draft",
                                       .salt = "s",

@@ -85,8 +85,8 @@ class ShadowTest : public testing::Test {
   }
   static void check_law(const ShadowBook::View& view) {
     const ShadowCounts& counts = view.results->counts;
-    EXPECT_EQ(counts.sent, counts.completed + counts.failed + counts.all_dropped() +
-                               static_cast<int64_t>(view.in_hand));
+    EXPECT_EQ(counts.sent,
+              counts.completed + counts.failed + counts.all_dropped() + static_cast<int64_t>(view.in_hand));
   }
   void add(ShadowConfig config) {
     const Status added = book_.add(std::move(config), RecordOrigin::api);
@@ -427,8 +427,7 @@ TEST_F(ShadowTest, WhatCannotBeIsRefused) {
   EXPECT_EQ(refused({.name = "s", .shadow_model = "draft", .share = 1.1}, "share"), ErrorCode::invalid_argument);
   EXPECT_EQ(refused({.name = "s", .shadow_model = "draft", .max_concurrent = 0}, "max_concurrent"),
             ErrorCode::invalid_argument);
-  EXPECT_EQ(refused({.name = "s", .shadow_model = "draft", .max_queue = -1}, "max_queue"),
-            ErrorCode::invalid_argument);
+  EXPECT_EQ(refused({.name = "s", .shadow_model = "draft", .max_queue = -1}, "max_queue"), ErrorCode::invalid_argument);
   add({.name = "s", .shadow_model = "draft"});
   EXPECT_EQ(refused({.name = "s", .shadow_model = "draft"}, "name"), ErrorCode::already_exists);
   ASSERT_TRUE(book_.add({.name = "file", .shadow_model = "draft"}, RecordOrigin::config).ok());
@@ -483,7 +482,7 @@ TEST_F(ShadowTest, AnyHistoryKeepsTheCounts) {
         }
       } else if (choice < 9) {
         if (auto* asked = one_of(service_.asked, begin)) {
-          asked->cancelled ? fail(*asked, ErrorCode::cancelled)
+          asked->cancelled    ? fail(*asked, ErrorCode::cancelled)
           : random() % 8 == 0 ? fail(*asked, ErrorCode::internal)
                               : answer(*asked, {"a"});
         }
