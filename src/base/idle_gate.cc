@@ -38,23 +38,21 @@ void IdleGate::save(TimePoint now, Duration most) {
 bool IdleGate::try_begin(Duration cost) {
   const std::lock_guard lock(mutex_);
   if (stepping_) return false;
-  const TimePoint now = clock_.now();
   if (normal_ > 0) {
     if (share_ <= 0.0) return false;
-    save(now, std::max(cost, Duration{1}));
+    save(clock_.now(), std::max(cost, Duration{1}));
     if (saved_ < std::max(cost, Duration{1})) return false;
   }
   stepping_ = true;
   paid_ = normal_ > 0;
-  began_ = now;
   return true;
 }
 
-void IdleGate::end() {
+void IdleGate::end(Duration took) {
   {
     const std::lock_guard lock(mutex_);
     stepping_ = false;
-    if (paid_) saved_ -= clock_.now() - began_;
+    if (paid_) saved_ -= took;
   }
   tell();
 }

@@ -28,9 +28,9 @@ class IdleGate {
   void enter();
   void leave();
 
-  // True: an idle step, which is expected to take `cost`, may begin now; end() follows.
+  // True: an idle step, which is expected to compute for `cost`, may begin now; end() follows, with how long it did.
   bool try_begin(Duration cost);
-  void end();
+  void end(Duration took);
   bool is_open() const;  // no normal request is live, and no idle step runs
   // When to ask again though no listener is told; more than nothing.
   Duration ask_again_after(Duration cost) const;
@@ -48,7 +48,6 @@ class IdleGate {
   int64_t normal_ = 0;
   bool stepping_ = false;
   bool paid_ = false;  // the step that runs began beside normal requests
-  TimePoint began_{};
   TimePoint saved_at_{};
   Duration saved_{0};  // negative: owed
 

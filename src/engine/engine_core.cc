@@ -211,7 +211,7 @@ void EngineCore::Impl::step() {
 EngineCore::Impl::IdleStep EngineCore::Impl::step_idle() {
   if (!gate.try_begin(loop.idle_cost())) return IdleStep::not_now;
   const Result<bool> stepped = loop.step_idle();
-  gate.end();
+  gate.end(loop.last_idle_time());
   if (!stepped.ok()) fail(stepped.error());
   return stepped.ok() && !*stepped ? IdleStep::starved : IdleStep::computed;
 }

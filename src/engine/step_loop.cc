@@ -169,7 +169,8 @@ Result<bool> StepLoop::step_idle() {
   const TimePoint began = clock_.now();
   ASSIGN_OR_RETURN(Collected collected, execute(next, false));
   const bool computed = collected.step != nullptr;
-  if (computed) pace_.took(collected.step->num_tokens, clock_.now() - began);
+  last_idle_time_ = computed ? collected.result.computing.value_or(clock_.now() - began) : Duration{0};
+  if (computed) pace_.took(collected.step->num_tokens, last_idle_time_);
   update(std::move(collected));
   return computed;
 }

@@ -49,7 +49,8 @@ class StepLoop {
   // A short one of idle work; what is in flight is collected before, and so is this one. False: there was nothing to
   // compute, or there are no spare blocks for it.
   Result<bool> step_idle();
-  Duration idle_cost() const { return pace_.cost(); }  // of the next idle step
+  Duration idle_cost() const { return pace_.cost(); }          // of the next idle step
+  Duration last_idle_time() const { return last_idle_time_; }  // of computing, in the last one
 
   void collect_all();  // waits for the steps in flight and forgets their results
   void end_all(const Error& error);
@@ -116,6 +117,7 @@ class StepLoop {
   int32_t num_live_samples_ = 0;  // of normal requests
   size_t num_live_idle_ = 0;
   IdlePace pace_;
+  Duration last_idle_time_{};
   EngineStats counters_;
 };
 

@@ -24,7 +24,7 @@ void StepLoop::emit(RequestState& request, Event&& event) {
 void StepLoop::update(Collected collected) {
   if (collected.step == nullptr) return reap();
   now_ = clock_.now();
-  step_time_ = now_ - collected.step->began;
+  step_time_ = collected.result.computing.value_or(now_ - collected.step->began);
   for (size_t i = 0; i < collected.step->rows.size(); ++i) {
     update_row(collected.step->rows[i], collected.result.sequences[i]);
   }

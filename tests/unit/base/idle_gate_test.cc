@@ -16,7 +16,7 @@ TEST(IdleGate, IsOpenWhileNobodyWaits) {
   EXPECT_TRUE(gate.try_begin(kCost));
   EXPECT_FALSE(gate.try_begin(kCost)) << "one step at a time";
   gate.enter();  // may come while the step runs
-  gate.end();
+  gate.end(kCost);
   EXPECT_FALSE(gate.try_begin(kCost));
   gate.enter();
   gate.leave();
@@ -43,13 +43,13 @@ TEST(IdleGate, SavesItsShareUpForAWholeStepAndPaysForIt) {
   EXPECT_LE(gate.ask_again_after(kCost), milliseconds(2));
   clock.advance(milliseconds(2));
   EXPECT_TRUE(gate.try_begin(kCost));
-  clock.advance(milliseconds(3));  // it took longer than expected
-  gate.end();
+  clock.advance(milliseconds(3));
+  gate.end(milliseconds(3));  // longer than expected
   clock.advance(milliseconds(100));
   EXPECT_FALSE(gate.try_begin(kCost)) << "what it took too much is owed";
   clock.advance(milliseconds(60));
   EXPECT_TRUE(gate.try_begin(kCost));
-  gate.end();
+  gate.end(kCost);
 }
 
 TEST(IdleGate, OverALongTimeIdleStepsGetTheirShareAndNoMore) {
@@ -62,7 +62,7 @@ TEST(IdleGate, OverALongTimeIdleStepsGetTheirShareAndNoMore) {
     if (gate.try_begin(kCost)) {
       clock.advance(kCost);
       idle += kCost;
-      gate.end();
+      gate.end(kCost);
     }
     clock.advance(std::chrono::microseconds(300));  // a normal step
   }
@@ -92,7 +92,7 @@ TEST(IdleGate, ListenersAreToldWhenAskingAgainMayHelp) {
   gate.leave();
   EXPECT_EQ(told, 1);
   EXPECT_TRUE(gate.try_begin(kCost));
-  gate.end();
+  gate.end(kCost);
   EXPECT_EQ(told, 2);
   gate.unsubscribe(id);
   gate.enter();
