@@ -1,6 +1,6 @@
 // What shadow traffic costs the originals: their latencies with every request copied, beside those without, and how
 // many copies are answered.
-//   shadow_bench [SECONDS [ROUNDS [LOAD]]]     default 20 5 0.4
+//   shadow_bench [SECONDS [ROUNDS [LOAD [THREADS]]]]     default 20 5 0.4 0 (as many as there are processors)
 // Real runner, bundled models: inferneo-story answers, inferneo-story-draft gets the copies. First the capacity is
 // measured (64 clients, each sends its next request as soon as the last has ended); then in each round the same Poisson
 // arrivals at LOAD times that are sent twice, SECONDS each, without and with the shadow, in an order that changes from
@@ -213,18 +213,20 @@ Times run_with_shadow(Application& application, double rate, double seconds, uin
   return times;
 }
 
-int run(double seconds, int rounds, double load) {
+int run(double seconds, int rounds, double load, int threads) {
   EngineConfig config;
   config.models = {{.source = INFERNEO_SOURCE_DIR "/models/inferneo-story", .name = "story"},
                    {.source = INFERNEO_SOURCE_DIR "/models/inferneo-story-draft", .name = "draft"}};
   config.max_memory_gb = 1.0;
   config.registry = "memory";
+  config.num_threads = threads;
   auto made = Application::create(config);
   require(made.ok() ? ok_status() : Status(made.error()));
   Application& application = **made;
   require(application.load_models());
   capacity_of(application, kWarmSeconds);
   const double capacity = capacity_of(application, std::max(kWarmSeconds, seconds / 2));
+  if (capacity <= 0.0) require(make_error(ErrorCode::unavailable, "no request ended within the time; take longer"));
   const double rate = capacity * load;
   fmt::print("{} threads, idle share {:g}; capacity {:.1f} requests/s, originals at {:.1f}/s\n",
              application.num_threads(), config.idle_compute_share, capacity, rate);
@@ -266,5 +268,6 @@ int run(double seconds, int rounds, double load) {
 
 int main(int argc, char** argv) {
   const auto number = [&](int at, double otherwise) { return argc > at ? std::strtod(argv[at], nullptr) : otherwise; };
-  return inferneo::run(number(1, 20.0), static_cast<int>(number(2, 5.0)), number(3, 0.4));
+  return inferneo::run(number(1, 20.0), static_cast<int>(number(2, 5.0)), number(3, 0.4),
+                       static_cast<int>(number(4, 0.0)));
 }

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "experiments/assignment.h"
+#include "serving/traffic.h"
 
 namespace inferneo {
 namespace {

@@ -28,9 +28,10 @@
 #include "serving/inference_service.h"
 #include "serving/shadow_budget.h"
 #include "serving/shadow_pair.h"
-#include "serving/traffic.h"
 
 namespace inferneo {
+
+class TrafficModels;
 
 enum class ShadowDrop : uint8_t { queue_full, budget, not_in_memory, original_ended, removed };
 inline constexpr size_t kNumShadowDrops = 5;

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "serving/traffic.h"
+
 namespace inferneo {
 namespace {
 

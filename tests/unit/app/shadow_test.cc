@@ -17,7 +17,7 @@ std::string bundled(const std::string& name) { return std::string(INFERNEO_SOURC
 EngineConfig config_of() {
   EngineConfig config;
   config.max_memory_gb = 0.25;
-  config.num_threads = 2;
+  config.num_threads = 1;
   config.registry = "memory";
   config.enable_lazy_loading = true;
   return config;
@@ -95,9 +95,7 @@ TEST_F(ShadowEngineTest, AModelLeavesTheMemoryAlthoughCopiesUseIt) {
   ASSERT_TRUE(ask("draft").ok());
   expect_ok(engine_.add_shadow({.name = "s", .model = "story", .shadow_model = "draft", .max_concurrent = 64}));
   std::vector<std::future<Result<GenerationResult>>> answers;
-  for (int i = 0; i < 40; ++i) {
-    answers.push_back(engine_.generate("Once", sampling_of(300), {.model = "story"}));
-  }
+  for (int i = 0; i < 12; ++i) answers.push_back(engine_.generate("Once", sampling_of(100), {.model = "story"}));
   std::this_thread::sleep_for(std::chrono::milliseconds(50));
   expect_ok(engine_.remove_model("draft:1"));
   EXPECT_TRUE(eventually([&] { return !engine_.get_stats().model_metrics.contains("draft:1"); }));
@@ -110,7 +108,7 @@ TEST_F(ShadowEngineTest, StopsWithCopiesUnderWay) {
   ASSERT_TRUE(ask("draft").ok());
   expect_ok(engine_.add_shadow({.name = "s", .shadow_model = "draft"}));
   std::vector<std::future<Result<GenerationResult>>> answers;
-  for (int i = 0; i < 60; ++i) answers.push_back(engine_.generate("Once", sampling_of(100), {.model = "story"}));
+  for (int i = 0; i < 20; ++i) answers.push_back(engine_.generate("Once", sampling_of(30), {.model = "story"}));
   for (auto& answer : answers) EXPECT_TRUE(answer.get().ok());
   engine_.stop();
 }

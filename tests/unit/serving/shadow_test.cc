@@ -6,6 +6,7 @@
 #include <set>
 
 #include "serving/shadow_book.h"
+#include "serving/traffic.h"
 
 namespace inferneo {
 namespace {
