@@ -173,7 +173,7 @@ struct Application::Impl {
     traffic = std::make_unique<Traffic>(*models, clock);
     shadows = std::make_unique<ShadowBook>(
         Shadow::Host{*service, *models, clock, [this](const std::string& model) { load_for_shadow(model); }});
-    manager->on_pressure([this] { shadows->yield_room(); });
+    manager->on_pressure([this](bool pressed) { pressed ? shadows->yield_room() : shadows->resume(); });
     routed = std::make_unique<RoutedService>(RoutedService::Context{*service, *traffic, *models, *shadows, clock});
   }
   ~Impl() {

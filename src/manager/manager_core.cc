@@ -102,7 +102,7 @@ void ManagerCore::acquire_idle(const std::vector<ModelId>& ids, const AcquireCal
   callback(std::move(lease));
 }
 
-void ManagerCore::on_pressure(std::function<void()> callback) {
+void ManagerCore::on_pressure(std::function<void(bool pressed)> callback) {
   const std::lock_guard lock(state_->mutex);
   state_->on_pressure = std::move(callback);
   state_->notify_locked();

@@ -101,9 +101,10 @@ class ManagerCore {
   Result<ModelLease> acquire_blocking(const std::string& name) { return acquire_blocking(name, AcquireOptions{}); }
   Result<ModelLease> acquire_blocking(const std::string& name, const AcquireOptions& options);
 
-  // Called, from the manager's thread and again and again, while somebody waits for memory or for a model to go. {}
-  // ends that; the callback may run for a moment longer. It must not block, and may look at the manager.
-  void on_pressure(std::function<void()> callback);
+  // Called from the manager's thread: with true, again and again, while somebody waits for memory or for a model to go;
+  // with false once that has been over for a second. {} ends it; the callback may run for a moment longer. It must not
+  // block, and may ask the manager.
+  void on_pressure(std::function<void(bool pressed)> callback);
 
   // The model leaves the memory once its requests have ended, or at the deadline, which ends them. Returns at once.
   // not_found; a model that is not in memory is no error.
@@ -151,7 +152,11 @@ class ManagerCore {
   // the manager's thread
   void run();
   bool publish_states(Lock& lock);
-  bool tell_pressure(Lock& lock, TimePoint& next);
+  struct Pressure {
+    TimePoint next{};               // when to tell of it again
+    std::optional<TimePoint> calm;  // told, and when to tell that it is over
+  };
+  bool tell_pressure(Lock& lock, Pressure& pressure);
   std::optional<TimePoint> end_drained();
   bool erase_removed(Lock& lock);
   void carry_out(Lock& lock, const Residency::Decision& decision);

@@ -18,6 +18,7 @@ constexpr Duration kUsageInterval = std::chrono::seconds(30);
 constexpr Duration kProgressInterval = std::chrono::milliseconds(100);
 constexpr int kLongestPauseSeconds = 60;
 constexpr Duration kPressureInterval = std::chrono::milliseconds(100);
+constexpr Duration kCalm = std::chrono::seconds(1);  // without pressure, before it is told to be over
 
 // What a request may know of a failed load. That the model can never fit is an answer of its own.
 Error told_to_requests(const std::string& id, const Error& failure) {
@@ -38,9 +39,9 @@ Duration pause_after(int failures) {
 void ManagerCore::run() {
   Lock lock(state_->mutex);
   TimePoint usage_at = state_->clock.now() + kUsageInterval;
-  TimePoint pressure_at{};
+  Pressure pressure;
   while (!state_->stopping) {
-    if (erase_removed(lock) || publish_states(lock) || tell_pressure(lock, pressure_at)) continue;
+    if (erase_removed(lock) || publish_states(lock) || tell_pressure(lock, pressure)) continue;
     const std::optional<TimePoint> drains = end_drained();
     const uint64_t seen = state_->events;
     const TimePoint now = state_->clock.now();
@@ -62,7 +63,10 @@ void ManagerCore::run() {
     std::optional<TimePoint> wake = state_->residency.wake_at(now);
     if (unwritten) wake = std::min(wake.value_or(usage_at), usage_at);
     if (drains) wake = std::min(wake.value_or(*drains), *drains);
-    if (state_->on_pressure && state_->residency.is_pressed()) wake = std::min(wake.value_or(pressure_at), pressure_at);
+    if (pressure.calm) {
+      const TimePoint at = state_->residency.is_pressed() ? pressure.next : *pressure.calm;
+      wake = std::min(wake.value_or(at), at);
+    }
     const auto event = [&] { return state_->stopping || state_->events != seen; };
     if (wake) {
       state_->changed.wait_for(lock, std::max(Duration{0}, *wake - now), event);
@@ -73,13 +77,24 @@ void ManagerCore::run() {
 }
 
 // True: the lock was free meanwhile.
-bool ManagerCore::tell_pressure(Lock& lock, TimePoint& next) {
+bool ManagerCore::tell_pressure(Lock& lock, Pressure& pressure) {
+  if (!state_->on_pressure) {
+    pressure.calm.reset();
+    return false;
+  }
   const TimePoint now = state_->clock.now();
-  if (!state_->on_pressure || now < next || !state_->residency.is_pressed()) return false;
-  next = now + kPressureInterval;
-  const std::function<void()> tell = state_->on_pressure;
+  const bool pressed = state_->residency.is_pressed();
+  if (pressed) {
+    pressure.calm = now + kCalm;
+    if (now < pressure.next) return false;
+    pressure.next = now + kPressureInterval;
+  } else {
+    if (!pressure.calm || now < *pressure.calm) return false;
+    pressure.calm.reset();
+  }
+  const std::function<void(bool)> tell = state_->on_pressure;
   lock.unlock();
-  tell();
+  tell(pressed);
   lock.lock();
   return true;
 }

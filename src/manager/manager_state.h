@@ -92,7 +92,7 @@ struct ManagerCore::State {
   std::shared_ptr<const Catalog> catalog = std::make_shared<Catalog>();
   std::vector<std::unique_ptr<Entry>> entries;  // by key; null: free
   std::map<std::string, Entry*> by_id;          // those that are registered
-  std::function<void()> on_pressure;
+  std::function<void(bool pressed)> on_pressure;
   double load_rate = 0.0;  // bytes per second of the last loads; 0: none yet
 };
 

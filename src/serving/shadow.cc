@@ -15,7 +15,6 @@ constexpr std::array<std::string_view, kNumShadowDrops> kDropNames = {"queue_ful
 constexpr size_t kMaxQueuedBytes = size_t{64} << 20;             // prompts of copies that wait
 constexpr int64_t kGuessedCompletion = 256;                      // tokens, of a request without max_tokens
 constexpr Duration kLoadPause = std::chrono::milliseconds(100);  // between two looks at a model that is to be loaded
-constexpr Duration kPause = std::chrono::seconds(1);             // after the last time that somebody needed room
 
 size_t prompt_bytes(const GenerateRequest& request) {
   if (const auto* text = std::get_if<std::string>(&request.prompt)) return text->size();
@@ -164,7 +163,7 @@ void Shadow::pump() {
     {
       const std::lock_guard lock(mutex_);
       if (ended_ || queue_.empty() || running_ >= config_.max_concurrent) return;
-      if (host_.clock.now() < paused_until_) return;
+      if (yields_ || host_.clock.now() < paused_until_) return;
       next = std::move(queue_.front());
       queue_.pop_front();
       queued_bytes_ -= prompt_bytes(next->request);
@@ -274,7 +273,7 @@ void Shadow::yield_room() {
   std::vector<std::shared_ptr<GenerationHandle>> handles;
   {
     const std::lock_guard lock(mutex_);
-    paused_until_ = host_.clock.now() + kPause;
+    yields_ = true;
     for (const std::shared_ptr<Copy>& copy : under_way_) {
       if (copy->state != Copy::State::running) continue;
       copy->yields = true;
@@ -282,6 +281,14 @@ void Shadow::yield_room() {
     }
   }
   for (const auto& handle : handles) handle->cancel();
+}
+
+void Shadow::resume() {
+  {
+    const std::lock_guard lock(mutex_);
+    yields_ = false;
+  }
+  pump();
 }
 
 void Shadow::end() {

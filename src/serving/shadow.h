@@ -89,8 +89,9 @@ class Shadow : public std::enable_shared_from_this<Shadow> {
   std::shared_ptr<Copy> offer(const GenerateRequest& request, int32_t prompt_tokens,
                               std::shared_ptr<ShadowOriginal> original);
   void original_ended(const std::shared_ptr<Copy>& copy);
-  void yield_room();  // copies under way end soon, and none begins for a while
-  void end();         // for good: every copy is dropped
+  void yield_room();  // copies under way end soon, and none begins before resume()
+  void resume();
+  void end();  // for good: every copy is dropped
   size_t in_hand() const;
 
  private:
@@ -115,7 +116,8 @@ class Shadow : public std::enable_shared_from_this<Shadow> {
   std::vector<std::shared_ptr<Copy>> under_way_;  // at the service, or ended before their original
   int64_t running_ = 0;                           // at the service
   size_t queued_bytes_ = 0;                       // of prompts
-  TimePoint paused_until_{};
+  bool yields_ = false;
+  TimePoint paused_until_{};  // for the load of its model
   bool ended_ = false;
 };
 

@@ -242,6 +242,10 @@ void ShadowBook::yield_room() const {
   for (const Entry& entry : *holder_.current()) entry.shadow->yield_room();
 }
 
+void ShadowBook::resume() const {
+  for (const Entry& entry : *holder_.current()) entry.shadow->resume();
+}
+
 void ShadowBook::stop() {
   std::shared_ptr<const Entries> before;
   {

@@ -47,7 +47,8 @@ class ShadowBook {
   bool has_any() const { return !holder_.current()->empty(); }
   std::shared_ptr<OutputSink> tap(GenerateRequest& request, std::shared_ptr<OutputSink> sink) const;
   void yield_room() const;  // see Shadow
-  void stop();              // every copy is dropped, and no more are made
+  void resume() const;
+  void stop();  // every copy is dropped, and no more are made
   void collect(std::vector<MetricSample>& out) const;
 
  private:

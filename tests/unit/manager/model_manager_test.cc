@@ -336,14 +336,19 @@ TEST_F(ModelManagerTest, IdleLeasesComeAtOnceOrNotAtAllAndMakeRoom) {
   ASSERT_TRUE(lease.ok());
   std::promise<void> pressed;
   std::once_flag once;
-  manager_->on_pressure([&] { std::call_once(once, [&] { pressed.set_value(); }); });
+  std::promise<void> calm;
+  manager_->on_pressure([&](bool is_pressed) {
+    if (!is_pressed) return calm.set_value();
+    std::call_once(once, [&] { pressed.set_value(); });
+  });
   auto waiting = std::async(std::launch::async, [&] { return manager_->acquire_blocking("b"); });
   ASSERT_EQ(pressed.get_future().wait_for(std::chrono::seconds(10)), std::future_status::ready);
   EXPECT_EQ(status("a").state, ModelState::ready) << "it stays as long as the lease";
   lease = make_error(ErrorCode::cancelled, "made room");
   EXPECT_TRUE(waiting.get().ok());
   EXPECT_EQ(status("a").state, ModelState::unloaded);
-  manager_->on_pressure({});
+  EXPECT_EQ(calm.get_future().wait_for(std::chrono::seconds(10)), std::future_status::ready);
+  manager_.reset();  // nobody calls back any more
 }
 
 }  // namespace

@@ -78,8 +78,14 @@ TEST_F(AdminShadow, ResultsAreTheLastPairsTheNewestFirst) {
     ShadowPair pair;
     pair.request_id = "r" + std::to_string(i);
     pair.time = 1'700'000'000 + i;
-    pair.original = {.model = "story", .finish = "stop", .completion_tokens = 4, .text = "abcd"};
-    pair.copy = {.model = "draft", .finish = "length", .completion_tokens = 8, .computing = {0.5, {}, 1.5}};
+    pair.original.model = "story";
+    pair.original.finish = "stop";
+    pair.original.completion_tokens = 4;
+    pair.original.text = "abcd";
+    pair.copy.model = "draft";
+    pair.copy.finish = "length";
+    pair.copy.completion_tokens = 8;
+    pair.copy.computing = {0.5, {}, 1.5};
     pair.first_difference = i;
     results->differences.add(pair);
     ++results->counts.completed;
