@@ -14,6 +14,7 @@
 
 #include "inferneo/experiments.h"
 #include "inferneo/routing.h"
+#include "inferneo/shadow.h"
 
 namespace inferneo {
 
@@ -87,6 +88,7 @@ struct EngineConfig {
   int max_queue_requests = 1024;       // waiting requests before new ones are refused
   int64_t max_queue_tokens = 1 << 20;  // their prompt tokens
   double request_timeout = 0.0;        // seconds; 0: none
+  double idle_compute_share = 0.02;    // of the time, for copies beside requests; 0: only when there are none
   bool deterministic = false;          // batch-invariant kernels: the same tokens whatever the batch
   std::optional<uint64_t> seed = {};   // of requests that bring none; none: drawn for each
 
@@ -133,9 +135,10 @@ struct EngineConfig {
   // Of the configuration file alone; no row of the table is theirs
   std::vector<ModelEntry> models = {};              // beside those in `model`
   std::map<std::string, std::string> aliases = {};  // alias -> name, or name:version
-  std::vector<RoutingRule> routing_rules = {};      // of the configuration file, as are the next two
+  std::vector<RoutingRule> routing_rules = {};      // of the configuration file, as are the next three
   RoutingConfig routing = {};
   std::vector<ABTestConfig> ab_tests = {};  // begin with the server
+  std::vector<ShadowConfig> shadow = {};
   std::vector<KeyLimits> key_limits = {};   // API keys beside those in `api_key`
 };
 

@@ -32,6 +32,7 @@
 #include "inferneo/result.h"
 #include "inferneo/routing.h"
 #include "inferneo/sampling_params.h"
+#include "inferneo/shadow.h"
 
 namespace inferneo {
 
@@ -88,6 +89,16 @@ struct EnhancedStats {
     std::vector<Arm> arms;
     std::string verdict;  // a sentence
   };
+  struct Shadow {
+    std::string name;
+    int64_t sent = 0;  // requests that were chosen to be copied
+    int64_t completed = 0;
+    int64_t dropped = 0;
+    int64_t failed = 0;
+    int64_t same_text = 0;       // of the completed ones
+    double tokens_ratio = 0.0;   // medians, of the copy's completion tokens and computing time to the original's;
+    double compute_ratio = 0.0;  // 0: none yet
+  };
   double uptime = 0.0;  // seconds since start()
   // Over the last ten seconds, whenever that is asked: ended requests, generated tokens, computed prompts.
   double requests_per_second = 0.0;
@@ -100,6 +111,7 @@ struct EnhancedStats {
   std::map<std::string, Model> model_metrics = {};  // by name:version
   std::vector<Rule> routing_rules = {};             // in the order in which they are asked
   std::vector<ABTest> ab_tests = {};                // the oldest first
+  std::vector<Shadow> shadows = {};                 // the oldest first
   uint64_t memory_used = 0;
   uint64_t memory_budget = 0;
 };
@@ -137,6 +149,11 @@ class EnhancedInferneoEngine {
   std::future<Result<GenerationResult>> generate_stream(std::string prompt, SamplingParams sampling,
                                                         InferneoEngine::TextCallback on_text,
                                                         EnhancedGenerateOptions options = {});
+  // Copies of requests for another model; see ShadowConfig. Their results are in get_stats().
+  Status add_shadow(const ShadowConfig& config);
+  Status replace_shadow(const ShadowConfig& config);
+  Status remove_shadow(const std::string& name);
+
   // Why such a request would go where, in sentences, without doing it.
   Result<std::vector<std::string>> explain(std::string prompt, EnhancedGenerateOptions options = {});
   EnhancedStats get_stats();

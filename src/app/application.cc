@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <atomic>
 #include <filesystem>
 #include <system_error>
 #include <utility>
@@ -23,7 +24,8 @@ namespace inferneo {
 namespace {
 
 constexpr double kDefaultMemoryShare = 0.8;
-constexpr Duration kWriteGrace = std::chrono::seconds(10);  // at the end, for packed weights that are being written
+constexpr Duration kShadowLoadPause = std::chrono::seconds(5);  // between two attempts to load a shadow model
+constexpr Duration kWriteGrace = std::chrono::seconds(10);      // at the end, for packed weights that are being written
 
 size_t memory_budget_of(const EngineConfig& config) {
   if (config.max_memory_gb > 0.0) return static_cast<size_t>(config.max_memory_gb * kGiB);
@@ -165,11 +167,12 @@ ManagerCore::Options manager_options(const EngineConfig& config, const Registry:
 struct Application::Impl {
   Impl(const EngineConfig& given, const Registry::ConfigEntries& entries, std::unique_ptr<Registry> registry)
       : config(given),
+        idle_gate(clock, given.idle_compute_share),
         pool(config.num_threads > 0 ? config.num_threads : available_cpus()),
         ledger(memory_budget_of(config)),
         weights(weight_options(config)),
         admission(tenants_of(config), server_queue_of(config), clock),
-        manager(std::make_unique<ManagerCore>(make_model_loader({config, pool, ledger, weights, clock}), ledger, clock,
+        manager(std::make_unique<ManagerCore>(make_model_loader({config, pool, ledger, weights, clock, &idle_gate}), ledger, clock,
                                               manager_options(given, entries), std::move(registry))) {
     EngineServiceConfig service_config;
     service_config.text_threads = std::clamp(pool.size(), 1, 4) + 1;  // one for what runs
@@ -181,7 +184,11 @@ struct Application::Impl {
     store = std::make_unique<RegistryTrafficStore>(manager->registry());
     traffic = std::make_unique<Traffic>(*models, clock, store.get());
     keeper = std::make_unique<TrafficKeeper>(*traffic, clock);
-    routed = std::make_unique<RoutedService>(RoutedService::Context{*service, *traffic, *models, clock, feedback, &admission});
+    shadows = std::make_unique<ShadowBook>(
+        Shadow::Host{*service, *models, clock, [this](const std::string& model) { load_for_shadow(model); }});
+    manager->on_pressure([this](bool pressed) { pressed ? shadows->yield_room() : shadows->resume(); });
+    routed = std::make_unique<RoutedService>(
+        RoutedService::Context{*service, *traffic, *models, *shadows, clock, feedback, &admission});
   }
   ~Impl() {
     stop();
@@ -189,9 +196,17 @@ struct Application::Impl {
     if (const Status saved = traffic->save(); !saved.ok()) log_warning("{}", saved.error().message);
   }
   void stop() {
+    shadows->stop();
     keeper->stop();
     weights.stop_writing(kWriteGrace);
     manager->stop();
+  }
+  // One look at a time, and not at every copy: it reads the model's files.
+  void load_for_shadow(const std::string& model) {
+    const int64_t now = clock.now().time_since_epoch().count();
+    int64_t next = next_shadow_load.load();
+    if (now < next || !next_shadow_load.compare_exchange_strong(next, now + kShadowLoadPause.count())) return;
+    (void)service->post_text_work([this, model] { models->load_if_there_is_room(model); });
   }
   void tell(ModelProgressCallback progress) {
     manager->events().subscribe(0, [progress = std::move(progress)](const ModelEvent& event) {
@@ -202,6 +217,8 @@ struct Application::Impl {
 
   const EngineConfig config;
   SteadyClock clock;
+  IdleGate idle_gate;
+  std::atomic<int64_t> next_shadow_load{0};  // nanoseconds of the clock
   ThreadPool pool;
   MemoryLedger ledger;
   WeightStore weights;
@@ -212,6 +229,7 @@ struct Application::Impl {
   std::unique_ptr<Traffic> traffic;
   std::unique_ptr<TrafficKeeper> keeper;
   FeedbackBook feedback;
+  std::unique_ptr<ShadowBook> shadows;
   std::unique_ptr<RoutedService> routed;
   std::unique_ptr<EngineService> service;  // the last: its text pool's work still asks the others
 };
@@ -246,6 +264,9 @@ Result<std::unique_ptr<Application>> Application::create(const EngineConfig& con
   if (options.progress) impl->tell(std::move(options.progress));
   RETURN_IF_ERROR(impl->manager->register_config(entries));
   RETURN_IF_ERROR(impl->traffic->begin(configured_traffic(config)));
+  for (const ShadowConfig& shadow : config.shadow) {
+    RETURN_IF_ERROR(impl->shadows->add(shadow, RecordOrigin::config));
+  }
   impl->keeper->start();
   return std::unique_ptr<Application>(new Application(std::move(impl)));
 }
@@ -289,13 +310,18 @@ RoutedService& Application::routed_service() { return *impl_->routed; }
 
 Traffic& Application::traffic() { return *impl_->traffic; }
 
+ShadowBook& Application::shadows() { return *impl_->shadows; }
+
 ManagerCore& Application::manager() { return *impl_->manager; }
 
 const MemoryLedger& Application::ledger() const { return impl_->ledger; }
 
 const Clock& Application::clock() const { return impl_->clock; }
 
-bool Application::drain(Duration limit) { return impl_->service->drain(impl_->clock.now() + limit); }
+bool Application::drain(Duration limit) {
+  impl_->shadows->stop();
+  return impl_->service->drain(impl_->clock.now() + limit);
+}
 
 int Application::num_threads() const { return impl_->pool.size(); }
 

@@ -55,6 +55,7 @@ class Application {
   InferenceService& service();  // requests are routed
   RoutedService& routed_service();
   Traffic& traffic();
+  ShadowBook& shadows();
   ManagerCore& manager();
   const MemoryLedger& ledger() const;
   const Clock& clock() const;

@@ -59,6 +59,21 @@ EnhancedStats::ABTest test_of(ServerStats::Test from) {
   return test;
 }
 
+EnhancedStats::Shadow shadow_stats(const ShadowBook::View& view) {
+  const std::lock_guard lock(view.results->mutex);
+  const ShadowCounts& counts = view.results->counts;
+  const ShadowDifferences& differences = view.results->differences;
+  const auto& compute = differences.computing[static_cast<size_t>(ShadowTime::end_to_end)];
+  return {.name = view.config.name,
+          .sent = counts.sent,
+          .completed = counts.completed,
+          .dropped = counts.all_dropped(),
+          .failed = counts.failed,
+          .same_text = differences.same_text,
+          .tokens_ratio = differences.completion_tokens.ratio.histogram.quantile(0.5),
+          .compute_ratio = compute.ratio.histogram.quantile(0.5)};
+}
+
 }  // namespace
 
 struct EnhancedInferneoEngine::Impl {
@@ -156,6 +171,21 @@ Status EnhancedInferneoEngine::promote(const std::string& name, const std::strin
   return impl_->application->traffic().promote(name, arm);
 }
 
+Status EnhancedInferneoEngine::add_shadow(const ShadowConfig& config) {
+  if (impl_->application == nullptr) return not_running();
+  return impl_->application->shadows().add(config, RecordOrigin::api);
+}
+
+Status EnhancedInferneoEngine::replace_shadow(const ShadowConfig& config) {
+  if (impl_->application == nullptr) return not_running();
+  return impl_->application->shadows().replace(config);
+}
+
+Status EnhancedInferneoEngine::remove_shadow(const std::string& name) {
+  if (impl_->application == nullptr) return not_running();
+  return impl_->application->shadows().remove(name);
+}
+
 std::future<Result<GenerationResult>> EnhancedInferneoEngine::generate(std::string prompt, SamplingParams sampling,
                                                                        EnhancedGenerateOptions options) {
   return generate_stream(std::move(prompt), std::move(sampling), {}, std::move(options));
@@ -197,6 +227,9 @@ EnhancedStats EnhancedInferneoEngine::get_stats() {
   for (const ServerStats::Model& model : now.models) stats.model_metrics.emplace(model.id, model_of(model));
   for (ServerStats::Rule& rule : now.rules) stats.routing_rules.push_back({std::move(rule.name), rule.hits});
   for (ServerStats::Test& test : now.tests) stats.ab_tests.push_back(test_of(std::move(test)));
+  for (const ShadowBook::View& view : impl_->application->shadows().list()) {
+    stats.shadows.push_back(shadow_stats(view));
+  }
   stats.memory_used = now.memory_used;
   stats.memory_budget = now.memory_budget;
   return stats;

@@ -6,6 +6,7 @@
 #include "app/hub_access.h"
 #include "formats/hub_client.h"
 #include "server/admin/admin_routes.h"
+#include "server/admin/shadow_routes.h"
 #include "server/admin/traffic_routes.h"
 #include "server/pages/pages.h"
 #include "serving/metrics_catalogue.h"
@@ -46,6 +47,7 @@ std::unique_ptr<Server> make_server(Application& application, const EngineConfig
   const TrafficDesk desk{application.traffic(), application.clock(), &application.routed_service(),
                          &application.manager()};
   for (Route& route : traffic_routes(desk)) routes.push_back(std::move(route));
+  for (Route& route : shadow_routes(application.shadows())) routes.push_back(std::move(route));
   for (Route& route : page_routes()) routes.push_back(std::move(route));
   return std::make_unique<Server>(server_config_of(config), std::move(service), metrics_catalogue(), std::move(routes));
 }

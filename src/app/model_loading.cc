@@ -303,6 +303,7 @@ class DirectoryLoader final : public ModelLoader {
     if (config.kv_keep_alive > 0.0) {
       core.idle_trim_after = std::chrono::duration_cast<Duration>(std::chrono::duration<double>(config.kv_keep_alive));
     }
+    core.idle_gate = context_.idle_gate;
     core.max_queued_requests = config.max_queue_requests;
     core.max_queued_tokens = config.max_queue_tokens;
     core.several_tenants = num_api_keys(config) > 1;

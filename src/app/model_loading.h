@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "base/clock.h"
+#include "base/idle_gate.h"
 #include "base/thread_pool.h"
 #include "inferneo/config.h"
 #include "manager/manager_core.h"
@@ -21,6 +22,7 @@ struct LoadingContext {
   MemoryLedger& ledger;
   WeightStore& weights;
   const Clock& clock;
+  IdleGate* idle_gate = nullptr;  // of all models of the process; null: each model has its own
 };
 
 // Whether such a record may be registered with a server of this configuration: its settings and their values, and for

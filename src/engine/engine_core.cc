@@ -4,6 +4,7 @@
 #include <pthread.h>
 
 #include <algorithm>
+#include <atomic>
 #include <mutex>
 #include <thread>
 
@@ -39,13 +40,22 @@ struct EngineCore::Impl {
       : config(config_in),
         plan(std::move(plan_in)),
         clock(clock_in),
+        own_gate(clock_in),
+        gate(config.idle_gate != nullptr ? *config.idle_gate : own_gate),
         arena(std::move(arena_in)),
         runner(std::move(runner_in)),
         kv(plan.cache, arena),
         inbox(queue_limits(config), config.model),
         loop(loop_config(config, plan), *runner, kv, clock,
              StepLoopEvents{[this](const Request& request) { inbox.started(request, clock.now()); },
-                            [this](RequestId id) { inbox.done(id); }}) {}
+                            [this](const Request& request) { done(request); }}) {
+    listener = gate.subscribe([this] {
+      if (parked) inbox.wake();
+    });
+  }
+  ~Impl() { gate.unsubscribe(listener); }
+  Impl(const Impl&) = delete;
+  Impl& operator=(const Impl&) = delete;
 
   // The engine thread.
   void run();
@@ -53,6 +63,10 @@ struct EngineCore::Impl {
   void wait_for_work();
   void trim(const std::vector<std::function<void()>>& told);
   void step();
+  enum class IdleStep : uint8_t { computed, starved, not_now };
+  IdleStep step_idle();
+  void wait_for_gate();
+  void done(const Request& request);
   void shut_down();
   void fail(const Error& error);
   void publish_stats();
@@ -64,7 +78,11 @@ struct EngineCore::Impl {
   const EngineCoreConfig config;
   const KvPlan plan;
   const Clock& clock;
-  KvArena arena;  // outlives the runner, which points into it
+  IdleGate own_gate;
+  IdleGate& gate;
+  uint64_t listener = 0;
+  std::atomic<bool> parked{false};  // idle work waits for the gate
+  KvArena arena;                    // outlives the runner, which points into it
   std::unique_ptr<ModelRunner> runner;
   KvCacheManager kv;
   Inbox inbox;
@@ -137,6 +155,7 @@ void EngineCore::Impl::wait_for_work() {
 void EngineCore::Impl::trim(const std::vector<std::function<void()>>& told) {
   // Steps in flight may still name blocks of sequences that have ended.
   while (loop.num_live() == 0 && loop.num_in_flight() > 0) step();
+  loop.preempt_idle();
   kv.shrink_to_minimum();
   publish_stats();
   for (const std::function<void()>& done : told) {
@@ -164,11 +183,22 @@ void EngineCore::Impl::apply(Inbox::Taken taken) {
                                                                 "finished",
                                                                 config.model)));
   }
+  if (drain_deadline && loop.num_live_idle() > 0) {
+    loop.end_idle(make_error(ErrorCode::unavailable, fmt::format("model {} is draining", config.model)));
+  }
   if (failure) loop.fail_all(*failure);  // accepted just before the failure was known
   if (!taken.trims.empty()) trim(taken.trims);
 }
 
+// One step of normal work, and before it one of idle work where that may be.
 void EngineCore::Impl::step() {
+  const bool has_idle = loop.num_live_idle() > 0;
+  const IdleStep idle_step = has_idle ? step_idle() : IdleStep::computed;
+  if (loop.num_live_normal() + loop.num_in_flight() == 0) {
+    if (idle_step == IdleStep::starved) inbox.wait_for(kStarvationPause);
+    if (idle_step == IdleStep::not_now) wait_for_gate();
+    return;
+  }
   if (Status stepped = loop.step(); !stepped.ok()) fail(stepped.error());
   if (loop.starves()) {
     inbox.wait_for(kStarvationPause);
@@ -176,6 +206,26 @@ void EngineCore::Impl::step() {
   }
   std::lock_guard lock(stats_mutex);
   stats.last_progress = clock.now();
+}
+
+EngineCore::Impl::IdleStep EngineCore::Impl::step_idle() {
+  if (!gate.try_begin(loop.idle_cost())) return IdleStep::not_now;
+  const Result<bool> stepped = loop.step_idle();
+  gate.end(loop.last_idle_time());
+  if (!stepped.ok()) fail(stepped.error());
+  return stepped.ok() && !*stepped ? IdleStep::starved : IdleStep::computed;
+}
+
+void EngineCore::Impl::wait_for_gate() {
+  parked = true;
+  // Looked at again, since a gate that opened before `parked` was set has told nobody.
+  if (!gate.is_open()) inbox.wait_for(gate.ask_again_after(loop.idle_cost()));
+  parked = false;
+}
+
+void EngineCore::Impl::done(const Request& request) {
+  inbox.done(request);
+  if (!request.idle) gate.leave();
 }
 
 void EngineCore::Impl::fail(const Error& error) {
@@ -244,7 +294,11 @@ Status EngineCore::Impl::check_request(const Request& request) const {
 
 Status EngineCore::submit(Request request) {
   RETURN_IF_ERROR(impl_->check_request(request));
-  return impl_->inbox.submit(std::move(request), impl_->clock.now());
+  const bool normal = !request.idle;
+  if (normal) impl_->gate.enter();
+  Status submitted = impl_->inbox.submit(std::move(request), impl_->clock.now());
+  if (normal && !submitted.ok()) impl_->gate.leave();
+  return submitted;
 }
 
 void EngineCore::cancel(RequestId id, std::optional<int32_t> sample) {

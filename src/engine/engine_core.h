@@ -22,6 +22,7 @@
 
 #include "admission/queue_books.h"
 #include "base/clock.h"
+#include "base/idle_gate.h"
 #include "base/result.h"
 #include "engine/request.h"
 #include "models/model_runner.h"
@@ -56,11 +57,13 @@ struct EngineCoreConfig {
   Duration starvation_patience{0};
   // Without work for so long, the core trims itself; none: only when trim() says so.
   std::optional<Duration> idle_trim_after = std::chrono::minutes(1);
+  // When idle requests may compute: of the process, and it outlives the core. Null: the core has one of its own.
+  IdleGate* idle_gate = nullptr;
 };
 
 enum class EngineState : uint8_t { running, draining, stopped, failed };
 
-// A snapshot; counters only grow.
+// A snapshot; counters only grow. Idle requests are in steps, tokens per step and the use of blocks alone.
 struct EngineStats {
   EngineState state = EngineState::running;
   std::string failure;    // with EngineState::failed
@@ -124,7 +127,8 @@ class EngineCore {
   // is called once: on the engine thread when the memory is back, or here when the core is stopped anyway.
   void trim(std::function<void()> done = {});
 
-  // Refuses new requests from now on (unavailable); what is still live at the deadline ends with failed/unavailable.
+  // Refuses new requests from now on (unavailable); what is still live at the deadline ends with failed/unavailable,
+  // idle requests at once.
   void drain(TimePoint deadline);
   bool wait_drained(Duration timeout);  // true when no request is live
   // Ends every live request with failed/unavailable and joins the thread, which waits for the step in progress.

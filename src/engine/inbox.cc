@@ -61,12 +61,14 @@ Status Inbox::submit(Request request, TimePoint now) {
   if (live_.contains(request.id)) {
     return make_error(ErrorCode::already_exists, fmt::format("request {} is being served already", request.id));
   }
-  if (const auto refused = books_.join(entry_of(request), now, request.deadline)) {
-    return queue_error(*refused, prompt_size);
+  if (!request.idle) {
+    if (const auto refused = books_.join(entry_of(request), now, request.deadline)) {
+      return queue_error(*refused, prompt_size);
+    }
+    if (++num_live_normal_ == 1) busy_since_ = now;
+    num_submitted_ += request.sampling.n;
   }
   live_.insert(request.id);
-  if (live_.size() == 1) busy_since_ = now;
-  num_submitted_ += request.sampling.n;
   commands_.emplace_back(SubmitCommand{std::move(request), now});
   news_.notify_one();
   return ok_status();
@@ -107,6 +109,7 @@ Inbox::Taken Inbox::take() {
   taken.commands.swap(commands_);
   taken.trims.swap(trims_);
   num_submitted_ = 0;
+  woken_ = false;
   taken.drain_deadline = drain_taken_ = drain_deadline_;
   taken.stop = stop_taken_ = stop_;
   return taken;
@@ -122,14 +125,22 @@ bool Inbox::wait_for(Duration timeout) {
   return news_.wait_for(lock, timeout, [this] { return has_news(); });
 }
 
+void Inbox::wake() {
+  const std::lock_guard lock(mutex_);
+  woken_ = true;
+  news_.notify_one();
+}
+
 void Inbox::started(const Request& request, TimePoint now) {
+  if (request.idle) return;
   std::lock_guard lock(mutex_);
   books_.leave(entry_of(request), now);
 }
 
-void Inbox::done(RequestId id) {
+void Inbox::done(const Request& request) {
   std::lock_guard lock(mutex_);
-  live_.erase(id);
+  live_.erase(request.id);
+  if (!request.idle) --num_live_normal_;
   if (live_.empty()) emptied_.notify_all();
 }
 
@@ -146,7 +157,7 @@ bool Inbox::wait_until_empty(Duration timeout) {
 
 Inbox::Snapshot Inbox::snapshot() const {
   std::lock_guard lock(mutex_);
-  return {state_, failure_, live_.size(), num_submitted_, busy_since_, refused_};
+  return {state_, failure_, num_live_normal_, num_submitted_, busy_since_, refused_};
 }
 
 }  // namespace inferneo

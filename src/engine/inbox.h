@@ -3,7 +3,8 @@
 // Thread-safe; one mutex, held for a few lines at a time and never across a step or a sink's call. The engine thread
 // takes everything at once with take().
 // Its bounds, a tenant's part of them and refusals for a deadline are QueueBooks' to decide.
-// Invariants: an accepted request is in `live` until done(); it counts as queued until started().
+// Invariants: an accepted request is in `live` until done(); a normal one counts as queued until started(). Idle ones
+// are bounded by who sends them, and take no place of a normal one.
 #pragma once
 
 #include <array>
@@ -54,7 +55,8 @@ class Inbox {
   bool wait_for(Duration timeout);  // until there is something to take; false: timed out
   void wait();
   void started(const Request& request, TimePoint now);
-  void done(RequestId id);
+  void done(const Request& request);
+  void wake();  // from any thread: a wait ends as if there were something to take
   void set_state(EngineState state, const std::string& failure = {});
 
   // From any thread.
@@ -62,8 +64,8 @@ class Inbox {
   struct Snapshot {
     EngineState state = EngineState::running;
     std::string failure;
-    size_t num_live = 0;
-    int32_t num_submitted = 0;  // samples of requests not taken yet
+    size_t num_live = 0;        // normal requests
+    int32_t num_submitted = 0;  // their samples, of requests not taken yet
     TimePoint last_progress{};  // work came to an idle core
     std::array<uint64_t, kNumQueueRefusals> refused{};
   };
@@ -71,7 +73,7 @@ class Inbox {
 
  private:
   bool has_news() const {
-    return !commands_.empty() || !trims_.empty() || stop_ != stop_taken_ || drain_deadline_ != drain_taken_;
+    return woken_ || !commands_.empty() || !trims_.empty() || stop_ != stop_taken_ || drain_deadline_ != drain_taken_;
   }
   Status refusal() const;
   Error queue_error(const QueueBooks::Refused& refused, int64_t prompt_size);
@@ -85,6 +87,8 @@ class Inbox {
   std::vector<EngineCommand> commands_;
   std::vector<std::function<void()>> trims_;
   std::unordered_set<RequestId> live_;
+  size_t num_live_normal_ = 0;
+  bool woken_ = false;
   int32_t num_submitted_ = 0;
   std::array<uint64_t, kNumQueueRefusals> refused_{};
   EngineState state_ = EngineState::running;

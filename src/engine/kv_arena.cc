@@ -5,10 +5,16 @@
 #include <algorithm>
 
 namespace inferneo {
+namespace {
+
+constexpr size_t kSpareShare = 16;  // a sixteenth of the memory is not for idle work
+
+}  // namespace
 
 Result<KvArena> KvArena::reserve(MemoryLedger& ledger, const std::string& model, const KvCacheSpec& spec,
                                  const std::vector<KvGroupConfig>& groups) {
   KvArena arena;
+  arena.ledger_ = &ledger;
   for (size_t g = 0; g < spec.groups.size(); ++g) {
     std::vector<Plane> planes;
     for (const KvPlaneSpec& plane : spec.groups[g].planes) {
@@ -38,6 +44,15 @@ Status KvArena::commit(int32_t group, int32_t num_blocks) {
   }
   committed_[g] = std::max(committed_[g], num_blocks);
   return ok_status();
+}
+
+bool KvArena::has_spare(int32_t group, int32_t num_blocks) const {
+  const auto g = static_cast<size_t>(group);
+  const auto more = static_cast<size_t>(std::max(0, num_blocks - committed_[g]));
+  size_t bytes = 0;
+  for (const Plane& plane : groups_[g]) bytes += more * plane.bytes_per_block;
+  const size_t kept = ledger_->budget() / kSpareShare;
+  return ledger_->used() + bytes + kept <= ledger_->budget();
 }
 
 void KvArena::shrink(int32_t group, int32_t num_blocks) {

@@ -20,6 +20,7 @@ class KvArena final : public KvMemory {
                                  const std::vector<KvGroupConfig>& groups);
 
   Status commit(int32_t group, int32_t num_blocks) override;
+  bool has_spare(int32_t group, int32_t num_blocks) const override;
   void shrink(int32_t group, int32_t num_blocks) override;
   KvBinding binding() const;  // valid as long as the arena lives, moves included
 
@@ -28,6 +29,7 @@ class KvArena final : public KvMemory {
     ReservedRange range;
     size_t bytes_per_block = 0;
   };
+  const MemoryLedger* ledger_ = nullptr;
   std::vector<std::vector<Plane>> groups_;  // [groups][planes]
   std::vector<int32_t> committed_;          // [groups] blocks
   std::vector<int32_t> capacity_;           // [groups] blocks

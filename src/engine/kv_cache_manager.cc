@@ -140,20 +140,24 @@ bool KvCacheManager::could_hold(const Sequence& sequence, bool with_reserve) con
   return true;
 }
 
-bool KvCacheManager::grow(int32_t group) {
+bool KvCacheManager::grow(int32_t group, bool idle) {
   BlockPool& pool = pools_[static_cast<size_t>(group)];
   if (pool.total() == pool.capacity()) return false;
   const int32_t step = config_.groups[static_cast<size_t>(group)].grow_step;
   const int32_t total = std::min(pool.capacity(), pool.total() + step);
+  if (idle && !memory_.has_spare(group, total)) return false;
   if (!memory_.commit(group, total).ok()) return false;
   pool.grow(total);
   return true;
 }
 
-BlockId KvCacheManager::take_block(int32_t group) {
+BlockId KvCacheManager::take_block(int32_t group, bool idle) {
   BlockPool& pool = pools_[static_cast<size_t>(group)];
   // Growing comes before evicting: cached prefixes go only when the model's share is used up, or memory is.
-  if (pool.num_free() == 0 && !grow(group) && pool.num_cached() == 0) return kNoBlock;
+  if (pool.num_free() == 0 && !grow(group, idle)) {
+    const int32_t kept = idle ? pool.capacity() / 2 : 0;
+    if (pool.num_cached() <= kept) return kNoBlock;
+  }
   const BlockPool::Taken taken = pool.take();
   if (taken.evicted != 0) cache_->drop_block(taken.evicted, group);
   return taken.block;
@@ -175,7 +179,7 @@ bool KvCacheManager::allocate(Sequence& sequence, int32_t num_new) {
   for (int32_t g = 0; enough && g < num_groups(); ++g) {
     std::vector<BlockId>& table = sequence.block_tables[static_cast<size_t>(g)];
     while (enough && table.size() < needed(g)) {
-      const BlockId block = take_block(g);
+      const BlockId block = take_block(g, sequence.idle());
       enough = block != kNoBlock;
       if (enough) table.push_back(block);
     }
@@ -217,7 +221,7 @@ void KvCacheManager::publish_full_blocks(Sequence& sequence) {
 void KvCacheManager::settle(Sequence& sequence, int32_t num_settled) {
   INFERNEO_CHECK(num_settled >= sequence.num_settled && num_settled <= sequence.num_computed, "settling out of order");
   sequence.num_settled = num_settled;
-  if (cache_ != nullptr) publish_full_blocks(sequence);
+  if (cache_ != nullptr && !sequence.idle()) publish_full_blocks(sequence);  // idle ones leave the cache as it is
   for (int32_t g = 0; g < num_groups(); ++g) {
     std::vector<BlockId>& table = sequence.block_tables[static_cast<size_t>(g)];
     // Backwards until a hole: everything before a hole has been released earlier. The tail goes first here too.

@@ -60,7 +60,9 @@ class KvCacheManager {
   // Room for all of its tokens, as far as can be known now, leaving a reserve of blocks untouched.
   bool could_hold(const Sequence& sequence, bool with_reserve) const;
 
-  // Blocks for the next `num_new` tokens after num_computed. False: cannot now, and nothing has changed.
+  // Blocks for the next `num_new` tokens after num_computed. False: cannot now, and nothing has changed. Idle sequences
+  // take only what is spare: the pool grows for them while memory is plenty, and at least half of it stays for
+  // prefixes.
   bool allocate(Sequence& sequence, int32_t num_new);
 
   // Tokens up to `num_settled` are in the cache and on the host: shares full blocks, releases what the window has left.
@@ -88,8 +90,8 @@ class KvCacheManager {
   int32_t acquire_from_cache(Sequence& sequence, int32_t max_blocks);
   int32_t acquire_from_donor(Sequence& sequence, const Sequence& donor, int32_t max_blocks);
   int32_t available(int32_t group) const;
-  bool grow(int32_t group);
-  BlockId take_block(int32_t group);  // kNoBlock: none
+  bool grow(int32_t group, bool idle);
+  BlockId take_block(int32_t group, bool idle);  // kNoBlock: none
   void publish_full_blocks(Sequence& sequence);
 
   KvCacheConfig config_;

@@ -31,6 +31,9 @@ struct RequestStats {
   int32_t cached_tokens = 0;  // of the prompt, taken from the prefix cache
   int32_t output_tokens = 0;  // over all samples
   int32_t preemptions = 0;
+  // Of the steps that computed sample 0, the waits between them left out: to its first token, and in all.
+  Duration computing_first{0};
+  Duration computing{0};
 };
 
 struct RequestOutcome {
@@ -60,6 +63,7 @@ struct Request {
   uint64_t seed = 0;          // resolved: sampling.seed or drawn at admission
   int32_t priority = 0;       // smaller is served first
   TenantShare tenant;         // fair shares among equal priorities
+  bool idle = false;          // nobody waits for it: computed only when the process has nothing else to do
   std::optional<TimePoint> deadline;
   std::string cache_salt;                          // prefix-cache blocks are shared only within equal salts
   std::shared_ptr<const GrammarCompiled> grammar;  // compiled on the text side; the engine makes a matcher per sample

@@ -10,6 +10,10 @@
 // scheduler hands out. Preemption: when blocks are short, the running sequence that is served last gives
 // all of its blocks back and is computed anew later. Only while no step is in flight. Progress: with nothing in flight,
 // schedule() gives work, or names a starved sequence that nothing can help, unless there is no sequence at all.
+//
+// Idle sequences are served in steps of their own, which the caller asks for. Normal ones never see them: idle ones
+// take no seats of theirs, are preempted before any of them wherever blocks are short, and get only spare blocks
+// themselves.
 #pragma once
 
 #include <cstdint>
@@ -47,37 +51,54 @@ class Scheduler {
  public:
   Scheduler(const SchedulerConfig& config, KvCacheManager& kv) : config_(config), kv_(kv) {}
 
-  void add(Sequence& sequence);     // to the waiting ones
-  void remove(Sequence& sequence);  // from wherever it is; its blocks are the caller's to release
-  Schedule schedule(bool steps_in_flight);
+  using Sequences = std::set<Sequence*, ServedBefore>;
 
-  const WaitingQueue& waiting() const { return waiting_; }
-  const std::set<Sequence*, ServedBefore>& running() const { return running_; }
+  void add(Sequence& sequence);                  // to the waiting ones
+  void remove(Sequence& sequence);               // from wherever it is; its blocks are the caller's to release
+  Schedule schedule(bool steps_in_flight);       // of the normal ones
+  Schedule schedule_idle(int32_t token_budget);  // of the idle ones; with no step in flight
+  // Idle ones give their blocks back and wait; those that a step in flight names keep them.
+  void preempt_all_idle();
+
+  const WaitingQueue& waiting() const { return normal_.waiting; }
+  const Sequences& running() const { return normal_.running; }
+  const WaitingQueue& idle_waiting() const { return idle_.waiting; }
+  const Sequences& idle_running() const { return idle_.running; }
   uint64_t num_preemptions() const { return num_preemptions_; }
   uint64_t prefix_queries() const { return prefix_queries_; }  // tokens
   uint64_t prefix_hits() const { return prefix_hits_; }
 
  private:
+  struct Queue {
+    WaitingQueue waiting;
+    Sequences running;
+  };
   struct Pass {  // one schedule() in the making
-    Schedule schedule;
+    Queue& queue;
     bool may_preempt = false;
+    Schedule schedule = {};
     int32_t budget = 0;          // tokens left
     int32_t prefill_budget = 0;  // of them, for sequences that need more than one
     int32_t prefill_tokens = 0;
   };
+  Queue& queue_of(const Sequence& sequence) { return sequence.idle() ? idle_ : normal_; }
+  void fill(Pass& pass);
   void run_decodes(Pass& pass);
   void continue_prompts(Pass& pass);
   void start_waiting(Pass& pass);
   bool try_start(Pass& pass, Sequence& sequence);
+  bool is_starved(const Pass& pass, size_t num_running) const;
   bool allocate_or_preempt(Pass& pass, Sequence& sequence, int32_t num_tokens);
   void preempt(Pass& pass, Sequence& sequence);
+  bool preempt_idle();  // the last in line; false: none can go now
+  void give_back(Sequence& victim);
   void take(Pass& pass, Sequence& sequence, int32_t num_tokens);
 
   SchedulerConfig config_;
   KvCacheManager& kv_;
-  WaitingQueue waiting_;
-  std::set<Sequence*, ServedBefore> running_;
-  uint64_t num_preemptions_ = 0;
+  Queue normal_;
+  Queue idle_;
+  uint64_t num_preemptions_ = 0;  // these three: of normal ones
   uint64_t prefix_queries_ = 0;
   uint64_t prefix_hits_ = 0;
 };

@@ -58,6 +58,7 @@ struct Sequence {
   TimePoint last_token_time{};
   std::optional<TimePoint> starving_since;  // no memory can be had for it, and nothing else runs
 
+  bool idle() const;
   int32_t num_tokens() const { return static_cast<int32_t>(tokens.size()); }
   int32_t num_output() const { return num_tokens() - prompt_size; }
   int32_t num_wanted() const { return num_tokens() + num_pending; }  // tokens whose KV the next token needs
@@ -86,6 +87,8 @@ struct RequestState {
   bool started = false;
   bool done = false;  // on_done was sent
 };
+
+inline bool Sequence::idle() const { return request->request.idle; }
 
 // The order of service of what runs: priority, then arrival, then sample.
 struct ServedBefore {

@@ -15,6 +15,7 @@ namespace inferneo {
 
 struct InFlightStep {
   Ticket ticket = 0;
+  TimePoint began{};
   StepBatch batch;
   std::vector<ScheduledSequence> rows;  // parallel to batch.sequences
   int32_t num_tokens = 0;

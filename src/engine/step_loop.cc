@@ -47,6 +47,7 @@ void StepLoop::add(Request request, TimePoint submitted) {
   const auto prompt_size = static_cast<int32_t>(r.prompt.size());
   state.stats.prompt_tokens = prompt_size;
   by_id_[r.id] = &state;
+  if (r.idle) ++num_live_idle_;
   if (r.deadline) deadlines_.emplace(*r.deadline, arrival);
   // With a grammar the end of sequence always ends the output: nothing else may follow it.
   if (!r.sampling.ignore_eos || r.grammar != nullptr) state.ending_tokens = runner_.spec().eos_token_ids;
@@ -76,7 +77,7 @@ void StepLoop::add(Request request, TimePoint submitted) {
     state.samples.push_back(std::move(sequence));
   }
   state.num_live = r.sampling.n;
-  num_live_samples_ += r.sampling.n;
+  if (!r.idle) num_live_samples_ += r.sampling.n;
   if (error) return finish_all(state, FinishReason::failed, error);
   Sequence& first = *state.samples[0];
   first.tokens.reserve(static_cast<size_t>(prompt_size + first.max_output));
@@ -138,11 +139,40 @@ void StepLoop::collect_all() {
   }
 }
 
+void StepLoop::end_idle(const Error& error) {
+  now_ = clock_.now();
+  std::vector<RequestState*> live;
+  for (const auto& [arrival, request] : requests_) {
+    if (request->request.idle && !request->done) live.push_back(request.get());
+  }
+  for (RequestState* request : live) finish_all(*request, FinishReason::failed, error);
+  reap();
+}
+
 Status StepLoop::step() {
-  Schedule next = schedule();
-  ASSIGN_OR_RETURN(Collected collected, execute(next));
+  begin_schedule();
+  const Schedule next = scheduler_.schedule(!in_flight_.empty());
+  finish_schedule(next);
+  ASSIGN_OR_RETURN(Collected collected, execute(next, true));
   update(std::move(collected));
   return ok_status();
+}
+
+Result<bool> StepLoop::step_idle() {
+  while (!in_flight_.empty()) {
+    ASSIGN_OR_RETURN(Collected collected, collect_oldest());
+    update(std::move(collected));
+  }
+  begin_schedule();
+  const Schedule next = scheduler_.schedule_idle(pace_.tokens());
+  finish_schedule(next);
+  const TimePoint began = clock_.now();
+  ASSIGN_OR_RETURN(Collected collected, execute(next, false));
+  const bool computed = collected.step != nullptr;
+  last_idle_time_ = computed ? collected.result.computing.value_or(clock_.now() - began) : Duration{0};
+  if (computed) pace_.took(collected.step->num_tokens, last_idle_time_);
+  update(std::move(collected));
+  return computed;
 }
 
 void StepLoop::expire_deadlines() {
@@ -153,10 +183,12 @@ void StepLoop::expire_deadlines() {
   }
 }
 
-Schedule StepLoop::schedule() {
+void StepLoop::begin_schedule() {
   now_ = clock_.now();
   expire_deadlines();
-  Schedule next = scheduler_.schedule(!in_flight_.empty());
+}
+
+void StepLoop::finish_schedule(const Schedule& next) {
   for (const ScheduledSequence& row : next.sequences) row.sequence->starving_since.reset();
   starves_ = false;
   for (Sequence* sequence : next.starved) {
@@ -173,7 +205,6 @@ Schedule StepLoop::schedule() {
   }
   for (const ScheduledSequence& row : next.sequences) mark_started(*row.sequence->request);
   counters_.schedule_seconds += to_seconds(clock_.now() - now_);
-  return next;
 }
 
 void StepLoop::mark_started(RequestState& request) {
@@ -200,6 +231,7 @@ std::vector<ScheduledSequence> StepLoop::fill_masks(const std::vector<ScheduledS
 
 Status StepLoop::submit(const std::vector<ScheduledSequence>& rows) {
   auto step = build_step(rows, kv_.config().groups);
+  step->began = now_;
   try {
     ASSIGN_OR_RETURN(step->ticket, runner_.submit(step->batch));
   } catch (const std::exception& e) {
@@ -239,12 +271,13 @@ Result<StepLoop::Collected> StepLoop::collect_oldest() {
   return collected;
 }
 
-Result<StepLoop::Collected> StepLoop::execute(const Schedule& schedule) {
+Result<StepLoop::Collected> StepLoop::execute(const Schedule& schedule, bool may_run_ahead) {
   const TimePoint begin = clock_.now();
   const std::vector<ScheduledSequence> rows = fill_masks(schedule.sequences);
   if (!rows.empty()) RETURN_IF_ERROR(submit(rows));
   // Run ahead while there is room: collecting waits for the device.
-  const bool run_ahead = !rows.empty() && static_cast<int>(in_flight_.size()) < runner_.max_in_flight();
+  const bool run_ahead =
+      may_run_ahead && !rows.empty() && static_cast<int>(in_flight_.size()) < runner_.max_in_flight();
   Result<Collected> collected = in_flight_.empty() || run_ahead ? Result<Collected>(Collected{}) : collect_oldest();
   counters_.execute_seconds += to_seconds(clock_.now() - begin);
   return collected;

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "engine/engine_core.h"
+#include "engine/idle_pace.h"
 #include "engine/kv_cache_manager.h"
 #include "engine/scheduler.h"
 #include "engine/step_batch.h"
@@ -31,7 +32,7 @@ struct StepLoopConfig {
 
 struct StepLoopEvents {                                                 // for the owner's accounting; neither may throw
   std::function<void(const Request&)> started = [](const Request&) {};  // or ended without having been started
-  std::function<void(RequestId)> done = [](RequestId) {};               // right after the sink's on_done
+  std::function<void(const Request&)> done = [](const Request&) {};     // right after the sink's on_done
 };
 
 class StepLoop {
@@ -44,13 +45,24 @@ class StepLoop {
   void end_sample(RequestId id, int32_t sample, FinishReason reason);  // unknown or ended: nothing happens
   void end_request(RequestId id, FinishReason reason, std::optional<Error> error = std::nullopt);
 
-  Status step();
+  Status step();  // of normal work
+  // A short one of idle work; what is in flight is collected before, and so is this one. False: there was nothing to
+  // compute, or there are no spare blocks for it.
+  Result<bool> step_idle();
+  Duration idle_cost() const { return pace_.cost(); }          // of the next idle step
+  Duration last_idle_time() const { return last_idle_time_; }  // of computing, in the last one
 
   void collect_all();  // waits for the steps in flight and forgets their results
   void end_all(const Error& error);
   void fail_all(const Error& error);  // the runner is gone: nothing in flight will be collected
+  void end_idle(const Error& error);
+  void preempt_idle() {
+    scheduler_.preempt_all_idle();
+  }  // their blocks are free, as far as no step in flight names them
 
   size_t num_live() const { return by_id_.size(); }  // requests without on_done
+  size_t num_live_idle() const { return num_live_idle_; }
+  size_t num_live_normal() const { return by_id_.size() - num_live_idle_; }
   bool starves() const { return starves_; }  // the last step had no work: a sequence waits for memory of other models
   size_t num_in_flight() const { return in_flight_.size(); }  // steps
   const Scheduler& scheduler() const { return scheduler_; }
@@ -62,8 +74,9 @@ class StepLoop {
     std::unique_ptr<InFlightStep> step;
     StepResult result;
   };
-  Schedule schedule();
-  Result<Collected> execute(const Schedule& schedule);
+  void begin_schedule();
+  void finish_schedule(const Schedule& next);
+  Result<Collected> execute(const Schedule& schedule, bool may_run_ahead);
   void update(Collected collected);
 
   Status submit(const std::vector<ScheduledSequence>& rows);
@@ -97,10 +110,14 @@ class StepLoop {
   std::set<std::pair<TimePoint, uint64_t>> deadlines_;          // (deadline, arrival) of live ones
   std::vector<uint64_t> done_;                                  // arrivals, to be reaped
   TimePoint now_{};                                             // of the step
+  Duration step_time_{};                                        // of the step whose results are taken
   bool starves_ = false;
   uint64_t next_arrival_ = 0;
   uint64_t next_sequence_id_ = 1;
-  int32_t num_live_samples_ = 0;
+  int32_t num_live_samples_ = 0;  // of normal requests
+  size_t num_live_idle_ = 0;
+  IdlePace pace_;
+  Duration last_idle_time_{};
   EngineStats counters_;
 };
 

@@ -24,6 +24,7 @@ void StepLoop::emit(RequestState& request, Event&& event) {
 void StepLoop::update(Collected collected) {
   if (collected.step == nullptr) return reap();
   now_ = clock_.now();
+  step_time_ = collected.result.computing.value_or(now_ - collected.step->began);
   for (size_t i = 0; i < collected.step->rows.size(); ++i) {
     update_row(collected.step->rows[i], collected.result.sequences[i]);
   }
@@ -36,6 +37,7 @@ void StepLoop::update_row(const ScheduledSequence& row, SequenceResult& result) 
   --sequence.num_in_flight;
   if (row.sample) --sequence.num_pending;
   if (sequence.state == SequenceState::finished) return release_if_unused(sequence);  // overrun or cancelled: discarded
+  if (sequence.sample == 0) sequence.request->stats.computing += step_time_;
   if (result.error) return finish(sequence, FinishReason::failed, std::nullopt, std::move(result.error));
   const bool prompt_was_done = sequence.prompt_done();
   kv_.settle(sequence, row.position + row.num_tokens);
@@ -66,7 +68,7 @@ void StepLoop::take_prompt_logprobs(const ScheduledSequence& row, SequenceResult
 void StepLoop::prompt_finished(Sequence& sequence) {
   RequestState& request = *sequence.request;
   if (sequence.sample != 0 || sequence.num_output() > 0) return;  // siblings, and recomputing after preemption
-  counters_.prompt_tokens += static_cast<uint64_t>(sequence.prompt_size);
+  if (!sequence.idle()) counters_.prompt_tokens += static_cast<uint64_t>(sequence.prompt_size);
   release_held_samples(request);
   if (!request.request.sampling.prompt_logprobs) return;
   emit(request, [&](TokenSink& sink) { sink.on_prompt_logprobs(std::move(request.prompt_logprobs)); });
@@ -78,8 +80,11 @@ void StepLoop::take_token(Sequence& sequence, Token token, const TokenLogprobs* 
   const bool ends = may_end && std::ranges::find(request.ending_tokens, token) != request.ending_tokens.end();
   sequence.tokens.push_back(token);
   ++request.stats.output_tokens;
-  ++counters_.generation_tokens;
-  if (request.stats.first_token == TimePoint{}) request.stats.first_token = now_;
+  if (!sequence.idle()) ++counters_.generation_tokens;
+  if (request.stats.first_token == TimePoint{}) {
+    request.stats.first_token = now_;
+    request.stats.computing_first = request.stats.computing;
+  }
   if (sequence.grammar != nullptr && !ends) {
     if (Status accepted = sequence.grammar->accept(token); !accepted.ok()) {
       return finish(sequence, FinishReason::failed, std::nullopt, accepted.error());
@@ -102,7 +107,7 @@ void StepLoop::finish(Sequence& sequence, FinishReason reason, std::optional<Tok
   RequestState& request = *sequence.request;
   scheduler_.remove(sequence);
   sequence.state = SequenceState::finished;
-  --num_live_samples_;
+  if (!sequence.idle()) --num_live_samples_;
   --request.num_live;
   request.last_reason = reason;
   if (error && !request.error) request.error = std::move(error);
@@ -124,6 +129,7 @@ void StepLoop::finish_request(RequestState& request) {
   request.done = true;
   mark_started(request);
   by_id_.erase(request.request.id);
+  if (request.request.idle) --num_live_idle_;
   if (request.request.deadline) deadlines_.erase({*request.request.deadline, request.arrival});
   request.stats.finished = now_;
   RequestOutcome outcome;
@@ -134,10 +140,10 @@ void StepLoop::finish_request(RequestState& request) {
     outcome.reason = timed_out ? FinishReason::cancelled : FinishReason::failed;
   }
   outcome.stats = request.stats;
-  ++counters_.finished_requests;
+  if (!request.request.idle) ++counters_.finished_requests;
   done_.push_back(request.arrival);
   emit(request, [&](TokenSink& sink) { sink.on_done(outcome); });
-  events_.done(request.request.id);
+  events_.done(request.request);
 }
 
 void StepLoop::release_if_unused(Sequence& sequence) {

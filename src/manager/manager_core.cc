@@ -85,7 +85,27 @@ void ManagerCore::stop() {
 void ManagerCore::acquire(const std::string& name, AcquireCallback callback, const AcquireOptions& options) {
   Result<std::vector<ModelId>> ids = catalog()->resolve(name);
   if (!ids.ok()) return callback(std::move(ids).error());
+  if (options.idle) return acquire_idle(*ids, callback);
   acquire_one(std::move(*ids), std::move(callback), options);
+}
+
+void ManagerCore::acquire_idle(const std::vector<ModelId>& ids, const AcquireCallback& callback) {
+  Lock lock(state_->mutex);
+  Entry* const entry = state_->stopping ? nullptr : choose(ids);
+  if (entry == nullptr || entry->model == nullptr || !state_->residency.acquire_idle(entry->key)) {
+    lock.unlock();
+    return callback(
+        make_error(ErrorCode::unavailable, fmt::format("the model '{}' is not in memory", ids.front().text())));
+  }
+  ModelLease lease = LeaseGuard::lease(state_, entry->key, entry->model, true);
+  lock.unlock();
+  callback(std::move(lease));
+}
+
+void ManagerCore::on_pressure(std::function<void(bool pressed)> callback) {
+  const std::lock_guard lock(state_->mutex);
+  state_->on_pressure = std::move(callback);
+  state_->notify_locked();
 }
 
 Result<ModelLease> ManagerCore::acquire_blocking(const std::string& name, const AcquireOptions& options) {

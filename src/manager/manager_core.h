@@ -86,6 +86,9 @@ class ManagerCore {
     // Of the model from now until it is unloaded: idle seconds, or kKeepForever. None: as it is.
     std::optional<int64_t> keep_alive = {};
     bool now = false;  // tries a model that failed to load also within its pause
+    // For work that nobody waits for: at once or not at all (unavailable), nothing is loaded for it, and the lease ends
+    // soon after on_pressure().
+    bool idle = false;
   };
   // `name` as requests give it: a name, name:version, an alias, or nothing for the default model. A bare name means
   // its active version; while that is being loaded, or has failed, another version that the policy serves may answer.
@@ -98,6 +101,11 @@ class ManagerCore {
   }
   Result<ModelLease> acquire_blocking(const std::string& name) { return acquire_blocking(name, AcquireOptions{}); }
   Result<ModelLease> acquire_blocking(const std::string& name, const AcquireOptions& options);
+
+  // Called from the manager's thread: with true, again and again, while somebody waits for memory or for a model to go;
+  // with false once that has been over for a second. {} ends it; the callback may run for a moment longer. It must not
+  // block, and may ask the manager.
+  void on_pressure(std::function<void(bool pressed)> callback);
 
   // The model leaves the memory once its requests have ended, or at the deadline, which ends them. Returns at once.
   // not_found; a model that is not in memory is no error.
@@ -137,6 +145,7 @@ class ManagerCore {
   void acquire_one(std::vector<ModelId> ids, AcquireCallback callback, const AcquireOptions& options);
   Entry* choose(const std::vector<ModelId>& ids) const;
   void replace_failed_engine(Entry& entry);
+  void acquire_idle(const std::vector<ModelId>& ids, const AcquireCallback& callback);
   bool begin_wait(Lock& lock, Entry& entry, AcquireCallback callback, const AcquireOptions& options);
 
   std::optional<Duration> load_time_of(const Entry& entry) const;
@@ -144,6 +153,11 @@ class ManagerCore {
   // the manager's thread
   void run();
   bool publish_states(Lock& lock);
+  struct Pressure {
+    TimePoint next{};               // when to tell of it again
+    std::optional<TimePoint> calm;  // told, and when to tell that it is over
+  };
+  bool tell_pressure(Lock& lock, Pressure& pressure);
   std::optional<TimePoint> end_drained();
   bool erase_removed(Lock& lock);
   void carry_out(Lock& lock, const Residency::Decision& decision);

@@ -33,7 +33,7 @@ struct ManagerCore::Looks {
     if (status.state == ModelState::loading) status.progress = entry.progress;
     status.keep_alive = residency.keep_alive(entry.key);
     if (status.state == ModelState::ready && status.leases == 0) {
-      status.idle = now - residency.last_used(entry.key);
+      status.idle = now - residency.idle_since(entry.key);
       if (status.keep_alive && !entry.record.pinned) {
         status.keep_alive_left = std::max(Duration{0}, *status.keep_alive - *status.idle);
       }

@@ -17,6 +17,8 @@ constexpr Duration kLookLimit = std::chrono::seconds(5);  // for those who look 
 constexpr Duration kUsageInterval = std::chrono::seconds(30);
 constexpr Duration kProgressInterval = std::chrono::milliseconds(100);
 constexpr int kLongestPauseSeconds = 60;
+constexpr Duration kPressureInterval = std::chrono::milliseconds(100);
+constexpr Duration kCalm = std::chrono::seconds(1);  // without pressure, before it is told to be over
 
 // What a request may know of a failed load. That the model can never fit is an answer of its own.
 Error told_to_requests(const std::string& id, const Error& failure) {
@@ -37,8 +39,9 @@ Duration pause_after(int failures) {
 void ManagerCore::run() {
   Lock lock(state_->mutex);
   TimePoint usage_at = state_->clock.now() + kUsageInterval;
+  Pressure pressure;
   while (!state_->stopping) {
-    if (erase_removed(lock) || publish_states(lock)) continue;
+    if (erase_removed(lock) || publish_states(lock) || tell_pressure(lock, pressure)) continue;
     const std::optional<TimePoint> drains = end_drained();
     const uint64_t seen = state_->events;
     const TimePoint now = state_->clock.now();
@@ -60,6 +63,10 @@ void ManagerCore::run() {
     std::optional<TimePoint> wake = state_->residency.wake_at(now);
     if (unwritten) wake = std::min(wake.value_or(usage_at), usage_at);
     if (drains) wake = std::min(wake.value_or(*drains), *drains);
+    if (pressure.calm) {
+      const TimePoint at = state_->residency.is_pressed() ? pressure.next : *pressure.calm;
+      wake = std::min(wake.value_or(at), at);
+    }
     const auto event = [&] { return state_->stopping || state_->events != seen; };
     if (wake) {
       state_->changed.wait_for(lock, std::max(Duration{0}, *wake - now), event);
@@ -67,6 +74,29 @@ void ManagerCore::run() {
       state_->changed.wait(lock, event);
     }
   }
+}
+
+// True: the lock was free meanwhile.
+bool ManagerCore::tell_pressure(Lock& lock, Pressure& pressure) {
+  if (!state_->on_pressure) {
+    pressure.calm.reset();
+    return false;
+  }
+  const TimePoint now = state_->clock.now();
+  const bool pressed = state_->residency.is_pressed();
+  if (pressed) {
+    pressure.calm = now + kCalm;
+    if (now < pressure.next) return false;
+    pressure.next = now + kPressureInterval;
+  } else {
+    if (!pressure.calm || now < *pressure.calm) return false;
+    pressure.calm.reset();
+  }
+  const std::function<void(bool)> tell = state_->on_pressure;
+  lock.unlock();
+  tell(pressed);
+  lock.lock();
+  return true;
 }
 
 // Ends what is still under way in models whose time to drain is over. When the next one's is.

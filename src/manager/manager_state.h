@@ -108,35 +108,42 @@ struct ManagerCore::State {
   std::shared_ptr<const Catalog> catalog = std::make_shared<Catalog>();
   std::vector<std::unique_ptr<Entry>> entries;  // by key; null: free
   std::map<std::string, Entry*> by_id;          // those that are registered
-  double load_rate = 0.0;                       // bytes per second of the last loads; 0: none yet
+  std::function<void(bool pressed)> on_pressure;
+  double load_rate = 0.0;  // bytes per second of the last loads; 0: none yet
 };
 
 // Counts as one lease while it lives; keeps the model, and what the books need, also past the manager's end.
 class ManagerCore::LeaseGuard {
  public:
-  LeaseGuard(std::shared_ptr<State> state, Residency::Key key, std::shared_ptr<LoadedModel> model)
-      : state_(std::move(state)), key_(key), model_(std::move(model)) {}
+  LeaseGuard(std::shared_ptr<State> state, Residency::Key key, std::shared_ptr<LoadedModel> model, bool idle)
+      : state_(std::move(state)), key_(key), idle_(idle), model_(std::move(model)) {}
   ~LeaseGuard() {
     model_.reset();
     const std::lock_guard lock(state_->mutex);
     if (state_->stopping) return;  // the clock may be gone
-    Entry& entry = *state_->entries[key_];
-    entry.last_used = seconds_since_epoch();
-    entry.unwritten = true;
-    state_->residency.release(key_, state_->clock.now());
+    if (idle_) {
+      state_->residency.release_idle(key_, state_->clock.now());
+    } else {
+      Entry& entry = *state_->entries[key_];
+      entry.last_used = seconds_since_epoch();
+      entry.unwritten = true;
+      state_->residency.release(key_, state_->clock.now());
+    }
     state_->notify_locked();
   }
   LeaseGuard(const LeaseGuard&) = delete;
   LeaseGuard& operator=(const LeaseGuard&) = delete;
 
-  static ModelLease lease(std::shared_ptr<State> state, Residency::Key key, std::shared_ptr<LoadedModel> model) {
+  static ModelLease lease(std::shared_ptr<State> state, Residency::Key key, std::shared_ptr<LoadedModel> model,
+                          bool idle = false) {
     LoadedModel* const raw = model.get();
-    return {std::make_shared<LeaseGuard>(std::move(state), key, std::move(model)), raw};
+    return {std::make_shared<LeaseGuard>(std::move(state), key, std::move(model), idle), raw};
   }
 
  private:
   std::shared_ptr<State> state_;
-  Residency::Key key_;
+  const Residency::Key key_;
+  const bool idle_;
   std::shared_ptr<LoadedModel> model_;
 };
 

@@ -101,6 +101,27 @@ void Residency::release(Key key, TimePoint now) {
   model.last_used = now;
 }
 
+bool Residency::acquire_idle(Key key) {
+  Model& model = models_[key];
+  if (model.state != ModelState::ready || model.yielding || model.going) return false;
+  ++model.leases;
+  model.trimmed = false;
+  return true;
+}
+
+void Residency::release_idle(Key key, TimePoint now) {
+  Model& model = models_[key];
+  INFERNEO_CHECK(model.leases > 0, "a lease was given back twice");
+  --model.leases;
+  model.kept_until = now;
+}
+
+bool Residency::is_pressed() const {
+  if (wanted_room_ > 0 || first_in_line()) return true;
+  return std::ranges::any_of(
+      models_, [](const Model& model) { return model.state == ModelState::draining && model.leases > 0; });
+}
+
 void Residency::ask_unload(Key key, UnloadReason reason) {
   Model& model = models_[key];
   if (!in_memory(model) || model.going) return;
@@ -244,7 +265,7 @@ Residency::Decision Residency::decide_unload(TimePoint now) {
       return begin_unload(key, *model.going);
     }
     const std::optional<Duration> stay = keep_alive(key);
-    if (may_go(key, false) && stay && now - model.last_used >= *stay) return begin_unload(key, UnloadReason::idle);
+    if (may_go(key, false) && stay && now - idle_since(key) >= *stay) return begin_unload(key, UnloadReason::idle);
   }
   return {};
 }
@@ -380,7 +401,7 @@ std::optional<TimePoint> Residency::wake_at(TimePoint now) const {
   const auto at = [&wake](TimePoint when) { wake = wake ? std::min(*wake, when) : when; };
   for (Key key = 0; key < models_.size(); ++key) {
     const std::optional<Duration> stay = keep_alive(key);
-    if (may_go(key, false) && stay) at(models_[key].last_used + *stay);
+    if (may_go(key, false) && stay) at(idle_since(key) + *stay);
     const std::optional<TimePoint>& asked = models_[key].trimming_since;
     if (asked && now < *asked + kTrimLimit) at(*asked + kTrimLimit);
   }

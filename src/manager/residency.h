@@ -81,6 +81,10 @@ class Residency {
   // True: the model is ready and has one lease more. False: the caller waits for grant or refuse, or for failed().
   bool acquire(Key key, int32_t priority, TimePoint now);
   void release(Key key, TimePoint now);
+  // The same for who has no say in what is in memory: nothing is loaded for it, false means that it gets none, and its
+  // use keeps the model as keep_alive says but does not make it dearer than others when room is made.
+  bool acquire_idle(Key key);
+  void release_idle(Key key, TimePoint now);
   void ask_unload(Key key, UnloadReason reason);  // once its leases have ended; no effect on what is not in memory
   // Somebody's memory cannot grow: models that idle shall go until so many bytes are free.
   void need_room(size_t bytes) { wanted_room_ = std::max(wanted_room_, bytes); }
@@ -106,6 +110,9 @@ class Residency {
   int32_t leases(Key key) const { return models_[key].leases; }
   size_t waiting(Key key) const { return models_[key].waiting; }
   TimePoint last_used(Key key) const { return models_[key].last_used; }
+  TimePoint idle_since(Key key) const { return std::max(models_[key].last_used, models_[key].kept_until); }
+  // Somebody waits for memory, or for a model to go: idle leases should end.
+  bool is_pressed() const;
   Duration load_time(Key key) const { return models_[key].load_time; }  // of the last load; zero: never loaded
   // 1: the next to be loaded; 0: nobody waits for it or its load is under way.
   size_t queue_place(Key key) const;
@@ -127,6 +134,7 @@ class Residency {
     uint64_t arrival = 0;  // of the first who waits
     TimePoint wanted_since{};
     TimePoint last_used{};
+    TimePoint kept_until{};  // the last idle lease's end
     Duration load_time{};
     std::optional<size_t> need;
     bool need_raised = false;           // by a load for which the estimate was too low

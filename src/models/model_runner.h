@@ -25,6 +25,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/clock.h"
 #include "base/result.h"
 #include "inferneo/sampling_params.h"
 
@@ -128,6 +129,8 @@ struct SequenceResult {
 
 struct StepResult {
   std::vector<SequenceResult> sequences;  // parallel to the batch
+  // That the device worked at it, the wait for its turn left out; none: not known.
+  std::optional<Duration> computing = {};
 };
 
 class ModelRunner {

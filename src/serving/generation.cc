@@ -30,8 +30,9 @@ void Generation::start() {
       // A model that is ready calls back here and now, one that is loading from the manager's thread.
       self->on_lease(std::move(lease));
     };
-    self->context_.manager.acquire(request.model, std::move(on_lease),
-                                   {.priority = request.priority, .keep_alive = request.keep_alive});
+    self->context_.manager.acquire(
+        request.model, std::move(on_lease),
+        {.priority = request.priority, .keep_alive = request.keep_alive, .idle = request.is_copy});
   });
   if (!accepted) {
     on_lease(make_error(ErrorCode::queue_full, "too many requests wait to be read; try again later"));
@@ -54,7 +55,7 @@ void Generation::prepare(Result<ModelLease> lease) {
     return;
   }
   lease_ = *lease;
-  metrics_ = context_.metrics(lease_->id);
+  if (!request_.is_copy) metrics_ = context_.metrics(lease_->id);
   if (request_.on_model) request_.on_model(*lease_->tokenizer, request_);
   // The local lease: once submitted, another thread may finish the request and give up lease_.
   if (Status status = submit(**lease); !status.ok()) fail(std::move(status).error());
@@ -95,10 +96,12 @@ Result<Request> Generation::make_request(const LoadedModel& model) {
   request.id = id_;
   request.prompt = prompt_;
   request.sampling = sampling;
-  request.seed = sampling.seed ? *sampling.seed : context_.next_seed();
+  if (!sampling.seed) request_.sampling.seed = context_.next_seed();  // a copy shall draw the same
+  request.seed = *sampling.seed;
   request.priority = request_.priority;
   if (request_.ticket != nullptr) request.tenant = request_.ticket->tenant();
   if (const auto longest = longest_of(request_.timeout, context_.longest)) request.deadline = arrived_ + *longest;
+  request.idle = request_.is_copy;
   request.cache_salt = request_.cache_salt;
   request.needs_host_tokens = !sampling.stop.empty();
   if (sampling.grammar.kind != GrammarSpec::Kind::none) {
@@ -130,6 +133,8 @@ Status Generation::submit(LoadedModel& model) {
     if (cancelled_) return make_error(ErrorCode::cancelled, "the request was cancelled");
     submitted_to_ = lease_;
   }
+  // Taken out, since it may hold what holds this; and from here on nothing changes the request.
+  const auto on_submitted = std::exchange(request_.on_submitted, nullptr);
   RETURN_IF_ERROR(model.core->submit(std::move(request)));
   bool cancelled = false;
   {
@@ -139,6 +144,7 @@ Status Generation::submit(LoadedModel& model) {
   }
   // From here on the events may have ended the request on another thread; the weak reference is what is safe to use.
   if (cancelled) cancel();
+  if (on_submitted) on_submitted(request_, static_cast<int32_t>(prompt_.size()));
   return ok_status();
 }
 
@@ -185,8 +191,10 @@ void Generation::on_prompt_logprobs(std::vector<TokenLogprobs> logprobs) {
 void Generation::on_token(int32_t sample, Token token, const TokenLogprobs* logprobs, bool is_stop_token) {
   Sample& state = samples_[static_cast<size_t>(sample)];
   const TimePoint now = context_.clock.now();
-  if (!std::exchange(prompt_counted_, true)) metrics_->record_prompt(now, static_cast<int32_t>(prompt_.size()));
-  metrics_->record_token(now, state.last_token ? std::optional<Duration>(now - *state.last_token) : std::nullopt);
+  if (metrics_ != nullptr) {
+    if (!std::exchange(prompt_counted_, true)) metrics_->record_prompt(now, static_cast<int32_t>(prompt_.size()));
+    metrics_->record_token(now, state.last_token ? std::optional<Duration>(now - *state.last_token) : std::nullopt);
+  }
   state.last_token = now;
   Event event;
   event.kind = Event::Kind::token;
@@ -381,6 +389,7 @@ TokenLogprobText Generation::describe(const TokenLogprobs& logprobs) const {
 }
 
 void Generation::fail(Error error) {
+  request_.on_submitted = nullptr;
   GenerateOutcome outcome;
   const FinishReason reason = error.code == ErrorCode::cancelled ? FinishReason::cancelled : FinishReason::failed;
   outcome.error = std::move(error);

@@ -65,6 +65,11 @@ struct GenerateRequest {
   std::shared_ptr<AdmissionTicket> ticket;  // from admit(); none: no limits, and the default tenant
   // What depends on the model: called once it is loaded, on a text thread, before the prompt is made.
   std::function<void(const Tokenizer& tokenizer, GenerateRequest& request)> on_model = {};
+  // A copy of another request, for a shadow model: computed only when nothing else is, only where the model is in
+  // memory (else unavailable), and in nobody's metrics.
+  bool is_copy = false;
+  // Called on a text thread once the model's engine has accepted the request, which is as it was submitted.
+  std::function<void(const GenerateRequest& request, int32_t prompt_tokens)> on_submitted = {};
 };
 
 struct TokenLogprobText {

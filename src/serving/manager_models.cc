@@ -1,6 +1,7 @@
 #include "serving/manager_models.h"
 
 #include <algorithm>
+#include <cstdint>
 
 namespace inferneo {
 namespace {
@@ -67,6 +68,12 @@ std::optional<double> ManagerModels::load(std::string_view name) const {
 bool ManagerModels::loaded(std::string_view name) const {
   const auto status = manager_.status(std::string(name));
   return status.ok() && status->state == ModelState::ready;
+}
+
+void ManagerModels::load_if_there_is_room(const std::string& name) {
+  const auto plan = manager_.plan({{.id = name}});
+  if (!plan.ok() || !plan->fits || !plan->evicted.empty()) return;
+  manager_.acquire(name, [](const Result<ModelLease>&) {}, {.priority = INT32_MAX});
 }
 
 void ManagerModels::note_latency(const std::string& id, double seconds) {

@@ -26,10 +26,12 @@ class ManagerModels final : public TrafficModels {
   std::vector<std::string> names() const override;
   ChainLink link(std::string_view name) const override;
   CandidateView candidate(std::string_view name) const override;
+  bool loaded(std::string_view name) const override;
 
   // Share of the model's places in use, above 1 when requests wait; none: there is no such model.
   std::optional<double> load(std::string_view name) const;
-  bool loaded(std::string_view name) const;
+  // Into memory, if nothing has to go for it; returns when that is known, after a look at the model's files.
+  void load_if_there_is_room(const std::string& name);
   // Time to the first token of a request that `id` (name:version) answered: remembered as a moving average, for
   // lowest_latency. Thread-safe.
   void note_latency(const std::string& id, double seconds);

@@ -110,6 +110,10 @@ constexpr std::array kCatalogue = {
                "The arm's share of the test's requests at present, 0 to 1."},
     MetricInfo{"inferneo:ab_test_arm_stopped", MetricType::gauge, "test,arm",
                "1 once a guardrail has stopped the arm."},
+    MetricInfo{"inferneo:shadow_copies", MetricType::counter, "shadow,result",
+               "Copies for shadow models that ended, by result: completed, dropped, failed."},
+    MetricInfo{"inferneo:shadow_tokens", MetricType::counter, "shadow,kind",
+               "Tokens of completed copies by kind: prompt, completion."},
 };
 
 }  // namespace

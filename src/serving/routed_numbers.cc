@@ -49,6 +49,7 @@ std::vector<MetricSample> RoutedService::metrics() const {
         {"inferneo:routing_rule_hits", {{"rule", now->rules->rule(i).name}}, static_cast<double>(now->rules->hits(i))});
   }
   for (const auto& test : now->tests) collect_test(*test, samples);
+  context_.shadows.collect(samples);
   return samples;
 }
 

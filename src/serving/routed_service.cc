@@ -201,7 +201,8 @@ class RoutedGeneration final : public GenerationHandle,
 
   void submit() {
     GenerateRequest request = route_.rest.empty() ? std::move(request_) : request_;  // kept for the next in the chain
-    auto handle = context_.inner.generate(std::move(request), shared_from_this());
+    auto sink = context_.shadows.tap(request, shared_from_this());
+    auto handle = context_.inner.generate(std::move(request), std::move(sink));
     bool cancelled = false;
     {
       const std::lock_guard lock(mutex_);
@@ -263,6 +264,7 @@ std::shared_ptr<GenerationHandle> RoutedService::generate(GenerateRequest reques
     if (is_open && !context_.models.resolve(request.model)) request.model.clear();  // `auto`, and nobody decides
     context_.feedback.note(request.request_id, {});
     sink->on_route(request.model.empty() ? std::string() : "model=" + request.model);
+    sink = context_.shadows.tap(request, std::move(sink));
     return context_.inner.generate(std::move(request), std::move(sink));
   }
   auto generation = std::make_shared<RoutedGeneration>(context_, std::move(request), sink);

@@ -1,5 +1,5 @@
-// The service with rules and tests in front of it: each request gets its route, its arm and its fallbacks, and what
-// came of it is told to the test that it was part of.
+// The service with rules, tests and shadows in front of it: each request gets its route, its arm and its fallbacks,
+// what came of it is told to the test that it was part of, and the shadows that want it get their copies.
 //
 // Thread-safe. While there are no rules and no tests a request goes straight on; else it is routed on a text thread,
 // since a rule may count its tokens. Sinks are called as InferenceService promises, on_route before everything else.
@@ -16,6 +16,7 @@
 #include "serving/feedback_book.h"
 #include "serving/inference_service.h"
 #include "serving/manager_models.h"
+#include "serving/shadow_book.h"
 #include "serving/traffic.h"
 
 namespace inferneo {
@@ -27,6 +28,7 @@ class RoutedService final : public InferenceService {
     InferenceService& inner;
     Traffic& traffic;
     ManagerModels& models;
+    ShadowBook& shadows;
     const Clock& clock;
     FeedbackBook& feedback;
     Admission* admission = nullptr;  // none: nobody is limited

@@ -51,6 +51,10 @@ class TrafficModels {
   virtual std::vector<std::string> names() const = 0;                                // aliases included
   virtual ChainLink link(std::string_view name) const = 0;
   virtual CandidateView candidate(std::string_view name) const = 0;
+  virtual bool loaded(std::string_view name) const {  // in memory, and answers
+    (void)name;
+    return true;
+  }
 };
 
 // One A/B test as a snapshot holds it; what came of it lives on from snapshot to snapshot.

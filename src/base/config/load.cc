@@ -69,6 +69,7 @@ Status apply_file(LoadedConfig& loaded, const ConfigInputs& inputs) {
   loaded.config.routing = std::move(file.routing);
   loaded.config.ab_tests = std::move(file.ab_tests);
   loaded.config.key_limits = std::move(file.key_limits);
+  loaded.config.shadow = std::move(file.shadow);
   for (ModelEntry& entry : loaded.config.models) entry.source = inputs.environment.expand_home(entry.source);
   loaded.config.aliases = std::move(file.aliases);
   return ok_status();

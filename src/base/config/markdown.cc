@@ -33,7 +33,7 @@ port: 8000
 ```
 
 `routing_rules`, `routing` and `ab_tests` say which model a request gets ([routing.md](routing.md),
-[experiments.md](experiments.md)). The key `shadow` is reserved; for now it is an error that says so.
+[experiments.md](experiments.md)); `shadow` says whose requests are copied to whom ([shadow.md](shadow.md)).
 )";
 
 std::string default_of(const ConfigField& field) {

@@ -9,6 +9,7 @@ namespace {
 
 constexpr size_t kMaxRuleEntries = 10'000;
 constexpr size_t kMaxTestEntries = 1'000;
+constexpr size_t kMaxShadowEntries = 64;
 
 // An `int` field.
 Status read_int(const YamlPlace& place, int& into) {
@@ -201,6 +202,24 @@ constexpr std::array kTestKeys = {
     YamlKey<Test>{"minimum_samples", [](const YamlPlace& p, Test& t) { return read_whole(p, t.minimum_samples); }},
 };
 
+using ShadowEntry = ShadowConfig;
+constexpr std::array kShadowKeys = {
+    YamlKey<ShadowEntry>{"name", [](const YamlPlace& p, ShadowEntry& s) { return read_text(p, s.name); }},
+    YamlKey<ShadowEntry>{"model", [](const YamlPlace& p, ShadowEntry& s) { return read_text(p, s.model); }},
+    YamlKey<ShadowEntry>{"shadow_model",
+                         [](const YamlPlace& p, ShadowEntry& s) { return read_text(p, s.shadow_model); }},
+    YamlKey<ShadowEntry>{"share", [](const YamlPlace& p, ShadowEntry& s) { return read_number(p, s.share); }},
+    YamlKey<ShadowEntry>{"salt", [](const YamlPlace& p, ShadowEntry& s) { return read_text(p, s.salt); }},
+    YamlKey<ShadowEntry>{"max_tokens_per_minute",
+                         [](const YamlPlace& p, ShadowEntry& s) { return read_whole(p, s.max_tokens_per_minute); }},
+    YamlKey<ShadowEntry>{"max_concurrent",
+                         [](const YamlPlace& p, ShadowEntry& s) { return read_whole(p, s.max_concurrent); }},
+    YamlKey<ShadowEntry>{"max_queue", [](const YamlPlace& p, ShadowEntry& s) { return read_whole(p, s.max_queue); }},
+    YamlKey<ShadowEntry>{"load", [](const YamlPlace& p, ShadowEntry& s) { return read_flag(p, s.load); }},
+    YamlKey<ShadowEntry>{"keep_texts", [](const YamlPlace& p, ShadowEntry& s) { return read_flag(p, s.keep_texts); }},
+    YamlKey<ShadowEntry>{"enabled", [](const YamlPlace& p, ShadowEntry& s) { return read_flag(p, s.enabled); }},
+};
+
 }  // namespace
 
 Result<std::vector<RoutingRule>> parse_routing_rules(const YAML::Node& node, const std::string& file) {
@@ -229,6 +248,15 @@ Result<std::vector<ABTestConfig>> parse_ab_tests(const YAML::Node& node, const s
         return read_mapping(entry, "an A/B test: a mapping with a name", kTestKeys, tests.emplace_back());
       }));
   return tests;
+}
+
+Result<std::vector<ShadowConfig>> parse_shadows(const YAML::Node& node, const std::string& file) {
+  std::vector<ShadowConfig> shadows;
+  RETURN_IF_ERROR(
+      read_list({node, file, "shadow"}, "a list of shadows", kMaxShadowEntries, [&](const YamlPlace& entry) {
+        return read_mapping(entry, "a shadow: a mapping with a name", kShadowKeys, shadows.emplace_back());
+      }));
+  return shadows;
 }
 
 }  // namespace inferneo

@@ -23,30 +23,18 @@ namespace {
 
 constexpr size_t kMaxBytes = 1 << 20;
 constexpr std::string_view kModels = "models", kAliases = "aliases", kRoutingRules = "routing_rules",
-                           kRouting = "routing", kABTests = "ab_tests", kKeyLimits = "key_limits";
-
-struct ReservedKey {
-  std::string_view key;
-  std::string_view instead;
-};
-constexpr std::array kReserved = {
-    ReservedKey{"shadow", "requests go to the model that they name"},
-};
+                           kRouting = "routing", kABTests = "ab_tests", kShadow = "shadow",
+                           kKeyLimits = "key_limits";
 
 std::vector<std::string_view> known_keys() {
   std::vector<std::string_view> keys;
   for (const ConfigField& field : config_fields()) keys.push_back(field.name);
-  keys.insert(keys.end(), {kModels, kAliases, kRoutingRules, kRouting, kABTests, kKeyLimits});
+  keys.insert(keys.end(), {kModels, kAliases, kRoutingRules, kRouting, kABTests, kShadow, kKeyLimits});
   return keys;
 }
 
 Result<const ConfigField*> field_of_key(const std::string& key, const std::string& where) {
   if (const ConfigField* field = find_config_field(key)) return field;
-  for (const ReservedKey& reserved : kReserved) {
-    if (key != reserved.key) continue;
-    return yaml_error(where, ErrorCode::unsupported, fmt::format("'{}' is not there yet; {}", key, reserved.instead),
-                      key);
-  }
   const std::string hint = did_you_mean(key, known_keys());
   return yaml_error(where, ErrorCode::invalid_argument,
                     fmt::format("unknown key '{}'{}", key.substr(0, 80),
@@ -118,6 +106,10 @@ Status read_key(const std::string& key, const YAML::Node& key_node, const YAML::
   }
   if (key == kKeyLimits) {
     ASSIGN_OR_RETURN(file.key_limits, parse_key_limits(value, name));
+    return ok_status();
+  }
+  if (key == kShadow) {
+    ASSIGN_OR_RETURN(file.shadow, parse_shadows(value, name));
     return ok_status();
   }
   ASSIGN_OR_RETURN(const ConfigField* field, field_of_key(key, yaml_position(name, key_node.Mark())));

@@ -25,9 +25,10 @@ struct ConfigFile {
   RoutingConfig routing;
   std::vector<ABTestConfig> ab_tests;
   std::vector<KeyLimits> key_limits;
+  std::vector<ShadowConfig> shadow;
 };
 
-// `name` is how errors call the file. Errors: invalid_argument with the position, unsupported for reserved keys.
+// `name` is how errors call the file. Errors: invalid_argument with the position.
 Result<ConfigFile> parse_config_yaml(const std::string& text, const std::string& name);
 // At most 1 MiB. Errors: io_error, naming the path.
 Result<std::string> read_config_file(const std::string& path);

@@ -151,9 +151,13 @@ Result<Ticket> NativeRunner::submit(const StepBatch& batch) {
 
 StepResult NativeRunner::compute() {
   ThreadPool::Session session(pool_);
+  const SteadyClock clock;
+  const TimePoint began = clock.now();
   kernels::Context context{ops_, session, forward_.scratch()};
   forward_.run(context, forward_batch_, planes_);
-  return logits_.run(context, forward_, batch_, first_rows_);
+  StepResult result = logits_.run(context, forward_, batch_, first_rows_);
+  result.computing = clock.now() - began;
+  return result;
 }
 
 Result<StepResult> NativeRunner::collect(Ticket ticket) {

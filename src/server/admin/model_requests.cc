@@ -61,6 +61,15 @@ Status read_after(std::string_view text, AdminQuery& query) {
   return ok_status();
 }
 
+Status read_limit(std::string_view text, AdminQuery& query) {
+  int64_t number = 0;
+  const char* const end = text.data() + text.size();
+  const auto [stop, ec] = std::from_chars(text.data(), end, number);
+  if (ec != std::errc() || stop != end || number < 1) return field_error("limit", "must be a number from 1 on");
+  query.limit = number;
+  return ok_status();
+}
+
 struct QueryRow {
   std::string_view name;
   Status (*read)(std::string_view text, AdminQuery& query);
@@ -69,6 +78,7 @@ constexpr std::array kQueries = {
     QueryRow{"wait", read_wait},
     QueryRow{"timeout", read_timeout},
     QueryRow{"after", read_after},
+    QueryRow{"limit", read_limit},
 };
 
 // ---- values of bodies

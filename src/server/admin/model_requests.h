@@ -20,6 +20,7 @@ struct AdminQuery {
   Duration wait{0};                             // for an operation to end; without a number: kLongestWait
   Duration timeout = std::chrono::seconds(30);  // for running requests to end
   std::optional<uint64_t> after;                // the event after which to begin
+  std::optional<int64_t> limit;                 // entries of a list
 };
 inline constexpr Duration kLongestWait = std::chrono::seconds(600);
 inline constexpr Duration kLongestTimeout = std::chrono::hours(24);

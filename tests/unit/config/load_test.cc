@@ -61,7 +61,9 @@ std::string other_value(const ConfigField& field, int turn) {
   if (field.name == "device") return "cuda:" + std::to_string(turn);
   if (field.name == "block_size") return std::to_string(32 << turn);
   if (field.name == "allowed_origins") return "https://page" + std::to_string(turn) + ".example";
-  if (field.name == "gpu_memory_utilization") return "0." + std::to_string(turn + 2);
+  if (field.name == "gpu_memory_utilization" || field.name == "idle_compute_share") {
+    return "0." + std::to_string(turn + 2);
+  }
   const bool text = std::holds_alternative<std::string EngineConfig::*>(field.member) || is_list_field(field);
   return text ? "word" + std::to_string(turn) : std::to_string(turn + 101);
 }
@@ -120,11 +122,29 @@ TEST_F(LoadConfig, ErrorsSayWhereTheyStand) {
   EXPECT_THAT(error_of("gpu_memory_utilization: .nan\n"), HasSubstr("got '.nan'"));
 }
 
-TEST_F(LoadConfig, ReservedKeysSayThatTheyAreNotThere) {
-  auto loaded = load_file("shadow: []\n");
-  ASSERT_FALSE(loaded.ok());
-  EXPECT_EQ(loaded.error().code, ErrorCode::unsupported);
-  EXPECT_THAT(loaded.error().message, HasSubstr(":1:1: 'shadow' is not there yet"));
+TEST_F(LoadConfig, ReadsShadows) {
+  const auto loaded = load_file(R"(shadow:
+  - {name: next, model: story, shadow_model: 'story:2', share: 0.1, max_tokens_per_minute: 60000}
+  - {name: all, shadow_model: draft, salt: s, max_concurrent: 4, max_queue: 9, load: true, keep_texts: true,
+     enabled: false}
+)");
+  ASSERT_TRUE(loaded.ok()) << loaded.error().message;
+  const std::vector<ShadowConfig>& shadows = loaded->config.shadow;
+  ASSERT_EQ(shadows.size(), 2U);
+  EXPECT_EQ(
+      shadows[0],
+      (ShadowConfig{
+          .name = "next", .model = "story", .shadow_model = "story:2", .share = 0.1, .max_tokens_per_minute = 60000}));
+  EXPECT_EQ(shadows[1], (ShadowConfig{.name = "all",
+                                      .shadow_model = "draft",
+                                      .salt = "s",
+                                      .max_concurrent = 4,
+                                      .max_queue = 9,
+                                      .load = true,
+                                      .keep_texts = true,
+                                      .enabled = false}));
+  EXPECT_THAT(error_of("shadow:\n  - {name: a, sahre: 1}\n"), HasSubstr("did you mean 'share'"));
+  EXPECT_THAT(error_of("shadow: {}\n"), HasSubstr("expected a list of shadows, got a mapping"));
 }
 
 TEST_F(LoadConfig, ReadsRoutingAndTests) {

@@ -331,5 +331,33 @@ TEST_F(ModelManagerTest, ManyThreadsShareALittleMemory) {
   EXPECT_LT(loads, 1000U);
 }
 
+TEST_F(ModelManagerTest, IdleLeasesComeAtOnceOrNotAtAllAndMakeRoom) {
+  make(kModelBytes + kModelBytes / 2);
+  add("a");
+  add("b");
+  const ManagerCore::AcquireOptions idle{.idle = true};
+  EXPECT_EQ(manager_->acquire_blocking("a", idle).error().code, ErrorCode::unavailable);
+  EXPECT_EQ(manager_->acquire_blocking("nobody", idle).error().code, ErrorCode::not_found);
+  EXPECT_EQ(log_.loads, 0);
+  ASSERT_TRUE(manager_->acquire_blocking("a").ok());
+  auto lease = manager_->acquire_blocking("a", idle);
+  ASSERT_TRUE(lease.ok());
+  std::promise<void> pressed;
+  std::once_flag once;
+  std::promise<void> calm;
+  manager_->on_pressure([&](bool is_pressed) {
+    if (!is_pressed) return calm.set_value();
+    std::call_once(once, [&] { pressed.set_value(); });
+  });
+  auto waiting = std::async(std::launch::async, [&] { return manager_->acquire_blocking("b"); });
+  ASSERT_EQ(pressed.get_future().wait_for(std::chrono::seconds(10)), std::future_status::ready);
+  EXPECT_EQ(status("a").state, ModelState::ready) << "it stays as long as the lease";
+  lease = make_error(ErrorCode::cancelled, "made room");
+  EXPECT_TRUE(waiting.get().ok());
+  EXPECT_EQ(status("a").state, ModelState::unloaded);
+  EXPECT_EQ(calm.get_future().wait_for(std::chrono::seconds(10)), std::future_status::ready);
+  manager_.reset();  // nobody calls back any more
+}
+
 }  // namespace
 }  // namespace inferneo

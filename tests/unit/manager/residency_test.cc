@@ -397,5 +397,47 @@ TEST(Residency, WhatFitsBesideTheWeightsOfPinnedModelsIsNotRefused) {
   EXPECT_EQ(house.residency.state(fits), ModelState::ready);
 }
 
+TEST(Residency, IdleLeasesLoadNothingAndMakeNoModelDearer) {
+  House house;
+  const auto a = house.add(50, {.keep_alive = std::chrono::seconds(100)});
+  const auto b = house.add(50, {.keep_alive = std::chrono::seconds(100)});
+  const auto c = house.add(50);
+  EXPECT_FALSE(house.residency.acquire_idle(a));
+  house.settle(0);
+  EXPECT_EQ(house.residency.state(a), ModelState::unloaded);
+  house.use(a, 1);
+  house.use(b, 2);
+  EXPECT_TRUE(house.residency.acquire_idle(a));
+  house.residency.release_idle(a, at(90));
+  house.settle(105);  // b's time is over, and a's is not: somebody used it
+  EXPECT_EQ(house.unloads, (std::vector<Unload>{{b, UnloadReason::idle}}));
+  house.use(b, 106);
+  EXPECT_TRUE(house.residency.acquire_idle(a));
+  house.residency.release_idle(a, at(107));
+  house.use(c, 108);  // nobody waited for a since 1
+  EXPECT_EQ(house.unloads.back(), (Unload{a, UnloadReason::room}));
+  EXPECT_EQ(house.residency.state(b), ModelState::ready);
+}
+
+TEST(Residency, IdleLeasesAreToldToEndWhenSomebodyWaits) {
+  House house;
+  const auto a = house.add(60);
+  const auto b = house.add(60);
+  house.use(a, 1);
+  EXPECT_FALSE(house.residency.is_pressed());
+  EXPECT_TRUE(house.residency.acquire_idle(a));
+  EXPECT_FALSE(house.residency.acquire(b, 0, at(2)));
+  house.settle(2);
+  EXPECT_TRUE(house.residency.is_pressed());
+  house.residency.release_idle(a, at(3));
+  house.settle(3);
+  EXPECT_EQ(house.residency.state(b), ModelState::ready);
+  EXPECT_FALSE(house.residency.is_pressed());
+  EXPECT_TRUE(house.residency.acquire_idle(b));
+  house.residency.ask_unload(b, UnloadReason::asked);
+  EXPECT_TRUE(house.residency.is_pressed());
+  EXPECT_FALSE(house.residency.acquire_idle(b));
+}
+
 }  // namespace
 }  // namespace inferneo
