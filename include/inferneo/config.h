@@ -139,7 +139,7 @@ struct EngineConfig {
   RoutingConfig routing = {};
   std::vector<ABTestConfig> ab_tests = {};  // begin with the server
   std::vector<ShadowConfig> shadow = {};
-  std::vector<KeyLimits> key_limits = {};   // API keys beside those in `api_key`
+  std::vector<KeyLimits> key_limits = {};  // API keys beside those in `api_key`
 };
 
 }  // namespace inferneo

@@ -172,8 +172,8 @@ struct Application::Impl {
         ledger(memory_budget_of(config)),
         weights(weight_options(config)),
         admission(tenants_of(config), server_queue_of(config), clock),
-        manager(std::make_unique<ManagerCore>(make_model_loader({config, pool, ledger, weights, clock, &idle_gate}), ledger, clock,
-                                              manager_options(given, entries), std::move(registry))) {
+        manager(std::make_unique<ManagerCore>(make_model_loader({config, pool, ledger, weights, clock, &idle_gate}),
+                                              ledger, clock, manager_options(given, entries), std::move(registry))) {
     EngineServiceConfig service_config;
     service_config.text_threads = std::clamp(pool.size(), 1, 4) + 1;  // one for what runs
     service_config.seed = config.seed.value_or(0);

@@ -18,7 +18,7 @@ Generation::Generation(GenerationContext& context, RequestId id, GenerateRequest
     : context_(context), id_(id), request_(std::move(request)), arrived_(context.clock.now()), sink_(std::move(sink)) {}
 
 void Generation::start() {
-  if (context_.admission != nullptr) {
+  if (context_.admission != nullptr && !request_.is_copy) {  // a copy takes nobody's place
     Result<std::unique_ptr<AdmissionPlace>> place = context_.admission->join(request_);
     if (!place.ok()) return on_lease(std::move(place).error());
     waiting_ = *std::move(place);
@@ -100,7 +100,8 @@ Result<Request> Generation::make_request(const LoadedModel& model) {
   request.seed = *sampling.seed;
   request.priority = request_.priority;
   if (request_.ticket != nullptr) request.tenant = request_.ticket->tenant();
-  if (const auto longest = longest_of(request_.timeout, context_.longest)) request.deadline = arrived_ + *longest;
+  const auto allowed = request_.is_copy ? std::nullopt : context_.longest;
+  if (const auto longest = longest_of(request_.timeout, allowed)) request.deadline = arrived_ + *longest;
   request.idle = request_.is_copy;
   request.cache_salt = request_.cache_salt;
   request.needs_host_tokens = !sampling.stop.empty();

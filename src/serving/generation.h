@@ -29,8 +29,8 @@ struct GenerationContext {
   std::function<std::shared_ptr<ModelMetrics>(const std::string& model)> metrics;
   std::function<uint64_t()> next_seed;
   std::function<void(ErrorCode)> refused;  // a request that ended without having reached a model
-  Admission* admission = nullptr;        // of the whole server; none: without bounds of its own
-  std::optional<Duration> longest = {};  // after which a request is ended, from its arrival
+  Admission* admission = nullptr;          // of the whole server; none: without bounds of its own
+  std::optional<Duration> longest = {};    // after which a request is ended, from its arrival
 };
 
 class Generation final : public GenerationHandle, public TokenSink, public std::enable_shared_from_this<Generation> {

@@ -23,8 +23,7 @@ namespace {
 
 constexpr size_t kMaxBytes = 1 << 20;
 constexpr std::string_view kModels = "models", kAliases = "aliases", kRoutingRules = "routing_rules",
-                           kRouting = "routing", kABTests = "ab_tests", kShadow = "shadow",
-                           kKeyLimits = "key_limits";
+                           kRouting = "routing", kABTests = "ab_tests", kShadow = "shadow", kKeyLimits = "key_limits";
 
 std::vector<std::string_view> known_keys() {
   std::vector<std::string_view> keys;

@@ -20,8 +20,9 @@ class AdminTraffic : public AdminFixture {
   std::vector<Route> more_routes() override {
     models_ = std::make_unique<ManagerModels>(*manager_, ManagerModels::Limits{});
     traffic_ = std::make_unique<Traffic>(*models_, clock_);
-    routed_ =
-        std::make_shared<RoutedService>(RoutedService::Context{*service_, *traffic_, *models_, clock_, feedback_});
+    shadows_ = std::make_unique<ShadowBook>(Shadow::Host{*service_, *models_, clock_});
+    routed_ = std::make_shared<RoutedService>(
+        RoutedService::Context{*service_, *traffic_, *models_, *shadows_, clock_, feedback_});
     return traffic_routes({*traffic_, clock_, routed_.get(), manager_.get()});
   }
   std::shared_ptr<InferenceService> served() override { return routed_; }
@@ -37,6 +38,7 @@ class AdminTraffic : public AdminFixture {
   FeedbackBook feedback_;
   std::unique_ptr<ManagerModels> models_;
   std::unique_ptr<Traffic> traffic_;
+  std::unique_ptr<ShadowBook> shadows_;
   std::shared_ptr<RoutedService> routed_;
 };
 
