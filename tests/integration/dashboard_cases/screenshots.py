@@ -57,9 +57,10 @@ def save(page, path):
     from PIL import Image
 
     picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
-    for colours in (256, 128, 64):
+    for colours in (None, 256, 64):
         data = io.BytesIO()
-        picture.quantize(colours, dither=Image.Dither.NONE).save(data, "PNG", optimize=True)
+        fewer = picture.quantize(colours, dither=Image.Dither.NONE) if colours else picture
+        fewer.save(data, "PNG", optimize=True)
         if data.tell() < MAX_BYTES:
             break
     with open(path, "wb") as file:

@@ -82,14 +82,15 @@ function facts(test) {
   const rows = [
     ['Ran for', format.span(test.ran_seconds)], ['The same arm for the same', test.sticky_by],
     ['False alarms', `at most ${format.percent(test.false_alarm_rate)}`],
-    ['Worth knowing', `${effects}, ${format.rate(test.minimum_difference * 100)} points of rates`]
+    ['Worth knowing', `${effects}, ${Number((test.minimum_difference * 100).toFixed(1))} points of rates`]
   ];
   if (test.ramp?.length > 0)
     rows.push([
       'Ramp',
       test.ramp.map((step) => `${format.percent(step.share)} from ${format.span(step.after_seconds)} on`).join(', ')
     ]);
-  const rails = Object.entries(test.guardrails ?? {}).filter(([, value]) => value !== null);
+  const rails =
+      Object.entries(test.guardrails ?? {}).filter(([key, value]) => value !== null && key.startsWith('max_'));
   if (rails.length > 0)
     rows.push(['Guardrails', rails.map(([key, value]) => `${key.replaceAll('_', ' ')} ${value}`).join(', ')]);
   return h(
