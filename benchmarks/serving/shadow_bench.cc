@@ -190,7 +190,7 @@ struct Copies {
 
 Times run_with_shadow(Application& application, double rate, double seconds, uint64_t seed, Copies& copies) {
   ShadowBook& shadows = application.shadows();
-  require(shadows.add({.name = "bench", .model = "story", .shadow_model = "draft"}, RecordOrigin::api));
+  require(shadows.add({.name = "bench", .model = "story", .shadow_model = "draft"}));
   Times times;
   send_traffic(application, rate, seconds, seed, times);
   const auto results = shadows.find("bench")->results;

@@ -1,5 +1,5 @@
-// What an EnhancedInferneoEngine knows of itself at one moment: get_stats(). Plain numbers; docs/metrics.md says how each
-// is measured.
+// What an EnhancedInferneoEngine knows of itself at one moment: get_stats(). Plain numbers; docs/metrics.md says how
+// each is measured.
 #pragma once
 
 #include <cstdint>

@@ -185,7 +185,8 @@ struct Application::Impl {
     traffic = std::make_unique<Traffic>(*models, clock, store.get());
     keeper = std::make_unique<TrafficKeeper>(*traffic, clock);
     shadows = std::make_unique<ShadowBook>(
-        Shadow::Host{*service, *models, clock, [this](const std::string& model) { load_for_shadow(model); }});
+        Shadow::Host{*service, *models, clock, [this](const std::string& model) { load_for_shadow(model); }},
+        store.get());
     manager->on_pressure([this](bool pressed) { pressed ? shadows->yield_room() : shadows->resume(); });
     routed = std::make_unique<RoutedService>(
         RoutedService::Context{*service, *traffic, *models, *shadows, clock, feedback, &admission});
@@ -264,9 +265,7 @@ Result<std::unique_ptr<Application>> Application::create(const EngineConfig& con
   if (options.progress) impl->tell(std::move(options.progress));
   RETURN_IF_ERROR(impl->manager->register_config(entries));
   RETURN_IF_ERROR(impl->traffic->begin(configured_traffic(config)));
-  for (const ShadowConfig& shadow : config.shadow) {
-    RETURN_IF_ERROR(impl->shadows->add(shadow, RecordOrigin::config));
-  }
+  RETURN_IF_ERROR(impl->shadows->begin(config.shadow));
   impl->keeper->start();
   return std::unique_ptr<Application>(new Application(std::move(impl)));
 }

@@ -173,7 +173,7 @@ Status EnhancedInferneoEngine::promote(const std::string& name, const std::strin
 
 Status EnhancedInferneoEngine::add_shadow(const ShadowConfig& config) {
   if (impl_->application == nullptr) return not_running();
-  return impl_->application->shadows().add(config, RecordOrigin::api);
+  return impl_->application->shadows().add(config);
 }
 
 Status EnhancedInferneoEngine::replace_shadow(const ShadowConfig& config) {

@@ -13,6 +13,7 @@ namespace {
 constexpr std::string_view kRule = "rule";
 constexpr std::string_view kRouting = "routing";
 constexpr std::string_view kTest = "ab_test";
+constexpr std::string_view kShadow = "shadow";
 constexpr std::string_view kConfiguredTest = "configured_ab_test";  // kept for its progress and outcomes
 
 std::string text(std::string_view view) { return std::string(view); }
@@ -30,6 +31,11 @@ Status add(const TrafficRecord& record, KeptTraffic& kept) {
   if (record.kind == kTest || record.kind == kConfiguredTest) {
     ASSIGN_OR_RETURN(KeptTest test, test_of(record));
     kept.tests.push_back(std::move(test));
+    return ok_status();
+  }
+  if (record.kind == kShadow) {
+    ASSIGN_OR_RETURN(ShadowConfig shadow, parse_shadow(record.definition));
+    kept.shadows.push_back(std::move(shadow));
     return ok_status();
   }
   if (record.kind != kRule && record.kind != kRouting) {
@@ -80,6 +86,10 @@ Status RegistryTrafficStore::write(const TrafficEdit& edit) {
     erase.push_back({text(kTest), name});
     erase.push_back({text(kConfiguredTest), name});
   }
+  for (const ShadowConfig& shadow : edit.shadows) {
+    put.push_back({.kind = text(kShadow), .name = shadow.name, .definition = shadow_text(shadow)});
+  }
+  for (const std::string& name : edit.removed_shadows) erase.push_back({text(kShadow), name});
   return registry_.change_traffic(put, erase);
 }
 

@@ -1,4 +1,4 @@
-// Rules and A/B tests in the registry, in the words of the admin API.
+// Rules, A/B tests and shadows in the registry, in the words of the admin API.
 #pragma once
 
 #include "manager/registry.h"

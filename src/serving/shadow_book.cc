@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/log.h"
 #include "serving/traffic.h"
 
 namespace inferneo {
@@ -122,7 +123,8 @@ Status check_shadow(const ShadowConfig& config) {
   return check_range(config.max_queue, 0, 65536, "max_queue");
 }
 
-ShadowBook::ShadowBook(Shadow::Host host) : host_(std::move(host)), holder_(std::make_shared<Entries>()) {}
+ShadowBook::ShadowBook(Shadow::Host host, TrafficStore* store)
+    : host_(std::move(host)), store_(store), holder_(std::make_shared<Entries>()) {}
 
 ShadowBook::~ShadowBook() { stop(); }
 
@@ -138,8 +140,30 @@ Status ShadowBook::check(const ShadowConfig& config) const {
   return known(config.shadow_model, "shadow_model");
 }
 
-Status ShadowBook::add(ShadowConfig config, RecordOrigin origin) {
+Status ShadowBook::begin(std::vector<ShadowConfig> configured) {
+  KeptTraffic kept;
+  if (store_ != nullptr) {
+    ASSIGN_OR_RETURN(kept, store_->load());
+  }
+  for (ShadowConfig& config : configured) {
+    RETURN_IF_ERROR(check(config));
+    RETURN_IF_ERROR(put(std::move(config), RecordOrigin::config, {}));
+  }
+  for (ShadowConfig& config : kept.shadows) {
+    // One whose model is gone stays, as it would have without a restart: its copies find nobody.
+    if (const Status checked = check(config); !checked.ok()) log_warning("{}", checked.error().message);
+    RETURN_IF_ERROR(put(std::move(config), RecordOrigin::api, {}));
+  }
+  return ok_status();
+}
+
+Status ShadowBook::add(ShadowConfig config) {
   RETURN_IF_ERROR(check(config));
+  const TrafficEdit edit{.shadows = {config}};
+  return put(std::move(config), RecordOrigin::api, edit);
+}
+
+Status ShadowBook::put(ShadowConfig config, RecordOrigin origin, const TrafficEdit& edit) {
   const std::lock_guard lock(changes_);
   if (stopped_) return make_error(ErrorCode::unavailable, "the server is shutting down");
   auto next = std::make_shared<Entries>(*holder_.current());
@@ -150,6 +174,7 @@ Status ShadowBook::add(ShadowConfig config, RecordOrigin origin) {
     return make_error(ErrorCode::conflict,
                       fmt::format("there are {} shadows, which is the limit; remove one", kMaxShadows));
   }
+  RETURN_IF_ERROR(write(edit));
   next->push_back({std::make_shared<Shadow>(host_, std::move(config), std::make_shared<ShadowResults>()), origin});
   (void)holder_.replace(std::move(next));
   return ok_status();
@@ -175,6 +200,7 @@ Status ShadowBook::replace(ShadowConfig config) {
                                     [&](const Entry& entry) { return entry.shadow->config().name == config.name; });
     if (found == next->end()) return no_shadow(config.name);
     if (found->origin == RecordOrigin::config) return read_only(config.name);
+    RETURN_IF_ERROR(write({.shadows = {config}}));
     before = found->shadow;
     const ShadowConfig& old = before->config();
     const bool same_models = old.model == config.model && old.shadow_model == config.shadow_model;
@@ -195,6 +221,7 @@ Status ShadowBook::remove(const std::string& name) {
                                     [&](const Entry& entry) { return entry.shadow->config().name == name; });
     if (found == next->end()) return no_shadow(name);
     if (found->origin == RecordOrigin::config) return read_only(name);
+    RETURN_IF_ERROR(write({.removed_shadows = {name}}));
     gone = found->shadow;
     next->erase(found);
     (void)holder_.replace(std::move(next));

@@ -19,12 +19,14 @@
 #include "base/snapshot_holder.h"
 #include "manager/registry_records.h"
 #include "serving/shadow.h"
+#include "serving/traffic_store.h"
 
 namespace inferneo {
 
 class ShadowBook {
  public:
-  explicit ShadowBook(Shadow::Host host);
+  // `store`: null, and what is added is forgotten at the end. It outlives this.
+  explicit ShadowBook(Shadow::Host host, TrafficStore* store = nullptr);
   ~ShadowBook();  // stop()
   ShadowBook(const ShadowBook&) = delete;
   ShadowBook& operator=(const ShadowBook&) = delete;
@@ -35,9 +37,12 @@ class ShadowBook {
     size_t in_hand = 0;  // copies that wait or are under way
     std::shared_ptr<const ShadowResults> results;
   };
+  // Once, before the first request: what the configuration file says, and what the store has. already_exists: a name is
+  // in both; and what the file's own entries get wrong.
+  Status begin(std::vector<ShadowConfig> configured);
   // Errors: invalid_argument with the field; not_found: no such model or shadow; already_exists; conflict: one of the
-  // configuration file's.
-  Status add(ShadowConfig config, RecordOrigin origin);
+  // configuration file's; the store's. A change is written before it happens.
+  Status add(ShadowConfig config);
   // Of that name. Results stay where the two models do.
   Status replace(ShadowConfig config);
   Status remove(const std::string& name);
@@ -59,8 +64,11 @@ class ShadowBook {
   using Entries = std::vector<Entry>;
   static View view_of(const Entry& entry);
   Status check(const ShadowConfig& config) const;
+  Status put(ShadowConfig config, RecordOrigin origin, const TrafficEdit& edit);
+  Status write(const TrafficEdit& edit) { return store_ == nullptr ? ok_status() : store_->write(edit); }
 
   const Shadow::Host host_;
+  TrafficStore* const store_;
   std::mutex changes_;
   bool stopped_ = false;  // guarded by changes_
   SnapshotHolder<Entries> holder_;

@@ -1,4 +1,4 @@
-// Where rules and A/B tests are kept over restarts, as Traffic sees it.
+// Where rules, A/B tests and shadows are kept over restarts, as Traffic and ShadowBook see it.
 //
 // write() is one transaction: ok means that it survives a kill. Thread-safe; it may wait for a disk.
 #pragma once
@@ -14,6 +14,7 @@
 #include "inferneo/config.h"
 #include "inferneo/experiments.h"
 #include "inferneo/routing.h"
+#include "inferneo/shadow.h"
 
 namespace inferneo {
 
@@ -29,6 +30,7 @@ struct KeptTraffic {
   std::vector<RoutingRule> rules = {};        // the oldest first
   std::optional<RoutingConfig> routing = {};  // none: as at the beginning
   std::vector<KeptTest> tests = {};           // the oldest first
+  std::vector<ShadowConfig> shadows = {};     // by name
   std::vector<std::string> unreadable = {};   // sentences about entries that this program cannot read
 };
 
@@ -38,9 +40,12 @@ struct TrafficEdit {
   std::optional<RoutingConfig> routing = {};
   std::vector<KeptTest> tests = {};
   std::vector<std::string> removed_tests = {};
+  std::vector<ShadowConfig> shadows = {};
+  std::vector<std::string> removed_shadows = {};
 
   bool empty() const {
-    return rules.empty() && removed_rules.empty() && !routing && tests.empty() && removed_tests.empty();
+    return rules.empty() && removed_rules.empty() && !routing && tests.empty() && removed_tests.empty() &&
+           shadows.empty() && removed_shadows.empty();
   }
 };
 

@@ -7,71 +7,15 @@
 #include <utility>
 
 #include "server/admin/model_requests.h"
+#include "server/admin/traffic_definition.h"
+#include "server/admin/worker.h"
 #include "server/json_fields.h"
 #include "server/json_writer.h"
 
 namespace inferneo {
 namespace {
 
-constexpr size_t kMaxName = 256;  // bytes; the book's own limits are narrower
 constexpr int64_t kDefaultLimit = 50;
-
-// ---- reading
-
-struct ShadowField {
-  std::string_view name;
-  Status (*read)(const Json& value, std::string_view field, ShadowConfig& config);
-};
-
-Status read_into(const Json& value, std::string_view field, std::string& into) {
-  ASSIGN_OR_RETURN(into, read_string(value, field, kMaxName));
-  return ok_status();
-}
-Status read_into(const Json& value, std::string_view field, bool& into) {
-  ASSIGN_OR_RETURN(into, read_bool(value, field));
-  return ok_status();
-}
-Status read_into(const Json& value, std::string_view field, int64_t& into) {
-  ASSIGN_OR_RETURN(into, read_integer(value, field, 0, int64_t{1} << 40));
-  return ok_status();
-}
-Status read_into(const Json& value, std::string_view field, double& into) {
-  ASSIGN_OR_RETURN(into, read_number(value, field, {.min = 0.0, .max = 1.0, .min_excluded = true}));
-  return ok_status();
-}
-
-template <auto Member>
-Status read_member(const Json& value, std::string_view field, ShadowConfig& config) {
-  return read_into(value, field, config.*Member);
-}
-
-using C = ShadowConfig;
-constexpr std::array kFields = {
-    ShadowField{"name", read_member<&C::name>},
-    ShadowField{"model", read_member<&C::model>},
-    ShadowField{"shadow_model", read_member<&C::shadow_model>},
-    ShadowField{"share", read_member<&C::share>},
-    ShadowField{"salt", read_member<&C::salt>},
-    ShadowField{"max_tokens_per_minute", read_member<&C::max_tokens_per_minute>},
-    ShadowField{"max_concurrent", read_member<&C::max_concurrent>},
-    ShadowField{"max_queue", read_member<&C::max_queue>},
-    ShadowField{"load", read_member<&C::load>},
-    ShadowField{"keep_texts", read_member<&C::keep_texts>},
-    ShadowField{"enabled", read_member<&C::enabled>},
-};
-
-Result<ShadowConfig> read_shadow(std::string_view body) {
-  std::array<std::string_view, kFields.size()> names;
-  std::transform(kFields.begin(), kFields.end(), names.begin(), [](const ShadowField& field) { return field.name; });
-  ASSIGN_OR_RETURN(const Json json, read_body(body, names));
-  ShadowConfig config;
-  for (const ShadowField& field : kFields) {
-    const auto value = json.find(field.name);
-    if (value == json.end() || value->is_null()) continue;
-    RETURN_IF_ERROR(field.read(*value, field.name, config));
-  }
-  return config;
-}
 
 // ---- writing
 
@@ -112,22 +56,8 @@ void write_differences(JsonWriter& json, const ShadowDifferences& differences) {
 }
 
 void write_shadow(JsonWriter& json, const ShadowBook::View& view) {
-  const ShadowConfig& config = view.config;
-  json.begin_object().field("object", "shadow").field("name", config.name).key("model");
-  if (config.model.empty()) {
-    json.null();
-  } else {
-    json.string(config.model);
-  }
-  json.field("shadow_model", config.shadow_model).key("share").number(config.share);
-  json.field("salt", config.salt).key("max_tokens_per_minute");
-  if (config.max_tokens_per_minute == 0) {
-    json.null();
-  } else {
-    json.integer(config.max_tokens_per_minute);
-  }
-  json.field("max_concurrent", config.max_concurrent).field("max_queue", config.max_queue);
-  json.field("load", config.load).field("keep_texts", config.keep_texts).field("enabled", config.enabled);
+  json.begin_object().field("object", "shadow");
+  write_shadow_fields(json, view.config);
   json.field("source", record_origin_name(view.origin));
   const std::lock_guard lock(view.results->mutex);
   const ShadowCounts& counts = view.results->counts;
@@ -176,6 +106,10 @@ void write_pair(JsonWriter& json, const ShadowPair& pair, bool with_text) {
 
 // ---- answering
 
+Result<ShadowConfig> parse_request(std::string_view body) {
+  return body.empty() ? read_shadow(Json(Json::value_t::object)) : parse_shadow(body);
+}
+
 Error no_shadow(const std::string& name) {
   return make_error(ErrorCode::not_found, "there is no shadow '" + name.substr(0, 128) + "'", "name");
 }
@@ -197,9 +131,9 @@ void handle_list_shadows(ShadowBook& shadows, Exchange& exchange) {
 }
 
 void handle_add_shadow(ShadowBook& shadows, Exchange& exchange) {
-  const Result<ShadowConfig> config = read_shadow(exchange.take_body());
+  const Result<ShadowConfig> config = parse_request(exchange.take_body());
   if (!config.ok()) return exchange.fail(config.error());
-  if (const Status added = shadows.add(*config, RecordOrigin::api); !added.ok()) return exchange.fail(added.error());
+  if (const Status added = shadows.add(*config); !added.ok()) return exchange.fail(added.error());
   respond_shadow(shadows, exchange, config->name, 201);
 }
 
@@ -208,7 +142,7 @@ void handle_show_shadow(ShadowBook& shadows, Exchange& exchange) {
 }
 
 void handle_replace_shadow(ShadowBook& shadows, Exchange& exchange) {
-  Result<ShadowConfig> config = read_shadow(exchange.take_body());
+  Result<ShadowConfig> config = parse_request(exchange.take_body());
   if (!config.ok()) return exchange.fail(config.error());
   const std::string& name = exchange.request().path_param;
   if (!config->name.empty() && config->name != name) {
@@ -224,7 +158,7 @@ void handle_remove_shadow(ShadowBook& shadows, Exchange& exchange) {
   const std::string& name = exchange.request().path_param;
   if (const Status removed = shadows.remove(name); !removed.ok()) return exchange.fail(removed.error());
   JsonWriter json;
-  json.begin_object().field("id", name).field("object", "shadow").field("deleted", true).end_object();
+  json.begin_object().field("name", name).field("removed", true).end_object();
   respond_json(exchange, json.take());
 }
 
@@ -261,12 +195,17 @@ constexpr std::array kRoutes = {
 
 }  // namespace
 
+// All of them on the worker: what changes a shadow waits for the disk.
 std::vector<Route> shadow_routes(ShadowBook& shadows) {
+  const auto worker = std::make_shared<AdminWorker>();
   std::vector<Route> routes;
   for (const ShadowRow& row : kRoutes) {
     routes.emplace_back(
         row.method, row.path, AuthPolicy::admin_key,
-        [&shadows, handler = row.handler](const std::shared_ptr<Exchange>& exchange) { handler(shadows, *exchange); });
+        [&shadows, worker, handler = row.handler](const std::shared_ptr<Exchange>& exchange) {
+          if (worker->try_post([&shadows, handler, exchange] { handler(shadows, *exchange); })) return;
+          exchange->fail(make_error(ErrorCode::queue_full, "Too many changes wait to be made; try again later."));
+        });
   }
   return routes;
 }

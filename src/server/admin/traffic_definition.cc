@@ -150,6 +150,20 @@ constexpr std::array kTest = {
     json_field<&ABTestConfig::minimum_samples>("minimum_samples"),
 };
 
+constexpr std::array kShadow = {
+    json_field<&ShadowConfig::name>("name"),
+    json_field<&ShadowConfig::model>("model"),
+    json_field<&ShadowConfig::shadow_model>("shadow_model"),
+    json_field<&ShadowConfig::share>("share"),
+    json_field<&ShadowConfig::salt>("salt"),
+    json_field<&ShadowConfig::max_tokens_per_minute>("max_tokens_per_minute"),
+    json_field<&ShadowConfig::max_concurrent>("max_concurrent"),
+    json_field<&ShadowConfig::max_queue>("max_queue"),
+    json_field<&ShadowConfig::load>("load"),
+    json_field<&ShadowConfig::keep_texts>("keep_texts"),
+    json_field<&ShadowConfig::enabled>("enabled"),
+};
+
 // Durations are kept to the nanosecond, which seconds as a number are not.
 struct KeptProgress {
   ExperimentState state = ExperimentState::draft;
@@ -256,6 +270,16 @@ void write_test_fields(JsonWriter& json, const ABTestConfig& config) { write_fie
 
 void write_arm_fields(JsonWriter& json, const ABTestArm& arm) { write_fields(json, kArm, arm); }
 
+void write_shadow_fields(JsonWriter& json, const ShadowConfig& config) { write_fields(json, kShadow, config); }
+
+Result<ShadowConfig> read_shadow(const Json& json) {
+  ShadowConfig config;
+  RETURN_IF_ERROR(read_object(json, "", kShadow, config));
+  return config;
+}
+
+std::string shadow_text(const ShadowConfig& config) { return text_of(kShadow, config); }
+
 Result<ABTestConfig> read_test(const Json& json) {
   ABTestConfig config;
   RETURN_IF_ERROR(read_object(json, "", kTest, config));
@@ -283,6 +307,11 @@ Result<RoutingConfig> parse_routing(std::string_view text) {
 Result<ABTestConfig> parse_test(std::string_view text) {
   ASSIGN_OR_RETURN(const Json json, parse_json_object(text));
   return read_test(json);
+}
+
+Result<ShadowConfig> parse_shadow(std::string_view text) {
+  ASSIGN_OR_RETURN(const Json json, parse_json_object(text));
+  return read_shadow(json);
 }
 
 Result<ExperimentProgress> parse_progress(std::string_view text) {

@@ -192,6 +192,9 @@ TEST(EnhancedEngine, RulesAndTestsSurviveARestart) {
     ASSERT_TRUE(
         engine.add_routing_rule({.name = "code", .condition = "prompt contains 'def'", .model_name = "code"}).ok());
     ASSERT_TRUE(engine.add_ab_test({.name = "test", .model_a = "story", .model_b = "code"}).ok());
+    ASSERT_TRUE(engine.add_shadow({.name = "copies", .model = "story", .shadow_model = "code", .share = 0.5}).ok());
+    ASSERT_TRUE(engine.add_shadow({.name = "gone", .shadow_model = "code"}).ok());
+    ASSERT_TRUE(engine.remove_shadow("gone").ok());
     for (int i = 0; i < 12; ++i) {
       const std::string user = "user-" + std::to_string(i);
       before[user] = ask(engine, "Once", user);
@@ -203,6 +206,8 @@ TEST(EnhancedEngine, RulesAndTestsSurviveARestart) {
   ASSERT_EQ(stats.ab_tests.size(), 1U);
   EXPECT_EQ(stats.ab_tests[0].state, "running");
   EXPECT_EQ(stats.ab_tests[0].arms[0].requests + stats.ab_tests[0].arms[1].requests, 12U);
+  ASSERT_EQ(stats.shadows.size(), 1U);
+  EXPECT_EQ(stats.shadows[0].name, "copies");
   EXPECT_EQ(ask(engine, "def f", "user-0"), "code");
   for (const auto& [user, model] : before) EXPECT_EQ(ask(engine, "Once", user), model) << user;
 }

@@ -264,6 +264,8 @@ TEST(TrafficDefinition, IsReadAsItWasWritten) {
   test.minimum_difference = 0.03;
   test.minimum_samples = 50;
   EXPECT_EQ(*parse_test(test_text(test)), test);
+  const ShadowConfig shadow{"n", "m", "s", 0.25, "salt", 7, 8, 9, true, true, false};
+  EXPECT_EQ(*parse_shadow(shadow_text(shadow)), shadow);
   const ExperimentProgress progress{
       ExperimentState::promoted, std::chrono::nanoseconds(1234567890123456789), 1, {"", "w"}};
   EXPECT_EQ(*parse_progress(progress_text(progress)), progress);

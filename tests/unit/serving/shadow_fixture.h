@@ -91,11 +91,11 @@ class ShadowTest : public testing::Test {
               counts.completed + counts.failed + counts.all_dropped() + static_cast<int64_t>(view.in_hand));
   }
   void add(ShadowConfig config) {
-    const Status added = book_.add(std::move(config), RecordOrigin::api);
+    const Status added = book_.add(std::move(config));
     ASSERT_TRUE(added.ok()) << added.error().message;
   }
   ErrorCode refused(ShadowConfig config, const std::string& param) {
-    const Status added = book_.add(std::move(config), RecordOrigin::api);
+    const Status added = book_.add(std::move(config));
     EXPECT_FALSE(added.ok());
     if (added.ok()) return ErrorCode::internal;
     EXPECT_EQ(added.error().param, param) << added.error().message;

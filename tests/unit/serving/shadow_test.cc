@@ -279,7 +279,7 @@ TEST_F(ShadowTest, WhatCannotBeIsRefused) {
   EXPECT_EQ(refused({.name = "s", .shadow_model = "draft", .max_queue = -1}, "max_queue"), ErrorCode::invalid_argument);
   add({.name = "s", .shadow_model = "draft"});
   EXPECT_EQ(refused({.name = "s", .shadow_model = "draft"}, "name"), ErrorCode::already_exists);
-  ASSERT_TRUE(book_.add({.name = "file", .shadow_model = "draft"}, RecordOrigin::config).ok());
+  ASSERT_TRUE(book_.begin({{.name = "file", .shadow_model = "draft"}}).ok());
   EXPECT_THAT(book_.remove("file").error().message, HasSubstr("configuration file"));
   EXPECT_EQ(book_.replace({.name = "file", .shadow_model = "draft"}).error().code, ErrorCode::conflict);
 }

@@ -28,7 +28,7 @@ function updateRow({badge, cells}, shadow) {
   setClass(badge, `badge ${shadow.enabled ? 'good' : 'quiet'}`);
   const copies = shadow.copies ?? {};
   const values = [
-    shadow.model, shadow.shadow_model, format.percent(shadow.share),
+    shadow.model || 'every model', shadow.shadow_model, format.percent(shadow.share),
     ...['sent', 'completed', 'dropped', 'failed'].map((key) => format.count(copies[key]))
   ];
   cells.forEach((cell, i) => setText(cell, values[i]));
