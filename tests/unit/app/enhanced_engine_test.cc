@@ -23,7 +23,7 @@ SamplingParams greedy(int tokens) {
   return sampling;
 }
 
-class EnhancedEngineTest : public testing::Test {
+class EnhancedEngineTest : public ::testing::Test {
  protected:
   static EngineConfig config() {
     EngineConfig config;
