@@ -7,7 +7,8 @@ namespace inferneo {
 namespace {
 
 using G = ConfigGroup;
-constexpr std::array kServerGroups = {G::server, G::models, G::hub, G::batching, G::kv_cache, G::device, G::logging};
+constexpr std::array kServerGroups = {G::server,   G::models, G::hub,       G::batching,
+                                      G::kv_cache, G::device, G::admission, G::logging};
 constexpr std::array kEngineGroups = {G::models, G::hub, G::batching, G::kv_cache, G::device, G::logging};
 constexpr std::array kHubGroups = {G::hub, G::logging};
 constexpr std::array kLogGroups = {G::logging};
@@ -133,7 +134,7 @@ std::vector<Management> management_commands() {
       Management{"route", "Routing rules: which model a request gets",
                  "route [list | add NAME CONDITION MODEL | VERB NAME]", 4, route_options(), run_route,
                  "  inferneo route add code \"prompt contains 'def '\" code-llama --priority 10\n"
-                 "  inferneo route add night \"time between '22:00' and '06:00'\" big --fallback small\n"
+                 "  inferneo route add long \"prompt_length > 2000\" big --fallback small\n"
                  "  inferneo route show | off | on | rm NAME; inferneo route options\n"
                  "  inferneo route explain \"Write a function\" --user alice\n"},
       Management{"ab", "A/B tests, and what has come of them", "ab [list | add NAME MODEL_A MODEL_B | VERB NAME]", 4,

@@ -71,8 +71,11 @@ class AdmissionServer : public ::testing::Test {
   }
   template <typename Condition>
   static bool eventually(Condition condition) {
-    for (int i = 0; i < 20'000 && !condition(); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    return condition();
+    for (int i = 0; i < 20'000; ++i) {
+      if (condition()) return true;
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    return false;
   }
 
   EngineConfig config_;

@@ -25,7 +25,7 @@ class InboxTest : public ::testing::Test {
   }
   void serve(Inbox& inbox) {
     inbox.started(waiting_.front(), now_);
-    inbox.done(waiting_.front().id);
+    inbox.done(waiting_.front());
     waiting_.pop_front();
   }
 
@@ -48,6 +48,21 @@ TEST_F(InboxTest, AFullQueueSaysWhenItWillHaveDrained) {
   EXPECT_EQ(refused.error().retry_after, 4) << "five wait, one leaves every 0.8 s";
   EXPECT_THAT(refused.error().message, HasSubstr("model m has 5 requests waiting, which is its limit"));
   EXPECT_EQ(inbox.snapshot().refused[static_cast<size_t>(QueueRefusal::requests)], 2U);
+}
+
+TEST_F(InboxTest, IdleRequestsTakeNobodysPlace) {
+  Inbox inbox({2, 0, true}, "m");
+  for (RequestId id = 100; id < 120; ++id) {
+    Request idle;
+    idle.id = id;
+    idle.prompt = {1};
+    idle.idle = true;
+    ASSERT_TRUE(inbox.submit(idle, now_).ok());
+  }
+  EXPECT_EQ(inbox.snapshot().num_live, 0U);
+  EXPECT_TRUE(submit(inbox, 1).ok());
+  serve(inbox);
+  EXPECT_TRUE(submit(inbox, 1).ok());
 }
 
 TEST_F(InboxTest, OneTenantCannotFillAQueueThatOthersShare) {

@@ -227,11 +227,18 @@ TEST(RegistryLock, EndsWithItsProcess) {
   EXPECT_TRUE(Registry::open(path).ok());
 }
 
-// ---- migrations, with a second version of the schema that exists in this test alone
+// ---- migrations: of the file of an earlier version, and with one more version that exists in this test alone
 
 constexpr const char* kAddColour =
     "CREATE TABLE colours (model INTEGER PRIMARY KEY REFERENCES models (id), colour TEXT NOT NULL) STRICT;"
     "INSERT INTO colours (model, colour) SELECT id, 'red' FROM models;";
+
+std::vector<const char*> migrations_and(const char* one_more) {
+  const auto known = registry_migrations();
+  std::vector<const char*> all(known.begin(), known.end());
+  all.push_back(one_more);
+  return all;
+}
 
 std::vector<std::string> backups(const std::string& folder) {
   std::vector<std::string> found;
@@ -250,21 +257,51 @@ TEST(RegistryMigration, BringsAnOlderFileForwardAfterABackup) {
     testing::fill(*registry);
     before = snapshot(*registry);
   }
-  const std::array migrations = {registry_migrations()[0], kAddColour};
+  const std::vector<const char*> migrations = migrations_and(kAddColour);
   {
     const auto database = open_registry_file(path, migrations);
     ASSERT_TRUE(database.ok()) << database.error().message;
-    EXPECT_EQ(*(*database)->query_integer("PRAGMA user_version"), 2);
+    EXPECT_EQ(*(*database)->query_integer("PRAGMA user_version"), static_cast<int64_t>(migrations.size()));
     EXPECT_EQ(*(*database)->query_integer("SELECT count(*) FROM colours"), 23);
     EXPECT_EQ(*RegistryStore(**database).load_all(), before);
   }
   ASSERT_TRUE(open_registry_file(path, migrations).ok()) << "again: nothing to migrate";
-  expect_refused(path, ErrorCode::unsupported, "version 2");
+  expect_refused(path, ErrorCode::unsupported, "version 3");
   ASSERT_EQ(backups(tree.root()).size(), 1U);
   const std::string backup = backups(tree.root())[0];
-  EXPECT_THAT(backup, HasSubstr("registry.db.v1-"));
+  EXPECT_THAT(backup, HasSubstr("registry.db.v2-"));
   EXPECT_EQ(mode_of(backup), 0600);
   EXPECT_EQ(snapshot(*open_registry(backup)), before) << "the backup is a registry of the older version";
+}
+
+TEST(RegistryMigration, AFileOfTheFirstVersionGetsItsRulesAndTests) {
+  const testing::TempTree tree;
+  const std::string path = tree.path("registry.db");
+  {
+    const auto database = open_registry_file(path, registry_migrations().first(1));
+    ASSERT_TRUE(database.ok()) << database.error().message;
+    const RegistryStore store(**database);
+    ASSERT_TRUE(store.put_name({.name = "story"}).ok());
+    ASSERT_TRUE(store.insert_model({.id = {"story", "1"}, .source = "files"}).ok());
+  }
+  const TrafficRecord rule{.kind = "rule",
+                           .name = "r",
+                           .definition = "{}",
+                           .progress = "p",
+                           .outcomes = {std::byte{0}, std::byte{255}},
+                           .created = 7};
+  {
+    const auto registry = open_registry(path);
+    EXPECT_EQ(snapshot(*registry).models.size(), 1U);
+    EXPECT_TRUE(registry->traffic()->empty());
+    ASSERT_TRUE(registry->change_traffic({rule, {.kind = "rule", .name = "gone", .definition = "{}"}}, {}).ok());
+    ASSERT_TRUE(registry->change_traffic({}, {{"rule", "gone"}, {"rule", "never"}}).ok());
+  }
+  EXPECT_EQ(*open_registry(path)->traffic(), std::vector{rule});
+  ASSERT_EQ(backups(tree.root()).size(), 1U);
+  EXPECT_THAT(backups(tree.root())[0], HasSubstr("registry.db.v1-"));
+  RawDatabase(path).run("UPDATE traffic SET definition = '{ }'");
+  expect_refused(path, ErrorCode::malformed, "the rule 'r' is damaged");
 }
 
 TEST(RegistryMigration, ThatFailsLeavesTheFileAsItWas) {
@@ -272,7 +309,7 @@ TEST(RegistryMigration, ThatFailsLeavesTheFileAsItWas) {
   const std::string path = tree.path("registry.db");
   testing::fill(*open_registry(path));
   const RegistrySnapshot before = snapshot(*open_registry(path));
-  const std::array migrations = {registry_migrations()[0], "CREATE TABLE colours (x); DROP TABLE aliases; nonsense"};
+  const std::vector<const char*> migrations = migrations_and("CREATE TABLE colours (x); DROP TABLE aliases; nonsense");
   const auto failed = open_registry_file(path, migrations);
   ASSERT_FALSE(failed.ok());
   EXPECT_THAT(failed.error().message, HasSubstr(path));
