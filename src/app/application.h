@@ -70,6 +70,7 @@ class Application {
  private:
   struct Impl;
   explicit Application(std::unique_ptr<Impl> impl);
+  void warm_up(const std::vector<std::string>& models);
   std::unique_ptr<Impl> impl_;
 };
 

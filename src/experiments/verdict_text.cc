@@ -79,6 +79,7 @@ std::string verdict_sentence(const ExperimentDefinition& definition, const Metri
                          verdict.samples, definition.config.minimum_samples);
     case VerdictDecision::undecided:
       if (!verdict.remaining) return fmt::format("{} undecided", words.label);
+      if (*verdict.remaining < 10) return fmt::format("{} undecided, a few more requests needed", words.label);
       return fmt::format("{} undecided, about {} more requests needed", words.label, about(*verdict.remaining));
     case VerdictDecision::same: {
       const double least = verdict.is_ratio ? definition.config.minimum_effect : definition.config.minimum_difference;

@@ -42,6 +42,24 @@ TEST(Starting, RequestsAreTakenWhenAllModelsAreLoaded) {
   EXPECT_FALSE(application.service().admission().ok());
 }
 
+TEST(Starting, ModelsComputeBeforeRequestsAreTaken) {
+  for (const bool warm_up : {true, false}) {
+    EngineConfig config = config_of({kDraft});
+    config.warm_up = warm_up;
+    auto made = Application::create(config);
+    ASSERT_TRUE(made.ok());
+    ASSERT_TRUE((*made)->load_models().ok());
+    double steps = 0.0;
+    for (const MetricSample& sample : (*made)->service().metrics()) {
+      if (sample.name == "inferneo:engine_steps") steps += std::get<double>(sample.value);
+    }
+    EXPECT_EQ(steps > 0.0, warm_up);
+    const ServerStats stats = (*made)->service().stats();
+    EXPECT_EQ(stats.total_requests, 0U) << "it is nobody's request";
+    EXPECT_EQ(stats.running, 0);
+  }
+}
+
 TEST(Starting, AFailedLoadLeavesItClosed) {
   auto made = Application::create(config_of({kDraft, "./absent"}));
   ASSERT_TRUE(made.ok());
