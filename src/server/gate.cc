@@ -39,12 +39,6 @@ TenantId key_number(const std::vector<KeyDigest>& keys, const KeyDigest& guess) 
   return found;
 }
 
-int hex_digit(char c) {
-  if (c >= '0' && c <= '9') return c - '0';
-  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-  return -1;
-}
-
 // The token of a single, well-formed `Authorization: Bearer` field.
 std::optional<std::string_view> bearer_token(const HttpHead& head) {
   if (head.header_count("authorization") != 1) return std::nullopt;

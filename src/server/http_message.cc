@@ -6,18 +6,12 @@
 #include <algorithm>
 #include <array>
 #include <ctime>
+#include "base/ascii.h"
 
 #include "server/json_writer.h"
 
 namespace inferneo {
 namespace {
-
-int hex_digit(char c) {
-  if (c >= '0' && c <= '9') return c - '0';
-  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
-  return -1;
-}
 
 constexpr std::array<std::pair<int, std::string_view>, 26> kReasons = {{
     {200, "OK"},

@@ -10,8 +10,6 @@
 namespace inferneo {
 namespace {
 
-std::string model_of(const ABTestArm& arm) { return arm.version.empty() ? arm.model : arm.model + ":" + arm.version; }
-
 std::string_view key_of(ABTestKey sticky_by, const RequestKeys& keys) {
   switch (sticky_by) {
     case ABTestKey::user:
@@ -35,6 +33,8 @@ double unit_interval(uint64_t random) { return static_cast<double>(random >> 11)
 std::string shown(const std::string& model) { return model.empty() ? "the default model" : "'" + model + "'"; }
 
 }  // namespace
+
+std::string arm_model(const ABTestArm& arm) { return arm.version.empty() ? arm.model : arm.model + ":" + arm.version; }
 
 std::string TrafficRoute::text() const {
   std::string text;
@@ -174,7 +174,7 @@ void Traffic::enter_test(Walk& walk) const {
     if (!meant || *meant == walk.route.model) return;
     for (const auto& candidate : walk.snapshot.tests) {
       if (!takes_requests(candidate->experiment)) continue;
-      if (models_.resolve(model_of(candidate->experiment.definition().arms[0])) != meant) continue;
+      if (models_.resolve(arm_model(candidate->experiment.definition().arms[0])) != meant) continue;
       test = candidate;
       break;
     }
@@ -185,7 +185,7 @@ void Traffic::enter_test(Walk& walk) const {
                                              .random = walk.keys.random,
                                              .forced_arm = walk.keys.forced_arm});
   walk.route.test = std::move(test);
-  walk.route.model = model_of(*walk.route.arm());
+  walk.route.model = arm_model(*walk.route.arm());
   walk.say("the test '{}' gives it arm {} ({}): {}", walk.route.test->name(), walk.route.arm()->name,
            assignment_reason_name(walk.route.assignment.reason), shown(walk.route.model));
 }

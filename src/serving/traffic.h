@@ -82,6 +82,8 @@ struct RequestKeys {
   uint64_t random = 0;               // uniform; for those without a key, and for weighted choices
 };
 
+std::string arm_model(const ABTestArm& arm);  // as requests name it: with its version where the arm has one
+
 struct TrafficRoute {
   std::string model = {};                          // to be asked; empty: the default model
   std::string rule = {};                           // that matched; empty: none

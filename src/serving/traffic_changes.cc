@@ -38,8 +38,6 @@ std::vector<RoutingRule> rules_of(const RuleSet& set) {
   return rules;
 }
 
-std::string model_of(const ABTestArm& arm) { return arm.version.empty() ? arm.model : arm.model + ":" + arm.version; }
-
 }  // namespace
 
 // What a snapshot's rules and tests may name.
@@ -227,10 +225,10 @@ Status Traffic::check_test_targets(const Snapshot& next, const Experiment& exper
                                     arm.name, name, arm.model),
                         "arms");
     }
-    if (models_.resolve(model_of(arm))) continue;
+    if (models_.resolve(arm_model(arm))) continue;
     return make_error(
         ErrorCode::not_found,
-        fmt::format("arm {} of '{}': there is no model '{}'; register it first", arm.name, name, model_of(arm)),
+        fmt::format("arm {} of '{}': there is no model '{}'; register it first", arm.name, name, arm_model(arm)),
         "arms");
   }
   return ok_status();

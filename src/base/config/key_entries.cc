@@ -70,28 +70,28 @@ Status read_weight(const YamlPlace& place, KeyLimits& entry) {
 }
 
 // What an entry may say: one row for each key.
-struct Key {
+struct LimitKey {
   KeyEntryKeyInfo info;
   Status (*set)(const YamlPlace& place, KeyLimits& entry);
 };
-constexpr std::array kKeys = {
-    Key{{"name", "letters, digits, `.`, `_`, `-`", "What metrics and errors call it; needed"}, read_name},
-    Key{{"key", "text", "The key itself; or"}, read_key},
-    Key{{"key_sha256", "64 hexadecimal digits", "its SHA-256: `printf %s KEY | sha256sum`"}, read_digest},
-    Key{{"requests_per_minute", "whole number", "Instead of the limit of every key; 0: no limit"},
-        [](const YamlPlace& p, KeyLimits& e) { return read_limit(p, e.requests_per_minute); }},
-    Key{{"tokens_per_minute", "whole number", "The same"},
-        [](const YamlPlace& p, KeyLimits& e) { return read_limit(p, e.tokens_per_minute); }},
-    Key{{"max_concurrent_requests", "whole number", "The same"},
-        [](const YamlPlace& p, KeyLimits& e) { return read_limit(p, e.max_concurrent_requests); }},
-    Key{{"weight", "0.01 to 100", "Its share where keys compete; 1 without one"}, read_weight},
+constexpr std::array kLimitKeys = {
+    LimitKey{{"name", "letters, digits, `.`, `_`, `-`", "What metrics and errors call it; needed"}, read_name},
+    LimitKey{{"key", "text", "The key itself; or"}, read_key},
+    LimitKey{{"key_sha256", "64 hexadecimal digits", "its SHA-256: `printf %s KEY | sha256sum`"}, read_digest},
+    LimitKey{{"requests_per_minute", "whole number", "Instead of the limit of every key; 0: no limit"},
+             [](const YamlPlace& p, KeyLimits& e) { return read_limit(p, e.requests_per_minute); }},
+    LimitKey{{"tokens_per_minute", "whole number", "The same"},
+             [](const YamlPlace& p, KeyLimits& e) { return read_limit(p, e.tokens_per_minute); }},
+    LimitKey{{"max_concurrent_requests", "whole number", "The same"},
+             [](const YamlPlace& p, KeyLimits& e) { return read_limit(p, e.max_concurrent_requests); }},
+    LimitKey{{"weight", "0.01 to 100", "Its share where keys compete; 1 without one"}, read_weight},
 };
 
 template <size_t... I>
 constexpr auto yaml_keys(std::index_sequence<I...>) {
-  return std::array{YamlKey<KeyLimits>{kKeys[I].info.name, kKeys[I].set}...};
+  return std::array{YamlKey<KeyLimits>{kLimitKeys[I].info.name, kLimitKeys[I].set}...};
 }
-constexpr auto kYamlKeys = yaml_keys(std::make_index_sequence<kKeys.size()>());
+constexpr auto kYamlKeys = yaml_keys(std::make_index_sequence<kLimitKeys.size()>());
 
 Error invalid(const KeyLimits& entry, std::string_view what) {
   const std::string where = entry.where.empty() ? std::string() : entry.where + ": ";
@@ -121,7 +121,7 @@ Status check_entry(const KeyLimits& entry) {
 
 std::vector<KeyEntryKeyInfo> key_entry_keys() {
   std::vector<KeyEntryKeyInfo> keys;
-  for (const Key& key : kKeys) keys.push_back(key.info);
+  for (const LimitKey& key : kLimitKeys) keys.push_back(key.info);
   return keys;
 }
 

@@ -184,7 +184,7 @@ struct ShadowRow {
   std::string_view path;
   void (*handler)(ShadowBook& shadows, Exchange& exchange);
 };
-constexpr std::array kRoutes = {
+constexpr std::array kShadowRoutes = {
     ShadowRow{Method::get, "/admin/shadow", handle_list_shadows},
     ShadowRow{Method::post, "/admin/shadow", handle_add_shadow},
     ShadowRow{Method::get, "/admin/shadow/{id}", handle_show_shadow},
@@ -199,7 +199,7 @@ constexpr std::array kRoutes = {
 std::vector<Route> shadow_routes(ShadowBook& shadows) {
   const auto worker = std::make_shared<AdminWorker>();
   std::vector<Route> routes;
-  for (const ShadowRow& row : kRoutes) {
+  for (const ShadowRow& row : kShadowRoutes) {
     routes.emplace_back(
         row.method, row.path, AuthPolicy::admin_key,
         [&shadows, worker, handler = row.handler](const std::shared_ptr<Exchange>& exchange) {
