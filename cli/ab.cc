@@ -97,45 +97,26 @@ Result<int> change(const ModelCommand& command, std::string_view path, const Jso
   return show_test(command, answer);
 }
 
-struct Verb {
-  std::string_view name;
-  size_t words;  // with itself
-  Result<int> (*run)(const ModelCommand& command);
-};
 constexpr std::array kVerbs = {
-    Verb{"list", 1, list},
-    Verb{"add", 4, add},
-    Verb{"show", 2, show_one},
-    Verb{"start", 2, [](const ModelCommand& command) { return change(command, "/admin/ab-tests/{id}/start"); }},
-    Verb{"pause", 2, [](const ModelCommand& command) { return change(command, "/admin/ab-tests/{id}/pause"); }},
-    Verb{"stop", 2, [](const ModelCommand& command) { return change(command, "/admin/ab-tests/{id}/stop"); }},
-    Verb{"promote", 3,
-         [](const ModelCommand& command) {
-           return change(command, "/admin/ab-tests/{id}/promote", Json{{"arm", command.argument(2)}});
-         }},
-    Verb{"rm", 2, remove},
+    TrafficVerb{"list", 1, list},
+    TrafficVerb{"add", 4, add},
+    TrafficVerb{"show", 2, show_one},
+    TrafficVerb{"start", 2, [](const ModelCommand& command) { return change(command, "/admin/ab-tests/{id}/start"); }},
+    TrafficVerb{"pause", 2, [](const ModelCommand& command) { return change(command, "/admin/ab-tests/{id}/pause"); }},
+    TrafficVerb{"stop", 2, [](const ModelCommand& command) { return change(command, "/admin/ab-tests/{id}/stop"); }},
+    TrafficVerb{"promote", 3,
+                [](const ModelCommand& command) {
+                  return change(command, "/admin/ab-tests/{id}/promote", Json{{"arm", command.argument(2)}});
+                }},
+    TrafficVerb{"rm", 2, remove},
 };
-
-Result<int> ab(const Invocation& invocation, CommandContext& context) {
-  const std::string verb = invocation.positionals.empty() ? "list" : invocation.positionals[0];
-  for (const Verb& row : kVerbs) {
-    if (row.name != verb) continue;
-    ASSIGN_OR_RETURN(const ModelCommand command,
-                     begin_model_command("ab", verb == "list" ? 0 : row.words, invocation, context));
-    return row.run(command);
-  }
-  return make_error(
-      ErrorCode::invalid_argument,
-      fmt::format("ab: '{}' is none of list, add, show, start, pause, stop, promote, rm", verb.substr(0, 40)));
-}
 
 }  // namespace
 
 std::span<const CommandOption> ab_options() { return kOptions; }
 
 int run_ab(const Invocation& invocation, CommandContext& context) {
-  const auto code = ab(invocation, context);
-  return code.ok() ? *code : report_error(context, code.error());
+  return run_traffic_verb("ab", kVerbs, invocation, context);
 }
 
 }  // namespace inferneo

@@ -130,42 +130,23 @@ Result<int> explain(const ModelCommand& command) {
   return show_answer(command, answer, explanation_text(answer.json));
 }
 
-struct Verb {
-  std::string_view name;
-  size_t words;  // with itself
-  Result<int> (*run)(const ModelCommand& command);
-};
 constexpr std::array kVerbs = {
-    Verb{"list", 1, list},
-    Verb{"add", 3, add},
-    Verb{"show", 2, show_one},
-    Verb{"rm", 2, remove},
-    Verb{"on", 2, [](const ModelCommand& command) { return enable(command, true); }},
-    Verb{"off", 2, [](const ModelCommand& command) { return enable(command, false); }},
-    Verb{"options", 1, show_options},
-    Verb{"explain", 2, explain},
+    TrafficVerb{"list", 1, list},
+    TrafficVerb{"add", 3, add},
+    TrafficVerb{"show", 2, show_one},
+    TrafficVerb{"rm", 2, remove},
+    TrafficVerb{"on", 2, [](const ModelCommand& command) { return enable(command, true); }},
+    TrafficVerb{"off", 2, [](const ModelCommand& command) { return enable(command, false); }},
+    TrafficVerb{"options", 1, show_options},
+    TrafficVerb{"explain", 2, explain},
 };
-
-Result<int> route(const Invocation& invocation, CommandContext& context) {
-  const std::string verb = invocation.positionals.empty() ? "list" : invocation.positionals[0];
-  for (const Verb& row : kVerbs) {
-    if (row.name != verb) continue;
-    ASSIGN_OR_RETURN(const ModelCommand command,
-                     begin_model_command("route", verb == "list" ? 0 : row.words, invocation, context));
-    return row.run(command);
-  }
-  return make_error(
-      ErrorCode::invalid_argument,
-      fmt::format("route: '{}' is none of list, add, show, rm, on, off, options, explain", verb.substr(0, 40)));
-}
 
 }  // namespace
 
 std::span<const CommandOption> route_options() { return kOptions; }
 
 int run_route(const Invocation& invocation, CommandContext& context) {
-  const auto code = route(invocation, context);
-  return code.ok() ? *code : report_error(context, code.error());
+  return run_traffic_verb("route", kVerbs, invocation, context);
 }
 
 }  // namespace inferneo

@@ -1,5 +1,9 @@
 #include "cli/traffic_desk.h"
 
+#include <fmt/format.h>
+
+#include <filesystem>
+#include <system_error>
 #include <utility>
 
 #include "app/registry_path.h"
@@ -50,7 +54,11 @@ Result<AdminAnswer> answer_of(TrafficAnswer answer) {
 Result<AdminAnswer> ask_file(const EngineConfig& config, const TrafficOperation& operation, const std::string& id,
                              const std::string& body) {
   static const SteadyClock clock;
-  ASSIGN_OR_RETURN(const auto registry, Registry::open(registry_path(config)));
+  std::string path = registry_path(config);
+  std::error_code error;
+  // Looking makes no file.
+  if (operation.method == Method::get && !std::filesystem::exists(path, error) && !error) path.clear();
+  ASSIGN_OR_RETURN(const auto registry, Registry::open(path));
   ASSIGN_OR_RETURN(RegistrySnapshot snapshot, registry->load_all());
   const RegisteredModels models(std::move(snapshot));
   RegistryTrafficStore store(*registry);
@@ -88,6 +96,25 @@ Result<AdminAnswer> ask_traffic(const ModelCommand& command, Method method, std:
   const TrafficOperation* const operation = find_traffic_operation(method, path);
   if (operation == nullptr) return make_error(ErrorCode::internal, "there is no such operation");
   return ask_file(command.loaded.config, *operation, id, text);
+}
+
+int run_traffic_verb(std::string_view command, std::span<const TrafficVerb> verbs, const Invocation& invocation,
+                     CommandContext& context) {
+  const auto& words = invocation.positionals;
+  const std::string_view wanted = words.empty() ? verbs.front().name : std::string_view(words[0]);
+  const auto code = [&]() -> Result<int> {
+    std::string known;
+    for (const TrafficVerb& verb : verbs) {
+      known += fmt::format("{}{}", known.empty() ? "" : ", ", verb.name);
+      if (verb.name != wanted) continue;
+      const size_t required = words.empty() ? 0 : verb.words;
+      ASSIGN_OR_RETURN(const ModelCommand begun, begin_model_command(command, required, invocation, context));
+      return verb.run(begun);
+    }
+    return make_error(ErrorCode::invalid_argument,
+                      fmt::format("{}: '{}' is none of {}", command, wanted.substr(0, 40), known));
+  }();
+  return code.ok() ? *code : report_error(context, code.error());
 }
 
 int show_answer(const ModelCommand& command, const AdminAnswer& answer, const std::string& text) {

@@ -69,4 +69,13 @@ void write_value(JsonWriter& json, float value) {
   }
 }
 
+void write_text_or_null(JsonWriter& json, std::string_view name, std::string_view text) {
+  json.key(name);
+  if (text.empty()) {
+    json.null();
+  } else {
+    json.string(text);
+  }
+}
+
 }  // namespace inferneo

@@ -48,6 +48,8 @@ void write_value(JsonWriter& json, int64_t value);
 void write_value(JsonWriter& json, double value);
 void write_value(JsonWriter& json, float value);  // as short as it can be read back
 
+void write_text_or_null(JsonWriter& json, std::string_view name, std::string_view text);  // null where it is empty
+
 template <typename T>
 Status read_value(const Json& json, std::string_view where, std::optional<T>& value) {
   value.reset();

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "server/admin/traffic_definition.h"
+#include "server/json_object.h"
 
 namespace inferneo {
 namespace {
@@ -18,15 +19,6 @@ void write_created(JsonWriter& json, bool configured, int64_t microseconds) {
     json.null();
   } else {
     json.integer(microseconds / 1'000'000);
-  }
-}
-
-void write_text_or_null(JsonWriter& json, std::string_view name, std::string_view text) {
-  json.key(name);
-  if (text.empty()) {
-    json.null();
-  } else {
-    json.string(text);
   }
 }
 

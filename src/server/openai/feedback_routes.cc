@@ -44,15 +44,6 @@ std::string_view request_id_of(std::string_view id) {
   return id;
 }
 
-void write_or_null(JsonWriter& json, std::string_view name, const std::string& text) {
-  json.key(name);
-  if (text.empty()) {
-    json.null();
-  } else {
-    json.string(text);
-  }
-}
-
 }  // namespace
 
 void handle_feedback(InferenceService& service, const std::shared_ptr<Exchange>& exchange) {
@@ -63,8 +54,8 @@ void handle_feedback(InferenceService& service, const std::shared_ptr<Exchange>&
   JsonWriter json;
   json.begin_object().field("object", "feedback").field("id", std::string_view(request->id));
   json.field("recorded", !receipt->test.empty());
-  write_or_null(json, "test", receipt->test);
-  write_or_null(json, "arm", receipt->arm);
+  write_text_or_null(json, "test", receipt->test);
+  write_text_or_null(json, "arm", receipt->arm);
   json.end_object();
   respond_json(*exchange, json.take());
 }

@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "program.h"
@@ -41,6 +42,15 @@ class TrafficFile : public ::testing::Test {
 
   testing::TempTree tree_;
 };
+
+TEST(TrafficLook, MakesNoFile) {
+  const testing::TempTree tree;
+  for (const char* const look : {"route", "ab", "route options"}) {
+    const Outcome outcome = run(look, "INFERNEO_HOME='" + tree.root() + "' HOME='" + tree.root() + "'");
+    EXPECT_EQ(outcome.code, 0) << outcome.text;
+  }
+  EXPECT_FALSE(std::filesystem::exists(tree.path("registry.db")));
+}
 
 TEST_F(TrafficFile, ARuleFromItsAdditionToItsEnd) {
   EXPECT_THAT(done("route"), HasSubstr("no routing rule"));
