@@ -63,7 +63,7 @@ std::string joined(const Json& list, std::string_view between) {
 std::string target(const Json& rule) {
   if (const std::string model = text(rule, "model_name"); !model.empty()) return model;
   if (const std::string test = text(rule, "ab_test"); !test.empty()) return "test " + test;
-  if (const std::string chain = joined(member(rule, "models"), " > "); !chain.empty()) return chain;
+  if (std::string chain = joined(member(rule, "models"), " > "); !chain.empty()) return chain;
   const Json& refusal = member(rule, "refusal");
   return refusal.is_object() ? "refused " + count(refusal, "status") : "-";
 }

@@ -75,7 +75,7 @@ ctest_stage() {
   set -- $counts
   if [ $status -ne 0 ]; then
     sed -n '/The following tests FAILED/,$p' "$log" >&2
-    grep -E '^\[  FAILED  \]|: Failure$|ERROR: |WARNING: ThreadSanitizer' "$log" | sort -u | head -n 40 >&2
+    grep -E '^\[  FAILED  \]|: Failure$|ERROR: |WARNING: ThreadSanitizer|: (error|warning): ' "$log" | sort -u | head -n 40 >&2
     [ "$2" -gt 0 ] || set -- "$1" 1
     row "$name" $((SECONDS - from)) "$1" "$2" "FAILED (log: $log)"
     return 1

@@ -4,17 +4,14 @@
 // - A runner never schedules, never allocates KV memory and never knows requests. The engine never knows formats or
 //   devices. The block accounting above this seam does not know what the bytes mean.
 // - Asynchronous: submit() may return before the work is done; collect() waits for that ticket. Tickets are collected
-// in
-//   the order in which they were submitted. At most max_in_flight() tickets are open.
+//   in the order in which they were submitted. At most max_in_flight() tickets are open.
 // - Everything a StepBatch points at (token spans, block tables, sampling inputs, masks) stays alive and unchanged
-// until
-//   collect() of its ticket has returned; the KV blocks that it names are not reused before that either.
+//   until collect() of its ticket has returned; the KV blocks that it names are not reused before that either.
 // - Sampling is on this side of the seam, so that a GPU never ships logits to the host; runners whose logits are on the
 //   host share models/sampling.
 // - Thread: all calls for one runner come from one engine thread, except spec() and kv_spec(), which are immutable.
 // - Errors: submit() refuses a malformed batch (a bug above it); collect() returns a per-sequence error for what
-// concerns
-//   one sequence (NaN logits), and fails as a whole only when the model can no longer be used.
+//   concerns one sequence (NaN logits), and fails as a whole only when the model can no longer be used.
 #pragma once
 
 #include <cstddef>

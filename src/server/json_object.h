@@ -132,14 +132,15 @@ constexpr auto json_field(std::string_view name, JsonWhen when = JsonWhen::alway
 template <typename T, size_t N>
 Status read_object(const Json& json, std::string_view where, const std::array<JsonField<T>, N>& fields, T& object) {
   if (!json.is_object()) return field_error(where, "must be an object");
-  for (const auto& [key, value] : json.items()) {
+  for (const auto& member : json.items()) {
+    const std::string& key = member.key();
     const auto field = std::find_if(fields.begin(), fields.end(), [&](const auto& row) { return row.name == key; });
     if (field == fields.end()) {
       std::array<std::string_view, N> known;
       std::transform(fields.begin(), fields.end(), known.begin(), [](const auto& row) { return row.name; });
       return unknown_json_field(where, key, known);
     }
-    if (!value.is_null()) RETURN_IF_ERROR(field->read(value, json_path(where, field->name), object));
+    if (!member.value().is_null()) RETURN_IF_ERROR(field->read(member.value(), json_path(where, field->name), object));
   }
   return ok_status();
 }
