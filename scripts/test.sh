@@ -86,16 +86,16 @@ ctest_stage() {
 # The official client against the real program and a bundled model.
 openai_client() {
   setup_venv 'openai>=1.50,<3' &&
-    .venv/bin/python tests/integration/openai_client.py --binary build/dev/inferneo --model models/inferneo-story
+    .venv/bin/python tests/integration/openai_client.py --binary build/ci/inferneo --model models/inferneo-story
 }
 
 # Words planted in all that a client can send, looked for in all that the server says elsewhere.
-canary() { python3 tests/integration/canary.py --binary build/dev/inferneo --model models/inferneo-story; }
+canary() { python3 tests/integration/canary.py --binary build/ci/inferneo --model models/inferneo-story; }
 
 # The dashboard in a browser, where there is one.
 dashboard() {
   setup_venv 'openai>=1.50,<3' && setup_venv 'playwright>=1.40,<2' &&
-    .venv/bin/python tests/integration/dashboard.py --binary build/dev/inferneo --model models/inferneo-story
+    .venv/bin/python tests/integration/dashboard.py --binary build/ci/inferneo --model models/inferneo-story
 }
 
 # The programs of a preset's tests, which have their names: what is not run there is not built either.
@@ -116,14 +116,14 @@ main() {
   setup_test_packages
   setup_rust
   setup_clang_format
-  if build_stage dev; then
-    if [ -n "$only_label" ]; then
-      ctest_stage "$only_label" dev -L "$only_label"
-      return
-    fi
-    ctest_stage "fast" dev -L fast
-    ctest_stage "full" dev -L full
-    ctest_stage "soak (x$INFERNEO_SOAK_SCALE)" dev -L soak
+  if [ -n "$only_label" ]; then
+    build_stage dev && ctest_stage "$only_label" dev -L "$only_label"
+    return
+  fi
+  if build_stage ci; then
+    ctest_stage "fast" ci -L fast
+    ctest_stage "full" ci -L full
+    ctest_stage "soak (x$INFERNEO_SOAK_SCALE)" ci -L soak
     counted_stage "openai client" openai_client
     counted_stage "canary" canary
     if command -v chromium >/dev/null; then

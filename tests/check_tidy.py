@@ -31,6 +31,13 @@ def flags_for_clang(entry):
     return flags or ["-std=c++20"]
 
 
+def sources_of(entry):
+    """The file itself; of one that CMake wrote to compile many at a time, those."""
+    if "/Unity/" not in entry["file"]:
+        return [entry["file"]]
+    return re.findall(r'^#include "(.*)"$', pathlib.Path(entry["file"]).read_text(), re.MULTILINE)
+
+
 def main():
     build = pathlib.Path(sys.argv[1]).resolve()
     budget = float(sys.argv[sys.argv.index("--budget") + 1]) if "--budget" in sys.argv else 120.0
@@ -39,8 +46,8 @@ def main():
         print("no clang-tidy 14 or later, or no compile_commands.json; not checked")
         return 77
     entries = {}
-    for entry in json.loads(database.read_text()):
-        name = os.path.relpath(entry["file"], ROOT)
+    for entry, source in ((entry, source) for entry in json.loads(database.read_text()) for source in sources_of(entry)):
+        name = os.path.relpath(source, ROOT)
         # The kernels of instruction sets and their choice use target options and feature names that clang reads otherwise.
         if name.startswith(("src/", "cli/")) and not re.match(r"src/kernels/cpu/(avx|peak|dispatch)", name):
             entries[name] = entry
