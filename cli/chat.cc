@@ -168,6 +168,9 @@ void Chat::print_stats(const GenerateOutcome& outcome) {
     line += fmt::format(", {:.1f} tokens/s", (outcome.usage.completion_tokens - 1) / decode);
   }
   line += fmt::format(" | prompt {} tokens", outcome.usage.prompt_tokens);
+  if (outcome.usage.draft_tokens > 0) {
+    line += fmt::format(" | {} of {} guesses right", outcome.usage.accepted_tokens, outcome.usage.draft_tokens);
+  }
   if (outcome.usage.cached_tokens > 0) line += fmt::format(", {} cached", outcome.usage.cached_tokens);
   terminal_.note(terminal_.dim(line) + "\n");
 }

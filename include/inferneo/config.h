@@ -84,14 +84,16 @@ struct EngineConfig {
   bool hub_offline = false;                             // never ask the hub
 
   // Batching
-  int max_num_seqs = 256;              // sequences of one step
-  int max_num_batched_tokens = 2048;   // tokens of one step
-  int max_queue_requests = 1024;       // waiting requests before new ones are refused
-  int64_t max_queue_tokens = 1 << 20;  // their prompt tokens
-  double request_timeout = 0.0;        // seconds; 0: none
-  double idle_compute_share = 0.02;    // of the time, for copies beside requests; 0: only when there are none
-  bool deterministic = false;          // batch-invariant kernels: the same tokens whatever the batch
-  std::optional<uint64_t> seed = {};   // of requests that bring none; none: drawn for each
+  int max_num_seqs = 256;                    // sequences of one step
+  int max_num_batched_tokens = 2048;         // tokens of one step
+  int max_queue_requests = 1024;             // waiting requests before new ones are refused
+  int64_t max_queue_tokens = 1 << 20;        // their prompt tokens
+  double request_timeout = 0.0;              // seconds; 0: none
+  double idle_compute_share = 0.02;          // of the time, for copies beside requests; 0: only when there are none
+  bool deterministic = false;                // batch-invariant kernels: the same tokens whatever the batch
+  std::optional<uint64_t> seed = {};         // of requests that bring none; none: drawn for each
+  bool enable_speculative_decoding = false;  // what came before is looked up, and what followed it is verified
+  int num_speculative_tokens = 8;            // guessed at most at a time
 
   // KV cache
   int block_size = 16;  // tokens of a block
@@ -106,7 +108,6 @@ struct EngineConfig {
   double max_memory_gb = 0.0;           // GiB, ceiling of the memory ledger; 0: 0.8 of the cgroup's limit
   double gpu_memory_utilization = 0.9;  // share of a GPU's memory
   bool enable_cuda_graph = true;
-  bool enable_speculative_decoding = false;
 
   // Server
   std::string host = "127.0.0.1";

@@ -30,6 +30,8 @@ struct EnhancedStats {
     uint64_t cache_queries = 0;  // prompt tokens looked up in the prefix cache
     uint64_t cache_hits = 0;     // and found
     uint64_t preemptions = 0;
+    uint64_t draft_tokens = 0;              // guessed by speculative decoding
+    uint64_t accepted_tokens = 0;           // of them, that were right
     double mean_time_to_first_token = 0.0;  // seconds; 0: no request yet
     Latency time_to_first_token, inter_token, end_to_end;
     uint64_t memory_bytes = 0;

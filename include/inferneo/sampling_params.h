@@ -37,6 +37,10 @@ struct SamplingParams {
   int min_tokens = 0;             // no end-of-sequence and no stop token before this many
   std::optional<int> max_tokens;  // none: up to the context's end
 
+  // Tokens guessed at a time, at most as many as the model is set to; none: that many; 0: no guesses. Guesses are
+  // verified: they change how soon the output comes, not the output.
+  std::optional<int> num_speculative_tokens;
+
   int n = 1;                    // independent samples of one prompt, 1 to 16
   std::optional<int> logprobs;  // 0 to 20: the sampled token's and this many best
   std::optional<int> prompt_logprobs;

@@ -39,6 +39,8 @@ EnhancedStats::Model model_of(const ServerStats::Model& from) {
   model.cache_queries = from.cache_queries;
   model.cache_hits = from.cache_hits;
   model.preemptions = from.preemptions;
+  model.draft_tokens = from.draft_tokens;
+  model.accepted_tokens = from.accepted_tokens;
   model.mean_time_to_first_token = from.time_to_first_token.mean;
   model.time_to_first_token = latency_of(from.time_to_first_token);
   model.inter_token = latency_of(from.inter_token);

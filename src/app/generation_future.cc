@@ -35,6 +35,8 @@ class ResultSink final : public OutputSink {
     result_.prompt_tokens = outcome.usage.prompt_tokens;
     result_.cached_tokens = outcome.usage.cached_tokens;
     result_.completion_tokens = outcome.usage.completion_tokens;
+    result_.draft_tokens = outcome.usage.draft_tokens;
+    result_.accepted_tokens = outcome.usage.accepted_tokens;
     result_.time_to_first_token = to_seconds(outcome.stats.first_token - outcome.stats.submitted);
     result_.total_time = to_seconds(outcome.stats.finished - outcome.stats.submitted);
     promise_.set_value(std::move(result_));

@@ -298,6 +298,7 @@ class DirectoryLoader final : public ModelLoader {
     core.max_kv_bytes = static_cast<size_t>(config.kv_cache_gb * kGiB) / num_models;
     core.enable_prefix_caching = config.enable_prefix_caching && config.enable_paged_attention;
     core.enable_paged_attention = config.enable_paged_attention;
+    core.num_speculative_tokens = config.enable_speculative_decoding ? config.num_speculative_tokens : 0;
     core.starvation_patience = kStarvationPatience;
     core.idle_trim_after.reset();
     if (config.kv_keep_alive > 0.0) {

@@ -29,7 +29,7 @@ StepLoopConfig loop_config(const EngineCoreConfig& config, const KvPlan& plan) {
   scheduler.max_num_batched_tokens = config.max_num_batched_tokens;
   scheduler.max_prefill_tokens_beside_decode = config.max_prefill_tokens_beside_decode;
   scheduler.prefill_pack_tokens = config.prefill_pack_tokens;
-  return {scheduler, plan.context_limit, config.starvation_patience};
+  return {scheduler, plan.context_limit, config.starvation_patience, {.max_draft = config.num_speculative_tokens}};
 }
 
 }  // namespace
@@ -278,6 +278,9 @@ Status EngineCore::Impl::check_request(const Request& request) const {
   const SamplingParams& p = request.sampling;
   if (request.sink == nullptr) return bad("a request needs a sink", "");
   if (request.prompt.empty()) return bad("the prompt is empty", "prompt");
+  if (!std::ranges::all_of(request.prediction, known)) {
+    return bad("a token of the prediction lies outside the model's vocabulary", "prediction");
+  }
   if (!std::ranges::all_of(request.prompt, known)) {
     return bad(fmt::format("the prompt has a token outside the vocabulary of {}", vocab), "prompt");
   }
@@ -374,6 +377,12 @@ void add_counters(EngineStats& stats, const EngineStats& gone) {
   for (size_t i = 0; i < stats.iteration_tokens.size(); ++i) stats.iteration_tokens[i] += gone.iteration_tokens[i];
   for (size_t i = 0; i < kNumQueueRefusals; ++i) stats.refused[i] += gone.refused[i];
   stats.iteration_tokens_sum += gone.iteration_tokens_sum;
+  stats.speculation.drafts += gone.speculation.drafts;
+  stats.speculation.draft_tokens += gone.speculation.draft_tokens;
+  stats.speculation.accepted_tokens += gone.speculation.accepted_tokens;
+  for (size_t i = 0; i < SpeculationStats::kPositions; ++i) {
+    stats.speculation.accepted_at[i] += gone.speculation.accepted_at[i];
+  }
   stats.schedule_seconds += gone.schedule_seconds;
   stats.execute_seconds += gone.execute_seconds;
   stats.update_seconds += gone.update_seconds;

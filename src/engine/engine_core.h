@@ -25,6 +25,7 @@
 #include "base/idle_gate.h"
 #include "base/result.h"
 #include "engine/request.h"
+#include "engine/speculation_stats.h"
 #include "models/model_runner.h"
 #include "tensor/ledger.h"
 
@@ -53,6 +54,7 @@ struct EngineCoreConfig {
   // Another prompt joins the step only while it holds fewer prompt tokens than this: first tokens come one after the
   // other instead of all together, and short prompts still share a step.
   int32_t prefill_pack_tokens = 256;
+  int32_t num_speculative_tokens = 0;  // that are guessed at most at a time, per sequence; 0: none
   // What cannot grow although nothing else of this model runs waits so long for other models to give memory back.
   Duration starvation_patience{0};
   // Without work for so long, the core trims itself; none: only when trim() says so.
@@ -90,6 +92,7 @@ struct EngineStats {
                                                                512, 1024, 2048, 4096, 8192, 16384};
   std::array<uint64_t, 14> iteration_tokens{};
   uint64_t iteration_tokens_sum = 0;
+  SpeculationStats speculation;
   double schedule_seconds = 0.0;  // sums over all steps
   double execute_seconds = 0.0;   // submit and collect
   double update_seconds = 0.0;    // sinks included

@@ -31,6 +31,8 @@ struct RequestStats {
   int32_t cached_tokens = 0;  // of the prompt, taken from the prefix cache
   int32_t output_tokens = 0;  // over all samples
   int32_t preemptions = 0;
+  int32_t draft_tokens = 0;     // guessed and verified, over all samples
+  int32_t accepted_tokens = 0;  // of them
   // Of the steps that computed sample 0, the waits between them left out: to its first token, and in all.
   Duration computing_first{0};
   Duration computing{0};
@@ -65,6 +67,7 @@ struct Request {
   TenantShare tenant;         // fair shares among equal priorities
   bool idle = false;          // nobody waits for it: computed only when the process has nothing else to do
   std::optional<TimePoint> deadline;
+  std::vector<Token> prediction;                   // what the output may be like: drafts are looked up here too
   std::string cache_salt;                          // prefix-cache blocks are shared only within equal salts
   std::shared_ptr<const GrammarCompiled> grammar;  // compiled on the text side; the engine makes a matcher per sample
   bool needs_host_tokens = false;                  // stop strings: never run ahead

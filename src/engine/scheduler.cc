@@ -25,6 +25,11 @@ void Scheduler::add(Sequence& sequence) {
   queue_of(sequence).waiting.insert(sequence);
 }
 
+void Scheduler::accepted(Sequence& sequence) {
+  const int32_t position = sequence.num_computed++;
+  queue_of(sequence).waiting.charge(sequence, position, sequence.num_computed);
+}
+
 void Scheduler::remove(Sequence& sequence) {
   queue_of(sequence).waiting.erase(sequence);
   queue_of(sequence).running.erase(&sequence);
@@ -55,11 +60,14 @@ void Scheduler::run_decodes(Pass& pass) {
   for (Sequence* sequence : pass.queue.running) {
     if (tokens_needed(*sequence) == 1) decoding.push_back(sequence);
   }
+  auto num_others = static_cast<int32_t>(decoding.size());  // still to come
   for (Sequence* sequence : decoding) {
     if (pass.budget <= 0) break;  // of idle work, whose steps are short
+    --num_others;
     // An earlier one may have preempted this one meanwhile.
     if (sequence->state != SequenceState::running || !sequence->can_be_scheduled()) continue;
-    if (allocate_or_preempt(pass, *sequence, 1)) take(pass, *sequence, 1);
+    const int32_t num_draft = allocate_drafts(pass, *sequence, num_others);
+    if (num_draft > 0 || allocate_or_preempt(pass, *sequence, 1)) take(pass, *sequence, 1, num_draft);
   }
   pass.prefill_budget =
       decoding.empty() ? pass.budget : std::min(pass.budget, config_.max_prefill_tokens_beside_decode);
@@ -124,6 +132,12 @@ bool Scheduler::try_start(Pass& pass, Sequence& sequence) {
   return true;
 }
 
+// Blocks for its next token and its drafts, as far as nobody has to give way for guesses; 0: none were taken.
+int32_t Scheduler::allocate_drafts(const Pass& pass, Sequence& sequence, int32_t num_others) {
+  const int32_t num_draft = std::min(static_cast<int32_t>(sequence.drafts.size()), pass.budget - 1 - num_others);
+  return num_draft > 0 && kv_.allocate(sequence, 1 + num_draft) ? num_draft : 0;
+}
+
 bool Scheduler::allocate_or_preempt(Pass& pass, Sequence& sequence, int32_t num_tokens) {
   while (!kv_.allocate(sequence, num_tokens)) {
     if (!sequence.idle() && preempt_idle()) continue;
@@ -142,8 +156,8 @@ bool Scheduler::allocate_or_preempt(Pass& pass, Sequence& sequence, int32_t num_
 void Scheduler::preempt(Pass& pass, Sequence& victim) {
   std::erase_if(pass.schedule.sequences, [&](const ScheduledSequence& s) {
     if (s.sequence != &victim) return false;
-    pass.budget += s.num_tokens;
-    pass.schedule.num_tokens -= s.num_tokens;
+    pass.budget += s.num_tokens + s.num_draft;
+    pass.schedule.num_tokens -= s.num_tokens + s.num_draft;
     return true;
   });
   give_back(victim);
@@ -175,15 +189,15 @@ void Scheduler::give_back(Sequence& victim) {
   if (!victim.idle()) ++num_preemptions_;
 }
 
-void Scheduler::take(Pass& pass, Sequence& sequence, int32_t num_tokens) {
+void Scheduler::take(Pass& pass, Sequence& sequence, int32_t num_tokens, int32_t num_draft) {
   const bool is_prefill = tokens_needed(sequence) > 1;
-  ScheduledSequence scheduled{&sequence, sequence.num_computed, num_tokens, false};
+  ScheduledSequence scheduled{&sequence, sequence.num_computed, num_tokens, false, num_draft};
   sequence.num_computed += num_tokens;
   queue_of(sequence).waiting.charge(sequence, scheduled.position, sequence.num_computed);
   scheduled.sample = sequence.num_computed == sequence.num_wanted() && sequence.max_output > 0;
   pass.schedule.sequences.push_back(scheduled);
-  pass.schedule.num_tokens += num_tokens;
-  pass.budget -= num_tokens;
+  pass.schedule.num_tokens += num_tokens + num_draft;
+  pass.budget -= num_tokens + num_draft;
   if (is_prefill) {
     pass.prefill_budget -= num_tokens;
     pass.prefill_tokens += num_tokens;

@@ -37,7 +37,8 @@ struct ScheduledSequence {
   Sequence* sequence = nullptr;
   int32_t position = 0;  // of the first token to compute
   int32_t num_tokens = 0;
-  bool sample = false;  // these are the last tokens wanted: sample the next one
+  bool sample = false;    // these are the last tokens wanted: sample the next one
+  int32_t num_draft = 0;  // of Sequence::drafts, computed after them and verified
 };
 
 struct Schedule {
@@ -54,6 +55,7 @@ class Scheduler {
   using Sequences = std::set<Sequence*, ServedBefore>;
 
   void add(Sequence& sequence);                  // to the waiting ones
+  void accepted(Sequence& sequence);             // a draft, computed by the step that is collected
   void remove(Sequence& sequence);               // from wherever it is; its blocks are the caller's to release
   Schedule schedule(bool steps_in_flight);       // of the normal ones
   Schedule schedule_idle(int32_t token_budget);  // of the idle ones; with no step in flight
@@ -88,11 +90,12 @@ class Scheduler {
   void start_waiting(Pass& pass);
   bool try_start(Pass& pass, Sequence& sequence);
   bool is_starved(const Pass& pass, size_t num_running) const;
+  int32_t allocate_drafts(const Pass& pass, Sequence& sequence, int32_t num_others);
   bool allocate_or_preempt(Pass& pass, Sequence& sequence, int32_t num_tokens);
   void preempt(Pass& pass, Sequence& sequence);
   bool preempt_idle();  // the last in line; false: none can go now
   void give_back(Sequence& victim);
-  void take(Pass& pass, Sequence& sequence, int32_t num_tokens);
+  void take(Pass& pass, Sequence& sequence, int32_t num_tokens, int32_t num_draft = 0);
 
   SchedulerConfig config_;
   KvCacheManager& kv_;

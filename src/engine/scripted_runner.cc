@@ -142,6 +142,9 @@ ScriptedRunner::KvSlot* ScriptedRunner::slot(const SequenceStep& step, size_t gr
 void ScriptedRunner::check_row(const SequenceStep& step) {
   if (step.tokens.empty()) return violation(&step, "no tokens to compute");
   if (step.block_tables.size() != kv_spec_.groups.size()) return violation(&step, "one block table per group expected");
+  if (step.want == Want::verify && (step.num_draft < 1 || step.tokens.size() <= static_cast<size_t>(step.num_draft))) {
+    return violation(&step, "drafts without a token before them");
+  }
   if (step.sampling.params == nullptr || step.sampling.prompt.empty()) violation(&step, "no sampling state");
   const int32_t end = step.position + static_cast<int32_t>(step.tokens.size());
   if (end > spec_.max_position) violation(&step, "beyond the longest context");
@@ -297,8 +300,10 @@ SequenceResult ScriptedRunner::compute(const SequenceStep& step) {
   }
   uint64_t hash = step.position == 0 ? 0 : slot(step, 0, step.position - 1)->hash;
   int32_t position = step.position;
+  std::vector<uint64_t> hashes;
   for (Token token : *tokens) {
     hash = extend_hash(hash, token);
+    hashes.push_back(hash);
     for (size_t g = 0; g < kv_spec_.groups.size(); ++g) *slot(step, g, position) = KvSlot{hash, token, position};
     ++position;
   }
@@ -312,28 +317,37 @@ SequenceResult ScriptedRunner::compute(const SequenceStep& step) {
     for (int32_t k = 0; k < step.prompt_top_logprobs; ++k) logprobs.top.emplace_back(k, -1.0F - static_cast<float>(k));
     result.prompt_logprobs.push_back(std::move(logprobs));
   }
-  if (step.want != Want::sample) return result;
-  const std::optional<Token> token = choose(step, hash);
-  if (!token) {
-    result.error = make_error(ErrorCode::numeric, "scripted: no token is allowed");
-    return result;
-  }
-  result.tokens = {*token};
-  if (step.sampling.params->logprobs) {
-    TokenLogprobs logprobs{*token, -0.25F, {}};
-    for (int k = 0; k < *step.sampling.params->logprobs; ++k) {
-      logprobs.top.emplace_back((*token + k) % spec_.vocab_size, -0.25F - static_cast<float>(k));
-    }
-    result.logprobs.push_back(std::move(logprobs));
-  }
+  if (step.want == Want::sample || step.want == Want::verify) sample(step, hashes, result);
   return result;
 }
 
-std::optional<Token> ScriptedRunner::choose(const SequenceStep& step, uint64_t hash) const {
+// hashes[i] is of all tokens up to the i-th of the step. After drafts, as long as they are what would be sampled.
+void ScriptedRunner::sample(const SequenceStep& step, std::span<const uint64_t> hashes, SequenceResult& result) const {
+  const size_t num_draft = step.want == Want::verify ? static_cast<size_t>(step.num_draft) : 0;
+  const size_t first = hashes.size() - 1 - num_draft;
+  for (size_t i = 0; i <= num_draft; ++i) {
+    const std::optional<Token> token = choose(step, first + i, hashes[first + i]);
+    if (!token) {
+      result.error = make_error(ErrorCode::numeric, "scripted: no token is allowed");
+      return;
+    }
+    result.tokens.push_back(*token);
+    if (step.sampling.params->logprobs) {
+      TokenLogprobs logprobs{*token, -0.25F, {}};
+      for (int k = 0; k < *step.sampling.params->logprobs; ++k) {
+        logprobs.top.emplace_back((*token + k) % spec_.vocab_size, -0.25F - static_cast<float>(k));
+      }
+      result.logprobs.push_back(std::move(logprobs));
+    }
+    if (i < num_draft && *token != step.tokens[first + i + 1]) return;
+  }
+}
+
+std::optional<Token> ScriptedRunner::choose(const SequenceStep& step, size_t index, uint64_t hash) const {
   ScriptedToken context;
   context.sequence_id = step.sequence_id;
   context.prompt = step.sampling.prompt;
-  context.output_index = step.position + static_cast<int32_t>(step.tokens.size() - step.sampling.prompt.size());
+  context.output_index = step.position + static_cast<int32_t>(index + 1 - step.sampling.prompt.size());
   context.context_hash = hash;
   context.seed = step.sampling.params->temperature == 0.0F ? 0 : step.sampling.seed;
   context.vocab_size = spec_.vocab_size;

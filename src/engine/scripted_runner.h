@@ -95,7 +95,9 @@ class ScriptedRunner final : public ModelRunner {
   void check_context(const SequenceStep& step, std::span<const Token> computed);
   Result<std::vector<Token>> resolve_tokens(const SequenceStep& step) const;
   SequenceResult compute(const SequenceStep& step);
-  std::optional<Token> choose(const SequenceStep& step, uint64_t context_hash) const;
+  void sample(const SequenceStep& step, std::span<const uint64_t> hashes, SequenceResult& result) const;
+  // After the step's token `index`.
+  std::optional<Token> choose(const SequenceStep& step, size_t index, uint64_t context_hash) const;
   void pay(const StepBatch& batch) const;
   void hang_if_told(uint64_t step);
   void violation(const SequenceStep* step, const std::string& what);

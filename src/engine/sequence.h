@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "engine/block_pool.h"
+#include "engine/draft_state.h"
 #include "engine/request.h"
 
 namespace inferneo {
@@ -54,7 +55,9 @@ struct Sequence {
   int32_t num_hashed_blocks = 0;  // of its blocks, from the front
 
   std::unique_ptr<GrammarMatcher> grammar;
-  std::vector<uint32_t> mask;  // [ceil(vocab / 32)], with a grammar
+  std::vector<uint32_t> mask;               // [ceil(vocab / 32)], with a grammar
+  std::vector<Token> drafts;                // guesses of its next tokens, for the next step to verify
+  std::unique_ptr<DraftState> draft_state;  // once it may have had drafts
   TimePoint last_token_time{};
   std::optional<TimePoint> starving_since;  // no memory can be had for it, and nothing else runs
 

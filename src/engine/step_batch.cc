@@ -7,7 +7,16 @@ namespace {
 
 constexpr Token kNotOnHostYet[1] = {0};
 
-SequenceStep make_row(const ScheduledSequence& scheduled) {
+// The one token that is certain, and the drafts, one after the other in `storage`, whose capacity suffices.
+std::span<const Token> with_drafts(const ScheduledSequence& scheduled, std::vector<Token>& storage) {
+  const Sequence& sequence = *scheduled.sequence;
+  const size_t begin = storage.size();
+  storage.push_back(sequence.tokens.back());
+  storage.insert(storage.end(), sequence.drafts.begin(), sequence.drafts.begin() + scheduled.num_draft);
+  return std::span<const Token>(storage).subspan(begin);
+}
+
+SequenceStep make_row(const ScheduledSequence& scheduled, std::vector<Token>& draft_storage) {
   const Sequence& sequence = *scheduled.sequence;
   const RequestState& request = *sequence.request;
   const std::span<const Token> tokens(sequence.tokens);
@@ -19,7 +28,11 @@ SequenceStep make_row(const ScheduledSequence& scheduled) {
   step.sequence_id = sequence.id;
   step.position = scheduled.position;
   step.want = scheduled.sample ? Want::sample : Want::nothing;
-  if (end <= tokens.size()) {
+  if (scheduled.num_draft > 0) {
+    step.tokens = with_drafts(scheduled, draft_storage);
+    step.want = Want::verify;
+    step.num_draft = scheduled.num_draft;
+  } else if (end <= tokens.size()) {
     step.tokens = tokens.subspan(begin, end - begin);
   } else {  // running ahead: one token, sampled by a step that is still in flight
     step.tokens = kNotOnHostYet;
@@ -49,10 +62,15 @@ std::unique_ptr<InFlightStep> build_step(const std::vector<ScheduledSequence>& r
   auto step = std::make_unique<InFlightStep>();
   step->rows = rows;
   size_t table_size = 0;
+  size_t draft_size = 0;
+  step->decodes_only = true;
   for (const ScheduledSequence& row : rows) {
+    draft_size += static_cast<size_t>(row.num_draft) + 1;
+    step->decodes_only = step->decodes_only && row.sample && row.num_tokens == 1;
     for (const std::vector<BlockId>& table : row.sequence->block_tables) table_size += table.size();
   }
-  step->table_storage.reserve(table_size);  // spans point into both: neither may move from here on
+  step->table_storage.reserve(table_size);  // spans point into all three: none may move from here on
+  step->draft_storage.reserve(draft_size);
   step->tables.reserve(rows.size() * groups.size());
   step->batch.sequences.reserve(rows.size());
   for (const ScheduledSequence& row : rows) {
@@ -65,10 +83,10 @@ std::unique_ptr<InFlightStep> build_step(const std::vector<ScheduledSequence>& r
       step->table_storage.insert(step->table_storage.end(), table.begin() + first, table.end());
       step->tables.emplace_back(step->table_storage.data() + begin, table.size());
     }
-    SequenceStep sequence_step = make_row(row);
+    SequenceStep sequence_step = make_row(row, step->draft_storage);
     sequence_step.block_tables = std::span(step->tables).subspan(first_table, groups.size());
     step->batch.sequences.push_back(sequence_step);
-    step->num_tokens += row.num_tokens;
+    step->num_tokens += row.num_tokens + row.num_draft;
   }
   return step;
 }

@@ -18,8 +18,10 @@ struct InFlightStep {
   TimePoint began{};
   StepBatch batch;
   std::vector<ScheduledSequence> rows;  // parallel to batch.sequences
-  int32_t num_tokens = 0;
+  int32_t num_tokens = 0;               // drafts included
+  bool decodes_only = false;
 
+  std::vector<Token> draft_storage;  // of each row with drafts: its token, then they
   std::vector<BlockId> table_storage;
   std::vector<std::span<const int32_t>> tables;  // [rows * groups]
 };

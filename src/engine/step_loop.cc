@@ -33,7 +33,8 @@ StepLoop::StepLoop(const StepLoopConfig& config, ModelRunner& runner, KvCacheMan
       kv_(kv),
       clock_(clock),
       events_(std::move(events)),
-      scheduler_(config.scheduler, kv) {}
+      scheduler_(config.scheduler, kv),
+      speculator_(config.speculation) {}
 
 StepLoop::~StepLoop() = default;
 
@@ -149,8 +150,19 @@ void StepLoop::end_idle(const Error& error) {
   reap();
 }
 
+// Beside prompts a draft pays little, and with a step in flight nobody knows yet what to go on from.
+void StepLoop::plan_drafts() {
+  if (!speculator_.enabled()) return;
+  const Scheduler::Sequences& running = scheduler_.running();
+  const bool decodes_only =
+      in_flight_.empty() && scheduler_.waiting().empty() &&
+      std::ranges::all_of(running, [](const Sequence* s) { return s->num_wanted() - s->num_computed == 1; });
+  speculator_.plan(running, decodes_only);
+}
+
 Status StepLoop::step() {
   begin_schedule();
+  plan_drafts();
   const Schedule next = scheduler_.schedule(!in_flight_.empty());
   finish_schedule(next);
   ASSIGN_OR_RETURN(Collected collected, execute(next, true));
@@ -300,6 +312,7 @@ void StepLoop::fill_stats(EngineStats& stats) const {
   stats.preemptions = scheduler_.num_preemptions();
   stats.prefix_queries = scheduler_.prefix_queries();
   stats.prefix_hits = scheduler_.prefix_hits();
+  stats.speculation = speculator_.stats();
   stats.steps = counters_.steps;
   stats.prompt_tokens = counters_.prompt_tokens;
   stats.generation_tokens = counters_.generation_tokens;

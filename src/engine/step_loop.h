@@ -20,6 +20,7 @@
 #include "engine/idle_pace.h"
 #include "engine/kv_cache_manager.h"
 #include "engine/scheduler.h"
+#include "engine/speculator.h"
 #include "engine/step_batch.h"
 
 namespace inferneo {
@@ -28,6 +29,7 @@ struct StepLoopConfig {
   SchedulerConfig scheduler;
   int32_t context_limit = 0;  // prompt and output of one sequence
   Duration starvation_patience{0};
+  SpeculationConfig speculation;
 };
 
 struct StepLoopEvents {                                                 // for the owner's accounting; neither may throw
@@ -75,6 +77,7 @@ class StepLoop {
     StepResult result;
   };
   void begin_schedule();
+  void plan_drafts();
   void finish_schedule(const Schedule& next);
   Result<Collected> execute(const Schedule& schedule, bool may_run_ahead);
   void update(Collected collected);
@@ -85,6 +88,7 @@ class StepLoop {
   void update_row(const ScheduledSequence& row, SequenceResult& result);
   void take_prompt_logprobs(const ScheduledSequence& row, SequenceResult& result);
   void prompt_finished(Sequence& sequence);
+  void take_tokens(const ScheduledSequence& row, const SequenceResult& result);
   void take_token(Sequence& sequence, Token token, const TokenLogprobs* logprobs);
   void release_held_samples(RequestState& request);
   void finish(Sequence& sequence, FinishReason reason, std::optional<Token> stop_token = std::nullopt,
@@ -104,6 +108,7 @@ class StepLoop {
   const Clock& clock_;
   StepLoopEvents events_;
   Scheduler scheduler_;
+  Speculator speculator_;
   std::deque<std::unique_ptr<InFlightStep>> in_flight_;         // oldest first
   std::map<uint64_t, std::unique_ptr<RequestState>> requests_;  // by arrival
   std::unordered_map<RequestId, RequestState*> by_id_;          // live ones

@@ -25,6 +25,7 @@ void StepLoop::update(Collected collected) {
   if (collected.step == nullptr) return reap();
   now_ = clock_.now();
   step_time_ = collected.result.computing.value_or(now_ - collected.step->began);
+  if (collected.step->decodes_only) speculator_.took(collected.step->num_tokens, step_time_);
   for (size_t i = 0; i < collected.step->rows.size(); ++i) {
     update_row(collected.step->rows[i], collected.result.sequences[i]);
   }
@@ -43,15 +44,33 @@ void StepLoop::update_row(const ScheduledSequence& row, SequenceResult& result) 
   kv_.settle(sequence, row.position + row.num_tokens);
   take_prompt_logprobs(row, result);
   if (!prompt_was_done && sequence.prompt_done()) prompt_finished(sequence);
-  if (row.sample && sequence.state != SequenceState::finished) {
-    if (result.tokens.size() != 1) {
-      return finish(sequence, FinishReason::failed, std::nullopt,
-                    make_error(ErrorCode::internal,
-                               fmt::format("the model runner sampled {} tokens instead of one", result.tokens.size())));
-    }
-    take_token(sequence, result.tokens[0], result.logprobs.empty() ? nullptr : &result.logprobs[0]);
-  }
+  if (row.sample && sequence.state != SequenceState::finished) take_tokens(row, result);
   if (sequence.max_output == 0 && sequence.prompt_done()) finish(sequence, FinishReason::length);
+}
+
+// The accepted drafts, whose keys and values this step has computed, and one token more.
+void StepLoop::take_tokens(const ScheduledSequence& row, const SequenceResult& result) {
+  Sequence& sequence = *row.sequence;
+  const size_t num_tokens = result.tokens.size();
+  if (num_tokens == 0 || num_tokens > static_cast<size_t>(row.num_draft) + 1 ||
+      (!result.logprobs.empty() && result.logprobs.size() != num_tokens)) {
+    return finish(sequence, FinishReason::failed, std::nullopt,
+                  make_error(ErrorCode::internal, fmt::format("the model runner sampled {} tokens after {} drafts",
+                                                              num_tokens, row.num_draft)));
+  }
+  if (row.num_draft > 0) {
+    const auto num_accepted = static_cast<int32_t>(num_tokens) - 1;
+    speculator_.verified(sequence, row.num_draft, num_accepted);
+    sequence.request->stats.draft_tokens += row.num_draft;
+    sequence.request->stats.accepted_tokens += num_accepted;
+  }
+  for (size_t i = 0; i < num_tokens && sequence.state != SequenceState::finished; ++i) {
+    if (i > 0) {
+      scheduler_.accepted(sequence);
+      kv_.settle(sequence, sequence.num_computed);
+    }
+    take_token(sequence, result.tokens[i], result.logprobs.empty() ? nullptr : &result.logprobs[i]);
+  }
 }
 
 void StepLoop::take_prompt_logprobs(const ScheduledSequence& row, SequenceResult& result) {

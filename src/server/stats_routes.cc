@@ -52,6 +52,7 @@ void write_model(JsonWriter& json, const ServerStats::Model& model) {
       model.cache_queries > 0 ? std::optional<double>(static_cast<double>(model.cache_hits) / queries) : std::nullopt);
   json.field("cache_queries", model.cache_queries).field("cache_hits", model.cache_hits);
   json.field("preemptions", model.preemptions);
+  json.field("draft_tokens", model.draft_tokens).field("accepted_tokens", model.accepted_tokens);
   write_latency(json, "time_to_first_token", model.time_to_first_token);
   write_latency(json, "inter_token", model.inter_token);
   write_latency(json, "end_to_end", model.end_to_end);

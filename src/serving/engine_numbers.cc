@@ -67,6 +67,8 @@ ServerStats::Model model_stats(const ModelStatus& status) {
   model.cache_queries = status.stats.prefix_queries;
   model.cache_hits = status.stats.prefix_hits;
   model.preemptions = status.stats.preemptions;
+  model.draft_tokens = status.stats.speculation.draft_tokens;
+  model.accepted_tokens = status.stats.speculation.accepted_tokens;
   model.memory_bytes = status.memory_bytes;
   model.loads = status.loads;
   model.load_failures = status.life.load_failures;
@@ -94,9 +96,16 @@ void EngineService::collect_engine(const ModelStatus& status, std::vector<Metric
       {"vllm:num_preemptions", static_cast<double>(stats.preemptions)},
       {"vllm:prefix_cache_queries", static_cast<double>(stats.prefix_queries)},
       {"vllm:prefix_cache_hits", static_cast<double>(stats.prefix_hits)},
+      {"vllm:spec_decode_num_drafts", static_cast<double>(stats.speculation.drafts)},
+      {"vllm:spec_decode_num_draft_tokens", static_cast<double>(stats.speculation.draft_tokens)},
+      {"vllm:spec_decode_num_accepted_tokens", static_cast<double>(stats.speculation.accepted_tokens)},
       {"inferneo:engine_steps", static_cast<double>(stats.steps)},
   };
   for (const auto& [name, value] : values) out.push_back({name, labels, value});
+  for (size_t i = 0; i < stats.speculation.accepted_at.size() && stats.speculation.drafts > 0; ++i) {
+    out.push_back({"vllm:spec_decode_num_accepted_tokens_per_pos", labels.with("position", std::to_string(i)),
+                   static_cast<double>(stats.speculation.accepted_at[i])});
+  }
   for (size_t i = 0; i < kNumQueueRefusals; ++i) {
     out.push_back({"inferneo:queue_refused", labels.with("reason", queue_refusal_name(static_cast<QueueRefusal>(i))),
                    static_cast<double>(stats.refused[i])});

@@ -105,6 +105,11 @@ Result<Request> Generation::make_request(const LoadedModel& model) {
   request.idle = request_.is_copy;
   request.cache_salt = request_.cache_salt;
   request.needs_host_tokens = !sampling.stop.empty();
+  if (!request_.prediction.empty()) {
+    ASSIGN_OR_RETURN(request.prediction, model.tokenizer->encode(request_.prediction, false));
+    const auto longest = static_cast<size_t>(model.max_model_len);  // no output can follow it further
+    if (request.prediction.size() > longest) request.prediction.resize(longest);
+  }
   if (sampling.grammar.kind != GrammarSpec::Kind::none) {
     auto grammar = model.tokenizer->compile_grammar(sampling.grammar, model.spec.vocab_size, model.spec.eos_token_ids);
     if (!grammar.ok()) {
@@ -263,6 +268,8 @@ void Generation::drain() {
       }
       outcome.usage.prompt_tokens = static_cast<int32_t>(prompt_.size());
       outcome.usage.cached_tokens = ended.stats.cached_tokens;
+      outcome.usage.draft_tokens = ended.stats.draft_tokens;
+      outcome.usage.accepted_tokens = ended.stats.accepted_tokens;
       for (const Sample& sample : samples_) outcome.usage.completion_tokens += sample.num_tokens;
       outcome.stats = ended.stats;
       const bool began = ended.stats.scheduled != TimePoint{};

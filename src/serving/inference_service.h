@@ -61,6 +61,7 @@ struct GenerateRequest {
   std::optional<int64_t> keep_alive;  // idle seconds that the model then stays in memory; -1: for ever
   std::string user;
   std::string cache_salt;
+  std::string prediction;  // what the output may be like: where it is, tokens come sooner
   RequestTraits traits;
   std::shared_ptr<AdmissionTicket> ticket;  // from admit(); none: no limits, and the default tenant
   // What depends on the model: called once it is loaded, on a text thread, before the prompt is made.
@@ -100,6 +101,8 @@ struct Usage {
   int32_t prompt_tokens = 0;
   int32_t cached_tokens = 0;
   int32_t completion_tokens = 0;
+  int32_t draft_tokens = 0;     // guessed; of the accepted ones, each saved a step
+  int32_t accepted_tokens = 0;  // of them
 };
 
 struct GenerateOutcome {

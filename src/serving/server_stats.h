@@ -40,6 +40,8 @@ struct ServerStats {
     uint64_t cache_queries = 0;    // prompt tokens looked up in the prefix cache
     uint64_t cache_hits = 0;       // and found
     uint64_t preemptions = 0;
+    uint64_t draft_tokens = 0;     // guessed by speculative decoding
+    uint64_t accepted_tokens = 0;  // of them, that were right
     LatencySummary time_to_first_token;
     LatencySummary inter_token;
     LatencySummary end_to_end;

@@ -88,6 +88,9 @@ Status validate_sampling(const SamplingParams& params, int vocab_size) {
     return invalid("min_tokens",
                    fmt::format("may not exceed max_tokens ({}), got {}", *params.max_tokens, params.min_tokens));
   }
+  if (params.num_speculative_tokens) {
+    RETURN_IF_ERROR(check_int("num_speculative_tokens", *params.num_speculative_tokens, 0, INT32_MAX));
+  }
   return ok_status();
 }
 

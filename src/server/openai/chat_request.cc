@@ -11,33 +11,6 @@ namespace {
 
 constexpr size_t kMaxMessages = 4096;
 
-// Text, or text parts joined by newlines: most templates take a string only.
-Result<Json> read_content(const Json& content, const std::string& name) {
-  if (content.is_string()) return content;
-  if (!content.is_array()) return field_error(name, "must be a string or a list of text parts");
-  std::string text;
-  bool first = true;
-  for (size_t i = 0; i < content.size(); ++i) {
-    const Json& part = content[i];
-    const std::string part_name = fmt::format("{}[{}]", name, i);
-    const auto type = part.is_object() ? part.find("type") : part.end();
-    if (!part.is_object() || type == part.end() || !type->is_string()) {
-      return field_error(part_name, "must be an object with a `type`");
-    }
-    if (*type != "text") {
-      return field_error(part_name,
-                         fmt::format("is of type '{}'; this server takes text only, no images, audio or files",
-                                     type->get<std::string>().substr(0, 64)));
-    }
-    const auto value = part.find("text");
-    if (value == part.end() || !value->is_string()) return field_error(part_name + ".text", "must be a string");
-    if (!first) text += '\n';
-    first = false;
-    text += value->get_ref<const std::string&>();
-  }
-  return Json(text);
-}
-
 // An assistant's earlier calls, with their arguments as objects: templates render them so.
 Result<Json> read_tool_calls(const Json& calls, const std::string& name) {
   if (!calls.is_array()) return field_error(name, "must be a list");
@@ -85,7 +58,7 @@ Result<Json> read_message(const Json& message, const std::string& name) {
   const auto calls = message.find("tool_calls");
   const bool has_calls = calls != message.end() && !calls->is_null() && !(calls->is_array() && calls->empty());
   if (has_content) {
-    ASSIGN_OR_RETURN(out["content"], read_content(*content, name + ".content"));
+    ASSIGN_OR_RETURN(out["content"], read_text_content(*content, name + ".content"));
   } else if (assistant && has_calls) {
     out["content"] = "";
   } else {

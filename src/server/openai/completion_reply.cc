@@ -123,6 +123,8 @@ void CompletionReply::on_done(size_t, GenerateOutcome outcome) {
   }
   usage_.prompt_tokens += outcome.usage.prompt_tokens;
   usage_.cached_tokens += outcome.usage.cached_tokens;
+  usage_.draft_tokens += outcome.usage.draft_tokens;
+  usage_.accepted_tokens += outcome.usage.accepted_tokens;
   if (!scoring_only_) usage_.completion_tokens += outcome.usage.completion_tokens;
   if (num_done_ < prompts_.size()) return;
   if (!draft_.stream) {

@@ -58,6 +58,9 @@ struct RequestDraft {
   std::vector<std::variant<std::string, std::vector<Token>>> prompts;
 };
 
+// A `content`: a string, or text parts, which are joined by newlines, since most templates take a string only.
+Result<std::string> read_text_content(const Json& content, const std::string& field);
+
 // Reads the fields that both APIs share, and refuses the ones that nobody knows. Null stands for absent.
 Status read_shared_fields(const Json& body, RequestDraft& draft);
 

@@ -149,6 +149,22 @@ Status read_priority(const Json& value, Field field, RequestDraft& draft) {
   return ok_status();
 }
 
+Status read_num_speculative_tokens(const Json& value, Field field, RequestDraft& draft) {
+  ASSIGN_OR_RETURN(const int64_t count, read_integer(value, field, 0, kMaxInt));
+  draft.request.sampling.num_speculative_tokens = static_cast<int>(count);
+  return ok_status();
+}
+
+// OpenAI's predicted output: {"type": "content", "content": text or a list of text parts}.
+Status read_prediction(const Json& value, Field field, RequestDraft& draft) {
+  const auto type = value.is_object() ? value.find("type") : value.end();
+  if (!value.is_object() || type == value.end() || *type != "content" || !value.contains("content")) {
+    return field_error(field, "must be an object with the type \"content\" and a `content`");
+  }
+  ASSIGN_OR_RETURN(draft.request.prediction, read_text_content(value["content"], std::string(field) + ".content"));
+  return ok_status();
+}
+
 Status read_keep_alive_field(const Json& value, Field field, RequestDraft& draft) {
   ASSIGN_OR_RETURN(draft.request.keep_alive, read_keep_alive(value, field));
   return ok_status();
@@ -332,6 +348,8 @@ constexpr std::array kFields = {
     FieldRow{"add_special_tokens", kChat, refuse},
     FieldRow{"skip_special_tokens", kBoth, request_flag<&GenerateRequest::skip_special_tokens>},
     FieldRow{"priority", kBoth, read_priority},
+    FieldRow{"prediction", kBoth, read_prediction},
+    FieldRow{"num_speculative_tokens", kBoth, read_num_speculative_tokens},
     FieldRow{"keep_alive", kBoth, read_keep_alive_field},
     FieldRow{"cache_salt", kBoth, request_text<&GenerateRequest::cache_salt, 512>},
     FieldRow{"user", kBoth, request_text<&GenerateRequest::user, 512>},
@@ -348,7 +366,6 @@ constexpr std::array kFields = {
     FieldRow{"safety_identifier", kBoth, ignore},
     FieldRow{"prompt_cache_key", kBoth, ignore},
     FieldRow{"prompt_cache_retention", kBoth, ignore},
-    FieldRow{"prediction", kChat, ignore},
     FieldRow{"verbosity", kChat, ignore},
     FieldRow{"request_id", kBoth, ignore},
     FieldRow{"guided_decoding_backend", kBoth, ignore},

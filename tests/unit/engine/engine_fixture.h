@@ -90,6 +90,7 @@ struct HarnessOptions {
   bool prefix_caching = true;
   int32_t grow_step = 1;
   PrefixCache::HashFunction hash = &PrefixCache::default_hash;
+  SpeculationConfig speculation;
 };
 
 // A step loop on a scripted runner, without threads.
@@ -118,7 +119,9 @@ class Harness {
     EXPECT_TRUE(
         runner->bind(memory->binding, options_.scheduler.max_num_seqs, options_.scheduler.max_num_batched_tokens).ok());
     kv = std::make_unique<KvCacheManager>(cache, *memory);
-    loop = std::make_unique<StepLoop>(StepLoopConfig{options_.scheduler, options_.context_limit}, *runner, *kv, clock);
+    loop = std::make_unique<StepLoop>(
+        StepLoopConfig{options_.scheduler, options_.context_limit, Duration{0}, options_.speculation}, *runner, *kv,
+        clock);
   }
 
   std::shared_ptr<RecordingSink> add(Request request) {

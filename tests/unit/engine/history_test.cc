@@ -42,6 +42,7 @@ HarnessOptions random_options(Random& random) {
   o.scheduler.max_num_batched_tokens = std::max(o.scheduler.max_num_seqs, random.pick({6, 17, 64}));
   o.scheduler.max_prefill_tokens_beside_decode = random.pick({1, 8, 512});
   o.scheduler.prefill_pack_tokens = random.pick({1, 16, 256});
+  if (random.chance(50)) o.speculation.max_draft = random.between(1, 9);
   o.prefix_caching = random.chance(70);
   o.grow_step = random.pick({1, 3, 8});
   if (random.chance(20)) o.hash = [](uint64_t, std::span<const Token> t) { return uint64_t{t.size() % 3}; };
@@ -76,6 +77,12 @@ class History {
       for (int k = 0; k < 40; ++k) prefixes_.back().push_back(random_.between(0, vocab() - 1));
     }
     memory_comes_and_goes_ = random_.chance(15);
+  }
+
+  uint64_t accepted_drafts() const {
+    EngineStats stats;
+    harness_.loop->fill_stats(stats);
+    return stats.speculation.accepted_tokens;
   }
 
   void run() {
@@ -141,9 +148,19 @@ class History {
     const auto tenant = static_cast<TenantId>(random_.between(0, 2));
     r.tenant = {tenant, std::array{1.0, 0.5, 3.0}[tenant]};
     if (random_.chance(15)) r.deadline = harness_.clock.now() + std::chrono::milliseconds(random_.between(0, 60));
+    if (random_.chance(50)) predict(r);
     Request kept = r;
     sent_.push_back({std::move(kept), harness_.add(std::move(r))});
     harness_.check();
+  }
+
+  // What it will say, with some of it changed, so that drafts are right and wrong in all places.
+  void predict(Request& r) {
+    std::optional<Token> stop;
+    r.prediction.assign(r.prompt.end() - std::min<std::ptrdiff_t>(2, std::ssize(r.prompt)), r.prompt.end());
+    for (const Token token : expected(r, 0, &stop)) {
+      r.prediction.push_back(random_.chance(85) ? token : random_.between(0, vocab() - 1));
+    }
   }
 
   // What this sample must have said, unless it was ended from outside.
@@ -214,11 +231,15 @@ int num_histories() {
 
 TEST(History, EveryLawHoldsAfterEveryEvent) {
   const int count = num_histories();
+  uint64_t accepted_drafts = 0;
   for (int seed = 1; seed <= count; ++seed) {
     SCOPED_TRACE(testing::Message() << "seed " << seed);
-    History(static_cast<uint64_t>(seed)).run();
+    History history(static_cast<uint64_t>(seed));
+    history.run();
     ASSERT_FALSE(testing::Test::HasFailure());
+    accepted_drafts += history.accepted_drafts();
   }
+  EXPECT_GT(accepted_drafts, static_cast<uint64_t>(count)) << "speculation was hardly tried";
 }
 
 }  // namespace

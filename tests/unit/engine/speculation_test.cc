@@ -1,0 +1,230 @@
+// Looked-up drafts: that they are what followed the longest match, that they never change the output, that they save
+// steps where they are right, and that they stop where they are not.
+#include <random>
+
+#include "engine/speculator.h"
+#include "engine_fixture.h"
+
+namespace inferneo {
+namespace {
+
+// The newest of the longest matches, by trying every place.
+PromptLookup::Match brute_force(const std::vector<Token>& text) {
+  PromptLookup::Match best;
+  const auto size = static_cast<int32_t>(text.size());
+  for (int32_t end = size - 1; end >= PromptLookup::kMinMatch; --end) {
+    int32_t length = 0;
+    while (length < std::min(end, PromptLookup::kMaxMatch) && text[static_cast<size_t>(end - 1 - length)] >= 0 &&
+           text[static_cast<size_t>(end - 1 - length)] == text[static_cast<size_t>(size - 1 - length)]) {
+      ++length;
+    }
+    if (length >= PromptLookup::kMinMatch && length > best.length && text[static_cast<size_t>(end)] >= 0) {
+      best = {length, end};
+    }
+  }
+  return best;
+}
+
+TEST(PromptLookup, FindsTheNewestOfTheLongestMatches) {
+  std::mt19937 random(7);
+  int found = 0;
+  for (int round = 0; round < 400; ++round) {
+    const Token vocab = round % 2 == 0 ? 3 : 12;
+    PromptLookup lookup(16);
+    std::vector<Token> text;
+    // Few enough tokens that no chain is longer than what is compared.
+    for (int i = 0; i < 24; ++i) {
+      if (random() % 12 == 0 && i > 0) {
+        lookup.append_border();
+        text.push_back(-1);
+      }
+      const auto token = static_cast<Token>(random() % static_cast<unsigned>(vocab));
+      lookup.append(std::span(&token, 1));
+      text.push_back(token);
+      const PromptLookup::Match have = lookup.match();
+      const PromptLookup::Match want = brute_force(text);
+      ASSERT_EQ(have.length, want.length) << "round " << round << ", token " << i;
+      ASSERT_EQ(have.next, want.next);
+      found += have.length > 0 ? 1 : 0;
+    }
+  }
+  EXPECT_GT(found, 1000);
+}
+
+TEST(PromptLookup, DraftsWhatFollowedAndGoesOnWithAPeriod) {
+  PromptLookup lookup(16);
+  lookup.append(std::vector<Token>{1, 2, 3, 4, 5, 9, 1, 2, 3});
+  std::vector<Token> drafts = {77};
+  lookup.draft(lookup.match(), 4, drafts);
+  EXPECT_EQ(drafts, (std::vector<Token>{4, 5, 9, 1}));
+  PromptLookup periodic(16);
+  periodic.append(std::vector<Token>{8, 6, 7, 6, 7});
+  periodic.draft(periodic.match(), 5, drafts);
+  EXPECT_EQ(drafts, (std::vector<Token>{6, 7, 6, 7, 6}));
+  PromptLookup fresh(16);
+  fresh.append(std::vector<Token>{1, 2, 3});
+  fresh.draft(fresh.match(), 5, drafts);
+  EXPECT_TRUE(drafts.empty());
+}
+
+TEST(PromptLookup, NothingReachesOverABorder) {
+  PromptLookup lookup(16);
+  lookup.append(std::vector<Token>{1, 2, 3});
+  lookup.append_border();
+  lookup.append(std::vector<Token>{5, 1, 2});
+  std::vector<Token> drafts;
+  lookup.draft(lookup.match(), 5, drafts);
+  EXPECT_EQ(drafts, std::vector<Token>{3});
+  lookup.append(std::vector<Token>{3});
+  EXPECT_EQ(lookup.match().length, 0) << "what followed 2 3 is a border";
+}
+
+TEST(StepCost, IsMeasuredInterpolatedAndGuessedLow) {
+  StepCost cost;
+  EXPECT_LT(cost.of(8), 2 * cost.of(1));
+  cost.took(1, std::chrono::milliseconds(10));
+  cost.took(9, std::chrono::milliseconds(18));
+  EXPECT_DOUBLE_EQ(cost.of(1), 0.010);
+  EXPECT_NEAR(cost.of(5), 0.014, 1e-9);
+  EXPECT_GT(cost.of(20), cost.of(9));
+  cost.took(1, std::chrono::seconds(10));  // the machine was away
+  EXPECT_LT(cost.of(1), 0.013);
+  cost.took(0, std::chrono::seconds(1));
+  cost.took(StepCost::kMaxTokens + 1, std::chrono::seconds(1));
+}
+
+HarnessOptions speculating(int32_t max_draft = 8) {
+  HarnessOptions options;
+  options.capacity = {200};
+  options.speculation.max_draft = max_draft;
+  options.script.step_cost = std::chrono::milliseconds(10);
+  options.script.token_cost = std::chrono::microseconds(200);
+  return options;
+}
+
+Token periodic_token(const ScriptedToken& token) { return 10 + token.output_index % 7; }
+
+std::vector<Token> periodic_output(int count) {
+  std::vector<Token> output;
+  for (int i = 0; i < count; ++i) output.push_back(10 + i % 7);
+  return output;
+}
+
+TEST(Speculation, RepetitiveOutputTakesFarFewerSteps) {
+  HarnessOptions options = speculating();
+  options.script.next_token = periodic_token;
+  Harness h(options);
+  const auto sink = h.add(iota_prompt(20), 300);
+  h.run();
+  EXPECT_EQ(sink->tokens[0], periodic_output(300));
+  EXPECT_LT(h.runner->num_steps(), 75U);
+  const RequestStats& stats = sink->outcome.stats;
+  EXPECT_EQ(stats.output_tokens, 300);
+  EXPECT_GT(stats.accepted_tokens, 200);
+  EXPECT_LE(stats.accepted_tokens, stats.draft_tokens);
+}
+
+TEST(Speculation, APredictionIsFollowedWhereItIsRight) {
+  const std::vector<Token> expected = reference(iota_prompt(30), 120);
+  Harness plain(speculating());
+  plain.add(iota_prompt(30), 120);
+  plain.run();
+  Harness h(speculating());
+  Request request;
+  request.prompt = iota_prompt(30);
+  request.sampling.max_tokens = 120;
+  request.prediction = expected;
+  for (size_t i = 40; i < 50; ++i) request.prediction[i] = 7;  // an edit in the middle
+  const auto sink = h.add(request);
+  h.run();
+  EXPECT_EQ(sink->tokens[0], expected);
+  EXPECT_GT(plain.runner->num_steps(), 115U);
+  EXPECT_LT(h.runner->num_steps(), 50U);
+}
+
+TEST(Speculation, TextThatNothingPredictsCostsNextToNothing) {
+  HarnessOptions options = speculating();
+  options.context_limit = 3000;
+  options.script.vocab_size = 20;  // pairs come again all the time, what follows is random
+  Harness h(options);
+  const auto sink = h.add({1, 2, 3}, 2500);
+  h.run();
+  EXPECT_EQ(sink->tokens[0], reference({1, 2, 3}, 2500, 0, 20));
+  const double seconds = to_seconds(h.clock.now().time_since_epoch());
+  HarnessOptions without = options;
+  without.speculation.max_draft = 0;
+  Harness base(without);
+  base.add({1, 2, 3}, 2500);
+  base.run();
+  EXPECT_LT(seconds, 1.02 * to_seconds(base.clock.now().time_since_epoch()));
+}
+
+TEST(Speculation, WhereEveryTokenCostsAsMuchAsAStepItStops) {
+  HarnessOptions options = speculating();
+  options.script.next_token = [](const ScriptedToken& token) {
+    // Right two times of three.
+    return token.output_index % 3 == 0 ? ScriptedRunner::default_token(token) : 10 + token.output_index % 3;
+  };
+  options.script.step_cost = {};
+  options.script.token_cost = std::chrono::milliseconds(5);
+  Harness h(options);
+  const auto sink = h.add(iota_prompt(10), 400);
+  h.run();
+  EXPECT_LT(sink->outcome.stats.draft_tokens, 60);
+}
+
+TEST(Speculation, EndsLimitsAndLogprobsAreThoseOfPlainDecoding) {
+  HarnessOptions options = speculating();
+  options.script.next_token = periodic_token;
+  options.script.eos_token_ids = {14};
+  Harness h(options);
+  Request request;
+  request.prompt = iota_prompt(20);
+  request.sampling.max_tokens = 100;
+  request.sampling.min_tokens = 31;
+  request.sampling.logprobs = 1;
+  const auto sink = h.add(request);
+  request.sampling.min_tokens = 0;
+  request.sampling.ignore_eos = true;
+  request.sampling.max_tokens = 33;
+  const auto limited = h.add(request);
+  h.run();
+  // 14 is banned, and gives way to 15, before 31 tokens; the next one is the 33rd.
+  EXPECT_EQ(sink->finished[0], FinishReason::stop);
+  EXPECT_EQ(sink->tokens[0].size(), 33U);
+  EXPECT_EQ(limited->tokens[0], periodic_output(33));
+  EXPECT_EQ(limited->finished[0], FinishReason::length);
+}
+
+TEST(Speculation, ARequestMayHaveFewerGuessesOrNone) {
+  for (const int wanted : {0, 1}) {
+    HarnessOptions options = speculating();
+    options.script.next_token = periodic_token;
+    Harness h(options);
+    Request request;
+    request.prompt = iota_prompt(20);
+    request.sampling.max_tokens = 100;
+    request.sampling.num_speculative_tokens = wanted;
+    const auto sink = h.add(request);
+    h.run();
+    EXPECT_EQ(sink->tokens[0], periodic_output(100));
+    EXPECT_EQ(sink->outcome.stats.draft_tokens == 0, wanted == 0);
+    EXPECT_GE(h.runner->num_steps(), wanted == 0 ? 100U : 50U);
+  }
+}
+
+TEST(Speculation, ABusyBatchSharesTheStepAndKeepsItsOrder) {
+  HarnessOptions options = speculating(15);
+  options.script.next_token = periodic_token;
+  options.scheduler.max_num_seqs = 40;
+  options.scheduler.max_num_batched_tokens = 48;
+  options.capacity = {2000};
+  Harness h(options);
+  std::vector<std::shared_ptr<RecordingSink>> sinks;
+  for (int i = 0; i < 40; ++i) sinks.push_back(h.add(iota_prompt(6, i), 60));
+  h.run();
+  for (const auto& sink : sinks) EXPECT_EQ(sink->tokens[0], periodic_output(60));
+}
+
+}  // namespace
+}  // namespace inferneo
