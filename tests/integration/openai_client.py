@@ -84,8 +84,8 @@ def main():
     binary, story = os.path.abspath(options.binary), os.path.abspath(options.model)
     models = [story, os.path.join(os.path.dirname(story), CODE)]
     run = Run()
-    # deterministic: what is said among others is compared with what is said alone.
-    server = Server(binary, [*models, "--deterministic", "--api-key", API_KEY, "--admin-key", ADMIN_KEY])
+    # deterministic: what is said among others, and with guesses, is compared with what is said alone.
+    server = Server(binary, [*models, "--deterministic", "--enable-speculative-decoding", "--api-key", API_KEY, "--admin-key", ADMIN_KEY])
     try:
         api = Api(server.wait_ready(), binary, models)
         descriptors = server.descriptors()

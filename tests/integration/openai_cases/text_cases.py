@@ -2,6 +2,8 @@
 
 import asyncio
 
+import openai
+
 from .harness import CODE, OPENING, QUESTION, STORY, case, check, equal, raises, text_of
 
 GREEDY = {"model": STORY, "temperature": 0, "max_tokens": 24}
@@ -217,3 +219,22 @@ def content_forms(api):
     with raises(Exception, param="messages[0].content[0]"):
         image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
         api.chat.create(messages=[{"role": "user", "content": [image]}], **GREEDY)
+
+
+@case
+def predicted_output(api):
+    """a predicted output changes nothing but the speed, and the usage says how many guesses were right"""
+    asked = {"messages": QUESTION, **GREEDY, "max_tokens": 100}
+    plain = api.chat.create(extra_body={"num_speculative_tokens": 0}, **asked)
+    equal(plain.usage.completion_tokens_details, None, "details without guesses")
+    text = text_of(plain)
+    predicted = api.chat.create(prediction={"type": "content", "content": text}, **asked)
+    equal(text_of(predicted), text)
+    details = predicted.usage.completion_tokens_details
+    check(details.accepted_prediction_tokens > 40, details)
+    check(details.rejected_prediction_tokens >= 0, details)
+    parts = [{"type": "text", "text": text[:40]}, {"type": "text", "text": text[40:]}]
+    equal(text_of(api.chat.create(prediction={"type": "content", "content": parts}, **asked)), text)
+    for wrong in ({"type": "other", "content": text}, {"type": "content"}, {"type": "content", "content": 1}):
+        with raises(openai.BadRequestError, says="prediction"):
+            api.chat.create(prediction=wrong, **asked)
