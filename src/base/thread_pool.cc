@@ -68,8 +68,8 @@ struct ThreadPool::Impl {
 
   std::mutex turn_mutex;
   std::condition_variable turn_changed;
-  uint64_t next_turn = 0;
-  uint64_t current_turn = 0;
+  TurnQueue turns;
+  TurnQueue::Client nobody;  // the account of sessions without a client
 
   std::atomic<bool> stopping{false};
   std::atomic<bool> session_open{false};
@@ -93,11 +93,27 @@ ThreadPool::~ThreadPool() {
 
 int ThreadPool::size() const { return impl_->size; }
 
-ThreadPool::Session::Session(ThreadPool& pool) : pool_(pool) {
+ThreadPool::Client::~Client() {
+  const std::lock_guard lock(pool_.impl_->turn_mutex);
+  pool_.impl_->turns.forget(account_);
+}
+
+ThreadPool::Session::Session(ThreadPool& pool) : Session(pool, pool.impl_->nobody) {}
+
+ThreadPool::Session::Session(ThreadPool& pool, TurnQueue::Client& account) : pool_(pool) {
   Impl& impl = *pool_.impl_;
+  const SteadyClock clock;
   std::unique_lock lock(impl.turn_mutex);
-  const uint64_t turn = impl.next_turn++;
-  impl.turn_changed.wait(lock, [&] { return impl.current_turn == turn; });
+  const TurnQueue::Ticket ticket = impl.turns.ask(account);
+  for (;;) {
+    const TurnQueue::Answer answer = impl.turns.look(ticket, clock.now());
+    if (answer.granted) break;
+    if (answer.look_again) {
+      impl.turn_changed.wait_until(lock, *answer.look_again);
+    } else {
+      impl.turn_changed.wait(lock);
+    }
+  }
   impl.session_open.store(true, std::memory_order_relaxed);
 }
 
@@ -106,7 +122,7 @@ ThreadPool::Session::~Session() {
   {
     std::lock_guard lock(impl.turn_mutex);
     impl.session_open.store(false, std::memory_order_relaxed);
-    ++impl.current_turn;
+    impl.turns.leave(SteadyClock().now());
   }
   impl.turn_changed.notify_all();
 }

@@ -1,7 +1,7 @@
 // The one compute pool of the process: workers sized by the cgroup quota, shared by every model's engine thread.
 //
-// Thread: parallel_for may be called by any number of engine threads; whole calls take turns in arrival order (a fair
-// ticket lock held for one session), so that two models interleave step by step instead of op by op.
+// Threads: any number of engine threads open sessions, which take turns, so that two models interleave step by step
+// instead of op by op; each gets the same share of the time (turn_queue.h).
 // Workers spin briefly between the ops of one session (an op is microseconds long), and sleep when no session is open.
 // The calling thread takes part: a pool of size n has n - 1 workers.
 #pragma once
@@ -10,6 +10,8 @@
 #include <memory>
 #include <type_traits>
 #include <utility>
+
+#include "base/turn_queue.h"
 
 namespace inferneo {
 
@@ -41,10 +43,25 @@ class ThreadPool {
 
   int size() const;
 
+  // Whose time a session takes: a model, or a load. The pool outlives it, and no session of it is open at its end.
+  class Client {
+   public:
+    explicit Client(ThreadPool& pool) : pool_(pool) {}
+    ~Client();
+    Client(const Client&) = delete;
+    Client& operator=(const Client&) = delete;
+
+   private:
+    friend class ThreadPool;
+    ThreadPool& pool_;
+    TurnQueue::Client account_;
+  };
+
   // One turn on the pool: hold it for a step, run many ops. Not reentrant: one Session per thread at a time.
   class Session {
    public:
-    explicit Session(ThreadPool& pool);
+    explicit Session(ThreadPool& pool);  // those without a client share one
+    explicit Session(Client& client) : Session(client.pool_, client.account_) {}
     ~Session();
     Session(const Session&) = delete;
     Session& operator=(const Session&) = delete;
@@ -58,6 +75,7 @@ class ThreadPool {
     void for_chunks(int64_t num_chunks, FunctionRef<void(int64_t chunk, int thread)> body);
 
    private:
+    Session(ThreadPool& pool, TurnQueue::Client& account);
     ThreadPool& pool_;
   };
 

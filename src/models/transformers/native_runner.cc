@@ -19,6 +19,7 @@ NativeRunner::NativeRunner(NativeModel model, const kernels::OpTable& ops, Memor
       ops_(ops),
       ledger_(ledger),
       pool_(pool),
+      turns_(pool),
       name_(std::move(name)),
       kv_plan_(plan_kv(model_.spec, model_.kv_dtype, model_.block_size, model_.max_model_len)),
       forward_(model_.spec, *model_.weights.weights, kv_plan_, model_.max_model_len),
@@ -150,7 +151,7 @@ Result<Ticket> NativeRunner::submit(const StepBatch& batch) {
 }
 
 StepResult NativeRunner::compute() {
-  ThreadPool::Session session(pool_);
+  ThreadPool::Session session(turns_);
   const SteadyClock clock;
   const TimePoint began = clock.now();
   kernels::Context context{ops_, session, forward_.scratch()};

@@ -50,6 +50,7 @@ class NativeRunner final : public ModelRunner {
   const kernels::OpTable& ops_;
   MemoryLedger& ledger_;
   ThreadPool& pool_;
+  ThreadPool::Client turns_;
   const std::string name_;
   KvPlan kv_plan_;
   KvCacheSpec kv_spec_;

@@ -286,13 +286,14 @@ Status WeightLoader::pack(ThreadPool& pool, const LoadProgressCallback& progress
   };
   for (const Task& task : tasks) state.bytes_total += bytes_of(task);
   fill_vectors();
+  ThreadPool::Client turns(pool);
   for (size_t first = 0; first < tasks.size();) {
     size_t last = first;
     size_t bytes = 0;
     while (last < tasks.size() && bytes < kRoundBytes) bytes += bytes_of(tasks[last++]);
     {
       // A turn per round: models that serve go on serving while this one loads.
-      ThreadPool::Session session(pool);
+      ThreadPool::Session session(turns);
       session.for_chunks(static_cast<int64_t>(last - first),
                          [&](int64_t chunk, int) { pack_task(tasks[first + static_cast<size_t>(chunk)]); });
     }
