@@ -5,7 +5,7 @@
 namespace inferneo {
 
 TurnQueue::Ticket TurnQueue::ask(Client& client) {
-  client.tag_ = std::max(client.tag_, virtual_now_);
+  client.tag_ = std::max(client.tag_, virtual_before_);
   const Ticket ticket = next_ticket_++;
   waiting_.emplace(Place{client.tag_, ticket}, &client);
   return ticket;
@@ -34,16 +34,16 @@ void TurnQueue::leave(TimePoint now) {
   const Duration took = std::max(now - turn.began, Duration{0});
   Client& client = *turn.client;
   client.tag_ = std::max(client.tag_, turn.tag + took);
+  virtual_before_ = virtual_now_;
   virtual_now_ = std::max(virtual_now_, turn.tag);
-  if (waiting_.empty()) return;
-  const Duration behind = waiting_.begin()->first.first - client.tag_;
-  if (behind <= Duration{0}) return;
+  const Duration patience = std::min(kLongestWait, took / kWaitDivisor);
+  if (waiting_.empty() || waiting_.begin()->first.first - client.tag_ < patience) return;
   if (client.disgrace_ > 0) {
     --client.disgrace_;
     return;
   }
   expected_ = &client;
-  expected_until_ = now + std::min({kLongestWait, took / kWaitDivisor, behind});
+  expected_until_ = now + patience;
 }
 
 }  // namespace inferneo

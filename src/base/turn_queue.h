@@ -63,7 +63,8 @@ class TurnQueue {
   std::optional<Turn> turn_;
   Client* expected_ = nullptr;  // who is waited for
   TimePoint expected_until_{};
-  Duration virtual_now_{0};
+  Duration virtual_now_{0};     // where the last turn started
+  Duration virtual_before_{0};  // and the one before it: who was away for one turn keeps what it is behind
   Ticket next_ticket_ = 1;
 };
 
