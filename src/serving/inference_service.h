@@ -22,6 +22,7 @@
 #include "serving/metric_labels.h"
 #include "serving/server_stats.h"
 #include "text/tokenizer.h"
+#include "tracing/request_trace.h"
 
 namespace inferneo {
 
@@ -62,7 +63,8 @@ struct GenerateRequest {
   std::string user;
   std::string cache_salt;
   RequestTraits traits;
-  std::shared_ptr<AdmissionTicket> ticket;  // from admit(); none: no limits, and the default tenant
+  std::shared_ptr<AdmissionTicket> ticket;         // from admit(); none: no limits, and the default tenant
+  std::shared_ptr<const RequestTrace> trace = {};  // null: it is not traced
   // What depends on the model: called once it is loaded, on a text thread, before the prompt is made.
   std::function<void(const Tokenizer& tokenizer, GenerateRequest& request)> on_model = {};
   // A copy of another request, for a shadow model: computed only when nothing else is, only where the model is in
