@@ -16,6 +16,7 @@ namespace inferneo {
 namespace {
 
 constexpr Duration kLookInterval = std::chrono::milliseconds(50);  // at the end of an attempt, and at its own
+constexpr Duration kWarningInterval = std::chrono::minutes(1);     // for one that comes and goes
 constexpr size_t kMaxAnswer = size_t{64} << 10;
 
 TimePoint steady_now() { return std::chrono::steady_clock::now(); }
@@ -187,9 +188,11 @@ Duration OtlpExporter::delay_after(int failures, Duration retry_after) {
 void OtlpExporter::tell(const Attempt& attempt, size_t spans) {
   if (!attempt.taken) {
     lost_ += spans;
-    if (!std::exchange(failing_, true)) {
-      log_warning("traces: the collector {}; spans wait, and are dropped when there are too many", attempt.reason);
-    }
+    const TimePoint now = steady_now();
+    if (failing_ || (failures_ < 2 && spans == 0) || now < next_warning_) return;
+    failing_ = true;
+    next_warning_ = now + kWarningInterval;
+    log_warning("traces: the collector {}; spans wait, and are dropped when there are too many", attempt.reason);
   } else if (std::exchange(failing_, false)) {
     log_info("traces: the collector takes spans again; {} were given up meanwhile", std::exchange(lost_, 0));
   }

@@ -4,7 +4,7 @@
 // collector does. A batch is sent when it is full or when its first span has waited long enough; one batch is under way
 // at a time. An answer of 429, 502, 503 or 504, or none at all, is tried again with growing pauses (and as Retry-After
 // says); any other but 2xx is not. After too many attempts the batch is given up. The log has one line when spans begin
-// to fail, and one when they arrive again.
+// to fail, a minute after the last such line at the earliest, and one when they arrive again.
 #pragma once
 
 #include <atomic>
@@ -83,7 +83,8 @@ class OtlpExporter final : public SpanSink {
   std::atomic<uint64_t> dropped_{0};
   std::atomic<uint64_t> failed_{0};
   // of the thread alone
-  int failures_ = 0;      // attempts in a row
+  int failures_ = 0;  // attempts in a row
+  TimePoint next_warning_{};
   bool failing_ = false;  // the log has said so
   uint64_t lost_ = 0;     // spans since then
   std::thread thread_;    // the last: it uses all of them

@@ -113,7 +113,8 @@ class TracingServer : public ::testing::Test {
     for (const auto& sent : collector_.requests()) {
       EXPECT_EQ(sent.header("authorization"), "Bearer key-of-the-collector");
       for (const char* word : {"secret", "key-of"}) EXPECT_EQ(sent.body.find(word), std::string::npos) << sent.body;
-      for (const json& resource : json::parse(sent.body).at("resourceSpans")) {
+      const json body = json::parse(sent.body);
+      for (const json& resource : body.at("resourceSpans")) {
         EXPECT_EQ(resource.at("resource").at("attributes").at(0).at("value").at("stringValue"), "tests");
         for (const json& span : resource.at("scopeSpans").at(0).at("spans")) spans.push_back(seen_of(span));
       }
