@@ -148,7 +148,7 @@ class RoutedGeneration final : public GenerationHandle,
 
   // On a text thread.
   void start() {
-    const TimePoint begin = context_.clock.now();
+    const TimePoint begin = request_.trace == nullptr ? TimePoint{} : context_.clock.now();
     (void)context_.traffic.advance();  // a ramp's step matters to whom it meets first
     {
       const FactsOfRequest of(context_, request_);

@@ -253,7 +253,7 @@ TEST_F(TracingServer, WhoLeavesIsSeenToHaveLeft) {
   {
     RawClient client(port_);
     ASSERT_TRUE(
-        client.send(request("/v1/completions", completion({{"max_tokens", 400}, {"stream", true}}), {traceparent()})));
+        client.send(request("/v1/completions", completion({{"max_tokens", 900}, {"stream", true}}), {traceparent()})));
     ASSERT_TRUE(client.read_until("data: "));
     client.close(true);
   }
@@ -276,6 +276,20 @@ TEST_F(TracingServer, WhoLeavesIsSeenToHaveLeft) {
   EXPECT_EQ(generation.attributes.at("gen_ai.response.finish_reasons"), (json{"abort"}));
   EXPECT_EQ(generation.attributes.at("error.type"), "cancelled");
   EXPECT_FALSE(generation.failed());
+}
+
+TEST_F(TracingServer, AnErrorWithinAStreamIsAFailureAfterA200) {
+  config_.drain_timeout = 0.0;
+  start();
+  RawClient client(port_);
+  ASSERT_TRUE(client.send(request("/v1/completions", completion({{"max_tokens", 900}, {"stream", true}}))));
+  ASSERT_TRUE(client.read_until("data: "));
+  const auto spans = finish();  // which ends the stream
+  ASSERT_TRUE(client.read_until("[DONE]"));
+  const Seen server = only(spans, "POST /v1/completions");
+  EXPECT_EQ(server.attributes.at("http.response.status_code"), 200);
+  EXPECT_EQ(server.attributes.at("error.type"), "unavailable");
+  EXPECT_TRUE(server.failed());
 }
 
 TEST_F(TracingServer, RulesAreNamedAndRefusalsToo) {
