@@ -31,13 +31,13 @@ Result<PreparedEngine> prepare(const EngineConfig& config, CommandContext& conte
 
 Result<PreparedEngine> prepare_server(const EngineConfig& config, CommandContext& context) {
   const std::string path = registry_path(config);
-  Result<PreparedEngine> engine = prepare(config, context, {.registry = path, .may_be_empty = true});
+  Result<PreparedEngine> engine = prepare(config, context, {.registry = path, .may_be_empty = true, .serves = true});
   const bool chosen = !config.registry.empty();
   if (engine.ok() || chosen || path.empty()) return engine;
   const ErrorCode code = engine.error().code;
   if (code != ErrorCode::io_error && code != ErrorCode::disk_full) return engine;
   log_warning("{}; what is registered now is forgotten at the end", engine.error().message);
-  return prepare(config, context, {.may_be_empty = true});
+  return prepare(config, context, {.may_be_empty = true, .serves = true});
 }
 
 Result<PreparedEngine> prepare_engine(const EngineConfig& config, CommandContext& context) {

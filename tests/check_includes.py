@@ -30,12 +30,16 @@ ROOMS = {
     "experiments": {"base", "experiments", "api"},
     # Pure: which model, test, chain or refusal a request gets.
     "routing": {"base", "routing", "api"},
+    # Pure: whose trace a request belongs to, and what a span is.
+    "tracing": {"base", "tracing", "api"},
     "manager": LOW | {"formats", "kernels", "models", "models/sampling", "models/transformers", "admission", "engine", "manager"},
 }
-ROOMS["serving"] = ROOMS["manager"] - {"models/transformers", "kernels"} | {"routing", "experiments", "serving"}
-ROOMS["server"] = LOW | {"admission", "routing", "experiments", "serving", "server"}
+ROOMS["serving"] = ROOMS["manager"] - {"models/transformers", "kernels"} | {"routing", "experiments", "tracing", "serving"}
+ROOMS["server"] = LOW | {"admission", "routing", "experiments", "tracing", "serving", "server"}
 # The operators' API knows what it operates; the rest of the server does not.
 ROOMS["server/admin"] = ROOMS["server"] | {"formats", "manager", "server/admin"}
+# Spans to a collector: the server's JSON over the HTTP client of the hub's files.
+ROOMS["server/otlp"] = ROOMS["server"] | {"formats", "server/otlp"}
 ROOMS["app"] = set(ROOMS) | {"app"}
 ROOMS["cli"] = ROOMS["app"] | {"cli"}
 

@@ -1,9 +1,7 @@
 // What an engine and a server can be told: plain data with its defaults, which are written nowhere else.
-//
-// Each field has one row in src/base/config/field_table.cc that gives its flag, YAML key, environment variable, range,
-// help and documentation; docs/configuration.md is generated from those rows. load_config() fills this struct from
-// flags, environment and file; a program that embeds the engine may fill it by hand and call validate_config().
-// Secrets (api_key, admin_key, hub_token, those of key_limits) never appear when a configuration is printed.
+// Each field has one row in src/base/config/field_table.cc: flag, YAML key, environment variable, range, help and docs
+// (docs/configuration.md is generated from them). load_config() fills this struct from flags, environment and file; who
+// embeds the engine may fill it by hand and call validate_config(). Secrets are never printed.
 #pragma once
 
 #include <cstdint>
@@ -133,6 +131,12 @@ struct EngineConfig {
   // Logging
   std::string log_level = "info";  // debug, info, warning, error, off
   bool quiet = false;              // no progress lines
+  // Traces of a server's requests; without an address there are none
+  std::string otlp_endpoint = {};              // of the collector; /v1/traces follows it
+  std::string otlp_traces_endpoint = {};       // the whole address, before otlp_endpoint
+  std::vector<std::string> otlp_headers = {};  // secret; name=value, with %XX as in addresses
+  std::string otlp_service_name = "inferneo";
+  double trace_sample_ratio = 1.0;  // of requests whose sender has not decided
 
   // Of the configuration file alone; no row of the table is theirs
   std::vector<ModelEntry> models = {};              // beside those in `model`

@@ -17,6 +17,8 @@
 #include "base/log.h"
 #include "base/system.h"
 #include "base/thread_pool.h"
+#include "server/otlp/exporter.h"
+#include "server/request_id.h"
 #include "serving/engine_service.h"
 #include "serving/feedback_book.h"
 #include "serving/traffic_keeper.h"
@@ -25,6 +27,7 @@ namespace inferneo {
 namespace {
 
 constexpr double kDefaultMemoryShare = 0.8;
+constexpr size_t kInstanceIdLength = 24;                        // of this process, in traces
 constexpr Duration kShadowLoadPause = std::chrono::seconds(5);  // between two attempts to load a shadow model
 constexpr Duration kWriteGrace = std::chrono::seconds(10);      // at the end, for packed weights that are being written
 
@@ -166,7 +169,8 @@ ManagerCore::Options manager_options(const EngineConfig& config, const Registry:
 // Declared in the order of construction. The end: the manager stops (and with it every engine), the service's text pool
 // delivers the last events and still asks the manager, then both go.
 struct Application::Impl {
-  Impl(const EngineConfig& given, const Registry::ConfigEntries& entries, std::unique_ptr<Registry> registry)
+  Impl(const EngineConfig& given, const Registry::ConfigEntries& entries, std::unique_ptr<Registry> registry,
+       const std::optional<Collector>& collector)
       : config(given),
         idle_gate(clock, given.idle_compute_share),
         pool(config.num_threads > 0 ? config.num_threads : available_cpus()),
@@ -175,6 +179,11 @@ struct Application::Impl {
         admission(tenants_of(config), server_queue_of(config), clock),
         manager(std::make_unique<ManagerCore>(make_model_loader({config, pool, ledger, weights, clock, &idle_gate}),
                                               ledger, clock, manager_options(given, entries), std::move(registry))) {
+    if (collector) {
+      const TraceResource resource{config.otlp_service_name, random_id("", kInstanceIdLength)};
+      exporter = std::make_unique<OtlpExporter>(*collector, resource, ExporterTuning{});
+      tracer.emplace(*exporter, config.trace_sample_ratio);
+    }
     EngineServiceConfig service_config;
     service_config.text_threads = std::clamp(pool.size(), 1, 4) + 1;  // one for what runs
     service_config.seed = config.seed.value_or(0);
@@ -189,8 +198,8 @@ struct Application::Impl {
         Shadow::Host{*service, *models, clock, [this](const std::string& model) { load_for_shadow(model); }},
         store.get());
     manager->on_pressure([this](bool pressed) { pressed ? shadows->yield_room() : shadows->resume(); });
-    routed = std::make_unique<RoutedService>(
-        RoutedService::Context{*service, *traffic, *models, *shadows, clock, feedback, &admission});
+    routed = std::make_unique<RoutedService>(RoutedService::Context{*service, *traffic, *models, *shadows, clock,
+                                                                    feedback, &admission, tracer ? &*tracer : nullptr});
   }
   ~Impl() {
     stop();
@@ -218,6 +227,8 @@ struct Application::Impl {
   }
 
   const EngineConfig config;
+  std::unique_ptr<OtlpExporter> exporter;  // null: nothing is traced. Ends after all that make spans
+  std::optional<Tracer> tracer;
   SteadyClock clock;
   IdleGate idle_gate;
   std::atomic<int64_t> next_shadow_load{0};  // nanoseconds of the clock
@@ -261,8 +272,12 @@ Result<std::unique_ptr<Application>> Application::create(const EngineConfig& con
                       fmt::format("device {} is not there yet; this build computes on cpu", config.device), "device");
   }
   ASSIGN_OR_RETURN(const Registry::ConfigEntries entries, entries_of(config));
+  std::optional<Collector> collector;
+  if (options.serves) {
+    ASSIGN_OR_RETURN(collector, collector_of(config));
+  }
   ASSIGN_OR_RETURN(std::unique_ptr<Registry> registry, Registry::open(options.registry));
-  auto impl = std::make_unique<Impl>(config, entries, std::move(registry));
+  auto impl = std::make_unique<Impl>(config, entries, std::move(registry), collector);
   if (options.progress) impl->tell(std::move(options.progress));
   RETURN_IF_ERROR(impl->manager->register_config(entries));
   RETURN_IF_ERROR(impl->traffic->begin(configured_traffic(config)));
@@ -329,6 +344,8 @@ RoutedService& Application::routed_service() { return *impl_->routed; }
 Traffic& Application::traffic() { return *impl_->traffic; }
 
 ShadowBook& Application::shadows() { return *impl_->shadows; }
+
+const Tracer* Application::tracer() const { return impl_->tracer ? &*impl_->tracer : nullptr; }
 
 ManagerCore& Application::manager() { return *impl_->manager; }
 

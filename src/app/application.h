@@ -35,6 +35,7 @@ struct ApplicationOptions {
   // What the API registers is kept in this file (see Registry::open); empty: forgotten at the end.
   std::string registry = {};
   bool may_be_empty = false;  // models may be registered later
+  bool serves = false;        // clients come over HTTP: their requests are traced where the configuration says so
 };
 
 class Application {
@@ -56,6 +57,7 @@ class Application {
   RoutedService& routed_service();
   Traffic& traffic();
   ShadowBook& shadows();
+  const Tracer* tracer() const;  // null: nothing is traced
   ManagerCore& manager();
   const MemoryLedger& ledger() const;
   const Clock& clock() const;

@@ -49,7 +49,8 @@ std::unique_ptr<Server> make_server(Application& application, const EngineConfig
   for (Route& route : traffic_routes(desk)) routes.push_back(std::move(route));
   for (Route& route : shadow_routes(application.shadows())) routes.push_back(std::move(route));
   for (Route& route : page_routes()) routes.push_back(std::move(route));
-  return std::make_unique<Server>(server_config_of(config), std::move(service), metrics_catalogue(), std::move(routes));
+  return std::make_unique<Server>(server_config_of(config), std::move(service), metrics_catalogue(), std::move(routes),
+                                  application.tracer());
 }
 
 }  // namespace inferneo

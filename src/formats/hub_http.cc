@@ -188,6 +188,9 @@ int HttpLoop::start(HttpRequest request) {
     transfer->headers = curl_slist_append(transfer->headers, "Expect:");  // no round trip before a small body
     transfer->headers = curl_slist_append(transfer->headers, "Content-Type: application/json");
   }
+  for (const std::string& field : asked.fields) {
+    transfer->headers = curl_slist_append(transfer->headers, field.c_str());
+  }
   if (!asked.bearer.empty()) {
     transfer->headers = curl_slist_append(transfer->headers, ("Authorization: Bearer " + asked.bearer).c_str());
   }

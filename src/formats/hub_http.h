@@ -1,5 +1,5 @@
-// HTTP for the hub_* files, and for the commands that ask a server: several requests at once on the calling thread,
-// over libcurl.
+// HTTP for the hub_* files, for the commands that ask a server and for what sends traces: several requests at once on
+// the calling thread, over libcurl.
 //
 // Redirects are never followed here: an answer of 3xx comes back as it is, and who asked decides where the token may
 // go. Only http and https are spoken, whatever an address says. Error texts name neither addresses nor headers.
@@ -29,10 +29,11 @@ struct HttpResponse {
 struct HttpRequest {
   std::string url;
   bool head = false;
-  std::string method = {};  // "POST"; empty: GET, or HEAD
-  std::string json = {};    // body to send; empty: none
-  std::string bearer = {};  // token to send; empty: none
-  std::string range = {};   // "0-99"; empty: all of it
+  std::string method = {};               // "POST"; empty: GET, or HEAD
+  std::string json = {};                 // body to send; empty: none
+  std::string bearer = {};               // token to send; empty: none
+  std::vector<std::string> fields = {};  // further header fields, "name: value"
+  std::string range = {};                // "0-99"; empty: all of it
   // Body of an answer of 2xx, piece by piece; false ends the request. Bodies of others are thrown away, unless
   // `all_bodies`.
   std::function<bool(const HttpResponse&, std::string_view)> on_body = {};

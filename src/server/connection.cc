@@ -43,7 +43,10 @@ HttpResponse stream_head(const Exchange::Outgoing& out, Exchange& exchange) {
 // a lambda with captures or a braced aggregate.
 
 Connection::Connection(std::unique_ptr<Transport> transport, const ConnectionContext& context)
-    : transport_(std::move(transport)), context_(context), wake_(transport_->socket().get_executor()) {
+    : transport_(std::move(transport)),
+      context_(context),
+      wake_(transport_->socket().get_executor()),
+      span_(context.tracer) {
   error_code ec;
   const auto peer = transport_->socket().remote_endpoint(ec);
   peer_is_loopback_ = !ec && peer.address().is_loopback();
@@ -149,8 +152,10 @@ bool Connection::admit() {
     return false;
   }
   auto& admitted = std::get<Gate::Admitted>(verdict);
+  pending_.trace = span_.begin(head_, *admitted.route, pending_.request_id, now());
   if (!answers_while_starting(admitted.route->policy, head_.method)) {
     if (const std::optional<HttpError> refused = context_.admission()) {
+      span_.failed(refused->code);
       early_answer_ = error_response(*refused, pending_.request_id);
       return false;
     }
@@ -243,10 +248,15 @@ asio::awaitable<bool> Connection::read_request() {
     co_return go_on;
   }
   const bool have_body = co_await read_body();
+  if (!have_body) {  // the client left, or an error was answered
+    span_.left();
+    span_.end();
+  }
   co_return have_body;
 }
 
 asio::awaitable<bool> Connection::send_error(HttpError error, bool last) {
+  span_.failed(error.code);
   HttpResponse response = error_response(error, pending_.request_id);
   const bool go_on = co_await send_early(std::move(response), last);
   co_return go_on;
@@ -258,7 +268,9 @@ asio::awaitable<bool> Connection::send_early(HttpResponse response, bool last) {
   options.content_length = response.body.size();
   std::string bytes = serialize_head(response, options);
   if (head_.method != Method::head) bytes += response.body;
+  span_.answered(response.status);
   const bool sent = co_await send(std::move(bytes));
+  span_.end();
   if (last) co_await linger();
   co_return sent && !last;
 }
@@ -322,6 +334,7 @@ std::string Connection::render(Exchange::Outgoing& out) {
   if (out.response) {
     head_.keep_alive = keep_alive;
     options.content_length = out.response->body.size();
+    span_.answered(out.response->status);
     add_fields(out, *exchange_, *out.response);
     std::string head = serialize_head(*out.response, options);
     if (head_.method == Method::head) return head;
@@ -331,6 +344,7 @@ std::string Connection::render(Exchange::Outgoing& out) {
   std::string bytes;
   if (!head_sent_) {
     head_sent_ = true;
+    span_.answered(200);
     options.chunked = head_.http11;
     options.until_close = !head_.http11;
     options.keep_alive = keep_alive && head_.http11;
@@ -375,7 +389,11 @@ asio::awaitable<bool> Connection::answer() {
     log_warning("request {}: the client reads too slowly, cancelled", exchange_->request_id());
   }
   // After an error, too, nobody waits for what the request may still be doing.
-  if (!answered || exchange_->failed()) exchange_->abandon();
+  const bool failed = exchange_->failed();
+  if (!answered || failed) exchange_->abandon();
+  if (!answered) span_.left();
+  if (failed) span_.failed(exchange_->error_code());
+  span_.end();
   exchange_->detach();
   exchange_.reset();
   if (!answered) co_return false;

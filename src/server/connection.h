@@ -19,6 +19,7 @@
 #include "server/gate.h"
 #include "server/head_parser.h"
 #include "server/server_config.h"
+#include "server/server_span.h"
 #include "server/transport.h"
 
 namespace inferneo {
@@ -50,6 +51,7 @@ struct ConnectionContext {
   std::shared_ptr<ByteBudget> bodies;
   std::shared_ptr<PostedHandlers> posted_handlers = std::make_shared<PostedHandlers>();
   std::function<bool(std::function<void()>)> post_text_work;  // for long bodies; false: the queue is full
+  const Tracer* tracer = nullptr;                             // none: nothing is traced
 };
 
 class Connection : public std::enable_shared_from_this<Connection> {
@@ -106,6 +108,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   HttpRequest pending_;
   const Route* route_ = nullptr;
   std::shared_ptr<Exchange> exchange_;
+  ServerSpan span_;            // of the request in hand
   HttpResponse early_answer_;  // when no handler is asked
   HeaderList common_headers_;  // of every answer to the request in hand
   bool head_sent_ = false;

@@ -38,6 +38,7 @@ void Exchange::fail(const HttpError& error) {
     response_ = error_response(error, request_.request_id);
   }
   failed_ = true;
+  error_code_ = error.code;
   finished_ = true;
   wake_locked();
 }
@@ -168,6 +169,11 @@ void Exchange::abandon() {
 bool Exchange::failed() {
   const std::lock_guard lock(mutex_);
   return failed_;
+}
+
+std::string Exchange::error_code() {
+  const std::lock_guard lock(mutex_);
+  return error_code_;
 }
 
 bool Exchange::overflowed() {

@@ -60,9 +60,10 @@ class Exchange {
   void write_comment();      // opens an expected stream, keeps an open one alive
   void abandon();
   void drain();
-  bool failed();      // the answer was an error
-  bool overflowed();  // more was written than a client that reads would have left
-  void detach();      // the connection ends: no wake-ups any more
+  bool failed();             // the answer was an error
+  std::string error_code();  // of that error; empty: it was none
+  bool overflowed();         // more was written than a client that reads would have left
+  void detach();             // the connection ends: no wake-ups any more
 
  private:
   void wake_locked();
@@ -76,6 +77,7 @@ class Exchange {
   bool streaming_ = false;
   bool finished_ = false;
   bool failed_ = false;
+  std::string error_code_;
   bool overflowed_ = false;
   bool abandoned_ = false;
   std::optional<HttpResponse> response_;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -11,6 +12,7 @@
 #include "admission/tenant.h"
 #include "base/result.h"
 #include "server/byte_budget.h"
+#include "tracing/request_trace.h"
 
 namespace inferneo {
 
@@ -40,8 +42,9 @@ struct HttpRequest {
   std::string body;
   ByteBudget::Share body_share;  // held as long as the request is under way
   std::string request_id;
-  TenantId tenant = kDefaultTenant;  // of its key
-  std::string path_param;            // what `{id}` of the route stands for, percent-decoded
+  TenantId tenant = kDefaultTenant;           // of its key
+  std::string path_param;                     // what `{id}` of the route stands for, percent-decoded
+  std::shared_ptr<const RequestTrace> trace;  // null: it is not traced
 };
 
 struct HttpResponse {

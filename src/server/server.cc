@@ -120,13 +120,14 @@ void raise_descriptor_limit(int& max_connections) {
 
 struct Server::Impl {
   Impl(ServerConfig server_config, std::shared_ptr<InferenceService> inference_service,
-       std::span<const MetricInfo> catalogue, std::vector<Route> extra_routes)
+       std::span<const MetricInfo> catalogue, std::vector<Route> extra_routes, const Tracer* tracer)
       : config(std::move(server_config)),
         service(std::move(inference_service)),
         routes(join_routes(service, catalogue, std::move(extra_routes))),
         gate(config, routes) {
     context.limits = &config.limits;
     context.gate = &gate;
+    context.tracer = tracer;
     context.admission = [this]() -> std::optional<HttpError> {
       const Status open = service->admission();
       if (open.ok()) return std::nullopt;
@@ -149,8 +150,9 @@ struct Server::Impl {
 };
 
 Server::Server(ServerConfig config, std::shared_ptr<InferenceService> service, std::span<const MetricInfo> catalogue,
-               std::vector<Route> extra_routes)
-    : impl_(std::make_unique<Impl>(std::move(config), std::move(service), catalogue, std::move(extra_routes))) {}
+               std::vector<Route> extra_routes, const Tracer* tracer)
+    : impl_(std::make_unique<Impl>(std::move(config), std::move(service), catalogue, std::move(extra_routes), tracer)) {
+}
 
 Server::~Server() {
   for (const auto& thread : impl_->threads) thread->stop_now();

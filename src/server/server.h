@@ -15,14 +15,15 @@
 #include "server/server_config.h"
 #include "serving/inference_service.h"
 #include "serving/metrics_catalogue.h"
+#include "tracing/tracer.h"
 
 namespace inferneo {
 
 class Server {
  public:
-  // `extra_routes` (admin, pages) stand beside the API's own.
+  // `extra_routes` (admin, pages) stand beside the API's own. `tracer`: outlives the server; null: nothing is traced.
   Server(ServerConfig config, std::shared_ptr<InferenceService> service, std::span<const MetricInfo> catalogue,
-         std::vector<Route> extra_routes = {});
+         std::vector<Route> extra_routes = {}, const Tracer* tracer = nullptr);
   ~Server();  // stops at once and joins
   Server(const Server&) = delete;
   Server& operator=(const Server&) = delete;

@@ -26,6 +26,10 @@ void Generation::start() {
   auto self = shared_from_this();
   const bool accepted = context_.pool.try_post([self] {
     const GenerateRequest& request = self->request_;
+    if (request.trace != nullptr) {
+      self->times_.asked = self->context_.clock.now();
+      self->asker_ = std::this_thread::get_id();
+    }
     auto on_lease = [self](Result<ModelLease> lease) {
       // A model that is ready calls back here and now, one that is loading from the manager's thread.
       self->on_lease(std::move(lease));
@@ -40,6 +44,10 @@ void Generation::start() {
 }
 
 void Generation::on_lease(Result<ModelLease> lease) {
+  if (request_.trace != nullptr && times_.asked != TimePoint{}) {
+    times_.leased = context_.clock.now();
+    times_.waited = std::this_thread::get_id() != asker_;
+  }
   // Onwards on a text thread, whoever called: sinks are promised that.
   auto held = std::make_shared<Result<ModelLease>>(std::move(lease));
   context_.pool.post_beginning([self = shared_from_this(), held] { self->prepare(std::move(*held)); });
@@ -371,6 +379,7 @@ void Generation::finish_sample(Sample& sample, FinishReason reason, std::string 
   sample.finished = true;
   sample.dirty = true;
   sample.delta.finish = reason;
+  sample.reason = reason;
   sample.delta.stop_reason = std::move(stop_reason);
 }
 
@@ -414,9 +423,26 @@ void Generation::finish(GenerateOutcome outcome, FinishReason reason) {
   } else if (outcome.error) {
     context_.refused(outcome.error->code);
   }
+  if (request_.trace != nullptr) send_spans(outcome, reason);
   const std::shared_ptr<OutputSink> sink = std::exchange(sink_, nullptr);
   if (sink != nullptr) sink->on_done(std::move(outcome));
   lease_.reset();
+}
+
+void Generation::send_spans(const GenerateOutcome& outcome, FinishReason reason) {
+  times_.arrived = arrived_;
+  times_.ended = context_.clock.now();
+  GenerationFacts facts{.request = request_, .outcome = outcome, .times = times_};
+  const std::shared_ptr<const Catalog> catalog = context_.manager.catalog();
+  if (catalog->resolve(request_.model).ok()) facts.asked_model = request_.model;
+  if (lease_ != nullptr) {
+    facts.model = catalog->shown(lease_->id);
+    facts.model_id = lease_->id;
+  }
+  for (const Sample& sample : samples_) {
+    facts.finish_reasons.emplace_back(inferneo::finish_reason_name(sample.reason.value_or(reason)));
+  }
+  request_.trace->send(generation_spans(*request_.trace, facts));
 }
 
 }  // namespace inferneo

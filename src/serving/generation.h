@@ -11,11 +11,13 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "manager/manager_core.h"
 #include "serving/inference_service.h"
 #include "serving/model_metrics.h"
+#include "serving/request_spans.h"
 #include "serving/stop_filter.h"
 #include "serving/text_pool.h"
 
@@ -64,6 +66,7 @@ class Generation final : public GenerationHandle, public TokenSink, public std::
     bool dirty = false;
     bool finished = false;  // its last delta is sent or gathered
     int32_t num_tokens = 0;
+    std::optional<FinishReason> reason;   // none: the request's end is its own
     std::optional<TimePoint> last_token;  // engine thread only
   };
 
@@ -89,6 +92,7 @@ class Generation final : public GenerationHandle, public TokenSink, public std::
   void settle(int64_t used);
   void fail(Error error);
   void finish(GenerateOutcome outcome, FinishReason reason);
+  void send_spans(const GenerateOutcome& outcome, FinishReason reason);
 
   GenerationContext& context_;
   const RequestId id_;
@@ -103,6 +107,8 @@ class Generation final : public GenerationHandle, public TokenSink, public std::
   std::optional<Error> text_error_;
   std::unique_ptr<AdmissionPlace> waiting_;  // until its first event from the engine
   int64_t charged_ = 0;                      // tokens, from the ticket
+  GenerationTimes times_;                    // of a traced request alone
+  std::thread::id asker_;                    // the same
 
   std::mutex mutex_;  // guards what follows
   std::vector<Event> events_;

@@ -22,6 +22,7 @@
 #include "serving/metric_labels.h"
 #include "serving/server_stats.h"
 #include "text/tokenizer.h"
+#include "tracing/request_trace.h"
 
 namespace inferneo {
 
@@ -63,7 +64,8 @@ struct GenerateRequest {
   std::string cache_salt;
   std::string prediction;  // what the output may be like: where it is, tokens come sooner
   RequestTraits traits;
-  std::shared_ptr<AdmissionTicket> ticket;  // from admit(); none: no limits, and the default tenant
+  std::shared_ptr<AdmissionTicket> ticket;         // from admit(); none: no limits, and the default tenant
+  std::shared_ptr<const RequestTrace> trace = {};  // null: it is not traced
   // What depends on the model: called once it is loaded, on a text thread, before the prompt is made.
   std::function<void(const Tokenizer& tokenizer, GenerateRequest& request)> on_model = {};
   // A copy of another request, for a shadow model: computed only when nothing else is, only where the model is in

@@ -120,6 +120,8 @@ constexpr std::array kCatalogue = {
                "Copies for shadow models that ended, by result: completed, dropped, failed."},
     MetricInfo{"inferneo:shadow_tokens", MetricType::counter, "shadow,kind",
                "Tokens of completed copies by kind: prompt, completion."},
+    MetricInfo{"inferneo:trace_spans", MetricType::counter, "result",
+               "Spans of traces by result: exported, dropped for want of room, failed at the collector."},
 };
 
 }  // namespace

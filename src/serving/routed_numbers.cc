@@ -50,6 +50,14 @@ std::vector<MetricSample> RoutedService::metrics() const {
   }
   for (const auto& test : now->tests) collect_test(*test, samples);
   context_.shadows.collect(samples);
+  if (context_.tracer != nullptr) {
+    const SpanCounts counts = context_.tracer->counts();
+    const std::pair<const char*, uint64_t> results[] = {
+        {"exported", counts.exported}, {"dropped", counts.dropped}, {"failed", counts.failed}};
+    for (const auto& [result, count] : results) {
+      samples.push_back({"inferneo:trace_spans", {{"result", result}}, static_cast<double>(count)});
+    }
+  }
   return samples;
 }
 

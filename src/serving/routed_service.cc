@@ -7,6 +7,8 @@
 #include <random>
 #include <utility>
 
+#include "serving/request_spans.h"
+
 namespace inferneo {
 namespace {
 
@@ -146,11 +148,13 @@ class RoutedGeneration final : public GenerationHandle,
 
   // On a text thread.
   void start() {
+    const TimePoint begin = request_.trace == nullptr ? TimePoint{} : context_.clock.now();
     (void)context_.traffic.advance();  // a ramp's step matters to whom it meets first
     {
       const FactsOfRequest of(context_, request_);
       route_ = context_.traffic.route(of.facts, of.keys);
     }
+    send_span(begin);
     sink_->on_route(route_.text());
     if (route_.refusal) {
       Error refusal = make_error(ErrorCode::forbidden, route_.refusal->message);
@@ -199,6 +203,12 @@ class RoutedGeneration final : public GenerationHandle,
     return cancelled_;
   }
 
+  void send_span(TimePoint begin) {
+    if (request_.trace == nullptr) return;
+    const bool knows_model = !route_.model.empty() && context_.models.resolve(route_.model).has_value();
+    request_.trace->send(route_span(*request_.trace, route_, knows_model, begin, context_.clock.now()));
+  }
+
   void submit() {
     GenerateRequest request = route_.rest.empty() ? std::move(request_) : request_;  // kept for the next in the chain
     auto sink = context_.shadows.tap(request, shared_from_this());
@@ -218,6 +228,7 @@ class RoutedGeneration final : public GenerationHandle,
     route_.fallback = FallbackReason::failed;
     route_.assignment.counted = false;  // another model's outcome is no evidence of the arm
     request_.model = route_.model;
+    send_span(context_.clock.now());
     sink_->on_route(route_.text());
     submit();
   }

@@ -18,6 +18,7 @@
 #include "serving/manager_models.h"
 #include "serving/shadow_book.h"
 #include "serving/traffic.h"
+#include "tracing/tracer.h"
 
 namespace inferneo {
 
@@ -32,6 +33,7 @@ class RoutedService final : public InferenceService {
     const Clock& clock;
     FeedbackBook& feedback;
     Admission* admission = nullptr;  // none: nobody is limited
+    const Tracer* tracer = nullptr;  // whose counts are among the metrics; none: there are no traces
   };
   explicit RoutedService(const Context& context);
 

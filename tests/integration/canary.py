@@ -2,9 +2,10 @@
 
 The real program at its most verbose log level, with keys, rules and an A/B test. Each word ("canary") is sent in one
 place: prompts, messages, tools, users, sessions, headers, keys, stop strings, broken bodies, paths, queries. Then it may
-stand in no log line, metric, statistic, event, operators' list, file, nor answer to anybody else. Exceptions:
+stand in no log line, metric, statistic, event, operators' list, file, trace, nor answer to anybody else. Exceptions:
   - the answer to the request itself may quote its own field (it is not searched, but for keys);
-  - a client's x-request-id, which is there to be found in the log, may stand in the log;
+  - a client's x-request-id, which is there to be found in the log and in traces, may stand in both;
+  - a client's tracestate, which is there to be handed on, may stand in traces;
   - the operator's own words (names of rules and tests, conditions, paths of models) may stand in operators' answers and
     in what the program says when it does not start.
 One line per check; the last line is "N passed, N failed". Needs loopback and Python's own library, nothing else.
@@ -13,6 +14,7 @@ Usage: canary.py --binary build/dev/inferneo --model models/inferneo-story
 
 import argparse
 import http.client
+import http.server
 import json
 import os
 import re
@@ -23,6 +25,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 STORY, CODE = "inferneo-story", "inferneo-code"
@@ -49,13 +52,15 @@ class Canaries:
 
 CANARIES = Canaries()
 plant = CANARIES.plant
-API_KEY, ADMIN_KEY = plant("the api key"), plant("the admin key")
-REQUEST_ID = "x-request-id"
+API_KEY, ADMIN_KEY, COLLECTOR_KEY = plant("the api key"), plant("the admin key"), plant("the collector's key")
+REQUEST_ID, TRACE_STATE = "x-request-id", "the tracestate of a traced request"
 
 CONFIG = """
 api_key: [{api}]
 admin_key: [{admin}]
 log_level: debug
+otlp_endpoint: {collector}
+otlp_headers: ["authorization=Bearer%20{collector_key}"]
 routing_rules:
   - {{name: by-text, condition: "prompt contains 'quicksand' or conversation contains 'quicksand'", model_name: inferneo-code, priority: 9}}
   - {{name: by-header, condition: "header['x-tier'] == 'gold' or user == 'nobody'", model_name: inferneo-code}}
@@ -63,6 +68,42 @@ routing_rules:
 ab_tests:
   - {{name: split, model_a: inferneo-story, model_b: inferneo-code, traffic_split: 0.5, sticky_by: user}}
 """
+
+
+class Collector:
+    """Takes the traces, and keeps what it was sent."""
+
+    def __init__(self):
+        self.bodies, self.heads = [], []
+        collector = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self):  # the name is the library's
+                collector.heads.append((self.path, str(self.headers)))
+                collector.bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
+                self.send_response(200)
+                self.send_header("Content-Length", "2")
+                self.end_headers()
+                self.wfile.write(b"{}")
+
+            def log_message(self, *_):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.address = f"http://127.0.0.1:{self.server.server_address[1]}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def spans(self):
+        return [span for body in self.bodies for resource in json.loads(body)["resourceSpans"]
+                for scope in resource["scopeSpans"] for span in scope["spans"]]
+
+    def end(self):
+        self.server.shutdown()
+        self.server.server_close()
+
+
+def config_for(collector):
+    return CONFIG.format(api=API_KEY, admin=ADMIN_KEY, collector=collector, collector_key=COLLECTOR_KEY)
 
 
 def write(path, text):
@@ -77,7 +118,7 @@ class Server:
     def __init__(self, binary, models, folder, config):
         self.log_path = os.path.join(folder, "log")
         self.log_file = open(self.log_path, "wb")
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("INFERNEO_")}
+        environment = {key: value for key, value in os.environ.items() if not key.startswith(("INFERNEO_", "OTEL_"))}
         self.home = os.path.join(folder, "home")
         arguments = ["--config", write(os.path.join(folder, "inferneo.yaml"), config), "--home", self.home]
         self.process = subprocess.Popen([binary, "serve", *models, "--host", "127.0.0.1", "--port", "0", *arguments],
@@ -212,6 +253,10 @@ def heads():
     for name in ("X-Session-Id", "X-Request-Key", "X-Inferneo-Arm", "X-Tier", "X-Custom", "User-Agent", "Cookie",
                  "Referer", "X-Forwarded-For", "X-Api-Key", "OpenAI-Organization", "Accept-Language", "traceparent"):
         yield "POST", ask, {**key(), name: plant(f"the header {name}")}, body
+    yield "POST", ask, {**key(), "traceparent": f"00-{'ab' * 16}-{'cd' * 8}-01",
+                        "tracestate": f"vendor={plant(TRACE_STATE)}"}, body
+    yield "POST", ask, {**key(), "traceparent": f"00-{'ab' * 16}-{'cd' * 8}-00-{plant('a traceparent that is none')}",
+                        "tracestate": f"vendor={plant('a tracestate of no trace')}"}, body
     yield "POST", ask, {**key(), plant("a header's name"): "x"}, body
     yield "POST", ask, {**key(), "X-Request-Id": plant(REQUEST_ID)}, body
     yield "POST", ask, {**key(), "X-Request-Id": plant("a bad x-request-id") + " \t/"}, body
@@ -357,6 +402,22 @@ def search(server, run):
               sum(arm["requests"] for arm in stats["ab_tests"][0]["arms"]) > 5 else [stats])
 
 
+def traces(collector, run):
+    """After the server's end: by then it has sent what it had."""
+    spans = collector.spans()
+    names = {span["name"] for span in spans}
+    wanted = {"POST /v1/completions", "POST /v1/chat/completions", "POST /tokenize", "route", "queue", "prefill", "decode",
+              f"chat {STORY}", f"text_completion {STORY}"}
+    run.check(f"the collector got {len(spans)} spans of all kinds", sorted(wanted - names) or
+              ([] if len(spans) > 100 else ["too few"]))
+    run.check("its key came in the head", [] if collector.heads and all(
+        path == "/v1/traces" and f"Bearer {COLLECTOR_KEY}" in head for path, head in collector.heads) else collector.heads[:2])
+    everything = b"".join(collector.bodies)
+    run.check("the traces have none of them", CANARIES.found_in(everything, but=(REQUEST_ID, TRACE_STATE)))
+    run.check("but what is to be handed on", [] if {REQUEST_ID, TRACE_STATE} <= set(CANARIES.found_in(everything)) else
+              ["the request id and the tracestate were not found"])
+
+
 def valid_metrics(server, run):
     """What a busy server says is what Prometheus reads; its tool says 3 where it dislikes names, which vLLM gave."""
     own = os.path.join(os.path.dirname(__file__), "..", "..", "build", "tools", "usr", "bin", "promtool")
@@ -376,10 +437,12 @@ def refused_starts(run, binary, story):
            "a rule that leads nowhere": ("model_name: inferneo-code, priority", "model_name: nobody, priority"),
            "a test without a model": ("model_b: inferneo-code", "model_b: nobody"),
            "an unknown key in the file": ("log_level: debug", "log_levle: debug"),
+           "a header for traces that is none": ("authorization=Bearer", "Bearer"),
+           "an address for traces that is none": ("http://127.0.0.1:1", "http://user:1@127.0.0.1"),
            "a file that is no YAML": ("ab_tests:", "ab_tests: [")}
     for title, (old, new) in bad.items():
         with tempfile.TemporaryDirectory(prefix="inferneo-canary-") as folder:
-            server = Server(binary, [story], folder, CONFIG.format(api=API_KEY, admin=ADMIN_KEY).replace(old, new))
+            server = Server(binary, [story], folder, config_for("http://127.0.0.1:1").replace(old, new))
             try:
                 code = server.process.wait(60)
             except subprocess.TimeoutExpired:
@@ -399,7 +462,8 @@ def main():
     models = [story, os.path.join(os.path.dirname(story), CODE)]
     run = Run()
     with tempfile.TemporaryDirectory(prefix="inferneo-canary-") as folder:
-        server = Server(binary, models, folder, CONFIG.format(api=API_KEY, admin=ADMIN_KEY))
+        collector = Collector()
+        server = Server(binary, models, folder, config_for(collector.address))
         try:
             server.wait_ready()
             send_all(server, run)
@@ -407,7 +471,9 @@ def main():
             valid_metrics(server, run)
         finally:
             code = server.end()
+            collector.end()
         run.check("the server ended by itself", [] if code == 0 else [f"exit code {code}"])
+        traces(collector, run)
         run.check("the log has none of them", CANARIES.found_in(server.log(), but=(REQUEST_ID,)) or
                   ([] if b"stopped" in server.log() else [server.log()[-500:]]))
         kept = files_below(server.home)

@@ -46,6 +46,19 @@ bool is_origin(std::string_view value) {
          std::all_of(host.begin(), host.end(), is_plain);
 }
 
+// Of OTEL_EXPORTER_OTLP_HEADERS: a header's name, '=', and a value whose special characters are written as %XX.
+bool is_header_entry(std::string_view value) {
+  const size_t equals = value.find('=');
+  if (equals == 0 || equals == std::string_view::npos) return false;
+  const std::string_view name = value.substr(0, equals);
+  const std::string_view text = value.substr(equals + 1);
+  const auto is_name = [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '_';
+  };
+  return std::all_of(name.begin(), name.end(), is_name) &&
+         std::all_of(text.begin(), text.end(), [](char c) { return c >= ' ' && c < 0x7f; });
+}
+
 using C = EngineConfig;
 using G = ConfigGroup;
 constexpr std::array kFields = {
@@ -482,6 +495,44 @@ constexpr std::array kFields = {
                 .choices = kLogLevels,
                 .common = true},
     ConfigField{.name = "quiet", .group = G::logging, .member = &C::quiet, .help = "No progress lines"},
+    // ---- tracing
+    ConfigField{.name = "otlp_endpoint",
+                .group = G::tracing,
+                .member = &C::otlp_endpoint,
+                .help = "Address of an OpenTelemetry collector that takes OTLP over HTTP; /v1/traces follows it",
+                .metavar = "URL",
+                .zero_means = "no traces",
+                .env_alias = "OTEL_EXPORTER_OTLP_ENDPOINT"},
+    ConfigField{.name = "otlp_traces_endpoint",
+                .group = G::tracing,
+                .member = &C::otlp_traces_endpoint,
+                .help = "The same with its path, for traces alone",
+                .metavar = "URL",
+                .zero_means = "otlp_endpoint decides",
+                .env_alias = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"},
+    ConfigField{.name = "otlp_headers",
+                .group = G::tracing,
+                .member = &C::otlp_headers,
+                .help = "Header for the collector, as name=value; may be repeated",
+                .metavar = "HEADER",
+                .zero_means = "none",
+                .check = is_header_entry,
+                .expected = "name=value, where a value's special characters are written as %XX",
+                .secret = true,
+                .env_alias = "OTEL_EXPORTER_OTLP_HEADERS"},
+    ConfigField{.name = "otlp_service_name",
+                .group = G::tracing,
+                .member = &C::otlp_service_name,
+                .help = "Name of this server in traces",
+                .metavar = "NAME",
+                .env_alias = "OTEL_SERVICE_NAME"},
+    ConfigField{.name = "trace_sample_ratio",
+                .group = G::tracing,
+                .member = &C::trace_sample_ratio,
+                .help = "Share of requests that are traced, of those whose traceparent has not decided",
+                .metavar = "SHARE",
+                .max = 1.0,
+                .env_alias = "OTEL_TRACES_SAMPLER_ARG"},
 };
 
 }  // namespace
@@ -511,6 +562,8 @@ std::string_view config_group_title(ConfigGroup group) {
       return "Admission";
     case ConfigGroup::logging:
       return "Logging";
+    case ConfigGroup::tracing:
+      return "Tracing";
   }
   return "";
 }

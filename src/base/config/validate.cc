@@ -1,5 +1,7 @@
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "base/config/key_entries.h"
 #include "base/config/load.h"
 
@@ -13,6 +15,24 @@ bool is_loopback(std::string_view host) {
 
 Error invalid(std::string_view field, std::string message) {
   return make_error(ErrorCode::invalid_argument, fmt::format("{}: {}", field, message), std::string(field));
+}
+
+// Where traces go: refused here, before anything is loaded. Never quoted: an address may hold a key.
+Status check_address(std::string_view field, std::string_view address) {
+  if (address.empty()) return ok_status();
+  const bool plain = address.starts_with("http://");
+  const bool printable = std::all_of(address.begin(), address.end(), [](char c) { return c > ' ' && c < 0x7f; });
+  if ((!plain && !address.starts_with("https://")) || !printable) {
+    return invalid(field, "expected an address of the form http://host:port or https://host:port");
+  }
+  const std::string_view rest = address.substr(plain ? 7 : 8);
+  const std::string_view host = rest.substr(0, rest.find_first_of("/?#"));
+  if (host.empty()) return invalid(field, "expected a host after http:// or https://");
+  if (host.find('@') != std::string_view::npos) {
+    return invalid(field, "an address may hold neither a user name nor a password; otlp_headers may");
+  }
+  if (rest.find_first_of("?#") != std::string_view::npos) return invalid(field, "expected an address without ? and #");
+  return ok_status();
 }
 
 }  // namespace
@@ -44,6 +64,8 @@ Status validate_server_config(const EngineConfig& config) {
   if (config.tls_cert.empty() != config.tls_key.empty()) {
     return invalid(config.tls_cert.empty() ? "tls_cert" : "tls_key", "tls_cert and tls_key are given together");
   }
+  RETURN_IF_ERROR(check_address("otlp_endpoint", config.otlp_endpoint));
+  RETURN_IF_ERROR(check_address("otlp_traces_endpoint", config.otlp_traces_endpoint));
   if (!is_loopback(config.host) && config.api_key.empty() && config.key_limits.empty() && !config.insecure) {
     return make_error(ErrorCode::refused,
                       fmt::format("host: {} can be reached from other machines and no API key is set; give --api-key "

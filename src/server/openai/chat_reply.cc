@@ -236,6 +236,7 @@ void handle_chat(InferenceService& service, const std::shared_ptr<Exchange>& exc
   GenerateRequest request = draft.request;
   draft.request.traits = {};
   request.request_id = exchange->request_id();
+  request.trace = exchange->request().trace;
   request.ticket = std::move(ticket);
   ChatInput chat;
   chat.messages = std::move(draft.messages);

@@ -153,6 +153,7 @@ void handle_completion(InferenceService& service, const std::shared_ptr<Exchange
   if (service.wants_traits()) add_head_traits(exchange->request().head, draft.request.traits);
   GenerateRequest request = draft.request;
   request.request_id = exchange->request_id();
+  request.trace = exchange->request().trace;
   if (draft.stream) {
     exchange->expect_stream([&service, model = draft.request.model] { return wait_comment(service, model); });
   }

@@ -61,7 +61,9 @@ std::string other_value(const ConfigField& field, int turn) {
   if (field.name == "device") return "cuda:" + std::to_string(turn);
   if (field.name == "block_size") return std::to_string(32 << turn);
   if (field.name == "allowed_origins") return "https://page" + std::to_string(turn) + ".example";
-  if (field.name == "gpu_memory_utilization" || field.name == "idle_compute_share") {
+  if (field.name == "otlp_headers") return "name=word" + std::to_string(turn);
+  if (field.name == "gpu_memory_utilization" || field.name == "idle_compute_share" ||
+      field.name == "trace_sample_ratio") {
     return "0." + std::to_string(turn + 2);
   }
   const bool text = std::holds_alternative<std::string EngineConfig::*>(field.member) || is_list_field(field);
@@ -320,6 +322,29 @@ TEST_F(LoadConfig, TheHubsOwnVariablesCount) {
   EXPECT_EQ(format_field(loaded->config, *find_config_field("hub_token")), "***");
 }
 
+TEST_F(LoadConfig, OpenTelemetrysOwnVariablesCount) {
+  inputs_.environment = of({{"OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318"},
+                            {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://collector:4318/spans"},
+                            {"OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20secret, x-scope=a=b"},
+                            {"OTEL_SERVICE_NAME", "chat"},
+                            {"OTEL_TRACES_SAMPLER_ARG", "0.25"}});
+  const auto loaded = load_config(inputs_);
+  ASSERT_TRUE(loaded.ok()) << loaded.error().message;
+  EXPECT_EQ(loaded->config.otlp_endpoint, "http://collector:4318");
+  EXPECT_EQ(loaded->config.otlp_traces_endpoint, "http://collector:4318/spans");
+  EXPECT_EQ(loaded->config.otlp_headers, (std::vector<std::string>{"authorization=Bearer%20secret", "x-scope=a=b"}));
+  EXPECT_EQ(loaded->config.otlp_service_name, "chat");
+  EXPECT_EQ(loaded->config.trace_sample_ratio, 0.25);
+  EXPECT_EQ(format_field(loaded->config, *find_config_field("otlp_headers")).find("secret"), std::string::npos);
+}
+
+TEST_F(LoadConfig, ABadHeaderForTracesIsNotQuoted) {
+  inputs_.environment = of({{"OTEL_EXPORTER_OTLP_HEADERS", "secret"}});
+  const auto loaded = load_config(inputs_);
+  ASSERT_FALSE(loaded.ok());
+  EXPECT_EQ(loaded.error().message.find("secret"), std::string::npos) << loaded.error().message;
+}
+
 TEST_F(LoadConfig, BadVariableIsAnErrorThatNamesIt) {
   inputs_.environment = of({{"INFERNEO_MAX_NUM_SEQS", "lots"}});
   const auto loaded = load_config(inputs_);
@@ -383,6 +408,20 @@ TEST(ValidateServerConfig, PublicAddressNeedsAKey) {
   EXPECT_FALSE(validate_server_config({.tls_cert = "c.pem"}).ok());
   EXPECT_FALSE(validate_server_config({.tls_key = "k.pem"}).ok());
   EXPECT_TRUE(validate_server_config({.tls_cert = "c.pem", .tls_key = "k.pem"}).ok());
+}
+
+TEST(ValidateServerConfig, TracesNeedAnAddressThatIsOne) {
+  for (const auto* good : {"http://localhost:4318", "https://collector.example/otlp/", "http://[::1]:4318"}) {
+    EXPECT_TRUE(validate_server_config({.otlp_endpoint = good}).ok()) << good;
+    EXPECT_TRUE(validate_server_config({.otlp_traces_endpoint = good}).ok()) << good;
+  }
+  for (const auto* bad : {"localhost:4318", "grpc://localhost", "http://", "http:///v1", "http://u:secret@host",
+                          "http://host?key=secret", "http://host#a", "http://ho st"}) {
+    const Status status = validate_server_config({.otlp_endpoint = bad});
+    ASSERT_FALSE(status.ok()) << bad;
+    EXPECT_EQ(status.error().param, "otlp_endpoint");
+    EXPECT_EQ(status.error().message.find("secret"), std::string::npos) << "an address may hold a key";
+  }
 }
 
 }  // namespace
