@@ -40,6 +40,7 @@ const char* weight_origin_name(WeightOrigin origin);
 struct WeightRequest {
   const ModelDirectory* directory = nullptr;
   const DecoderSpec* spec = nullptr;
+  Quantization quantization = Quantization::none;
   std::string isa;    // of the op table that will read them
   std::string model;  // who asks: for the books and for messages
   MemoryLedger* ledger = nullptr;
