@@ -49,7 +49,6 @@ struct MatmulPackArgs {
 
 // What OpTable::quant_pack makes of a row, in every ISA the same: the integers of all groups, one after the other, then
 // for each group a, then for each group a * sum. Rows follow each other at quant_row_bytes().
-inline constexpr int64_t kQuantGroup = 32;
 [[gnu::always_inline]] constexpr int64_t quant_row_bytes(int64_t cols) {
   const int64_t groups = (cols + kQuantGroup - 1) / kQuantGroup;
   return round_up(groups * (kQuantGroup + 2 * static_cast<int64_t>(sizeof(float))), 64);

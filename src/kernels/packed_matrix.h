@@ -5,9 +5,9 @@
 //   f32, f16    [rows/16][cols][16]
 // Quantised (tensor/quantization.h), cols padded with zeros to whole groups; after the integers of a panel follow its
 // scales and its units, and a panel is padded to 64 bytes:
-//   int8        [rows/16] of [cols/4][16][4] i8, [groups][16] f16 scale, [16] f32 unit
-//   int4        [rows/16] of [cols/8][16][4] u8, [groups] of {[16] u8 scale, [16] u8 minimum}, [16] f32 unit,
-//               [16] f32 ratio; a minimum is its byte times the ratio. The low nibbles of a line of 64 bytes are 4 inputs
+//   int8        [rows/16] of [cols/4][16][4] i8, [groups][16] f16 scale, [16] bf16 unit
+//   int4        [rows/16] of [cols/8][16][4] u8, [groups] of {[16] u8 scale, [16] u8 minimum}, [16] bf16 unit,
+//               [16] bf16 ratio; a minimum is its byte times the ratio. The low nibbles of a line of 64 bytes are 4 inputs
 //               of 16 channels, the high ones the next 4.
 // So 64 bytes of integers are 4 inputs of 16 channels in both: what one dot product instruction takes.
 //
@@ -38,6 +38,8 @@ inline constexpr int64_t kPanelRows = 16;
   return (value + step - 1) / step * step;
 }
 
+// Inputs that share a scale, in every scheme that there are kernels for.
+inline constexpr int64_t kQuantGroup = 32;
 // Of one group of a panel: an f16, or a scale and a minimum of a byte each, for each channel.
 inline constexpr size_t kGroupScaleBytes = 2 * kPanelRows;
 
@@ -74,7 +76,7 @@ struct PackedView {
   }
   [[gnu::always_inline]] size_t panel_bytes() const {
     if (quantized()) {
-      const size_t units = (scheme.minimum ? 2 : 1) * kPanelRows * sizeof(float);
+      const size_t units = (scheme.minimum ? 2 : 1) * kPanelRows * sizeof(uint16_t);
       return (units_at() + units + 63) / 64 * 64;
     }
     return static_cast<size_t>(padded_cols() * kPanelRows) * (dtype == DType::f32 ? sizeof(float) : sizeof(uint16_t));

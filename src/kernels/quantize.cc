@@ -9,16 +9,15 @@
 namespace inferneo::kernels {
 namespace {
 
-constexpr int kGroup = 32;
+constexpr int kGroup = static_cast<int>(kQuantGroup);
 constexpr int kLanes = 8;  // sums are kept in lanes: a fixed order that vectorises
 constexpr float kLargest8 = 127.0F;
 constexpr float kLargestByte = 255.0F;
 constexpr float kLevels = 15.0F;  // steps of a 4-bit grid
 constexpr float kSmallestRow = 0x1p-100F;
-// Grids that are tried: steps over the group's range, from a little wider to narrower.
-constexpr int kGrids = 20;
-constexpr float kFirstGrid = 14.2F;
-constexpr float kGridStep = 0.16F;
+// Grids that are tried: steps over the group's range, and by how many steps they begin above its low end.
+constexpr std::array<float, 4> kGridSteps = {14.4F, 15.2F, 16.0F, 16.8F};
+constexpr std::array<float, 3> kGridShifts = {0.0F, 0.25F, 0.5F};
 
 using Group = std::array<float, kGroup>;
 
@@ -53,20 +52,22 @@ Range range_of(const Group& values) {
 }
 
 struct Sums {
+  double w = 0.0;
+  double ww = 0.0;
   double q = 0.0;
   double qq = 0.0;
   double wq = 0.0;
 };
 
-// Weights rounded to the grid of `inverse` steps per unit that begins at `low`.
-Sums round_to_grid(const Group& values, float low, float inverse) {
+// Weights rounded to a grid: q = (w + minimum) * inverse.
+void round_to_grid(const Group& values, float minimum, float inverse, Sums& sums) {
   std::array<float, kLanes> q_sum{};
   std::array<float, kLanes> qq_sum{};
   std::array<float, kLanes> wq_sum{};
   for (int i = 0; i < kGroup; i += kLanes) {
     for (int l = 0; l < kLanes; ++l) {
       const float w = values[static_cast<size_t>(i + l)];
-      float q = round_to_integer((w - low) * inverse);
+      float q = round_to_integer((w + minimum) * inverse);
       q = q < 0.0F ? 0.0F : q;
       q = q > kLevels ? kLevels : q;
       const auto lane = static_cast<size_t>(l);
@@ -75,11 +76,34 @@ Sums round_to_grid(const Group& values, float low, float inverse) {
       wq_sum[lane] += w * q;
     }
   }
-  return {sum(q_sum), sum(qq_sum), sum(wq_sum)};
+  sums.q = sum(q_sum);
+  sums.qq = sum(qq_sum);
+  sums.wq = sum(wq_sum);
 }
 
-// The grid of least squared error among the candidates. With q given, the best a and b of a * q + b follow from the
-// sums; b is at most 0, since a minimum is not negative.
+// Scale and minimum of least squared error for rounded weights; a minimum is not negative. False where all weights are
+// on one level.
+bool fit_to_rounded(const Sums& s, Grid& grid) {
+  const double determinant = kGroup * s.qq - s.q * s.q;
+  if (determinant <= 0.0) return false;
+  double scale = (kGroup * s.wq - s.w * s.q) / determinant;
+  double minimum = (s.q * s.wq - s.qq * s.w) / determinant;
+  if (minimum < 0.0) {
+    minimum = 0.0;
+    scale = s.wq / s.qq;
+  }
+  grid = {static_cast<float>(scale), static_cast<float>(minimum)};
+  return grid.scale > 0.0F;
+}
+
+// Sum of (w - (scale * q - minimum))^2.
+double squared_error(const Sums& s, const Grid& grid) {
+  const double a = grid.scale;
+  const double m = grid.minimum;
+  return s.ww + a * a * s.qq + kGroup * m * m - 2.0 * (a * s.wq - m * s.w + a * m * s.q);
+}
+
+// The grid of least squared error among the candidates, each fitted, rounded to and fitted once more.
 Grid fit_grid(const Group& values) {
   const Range range = range_of(values);
   const float width = range.high - range.low;
@@ -93,29 +117,22 @@ Grid fit_grid(const Group& values) {
       ww_lanes[static_cast<size_t>(l)] += w * w;
     }
   }
-  const double w_sum = sum(w_lanes);
-  const double ww_sum = sum(ww_lanes);
+  Sums sums{.w = sum(w_lanes), .ww = sum(ww_lanes)};
   Grid best{width / kLevels, -range.low};
-  double best_error = -1.0;
-  for (int i = -1; i < kGrids; ++i) {
-    const float steps = i < 0 ? kLevels : kFirstGrid + kGridStep * static_cast<float>(i);
-    const Sums s = round_to_grid(values, range.low, steps / width);
-    const auto error_of = [&](double a, double b) {  // sum of (w - a q - b)^2
-      return ww_sum + a * a * s.qq + kGroup * b * b - 2.0 * (a * s.wq + b * w_sum - a * b * s.q);
-    };
-    if (best_error < 0.0) best_error = error_of(best.scale, -best.minimum);
-    const double determinant = kGroup * s.qq - s.q * s.q;
-    if (determinant <= 0.0) continue;  // all weights on one level
-    double a = (kGroup * s.wq - w_sum * s.q) / determinant;
-    double b = (s.qq * w_sum - s.q * s.wq) / determinant;
-    if (b > 0.0) {
-      b = 0.0;
-      a = s.wq / s.qq;
-    }
-    const double error = error_of(a, b);
-    if (a > 0.0 && error < best_error) {
-      best_error = error;
-      best = {static_cast<float>(a), static_cast<float>(-b)};
+  round_to_grid(values, best.minimum, kLevels / width, sums);
+  double best_error = squared_error(sums, best);
+  for (const float steps : kGridSteps) {
+    for (const float shift : kGridShifts) {
+      Grid grid{width / steps, -range.low - shift * (width / steps)};
+      round_to_grid(values, grid.minimum, steps / width, sums);
+      if (!fit_to_rounded(sums, grid)) continue;
+      round_to_grid(values, grid.minimum, 1.0F / grid.scale, sums);
+      if (!fit_to_rounded(sums, grid)) continue;
+      const double error = squared_error(sums, grid);
+      if (error < best_error) {
+        best_error = error;
+        best = grid;
+      }
     }
   }
   return best;
@@ -136,9 +153,9 @@ size_t scales_at(const PackedView& view, int64_t row, int64_t group) {
   return panel_at(view, row) + view.scales_at() + static_cast<size_t>(group) * kGroupScaleBytes;
 }
 size_t unit_at(const PackedView& view, int64_t row) {
-  return panel_at(view, row) + view.units_at() + lane_of(row) * sizeof(float);
+  return panel_at(view, row) + view.units_at() + lane_of(row) * sizeof(uint16_t);
 }
-constexpr size_t kRatioOffset = kPanelRows * sizeof(float);  // behind the unit
+constexpr size_t kRatioOffset = kPanelRows * sizeof(uint16_t);  // behind the unit
 
 template <typename T>
 void put(std::byte* to, T value) {
@@ -161,6 +178,12 @@ uint16_t f16_not_below(float value) {
   uint16_t bits = f32_to_f16(value);
   if (f16_to_f32(bits) < value) ++bits;
   return bits;
+}
+
+float bf16_not_below(float value) {
+  uint16_t bits = f32_to_bf16(value);
+  if (bf16_to_f32(bits) < value) ++bits;
+  return bf16_to_f32(bits);
 }
 
 void store_int8(const std::vector<float>& values, const PackedView& view, int64_t row, std::byte* data) {
@@ -188,13 +211,15 @@ void store_int4(const std::vector<float>& values, const PackedView& view, int64_
     scale_unit = std::max(scale_unit, grids.back().scale / kLargestByte);
     minimum_unit = std::max(minimum_unit, grids.back().minimum / kLargestByte);
   }
-  const float ratio = minimum_unit / scale_unit;
-  put(data + unit_at(view, row), scale_unit * magnitude);
-  put(data + unit_at(view, row) + kRatioOffset, ratio);
+  scale_unit = bf16_not_below(scale_unit);
+  const float ratio = bf16_not_below(minimum_unit / scale_unit);
+  minimum_unit = ratio * scale_unit;
+  put(data + unit_at(view, row), f32_to_bf16(scale_unit * magnitude));
+  put(data + unit_at(view, row) + kRatioOffset, f32_to_bf16(ratio));
   for (int64_t g = 0; g < view.num_groups(); ++g) {
     const Grid& grid = grids[static_cast<size_t>(g)];
     const float scale = round_to_integer(grid.scale / scale_unit);
-    const float minimum = minimum_unit > 0.0F ? round_to_integer(grid.minimum / minimum_unit) : 0.0F;
+    const float minimum = minimum_unit > 0.0F ? std::min(round_to_integer(grid.minimum / minimum_unit), kLargestByte) : 0.0F;
     std::byte* bytes = data + scales_at(view, row, g) + lane_of(row);
     bytes[0] = static_cast<std::byte>(scale);
     bytes[kPanelRows] = static_cast<std::byte>(minimum);
@@ -226,34 +251,48 @@ bool quantize_row(const float* values, const PackedView& view, int64_t row, std:
   if (view.scheme.bits == 4) {
     store_int4(scaled, view, row, magnitude, data);
   } else {
-    put(data + unit_at(view, row), magnitude);
+    put(data + unit_at(view, row), f32_to_bf16(magnitude));  // exact
     store_int8(scaled, view, row, data);
   }
   return true;
 }
 
-int32_t quantized_element(const PackedView& view, int64_t row, int64_t col) {
-  const std::byte byte = view.data[integer_at(view, row, col)];
-  if (view.scheme.bits == 8) return static_cast<int8_t>(byte);
-  return static_cast<int32_t>(in_low_nibble(col) ? byte & std::byte{0x0f} : byte >> 4);
+void group_integers(const PackedView& view, int64_t row, int64_t group, int8_t* q) {
+  const std::byte* from = view.data + integer_at(view, row, group * kQuantGroup);
+  constexpr int64_t kLine = 4 * kPanelRows;
+  for (int64_t i = 0; i < kQuantGroup; ++i) {
+    if (view.scheme.bits == 8) {
+      q[i] = static_cast<int8_t>(from[i / 4 * kLine + i % 4]);
+    } else {
+      const std::byte byte = from[i / 8 * kLine + i % 4];
+      q[i] = static_cast<int8_t>(in_low_nibble(i) ? byte & std::byte{0x0f} : byte >> 4);
+    }
+  }
 }
 
-float channel_unit(const PackedView& view, int64_t row) { return get<float>(view.data + unit_at(view, row)); }
+float channel_unit(const PackedView& view, int64_t row) {
+  return bf16_to_f32(get<uint16_t>(view.data + unit_at(view, row)));
+}
 
 GroupScale group_scale(const PackedView& view, int64_t row, int64_t group) {
   const std::byte* scales = view.data + scales_at(view, row, group);
   const size_t lane = lane_of(row);
   if (view.scheme.scale == ScaleKind::f16) return {f16_to_f32(get<uint16_t>(scales + lane * sizeof(uint16_t))), 0.0F};
-  const auto ratio = get<float>(view.data + unit_at(view, row) + kRatioOffset);
+  const float ratio = bf16_to_f32(get<uint16_t>(view.data + unit_at(view, row) + kRatioOffset));
   return {static_cast<float>(scales[lane]), static_cast<float>(scales[kPanelRows + lane]) * ratio};
 }
 
 void dequantize(const PackedView& view, int64_t row, int64_t begin, int64_t end, float* out) {
   const float unit = channel_unit(view, row);
-  GroupScale scale;
-  for (int64_t c = begin; c < end; ++c) {
-    if (c == begin || c % view.scheme.group == 0) scale = group_scale(view, row, c / view.scheme.group);
-    out[c - begin] = unit * (scale.scale * static_cast<float>(quantized_element(view, row, c)) - scale.minimum);
+  std::array<int8_t, kQuantGroup> q{};
+  for (int64_t c = begin; c < end;) {
+    const int64_t group = c / kQuantGroup;
+    const GroupScale scale = group_scale(view, row, group);
+    group_integers(view, row, group, q.data());
+    for (const int64_t last = std::min(end, (group + 1) * kQuantGroup); c < last; ++c) {
+      const auto integer = static_cast<float>(q[static_cast<size_t>(c % kQuantGroup)]);
+      out[c - begin] = unit * (scale.scale * integer - scale.minimum);
+    }
   }
 }
 

@@ -3,10 +3,10 @@
 // int8: the scale of a group is its largest magnitude over 127, rounded up to what an f16 can hold, so that each weight
 // is within half a scale of what is stored.
 // int4: scale and minimum of a group are those that leave the least sum of squared errors: for a number of candidate
-// grids, some narrower than the group's range, weights are rounded to the grid and scale and minimum fitted to the
-// result by least squares, as llama.cpp's k-quants do; the best is kept. A plain grid over the range is a candidate, so
-// the error is at most that grid's, but for the rounding of scale and minimum to a byte. Groups hold zero in their
-// range: padding stays zero exactly where scales do.
+// grids, wider and narrower than the group's range, weights are rounded to the grid and scale and minimum fitted to the
+// result by least squares, twice; the best is kept. (Fitting to a rounded grid is how llama.cpp's k-quants choose theirs.)
+// A plain grid over the range is a candidate, so the error is at most that grid's, but for the rounding of scale and
+// minimum to a byte. A group's range includes zero.
 //
 // Rows whose largest magnitude is below 2^-100 become zero. Plain functions of their inputs, the same on every machine;
 // any number of threads on different rows.
@@ -24,9 +24,8 @@ bool quantize_row(const float* values, const PackedView& view, int64_t row, std:
 // Columns [begin, end) of a row.
 void dequantize(const PackedView& view, int64_t row, int64_t begin, int64_t end, float* out);
 
-// The integer of an element, and what multiplies and lowers it: value = unit * (scale * q - minimum). For the reference
-// matrix product and tests.
-int32_t quantized_element(const PackedView& view, int64_t row, int64_t col);
+// The parts of a row's values, which are unit * (scale * q - minimum). For the reference matrix product and tests.
+void group_integers(const PackedView& view, int64_t row, int64_t group, int8_t* q);  // [kQuantGroup]
 struct GroupScale {
   float scale = 0.0F;
   float minimum = 0.0F;  // 0 where the scheme has none

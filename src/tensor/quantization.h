@@ -30,9 +30,9 @@ struct QuantScheme {
   bool operator==(const QuantScheme&) const = default;
 };
 
-// 8.5 bits per weight and 32 per channel.
+// 8.5 bits per weight and 16 per channel.
 inline constexpr QuantScheme kInt8{8, 32, ScaleKind::f16, false};
-// 4.5 bits per weight and 64 per channel.
+// 4.5 bits per weight and 32 per channel.
 inline constexpr QuantScheme kInt4{4, 32, ScaleKind::u8, true};
 
 // What a matrix is stored as: an element type, or a scheme (and then the type of what its integers lie in).

@@ -23,13 +23,13 @@ struct QuantRow {
 struct QuantPanel {
   const std::byte* lines;
   const std::byte* scales;
-  const float* units;
+  const uint16_t* units;  // bf16
   int64_t groups;
 };
 
 SIMD_INLINE QuantPanel quant_panel(const PackedView& weight, int64_t index) {
   const std::byte* panel = weight.panel(index);
-  return {panel, panel + weight.scales_at(), reinterpret_cast<const float*>(panel + weight.units_at()),
+  return {panel, panel + weight.scales_at(), reinterpret_cast<const uint16_t*>(panel + weight.units_at()),
           weight.num_groups()};
 }
 
@@ -96,6 +96,11 @@ SIMD_INLINE __m256 bytes_to_floats(const std::byte* p) {
   return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
 }
 
+SIMD_INLINE __m256 bf16_to_floats(const uint16_t* p) {
+  const __m256i bits = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  return _mm256_castsi256_ps(_mm256_slli_epi32(bits, 16));
+}
+
 // acc[r][h] = unit * sum over groups, for 8 channels from half `first` of a panel.
 template <bool Int4, int M, int H>
 SIMD_INLINE void quant_dot(const QuantPanel& panel, int first, const QuantRow (&rows)[M], __m256 (&acc)[M][H]) {
@@ -122,7 +127,7 @@ SIMD_INLINE void quant_dot(const QuantPanel& panel, int first, const QuantRow (&
       __m256 minimum;
       if constexpr (Int4) {
         scale = bytes_to_floats(scales + lane);
-        minimum = _mm256_mul_ps(bytes_to_floats(scales + kPanelRows + lane), _mm256_loadu_ps(panel.units + 16 + lane));
+        minimum = _mm256_mul_ps(bytes_to_floats(scales + kPanelRows + lane), bf16_to_floats(panel.units + kPanelRows + lane));
       } else {
         scale = _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(scales + lane * 2)));
       }
@@ -136,7 +141,7 @@ SIMD_INLINE void quant_dot(const QuantPanel& panel, int first, const QuantRow (&
   }
 #pragma GCC unroll 2
   for (int h = 0; h < H; ++h) {
-    const __m256 unit = _mm256_loadu_ps(panel.units + (first + h) * 8);
+    const __m256 unit = bf16_to_floats(panel.units + (first + h) * 8);
 #pragma GCC unroll 8
     for (int r = 0; r < M; ++r) acc[r][h] = _mm256_mul_ps(unit, acc[r][h]);
   }

@@ -1,6 +1,6 @@
 // Quantised weights: inputs in 8 bits, integer products within a group, f32 across groups (matmul_args.h).
 #include <algorithm>
-#include <bit>
+#include <array>
 #include <cmath>
 #include <limits>
 
@@ -44,10 +44,10 @@ float dot(const std::byte* packed, const PackedView& weight, int64_t channel) {
   const float* a = reinterpret_cast<const float*>(packed + groups * kQuantGroup);
   float acc = 0.0F;
   for (int64_t g = 0; g < groups; ++g) {
+    std::array<int8_t, kQuantGroup> w{};
+    group_integers(weight, channel, g, w.data());
     int32_t sum = 0;
-    for (int64_t i = g * kQuantGroup; i < (g + 1) * kQuantGroup; ++i) {
-      sum += q[i] * quantized_element(weight, channel, i);
-    }
+    for (int64_t i = 0; i < kQuantGroup; ++i) sum += q[g * kQuantGroup + i] * w[static_cast<size_t>(i)];
     const GroupScale scale = group_scale(weight, channel, g);
     acc += static_cast<float>(sum) * (scale.scale * a[g]);
     if (weight.scheme.minimum) acc -= scale.minimum * a[groups + g];

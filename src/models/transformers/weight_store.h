@@ -40,12 +40,12 @@ const char* weight_origin_name(WeightOrigin origin);
 struct WeightRequest {
   const ModelDirectory* directory = nullptr;
   const DecoderSpec* spec = nullptr;
-  Quantization quantization = Quantization::none;
   std::string isa;    // of the op table that will read them
   std::string model;  // who asks: for the books and for messages
   MemoryLedger* ledger = nullptr;
   ThreadPool* pool = nullptr;
   LoadProgressCallback progress = {};
+  Quantization quantization = Quantization::none;
 };
 
 // One model's hold on weights.

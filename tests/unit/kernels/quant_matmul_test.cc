@@ -46,10 +46,12 @@ Expected expected_product(const float* x, const PackedView& weight, int64_t chan
     const int64_t count = std::min(kQuantGroup, weight.cols - begin);
     const InputGroup input = quantize_group(x + begin, count);
     const GroupScale scale = group_scale(weight, channel, begin / kQuantGroup);
+    int8_t w[kQuantGroup];
+    group_integers(weight, channel, begin / kQuantGroup, w);
     int32_t dot = 0;
     int32_t sum = 0;
     for (int64_t i = 0; i < count; ++i) {
-      dot += input.q[static_cast<size_t>(i)] * quantized_element(weight, channel, begin + i);
+      dot += input.q[static_cast<size_t>(i)] * w[i];
       sum += input.q[static_cast<size_t>(i)];
     }
     const double product = static_cast<double>(dot) * scale.scale * input.a;

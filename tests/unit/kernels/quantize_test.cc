@@ -143,7 +143,7 @@ TEST(Quantize, AnInt4LosesAThirdLessThanQ4_0OnNormalWeights) {
       const auto row = row_of(matrix.view(), r);
       got.insert(got.end(), row.begin(), row.end());
     }
-    EXPECT_LT(squared_error(values, got), 0.72 * q4_0_error(values)) << cols;
+    EXPECT_LT(squared_error(values, got), 0.66 * q4_0_error(values)) << cols;
   }
 }
 
@@ -209,11 +209,11 @@ TEST(Quantize, StacksRowsAndReadsTransposedAndNarrowSources) {
 }
 
 TEST(Quantize, BytesAreThoseOfTheLayoutAndAPieceOfARowIsThatPiece) {
-  EXPECT_EQ(PackedMatrix::bytes(WeightFormat(kInt8), 32, 2048), 2 * (16 * 2048 + 64 * 32 + 64U));
-  EXPECT_EQ(PackedMatrix::bytes(WeightFormat(kInt4), 32, 2048), 2 * (8 * 2048 + 64 * 32 + 128U));
-  EXPECT_EQ(PackedMatrix::bytes(WeightFormat(kInt8), 1, 1), 16 * 32 + 32 + 64 + 32U) << "padded to 64";
+  EXPECT_EQ(PackedMatrix::bytes(WeightFormat(kInt8), 32, 2048), 2 * (16 * 2048 + 64 * 32 + 32 + 32U));
+  EXPECT_EQ(PackedMatrix::bytes(WeightFormat(kInt4), 32, 2048), 2 * (8 * 2048 + 64 * 32 + 64U));
+  EXPECT_EQ(PackedMatrix::bytes(WeightFormat(kInt8), 1, 1), 16 * 32 + 32 + 32U);
   Random random(6);
-  alignas(64) std::byte memory[640] = {};
+  alignas(64) std::byte memory[576] = {};
   for (const WeightFormat& format : kFormats) {
     const PackedMatrix matrix = testing::packed(format, 3, 100, random_floats(random, 300));
     EXPECT_EQ(matrix.size_bytes() % 64, 0U);
@@ -223,8 +223,8 @@ TEST(Quantize, BytesAreThoseOfTheLayoutAndAPieceOfARowIsThatPiece) {
     EXPECT_EQ(piece, std::vector<float>(row.begin() + 37, row.begin() + 87));
     EXPECT_EQ(PackedMatrix::from_memory(memory, format, 16, 64).error().code, ErrorCode::malformed);
   }
-  EXPECT_TRUE(PackedMatrix::from_memory({memory, 640}, WeightFormat(kInt8), 5, 9).ok());
-  EXPECT_EQ(PackedMatrix::from_memory({memory, 640}, WeightFormat(QuantScheme{8, 64, ScaleKind::f16, false}), 5, 9)
+  EXPECT_TRUE(PackedMatrix::from_memory({memory, 576}, WeightFormat(kInt8), 5, 9).ok());
+  EXPECT_EQ(PackedMatrix::from_memory({memory, 576}, WeightFormat(QuantScheme{8, 64, ScaleKind::f16, false}), 5, 9)
                 .error()
                 .code,
             ErrorCode::unsupported)
