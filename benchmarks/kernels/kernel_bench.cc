@@ -90,7 +90,7 @@ void bench_matmul(Bench& bench, const WeightFormat& format, int64_t m, int64_t n
   };
   const double seconds = best_seconds(bench, pass, m <= 64 ? 6 * copies : 10);
   const double flops = 2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k) / seconds;
-  const double peak = format.scheme.quantized()      ? bench.peaks.int8_ops
+  const double peak = format.scheme.quantized()     ? bench.peaks.int8_ops
                       : format.dtype == DType::bf16 ? bench.peaks.bf16_flops
                                                     : bench.peaks.f32_flops;
   const double bandwidth = static_cast<double>(bytes) / seconds;

@@ -77,8 +77,8 @@ size_t PackedMatrix::bytes(const WeightFormat& format, int64_t rows, int64_t col
   return static_cast<size_t>(view.num_panels()) * view.panel_bytes();
 }
 
-Result<PackedMatrix> PackedMatrix::allocate(MemoryLedger& ledger, const std::string& model,
-                                            const WeightFormat& format, int64_t rows, int64_t cols) {
+Result<PackedMatrix> PackedMatrix::allocate(MemoryLedger& ledger, const std::string& model, const WeightFormat& format,
+                                            int64_t rows, int64_t cols) {
   if (!packable(format)) {
     return make_error(ErrorCode::unsupported, fmt::format("weights of type {} cannot be packed; f32, f16, bf16, int8 "
                                                           "and int4 can",

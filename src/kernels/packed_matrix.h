@@ -7,8 +7,8 @@
 // scales and its units, and a panel is padded to 64 bytes:
 //   int8        [rows/16] of [cols/4][16][4] i8, [groups][16] f16 scale, [16] bf16 unit
 //   int4        [rows/16] of [cols/8][16][4] u8, [groups] of {[16] u8 scale, [16] u8 minimum}, [16] bf16 unit,
-//               [16] bf16 ratio; a minimum is its byte times the ratio. The low nibbles of a line of 64 bytes are 4 inputs
-//               of 16 channels, the high ones the next 4.
+//               [16] bf16 ratio; a minimum is its byte times the ratio. The low nibbles of a line of 64 bytes are 4
+//               inputs of 16 channels, the high ones the next 4.
 // So 64 bytes of integers are 4 inputs of 16 channels in both: what one dot product instruction takes.
 //
 // A panel is contiguous, so a thread that takes a group of panels streams one piece of memory.

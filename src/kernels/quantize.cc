@@ -219,7 +219,8 @@ void store_int4(const std::vector<float>& values, const PackedView& view, int64_
   for (int64_t g = 0; g < view.num_groups(); ++g) {
     const Grid& grid = grids[static_cast<size_t>(g)];
     const float scale = round_to_integer(grid.scale / scale_unit);
-    const float minimum = minimum_unit > 0.0F ? std::min(round_to_integer(grid.minimum / minimum_unit), kLargestByte) : 0.0F;
+    const float minimum =
+        minimum_unit > 0.0F ? std::min(round_to_integer(grid.minimum / minimum_unit), kLargestByte) : 0.0F;
     std::byte* bytes = data + scales_at(view, row, g) + lane_of(row);
     bytes[0] = static_cast<std::byte>(scale);
     bytes[kPanelRows] = static_cast<std::byte>(minimum);

@@ -4,9 +4,9 @@
 // is within half a scale of what is stored.
 // int4: scale and minimum of a group are those that leave the least sum of squared errors: for a number of candidate
 // grids, wider and narrower than the group's range, weights are rounded to the grid and scale and minimum fitted to the
-// result by least squares, twice; the best is kept. (Fitting to a rounded grid is how llama.cpp's k-quants choose theirs.)
-// A plain grid over the range is a candidate, so the error is at most that grid's, but for the rounding of scale and
-// minimum to a byte. A group's range includes zero.
+// result by least squares, twice; the best is kept. (Fitting to a rounded grid is how llama.cpp's k-quants choose
+// theirs.) A plain grid over the range is a candidate, so the error is at most that grid's, but for the rounding of
+// scale and minimum to a byte. A group's range includes zero.
 //
 // Rows whose largest magnitude is below 2^-100 become zero. Plain functions of their inputs, the same on every machine;
 // any number of threads on different rows.

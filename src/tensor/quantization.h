@@ -1,5 +1,5 @@
-// How the weights of a matrix are quantised: one description, which checkpoints that come quantised can be mapped to and
-// which each device has one matrix product for (kernels/matmul_args.h).
+// How the weights of a matrix are quantised: one description, which checkpoints that come quantised can be mapped to
+// and which each device has one matrix product for (kernels/matmul_args.h).
 //
 // A weight is unit * scale * q, or unit * (scale * q - minimum) where the scheme has minima: q is an integer of `bits`,
 // scale and minimum belong to `group` consecutive inputs of an output channel, unit to the whole channel. A unit costs
@@ -51,7 +51,7 @@ std::string_view weight_format_name(const WeightFormat& format);
 
 // What a model's weights are quantised to at load.
 enum class Quantization : uint8_t { none, int8, int4 };
-std::string_view quantization_name(Quantization quantization);                   // "int8"
-std::optional<Quantization> quantization_from_name(std::string_view name);       // nullopt when unknown
+std::string_view quantization_name(Quantization quantization);              // "int8"
+std::optional<Quantization> quantization_from_name(std::string_view name);  // nullopt when unknown
 
 }  // namespace inferneo

@@ -127,7 +127,8 @@ SIMD_INLINE void quant_dot(const QuantPanel& panel, int first, const QuantRow (&
       __m256 minimum;
       if constexpr (Int4) {
         scale = bytes_to_floats(scales + lane);
-        minimum = _mm256_mul_ps(bytes_to_floats(scales + kPanelRows + lane), bf16_to_floats(panel.units + kPanelRows + lane));
+        minimum =
+            _mm256_mul_ps(bytes_to_floats(scales + kPanelRows + lane), bf16_to_floats(panel.units + kPanelRows + lane));
       } else {
         scale = _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(scales + lane * 2)));
       }

@@ -65,8 +65,8 @@ void quant_pack(const MatmulPackArgs& args, int64_t begin, int64_t end) {
     float* a = reinterpret_cast<float*>(packed + groups * kQuantGroup);
     for (int64_t g = 0; g < groups; ++g) {
       const int64_t first = g * kQuantGroup;
-      const PackedGroup group = pack_group(x + first, std::min(kQuantGroup, args.cols - first),
-                                           reinterpret_cast<int8_t*>(packed + first));
+      const PackedGroup group =
+          pack_group(x + first, std::min(kQuantGroup, args.cols - first), reinterpret_cast<int8_t*>(packed + first));
       a[g] = group.scale;
       a[groups + g] = group.scaled;
     }

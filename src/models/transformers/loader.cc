@@ -29,8 +29,8 @@ Result<DType> resolve_kv_dtype(const std::string& name, DType weights) {
 
 Result<Quantization> resolve_quantization(const std::string& name) {
   if (const auto quantization = quantization_from_name(name)) return *quantization;
-  return make_error(ErrorCode::invalid_argument,
-                    fmt::format("quantization '{}' is not one of none, int8, int4", name), "quantization");
+  return make_error(ErrorCode::invalid_argument, fmt::format("quantization '{}' is not one of none, int8, int4", name),
+                    "quantization");
 }
 
 Result<int32_t> resolve_max_model_len(int32_t wanted, const DecoderSpec& spec) {
@@ -123,7 +123,8 @@ Result<MemoryEstimate> estimate_transformers_memory(const LoadOptions& options, 
   ModelWeights weights;
   {
     ASSIGN_OR_RETURN(const Checkpoint headers, Checkpoint::open_headers(books, options.model_name, *options.directory));
-    ASSIGN_OR_RETURN(weights, allocate_weights(description.spec, headers, description.quantization, books, options.model_name));
+    ASSIGN_OR_RETURN(weights,
+                     allocate_weights(description.spec, headers, description.quantization, books, options.model_name));
   }
   const size_t packed = books.used();
   ASSIGN_OR_RETURN(const DType kv_dtype, resolve_kv_dtype(options.kv_cache_dtype, weights.dtype));

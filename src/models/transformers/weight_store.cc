@@ -199,8 +199,8 @@ Result<std::shared_ptr<WeightStore::Stored>> WeightStore::map(const WeightReques
                    Checkpoint::open_headers(*request.ledger, request.model, *request.directory));
   auto stored = std::make_shared<Stored>();
   const PackedCache::Sections sections = PackedCache::sections((*mapping)->bytes(), plan.content);
-  ASSIGN_OR_RETURN(stored->weights, map_weights(*request.spec, headers, request.quantization,
-                                                std::move(mapping).value(), sections));
+  ASSIGN_OR_RETURN(stored->weights,
+                   map_weights(*request.spec, headers, request.quantization, std::move(mapping).value(), sections));
   return stored;
 }
 
@@ -244,7 +244,8 @@ Result<WeightStore::Need> WeightStore::estimate(const WeightRequest& request) {
   MemoryLedger books(SIZE_MAX);  // the same allocations, never touched
   ASSIGN_OR_RETURN(const Checkpoint headers, Checkpoint::open_headers(books, request.model, *request.directory));
   const size_t before = books.used();
-  ASSIGN_OR_RETURN(const ModelWeights weights, allocate_weights(*request.spec, headers, request.quantization, books, request.model));
+  ASSIGN_OR_RETURN(const ModelWeights weights,
+                   allocate_weights(*request.spec, headers, request.quantization, books, request.model));
   const size_t packed = books.used() - before;
   return Need{plan.file_bytes + packed, packed};
 }

@@ -372,8 +372,8 @@ Result<ModelWeights> map_weights(const DecoderSpec& spec, const Checkpoint& head
   return loader.take();
 }
 
-Result<ModelWeights> allocate_weights(const DecoderSpec& spec, const Checkpoint& checkpoint,
-                                      Quantization quantization, MemoryLedger& ledger, const std::string& model) {
+Result<ModelWeights> allocate_weights(const DecoderSpec& spec, const Checkpoint& checkpoint, Quantization quantization,
+                                      MemoryLedger& ledger, const std::string& model) {
   WeightLoader loader(spec, checkpoint, quantization);
   RETURN_IF_ERROR(loader.plan());
   RETURN_IF_ERROR(loader.allocate(ledger, model));

@@ -89,8 +89,8 @@ struct WeightLayout {
 Result<WeightLayout> plan_weights(const DecoderSpec& spec, const Checkpoint& headers, Quantization quantization);
 
 // The memory of load_weights() without the weights: for estimates, by headers. The errors of plan_weights().
-Result<ModelWeights> allocate_weights(const DecoderSpec& spec, const Checkpoint& checkpoint,
-                                      Quantization quantization, MemoryLedger& ledger, const std::string& model);
+Result<ModelWeights> allocate_weights(const DecoderSpec& spec, const Checkpoint& checkpoint, Quantization quantization,
+                                      MemoryLedger& ledger, const std::string& model);
 
 // Errors: malformed, naming the tensor, for missing, surplus and mis-shaped tensors and for a file cut short while it
 // was read; unsupported for element types other than f32, f16, bf16, and for values to be quantised that are not

@@ -48,21 +48,22 @@ std::vector<std::string> lines_of(const std::string& text) {
 }
 
 TEST(ModelTable, ColumnsLineUpAndNumbersStandRight) {
-  EXPECT_THAT(lines_of(model_table(three_models(), {.now = kNow})),
-              ElementsAre("  ID                                              FORMAT       DTYPE  STATE           MEMORY  LAST "
-                          "USED  LOAD TIME  "
-                          "KEEP-ALIVE LEFT",
-                          "* story:2                                         huggingface  int8   ready, pinned  412 MiB  3 "
-                          "min ago      1.2 s  "
-                          "          4 min",
-                          "  story:1                                         -            -      unloaded             -  2 h "
-                          "ago            -  "
-                          "              -",
-                          "* company/code-model-with-a-long-name:2026-01-31  -            -      failed               -  "
-                          "never              -  "
-                          "              -",
-                          "    failed: config.json: hidden_size: expected a whole number from 1 to 65536, got 0; see "
-                          "the model's files"));
+  EXPECT_THAT(
+      lines_of(model_table(three_models(), {.now = kNow})),
+      ElementsAre("  ID                                              FORMAT       DTYPE  STATE           MEMORY  LAST "
+                  "USED  LOAD TIME  "
+                  "KEEP-ALIVE LEFT",
+                  "* story:2                                         huggingface  int8   ready, pinned  412 MiB  3 "
+                  "min ago      1.2 s  "
+                  "          4 min",
+                  "  story:1                                         -            -      unloaded             -  2 h "
+                  "ago            -  "
+                  "              -",
+                  "* company/code-model-with-a-long-name:2026-01-31  -            -      failed               -  "
+                  "never              -  "
+                  "              -",
+                  "    failed: config.json: hidden_size: expected a whole number from 1 to 65536, got 0; see "
+                  "the model's files"));
 }
 
 TEST(ModelTable, NarrowScreensLoseColumnsThenTheMiddleOfNames) {

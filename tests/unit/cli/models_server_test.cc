@@ -225,7 +225,8 @@ TEST_F(ModelsServer, PlansTellWhoWouldGoAndWhatFits) {
                                    models + "}"}});
   EXPECT_THAT(
       done("plan story code:2 --context 128"),
-      AllOf(ContainsRegex("story:1 +1.00 MiB  in int8  with 128 tokens of cache  about 0.50? s to load  room for 77 more"),
+      AllOf(ContainsRegex(
+                "story:1 +1.00 MiB  in int8  with 128 tokens of cache  about 0.50? s to load  room for 77 more"),
             ContainsRegex("code:2 +2.00 MiB  with 128 tokens of cache  in memory\n"), HasSubstr("would go: old:1\n"),
             HasSubstr("fits: 3.00 MiB of 4.00 MiB would be in use")));
   EXPECT_EQ(Json::parse(server_.requests().back().body),

