@@ -47,6 +47,13 @@ DType compute_dtype(const EngineConfig& config, const Checkpoint& checkpoint) {
   return checkpoint.tensors().empty() ? DType::f32 : checkpoint.tensors().front()->dtype;
 }
 
+// Of a weight in a group of 32 with its scale; what there is for a whole channel is left out.
+double weight_bytes(const std::string& quantization, double element_bytes) {
+  if (quantization == "int8") return 8.5 / 8.0;
+  if (quantization == "int4") return 4.5 / 8.0;
+  return element_bytes;
+}
+
 }  // namespace
 
 Result<ModelFacts> read_model_facts(const EngineConfig& config) {
@@ -78,8 +85,10 @@ Result<ModelFacts> read_model_facts(const EngineConfig& config) {
   if (facts.head_parameters == 0.0) facts.head_parameters = embedding;
   const DType dtype = compute_dtype(config, checkpoint);
   const auto element_bytes = static_cast<double>(dtype_size(dtype));
-  facts.dtype = dtype_name(dtype);
-  facts.weight_bytes_read = (facts.layer_parameters + facts.head_parameters) * element_bytes;
+  facts.dtype = config.quantization == "none" ? std::string(dtype_name(dtype)) : config.quantization;
+  const double layer_bytes = weight_bytes(config.quantization, element_bytes);
+  const double head_bytes = config.quantization == "int4" ? weight_bytes("int8", element_bytes) : layer_bytes;
+  facts.weight_bytes_read = facts.layer_parameters * layer_bytes + facts.head_parameters * head_bytes;
   const double kv_bytes = config.kv_cache_dtype == "f32" ? 4.0 : config.kv_cache_dtype == "auto" ? element_bytes : 2.0;
   facts.kv_bytes_per_token = 2.0 * sizes.layers * sizes.kv_heads * sizes.head_dim * kv_bytes;
   facts.attention_width = sizes.layers * sizes.heads * sizes.head_dim;
@@ -87,7 +96,8 @@ Result<ModelFacts> read_model_facts(const EngineConfig& config) {
 }
 
 double prefill_share(const ModelFacts& facts, const kernels::MachinePeaks& peaks, int input_len, double rate) {
-  const double peak = facts.dtype == "bf16" ? peaks.bf16_flops : peaks.f32_flops;
+  const bool quantized = facts.dtype == "int8" || facts.dtype == "int4";  // products of 8-bit integers
+  const double peak = quantized ? peaks.int8_ops : facts.dtype == "bf16" ? peaks.bf16_flops : peaks.f32_flops;
   if (peak <= 0.0) return 0.0;
   // Scores and values over half the prompt on average; the head runs for the last token only.
   const double attention = 4.0 * facts.attention_width * 0.5 * input_len;

@@ -10,7 +10,7 @@
 namespace inferneo {
 
 struct ModelFacts {
-  std::string dtype;               // that the weights are computed in
+  std::string dtype;               // that the weights are kept in: "bf16", "int8"
   double parameters = 0.0;         // all of them
   double layer_parameters = 0.0;   // of matrices that each token goes through, active experts only
   double head_parameters = 0.0;    // of the output head; a tied embedding counts here

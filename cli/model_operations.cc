@@ -184,6 +184,7 @@ std::string plan_text(const nlohmann::json& plan, bool fits) {
       const std::string reason = text_field(model, "reason");
       const uint64_t context = number_field(model, "context"), more = number_field(model, "more_tokens");
       text += fmt::format("{:<24} {:>10}", text_field(model, "id"), size_text(number_field(model, "bytes")));
+      if (const std::string dtype = text_field(model, "dtype"); !dtype.empty()) text += "  in " + dtype;
       if (context > 0) text += fmt::format("  with {} tokens of cache", context);
       if (!reason.empty()) text += "  does not fit: " + reason;
       const auto resident = model.find("resident"), time = model.find("load_seconds");

@@ -101,9 +101,10 @@ struct Column {
   bool right;    // numbers
   int first_go;  // columns go in this order where there is no room; 0: never
 };
-enum ColumnIndex : size_t { kId, kFormat, kState, kMemory, kLastUsed, kLoadTime, kKeepAlive, kNumColumns };
+enum ColumnIndex : size_t { kId, kFormat, kDtype, kState, kMemory, kLastUsed, kLoadTime, kKeepAlive, kNumColumns };
 constexpr std::array<Column, kNumColumns> kColumns = {{{"ID", false, 0},
                                                        {"FORMAT", false, 1},
+                                                       {"DTYPE", false, 1},
                                                        {"STATE", false, 0},
                                                        {"MEMORY", true, 5},
                                                        {"LAST USED", false, 3},
@@ -147,6 +148,7 @@ Cells cells_of(const ModelView& model, const TableOptions& options) {
   Cells cells;
   cells[kId] = (model.active ? "* " : "  ") + model.id;
   cells[kFormat] = model.format.empty() ? "-" : model.format;
+  cells[kDtype] = model.dtype.empty() ? "-" : model.dtype;
   cells[kState] = state_text(model);
   cells[kMemory] = model.memory_bytes > 0 ? size_text(model.memory_bytes) : "-";
   cells[kLastUsed] = model.last_used ? age_text(options.now - *model.last_used) : "never";
@@ -246,6 +248,7 @@ Result<ModelView> view_of_model(const Json& model) {
   fields.text("id", view.id);
   fields.text("state", view.state);
   fields.text("format", view.format);
+  fields.text("dtype", view.dtype);
   fields.text("source", view.source);
   fields.text("revision", view.revision);
   fields.text("origin", view.origin);

@@ -18,7 +18,8 @@ namespace inferneo {
 // A model as the admin routes describe it; only what people are shown.
 struct ModelView {
   std::string id;
-  std::string format;  // empty: not known
+  std::string format;  // empty: not known, as the next
+  std::string dtype;   // of the weights in memory
   std::string state;
   std::string source, revision, origin;
   std::vector<std::string> aliases = {};
@@ -46,7 +47,7 @@ struct TableOptions {
   bool verbose = false;  // source, aliases, settings below each
 };
 // Lines with newlines. A model that failed has its reason on a line of its own. Columns are left out where the width
-// does not suffice: the format first, then the time of loading, of the last use, what is left of keep_alive.
+// does not suffice: format and type first, then the time of loading, of the last use, what is left of keep_alive.
 std::string model_table(const std::vector<ModelView>& models, const TableOptions& options);
 // "412 MiB of 12.0 GiB in use", or nothing where the answer does not say.
 std::string memory_line(const nlohmann::json& answer);

@@ -1,6 +1,6 @@
 // Share of the machine's peaks that the kernels reach, on the shapes of a 1B model (hidden 2048, feed-forward 8192,
 // 32 heads of 64 on 8 key/value heads, vocabulary 128256). Usage:
-// kernel_bench [isa] [threads] [decode|prefill|others|attention|rows]
+// kernel_bench [isa] [threads] [decode|batch|prefill|quantized|others|attention|rows]
 #include <fmt/format.h>
 
 #include <time.h>
@@ -58,11 +58,11 @@ Buffer floats(Bench& bench, int64_t count) {
 }
 
 // A weight large enough that repeated passes do not find it in the cache: `copies` of [n, k].
-std::vector<PackedMatrix> weights(Bench& bench, DType dtype, int64_t n, int64_t k, int copies) {
+std::vector<PackedMatrix> weights(Bench& bench, const WeightFormat& format, int64_t n, int64_t k, int copies) {
   const Buffer source = floats(bench, 16 * k);
   std::vector<PackedMatrix> all;
   for (int i = 0; i < copies; ++i) {
-    auto matrix = PackedMatrix::allocate(bench.ledger, kOwner, dtype, n, k);
+    auto matrix = PackedMatrix::allocate(bench.ledger, kOwner, format, n, k);
     INFERNEO_CHECK(matrix.ok(), "not enough memory for the benchmark");
     for (int64_t row = 0; row < n; row += 16) {
       matrix->pack(WeightView{source.data(), DType::f32, 16, k, k, 1}, 0, std::min<int64_t>(16, n - row), row);
@@ -72,10 +72,11 @@ std::vector<PackedMatrix> weights(Bench& bench, DType dtype, int64_t n, int64_t 
   return all;
 }
 
-void bench_matmul(Bench& bench, DType dtype, int64_t m, int64_t n, int64_t k) {
-  const size_t bytes = PackedMatrix::bytes(dtype, n, k);
-  const int copies = m <= 64 ? static_cast<int>(std::max<size_t>(1, (size_t{256} << 20) / bytes)) : 1;
-  const std::vector<PackedMatrix> all = weights(bench, dtype, n, k, copies);
+void bench_matmul(Bench& bench, const WeightFormat& format, int64_t m, int64_t n, int64_t k) {
+  const size_t bytes = PackedMatrix::bytes(format, n, k);
+  const size_t all_bytes = size_t{format.scheme.quantized() ? 64U : 256U} << 20;  // quantising takes its time
+  const int copies = m <= 64 ? static_cast<int>(std::max<size_t>(1, all_bytes / bytes)) : 1;
+  const std::vector<PackedMatrix> all = weights(bench, format, n, k, copies);
   const Buffer x = floats(bench, m * k);
   const Buffer out = floats(bench, m * n);
   ThreadPool::Session session(bench.pool);
@@ -89,12 +90,14 @@ void bench_matmul(Bench& bench, DType dtype, int64_t m, int64_t n, int64_t k) {
   };
   const double seconds = best_seconds(bench, pass, m <= 64 ? 6 * copies : 10);
   const double flops = 2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k) / seconds;
-  const double peak = dtype == DType::bf16 ? bench.peaks.bf16_flops : bench.peaks.f32_flops;
+  const double peak = format.scheme.quantized()     ? bench.peaks.int8_ops
+                      : format.dtype == DType::bf16 ? bench.peaks.bf16_flops
+                                                    : bench.peaks.f32_flops;
   const double bandwidth = static_cast<double>(bytes) / seconds;
   fmt::print(
       "matmul {:4} m={:<4} n={:<6} k={:<5} {:9.1f} us  {:6.1f} GFLOP/s {:5.2f} of peak  {:5.1f} GB/s {:5.2f} of "
       "bandwidth\n",
-      dtype_name(dtype), m, n, k, seconds * 1e6, flops / 1e9, flops / peak, bandwidth / 1e9,
+      weight_format_name(format), m, n, k, seconds * 1e6, flops / 1e9, flops / peak, bandwidth / 1e9,
       bandwidth / bench.peaks.read_bytes_per_second);
 }
 
@@ -237,6 +240,15 @@ int run(const std::string& isa, int threads, const std::string& only) {
     }
     bench_matmul(bench, DType::bf16, 64, 8192, 2048);
     bench_matmul(bench, DType::bf16, 100, 8192, 2048);
+  }
+  if (wanted("quantized")) {
+    for (const int64_t m : {1, 2, 4, 8, 16, 512}) {
+      for (const Shape& s : {Shape{8192, 2048}, {2048, 8192}}) {
+        for (const WeightFormat& format : {WeightFormat(DType::bf16), WeightFormat(kInt8), WeightFormat(kInt4)}) {
+          bench_matmul(bench, format, m, s.n, s.k);
+        }
+      }
+    }
   }
   if (wanted("others")) {
     for (const DType dtype : {DType::f32, DType::f16}) {

@@ -61,6 +61,7 @@ struct EngineConfig {
   std::vector<std::string> served_model_name = {};  // one model: all its names; several: one for each, in their order
   std::optional<int> max_model_len = {};            // tokens of prompt and output; none: "auto", what fits into memory
   std::string dtype = "auto";                       // compute type of weights; auto: as the checkpoint says
+  std::string quantization = "none";                // of weights at load: none, int8 or int4
   std::string kv_cache_dtype = "auto";              // auto: the compute type
   std::string chat_template = {};                   // file that replaces the models' own template; empty: none
   std::vector<std::string> model_roots = {};        // folders whose models may be named later, besides those in `model`

@@ -233,6 +233,7 @@ class DirectoryLoader final : public ModelLoader {
     options.pool = &context_.pool;
     options.store = &context_.weights;
     options.isa = config.isa;
+    options.quantization = config.quantization;
     options.kv_cache_dtype = config.kv_cache_dtype;
     options.block_size = config.enable_paged_attention ? config.block_size : 0;
     options.max_model_len = config.max_model_len.value_or(0);
@@ -243,7 +244,8 @@ class DirectoryLoader final : public ModelLoader {
     ASSIGN_OR_RETURN(
         const MemoryEstimate memory,
         estimate_transformers_memory(transformers_options(found), core_config(found).max_num_batched_tokens));
-    return ModelFootprint{memory.bytes, memory.first_context, memory.kv_bytes_per_token, memory.max_model_len};
+    return ModelFootprint{memory.bytes, memory.first_context, memory.kv_bytes_per_token, memory.max_model_len,
+                          memory.dtype};
   }
 
   Result<std::unique_ptr<ModelRunner>> load_transformers(const Found& found, const LoadReport& report) {
@@ -252,10 +254,10 @@ class DirectoryLoader final : public ModelLoader {
       return report({progress.stage, progress.bytes_done, progress.bytes_total});
     };
     ASSIGN_OR_RETURN(std::unique_ptr<ModelRunner> runner, load_transformers_model(options));
-    if (found.config.dtype != "auto" && found.config.dtype != runner->spec().dtype) {
+    if (found.config.dtype != "auto" && found.config.dtype != runner->spec().stored_dtype) {
       return make_error(ErrorCode::unsupported,
                         fmt::format("{} is stored in {}; converting it to dtype {} at load is not there yet, use auto",
-                                    found.source_name, runner->spec().dtype, found.config.dtype),
+                                    found.source_name, runner->spec().stored_dtype, found.config.dtype),
                         "dtype");
     }
     return runner;

@@ -38,6 +38,23 @@ int64_t rows_per_block(const Context& context, int64_t cols) {
   return static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(fits)));
 }
 
+void pack_block(Context& context, const MatmulPackArgs& args, bool quantized) {
+  const int64_t tile_rows = context.ops.matmul_row_tile;
+  const int64_t tiles = (args.num_rows + tile_rows - 1) / tile_rows;
+  const auto pack_tile = [&](int64_t tile, int) {
+    if (quantized) {
+      context.ops.quant_pack(args, tile * tile_rows, std::min(args.num_rows, (tile + 1) * tile_rows));
+    } else {
+      context.ops.matmul_pack(args, tile, tile + 1);
+    }
+  };
+  if (tiles == 1) {
+    pack_tile(0, 0);
+  } else {
+    context.session.for_chunks(tiles, pack_tile);
+  }
+}
+
 void multiply_block(Context& context, const MatmulArgs& args, int64_t first_row, int64_t rows) {
   const PackedView& weight = args.outputs[0].weight;
   MatmulPackArgs pack{.x = args.x,
@@ -52,12 +69,7 @@ void multiply_block(Context& context, const MatmulArgs& args, int64_t first_row,
   } else {
     pack.x += first_row * args.x_stride;
   }
-  const int64_t tiles = (rows + context.ops.matmul_row_tile - 1) / context.ops.matmul_row_tile;
-  if (tiles == 1) {
-    context.ops.matmul_pack(pack, 0, 1);
-  } else {
-    context.session.for_chunks(tiles, [&](int64_t tile, int) { context.ops.matmul_pack(pack, tile, tile + 1); });
-  }
+  pack_block(context, pack, weight.quantized());
 
   int64_t total_panels = 0;
   for (const MatmulOutput& output : args.outputs) total_panels += output.weight.num_panels();
@@ -78,7 +90,8 @@ void multiply_block(Context& context, const MatmulArgs& args, int64_t first_row,
       panels.partial_floats = kMatmulPartialFloats;
     }
     panels.output.out += first_row * output->out_stride;
-    context.ops.matmul_panels(panels, chunk * step, std::min(output->weight.num_panels(), (chunk + 1) * step));
+    (weight.quantized() ? context.ops.quant_panels : context.ops.matmul_panels)(
+        panels, chunk * step, std::min(output->weight.num_panels(), (chunk + 1) * step));
   });
 }
 
@@ -89,8 +102,8 @@ void matmul(Context& context, const MatmulArgs& args) {
   const PackedView& first = args.outputs[0].weight;
   for (size_t i = 0; i < args.outputs.size(); ++i) {
     INFERNEO_CHECK(args.outputs[i].weight.cols == first.cols, "weights of one product differ in their inputs");
-    if (args.outputs[i].weight.dtype == first.dtype) continue;
-    MatmulArgs part = args;  // another element type needs the input in another form
+    if (args.outputs[i].weight.dtype == first.dtype && args.outputs[i].weight.scheme == first.scheme) continue;
+    MatmulArgs part = args;  // another format may need the input in another form
     part.outputs = args.outputs.first(i);
     matmul(context, part);
     part.outputs = args.outputs.subspan(i);

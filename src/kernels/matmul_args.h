@@ -1,7 +1,14 @@
 // Arguments of the matrix product. The numerics are the same for every ISA up to rounding: inputs of bf16 weights are
 // rounded to bf16 once, inputs of f16 and f32 weights stay f32, sums are f32.
+//
+// Quantised weights (tensor/quantization.h) take inputs in 8 bits, made for each row and group of 32 inputs:
+//   a = max |x| / 127, q = x * (127 / max |x|) rounded to nearest even; sum = the sum of q.
+//   A group below 2^-100 is zero; one with a value that is not finite has a = NaN.
+// Products within a group are summed in integers, exactly; groups are summed in f32, ascending:
+//   acc = sum over groups of (dot(q, weight) * (scale * a)) - minimum * (a * sum), result = unit * acc.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <span>
 
@@ -39,9 +46,16 @@ struct MatmulPackArgs {
   DType weight_dtype = DType::f32;
   std::byte* packed = nullptr;
 };
+
+// What OpTable::quant_pack makes of a row, in every ISA the same: the integers of all groups, one after the other, then
+// for each group a, then for each group a * sum. Rows follow each other at quant_row_bytes().
+[[gnu::always_inline]] constexpr int64_t quant_row_bytes(int64_t cols) {
+  const int64_t groups = (cols + kQuantGroup - 1) / kQuantGroup;
+  return round_up(groups * (kQuantGroup + 2 * static_cast<int64_t>(sizeof(float))), 64);
+}
 // Floats per thread that let 4 panels of 512 rows be cut along K.
 inline constexpr int64_t kMatmulPartialFloats = 4 * kPanelRows * 512;
-inline int64_t matmul_row_bytes(int64_t cols) { return round_up(cols, 2) * 4; }
+inline int64_t matmul_row_bytes(int64_t cols) { return std::max(round_up(cols, 2) * 4, quant_row_bytes(cols)); }
 
 struct MatmulPanelArgs {
   const std::byte* packed = nullptr;  // num_rows rows as matmul_pack left them

@@ -43,6 +43,9 @@ struct OpTable {
   int64_t matmul_row_tile;
   RangeOp<MatmulPackArgs> matmul_pack;     // range of row tiles
   RangeOp<MatmulPanelArgs> matmul_panels;  // range of weight panels, all rows
+  // The same for quantised weights; rows are packed as quant_row_bytes() says.
+  RangeOp<MatmulPackArgs> quant_pack;     // range of rows
+  RangeOp<MatmulPanelArgs> quant_panels;  // range of weight panels, all rows
 
   void (*kv_write)(const KvWriteArgs& args, const SequenceRows& rows, int32_t kv_head);
   // scratch: attention_item_scratch() floats, 64-byte aligned.

@@ -3,11 +3,19 @@
 #include <fmt/format.h>
 
 #include <utility>
+#include <vector>
+
+#include "kernels/quantize.h"
 
 namespace inferneo::kernels {
 namespace {
 
-bool packable(DType dtype) { return dtype == DType::f32 || dtype == DType::f16 || dtype == DType::bf16; }
+bool plain(DType dtype) { return dtype == DType::f32 || dtype == DType::f16 || dtype == DType::bf16; }
+
+bool packable(const WeightFormat& format) {
+  if (!format.scheme.quantized()) return plain(format.dtype);
+  return format == WeightFormat(kInt8) || format == WeightFormat(kInt4);
+}
 
 float load(const void* data, DType dtype, int64_t i) {
   switch (dtype) {
@@ -57,53 +65,62 @@ void copy_rows(const WeightView& source, int64_t begin, int64_t end, T* dest, co
 
 }  // namespace
 
-size_t PackedMatrix::bytes(DType dtype, int64_t rows, int64_t cols) {
-  const PackedView view{nullptr, dtype, rows, cols};
+void unpack(const PackedView& view, int64_t row, int64_t begin, int64_t end, float* out) {
+  if (view.quantized()) return dequantize(view, row, begin, end, out);
+  for (int64_t c = begin; c < end; ++c) {
+    out[c - begin] = load(view.data, view.dtype, static_cast<int64_t>(view.index(row, c)));
+  }
+}
+
+size_t PackedMatrix::bytes(const WeightFormat& format, int64_t rows, int64_t cols) {
+  const PackedView view{nullptr, format.dtype, rows, cols, format.scheme};
   return static_cast<size_t>(view.num_panels()) * view.panel_bytes();
 }
 
-Result<PackedMatrix> PackedMatrix::allocate(MemoryLedger& ledger, const std::string& model, DType dtype, int64_t rows,
-                                            int64_t cols) {
-  if (!packable(dtype)) {
-    return make_error(ErrorCode::unsupported,
-                      fmt::format("weights of type {} cannot be packed; f32, f16 and bf16 can", dtype_name(dtype)));
+Result<PackedMatrix> PackedMatrix::allocate(MemoryLedger& ledger, const std::string& model, const WeightFormat& format,
+                                            int64_t rows, int64_t cols) {
+  if (!packable(format)) {
+    return make_error(ErrorCode::unsupported, fmt::format("weights of type {} cannot be packed; f32, f16, bf16, int8 "
+                                                          "and int4 can",
+                                                          weight_format_name(format)));
   }
   INFERNEO_CHECK(rows > 0 && cols > 0, "an empty weight matrix");
   PackedMatrix matrix;
   ASSIGN_OR_RETURN(matrix.buffer_,
-                   Buffer::allocate(ledger, model, MemoryPurpose::packed_weights, bytes(dtype, rows, cols)));
-  matrix.view_ = PackedView{matrix.buffer_.data(), dtype, rows, cols};
+                   Buffer::allocate(ledger, model, MemoryPurpose::packed_weights, bytes(format, rows, cols)));
+  matrix.view_ = PackedView{matrix.buffer_.data(), format.dtype, rows, cols, format.scheme};
   return matrix;
 }
 
-Result<PackedMatrix> PackedMatrix::from_memory(std::span<const std::byte> memory, DType dtype, int64_t rows,
-                                               int64_t cols) {
-  if (!packable(dtype)) {
-    return make_error(ErrorCode::unsupported, fmt::format("packed weights of type {}", dtype_name(dtype)));
+Result<PackedMatrix> PackedMatrix::from_memory(std::span<const std::byte> memory, const WeightFormat& format,
+                                               int64_t rows, int64_t cols) {
+  if (!packable(format)) {
+    return make_error(ErrorCode::unsupported, fmt::format("packed weights of type {}", weight_format_name(format)));
   }
-  if (rows <= 0 || cols <= 0 || memory.size() != bytes(dtype, rows, cols) ||
+  if (rows <= 0 || cols <= 0 || memory.size() != bytes(format, rows, cols) ||
       reinterpret_cast<uintptr_t>(memory.data()) % 64 != 0) {
     return make_error(ErrorCode::malformed, fmt::format("packed weights [{}, {}] {} do not fit {} bytes", rows, cols,
-                                                        dtype_name(dtype), memory.size()));
+                                                        weight_format_name(format), memory.size()));
   }
   PackedMatrix matrix;
-  matrix.view_ = PackedView{memory.data(), dtype, rows, cols};
+  matrix.view_ = PackedView{memory.data(), format.dtype, rows, cols, format.scheme};
   return matrix;
 }
 
-void PackedMatrix::pack(const WeightView& source, int64_t begin, int64_t end, int64_t dest_row) {
+int64_t PackedMatrix::pack(const WeightView& source, int64_t begin, int64_t end, int64_t dest_row) {
   INFERNEO_CHECK(buffer_.data() != nullptr, "pack() into a matrix that does not own its memory");
   INFERNEO_CHECK(source.cols == cols(), "pack() of a source with another number of columns");
   INFERNEO_CHECK(begin >= 0 && begin <= end && end <= source.rows, "pack() of rows that the source has not");
   INFERNEO_CHECK(dest_row >= 0 && dest_row + end - begin <= rows(), "pack() past the end of the matrix");
-  INFERNEO_CHECK(packable(source.dtype), "pack() of an element type that is not f32, f16 or bf16");
+  INFERNEO_CHECK(plain(source.dtype), "pack() of an element type that is not f32, f16 or bf16");
+  if (view_.quantized()) return quantize(source, begin, end, dest_row);
   if (source.dtype == dtype()) {
     if (dtype() == DType::f32) {
       copy_rows(source, begin, end, buffer_.as<float>(), view_, dest_row);
     } else {
       copy_rows(source, begin, end, buffer_.as<uint16_t>(), view_, dest_row);
     }
-    return;
+    return 0;
   }
   for (int64_t row = begin; row < end; ++row) {
     for (int64_t col = 0; col < source.cols; ++col) {
@@ -111,6 +128,20 @@ void PackedMatrix::pack(const WeightView& source, int64_t begin, int64_t end, in
       store(buffer_.data(), dtype(), view_.index(dest_row + row - begin, col), value);
     }
   }
+  return 0;
+}
+
+int64_t PackedMatrix::quantize(const WeightView& source, int64_t begin, int64_t end, int64_t dest_row) {
+  int64_t refused = 0;
+  std::vector<float> values(static_cast<size_t>(cols()));
+  for (int64_t row = begin; row < end; ++row) {
+    for (int64_t col = 0; col < cols(); ++col) {
+      values[static_cast<size_t>(col)] =
+          load(source.data, source.dtype, row * source.row_stride + col * source.col_stride);
+    }
+    if (!quantize_row(values.data(), view_, dest_row + row - begin, buffer_.data())) ++refused;
+  }
+  return refused;
 }
 
 }  // namespace inferneo::kernels

@@ -141,6 +141,7 @@ Result<ModelPlan> ManagerCore::plan(const std::vector<PlanRequest>& wanted) {
     ModelPlan::Row row;
     row.id = entry->id;
     row.resident = simulation.residency.state(entry->key) == ModelState::ready;
+    row.dtype = footprint.dtype;
     row.kv_bytes_per_token = footprint.kv_bytes_per_token;
     row.context = wanted[i].context;
     row.load_time = load_time_of(*entry);

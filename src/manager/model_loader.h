@@ -36,6 +36,7 @@ struct ModelFootprint {
   int32_t first_context = 0;      // tokens of that cache
   size_t kv_bytes_per_token = 0;  // 0: not known
   int32_t max_model_len = 0;
+  std::string dtype = {};  // of its weights in memory; empty: not known
 };
 
 // Called from the manager's thread, but for load() from others too. May throw (reported as a failed load).

@@ -22,6 +22,7 @@ struct ModelPlan {
   struct Row {
     std::string id;                          // name:version
     bool resident = false;                   // in memory already
+    std::string dtype = {};                  // of its weights in memory; empty: not known
     size_t bytes = 0;                        // with the cache for its context
     size_t kv_bytes_per_token = 0;           // 0: not known
     int64_t context = 0;                     // as asked for

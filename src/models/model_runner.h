@@ -37,8 +37,10 @@ struct ModelSpec {
   size_t weight_bytes = 0;  // resident bytes of the weights
   // How this load came to them: "packed" by it, "mapped" as an earlier load packed them, "shared" with another model.
   std::string weight_origin = "packed";
-  std::string dtype;   // "bf16"
-  std::string device;  // "cpu (avx512_bf16)"
+  std::string dtype;             // of the layers' weights in memory: "bf16", "int8"
+  std::string stored_dtype;      // of the checkpoint's
+  double bits_per_weight = 0.0;  // of everything that is resident; 0: not known
+  std::string device;            // "cpu (avx512_bf16)"
 };
 
 // One kind of block. Layers with the same attention window share a group; each group has its own pool of block ids and

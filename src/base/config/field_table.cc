@@ -9,6 +9,7 @@ namespace {
 
 constexpr std::array kDTypes = {FieldChoice{"auto"}, FieldChoice{"bf16", "bfloat16"}, FieldChoice{"f16", "float16"},
                                 FieldChoice{"f32", "float32"}};
+constexpr std::array kQuantizations = {FieldChoice{"none"}, FieldChoice{"int8"}, FieldChoice{"int4"}};
 constexpr std::array kLogLevels = {FieldChoice{"debug"}, FieldChoice{"info"}, FieldChoice{"warning", "warn"},
                                    FieldChoice{"error"}, FieldChoice{"off"}};
 constexpr double kMaxTokens = 1 << 24;  // of a context or a step
@@ -94,6 +95,14 @@ constexpr std::array kFields = {
                 .help = "auto, bf16, f16 or f32; auto: as the model says",
                 .metavar = "TYPE",
                 .choices = kDTypes,
+                .common = true,
+                .per_model = true},
+    ConfigField{.name = "quantization",
+                .group = G::models,
+                .member = &C::quantization,
+                .help = "Weights in fewer bits, made at load: none, int8 or int4",
+                .metavar = "SCHEME",
+                .choices = kQuantizations,
                 .common = true,
                 .per_model = true},
     ConfigField{.name = "kv_cache_dtype",

@@ -13,12 +13,18 @@ namespace {
 #include "kernels/cpu/rows_inl.h"
 #include "kernels/cpu/matmul_inl.h"
 #include "kernels/cpu/attention_inl.h"
+#include "kernels/cpu/quant_avx2_inl.h"
 #include "kernels/cpu/table_inl.h"
 // clang-format on
 
 constexpr OpTable kTable = make_table("avx2", sizeof("avx2") - 1);
 
 }  // namespace
+
+namespace avx2 {
+void quant_pack(const MatmulPackArgs& args, int64_t begin, int64_t end) { pack_quantized(args, begin, end); }
+void quant_panels(const MatmulPanelArgs& args, int64_t begin, int64_t end) { multiply_quantized(args, begin, end); }
+}  // namespace avx2
 
 const OpTable* avx2_table() { return &kTable; }
 

@@ -47,6 +47,8 @@ const OpTable* reference_table() {
       .matmul_row_tile = reference::kRowTile,
       .matmul_pack = reference::matmul_pack,
       .matmul_panels = reference::matmul_panels,
+      .quant_pack = reference::quant_pack,
+      .quant_panels = reference::quant_panels,
       .kv_write = reference::kv_write,
       .attention = reference::attention,
       .attention_merge = reference::attention_merge,

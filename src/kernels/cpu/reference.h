@@ -20,6 +20,8 @@ void logits_summary(const LogitsSummaryArgs& args, int64_t begin, int64_t end);
 inline constexpr int64_t kRowTile = 8;
 void matmul_pack(const MatmulPackArgs& args, int64_t begin, int64_t end);
 void matmul_panels(const MatmulPanelArgs& args, int64_t begin, int64_t end);
+void quant_pack(const MatmulPackArgs& args, int64_t begin, int64_t end);
+void quant_panels(const MatmulPanelArgs& args, int64_t begin, int64_t end);
 
 void kv_write(const KvWriteArgs& args, const SequenceRows& rows, int32_t kv_head);
 void attention(const AttentionArgs& args, const AttentionItem& item, float* scratch);

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
 
@@ -6,18 +7,6 @@
 
 namespace inferneo::kernels::reference {
 namespace {
-
-float load_packed(const PackedView& view, int64_t row, int64_t col) {
-  const size_t i = view.index(row, col);
-  switch (view.dtype) {
-    case DType::bf16:
-      return bf16_to_f32(reinterpret_cast<const uint16_t*>(view.data)[i]);
-    case DType::f16:
-      return f16_to_f32(reinterpret_cast<const uint16_t*>(view.data)[i]);
-    default:
-      return reinterpret_cast<const float*>(view.data)[i];
-  }
-}
 
 float activate(Activation kind, float x) {
   switch (kind) {
@@ -36,11 +25,17 @@ float activate(Activation kind, float x) {
 }  // namespace
 
 void embed(const EmbedArgs& args, int64_t begin, int64_t end) {
+  constexpr int64_t kPiece = 256;
+  std::array<float, kPiece> values{};
   for (int64_t i = begin; i < end; ++i) {
     float* out = args.out + i * args.out_stride;
-    for (int64_t c = 0; c < args.table.cols; ++c) {
-      const float value = args.scale * load_packed(args.table, args.tokens[i], c);
-      out[c] = args.accumulate ? out[c] + value : value;
+    for (int64_t c0 = 0; c0 < args.table.cols; c0 += kPiece) {
+      const int64_t c1 = std::min(args.table.cols, c0 + kPiece);
+      unpack(args.table, args.tokens[i], c0, c1, values.data());
+      for (int64_t c = c0; c < c1; ++c) {
+        const float value = args.scale * values[static_cast<size_t>(c - c0)];
+        out[c] = args.accumulate ? out[c] + value : value;
+      }
     }
   }
 }

@@ -17,6 +17,8 @@ SIMD_INLINE constexpr OpTable make_table(const char* name, size_t length) {
       .matmul_row_tile = kRowTile,
       .matmul_pack = matmul_pack,
       .matmul_panels = matmul_panels,
+      .quant_pack = avx2::quant_pack,  // until there are versions of its own for AVX-512 VNNI
+      .quant_panels = avx2::quant_panels,
       .kv_write = kv_write,
       .attention = attention,
       .attention_merge = attention_merge,

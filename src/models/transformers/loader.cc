@@ -27,6 +27,12 @@ Result<DType> resolve_kv_dtype(const std::string& name, DType weights) {
                     fmt::format("kv_cache_dtype '{}' is not one of auto, f32, bf16, f16", name), "kv_cache_dtype");
 }
 
+Result<Quantization> resolve_quantization(const std::string& name) {
+  if (const auto quantization = quantization_from_name(name)) return *quantization;
+  return make_error(ErrorCode::invalid_argument, fmt::format("quantization '{}' is not one of none, int8, int4", name),
+                    "quantization");
+}
+
 Result<int32_t> resolve_max_model_len(int32_t wanted, const DecoderSpec& spec) {
   if (wanted == 0) return spec.max_position;
   if (wanted < 1 || wanted > spec.max_position) {
@@ -50,7 +56,9 @@ ModelSpec describe(const DecoderSpec& spec, const GenerationConfig& generation, 
   description.bos_token_id = generation.bos_token_id;
   description.weight_bytes = weights.bytes;
   description.weight_origin = weight_origin_name(lease.origin);
-  description.dtype = std::string(dtype_name(weights.dtype));
+  description.dtype = std::string(weight_format_name(weights.format));
+  description.stored_dtype = std::string(dtype_name(weights.dtype));
+  description.bits_per_weight = 8.0 * static_cast<double>(weights.bytes) / static_cast<double>(weights.parameters);
   description.device = fmt::format("cpu ({})", isa);
   return description;
 }
@@ -61,6 +69,7 @@ struct Description {
   GenerationConfig generation;
   int32_t max_model_len = 0;
   int32_t block_size = 0;
+  Quantization quantization = Quantization::none;
 };
 
 Result<Description> describe_directory(const LoadOptions& options) {
@@ -74,6 +83,7 @@ Result<Description> describe_directory(const LoadOptions& options) {
   ASSIGN_OR_RETURN(description.spec, describe_model(config));
   ASSIGN_OR_RETURN(description.generation,
                    read_generation_config(config, generation_file, description.spec.vocab_size));
+  ASSIGN_OR_RETURN(description.quantization, resolve_quantization(options.quantization));
   ASSIGN_OR_RETURN(description.max_model_len, resolve_max_model_len(options.max_model_len, description.spec));
   if (options.block_size < 0 || options.block_size > description.max_model_len + 1024) {
     return make_error(ErrorCode::invalid_argument,
@@ -86,10 +96,11 @@ Result<Description> describe_directory(const LoadOptions& options) {
   return description;
 }
 
-WeightRequest weight_request(const LoadOptions& options, const DecoderSpec& spec, std::string_view isa) {
+WeightRequest weight_request(const LoadOptions& options, const Description& description, std::string_view isa) {
   WeightRequest request;
   request.directory = options.directory;
-  request.spec = &spec;
+  request.spec = &description.spec;
+  request.quantization = description.quantization;
   request.isa = isa;
   request.model = options.model_name;
   request.ledger = options.ledger;
@@ -104,7 +115,7 @@ Result<MemoryEstimate> estimate_transformers_memory(const LoadOptions& options, 
   ASSIGN_OR_RETURN(const kernels::OpTable* ops, kernels::select_op_table(options.isa));
   ASSIGN_OR_RETURN(const Description description, describe_directory(options));
   MemoryLedger books(SIZE_MAX);  // the same allocations, never touched
-  WeightRequest request = weight_request(options, description.spec, ops->name);
+  WeightRequest request = weight_request(options, description, ops->name);
   request.ledger = &books;
   WeightStore nothing(WeightStore::Options{});
   ASSIGN_OR_RETURN(const WeightStore::Need need,
@@ -112,7 +123,8 @@ Result<MemoryEstimate> estimate_transformers_memory(const LoadOptions& options, 
   ModelWeights weights;
   {
     ASSIGN_OR_RETURN(const Checkpoint headers, Checkpoint::open_headers(books, options.model_name, *options.directory));
-    ASSIGN_OR_RETURN(weights, allocate_weights(description.spec, headers, books, options.model_name));
+    ASSIGN_OR_RETURN(weights,
+                     allocate_weights(description.spec, headers, description.quantization, books, options.model_name));
   }
   const size_t packed = books.used();
   ASSIGN_OR_RETURN(const DType kv_dtype, resolve_kv_dtype(options.kv_cache_dtype, weights.dtype));
@@ -121,6 +133,7 @@ Result<MemoryEstimate> estimate_transformers_memory(const LoadOptions& options, 
   RETURN_IF_ERROR(forward.allocate(books, options.model_name, max_num_batched_tokens,
                                    std::min(kMaxLogitRows, std::max(max_num_batched_tokens, 1)), options.pool->size()));
   MemoryEstimate estimate;
+  estimate.dtype = std::string(weight_format_name(weights.format));
   estimate.max_model_len = description.max_model_len;
   estimate.first_context = std::min(kFirstContext, description.max_model_len);
   size_t running = need.resident + books.used() - packed;
@@ -141,7 +154,7 @@ Result<std::unique_ptr<ModelRunner>> load_transformers_model(const LoadOptions& 
   WeightStore nothing(WeightStore::Options{});
   ASSIGN_OR_RETURN(
       model.weights,
-      (options.store != nullptr ? *options.store : nothing).load(weight_request(options, description.spec, ops->name)));
+      (options.store != nullptr ? *options.store : nothing).load(weight_request(options, description, ops->name)));
   ASSIGN_OR_RETURN(model.kv_dtype, resolve_kv_dtype(options.kv_cache_dtype, model.weights.weights->dtype));
   model.block_size = description.block_size;
   model.max_model_len = description.max_model_len;

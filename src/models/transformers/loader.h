@@ -29,6 +29,7 @@ struct LoadOptions {
   WeightStore* store = nullptr;               // null: nothing is shared and kept
   ThreadPool* pool = nullptr;                 // outlives the runner
   std::string isa = "auto";                   // a name of kernels/op_table.h
+  std::string quantization = "none";          // of weights: none, int8, int4
   std::string kv_cache_dtype = "auto";        // "auto": the weights' type; or f32, bf16, f16
   int32_t block_size = 16;                    // 0: one block per sequence (max_model_len tokens, rounded up to a tile)
   int32_t max_model_len = 0;                  // longest context to be served; 0: the model's
@@ -43,6 +44,7 @@ struct MemoryEstimate {
   int32_t first_context = 0;  // tokens of cache in it
   size_t kv_bytes_per_token = 0;
   int32_t max_model_len = 0;
+  std::string dtype;  // as ModelSpec::dtype
 };
 Result<MemoryEstimate> estimate_transformers_memory(const LoadOptions& options, int32_t max_num_batched_tokens);
 

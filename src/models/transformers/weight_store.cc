@@ -124,7 +124,7 @@ Result<WeightStore::Plan> WeightStore::make_plan(const WeightRequest& request, b
   Plan plan;
   ASSIGN_OR_RETURN(const Checkpoint headers,
                    Checkpoint::open_headers(*request.ledger, request.model, *request.directory));
-  ASSIGN_OR_RETURN(WeightLayout layout, plan_weights(*request.spec, headers));
+  ASSIGN_OR_RETURN(WeightLayout layout, plan_weights(*request.spec, headers, request.quantization));
   ASSIGN_OR_RETURN(plan.paths, paths_of(*request.directory, headers));
   ASSIGN_OR_RETURN(plan.identities, identify_all(plan.paths));
   plan.file_bytes = headers.file_bytes();
@@ -199,15 +199,16 @@ Result<std::shared_ptr<WeightStore::Stored>> WeightStore::map(const WeightReques
                    Checkpoint::open_headers(*request.ledger, request.model, *request.directory));
   auto stored = std::make_shared<Stored>();
   const PackedCache::Sections sections = PackedCache::sections((*mapping)->bytes(), plan.content);
-  ASSIGN_OR_RETURN(stored->weights, map_weights(*request.spec, headers, std::move(mapping).value(), sections));
+  ASSIGN_OR_RETURN(stored->weights,
+                   map_weights(*request.spec, headers, request.quantization, std::move(mapping).value(), sections));
   return stored;
 }
 
 Result<std::shared_ptr<WeightStore::Stored>> WeightStore::pack(const WeightRequest& request, const Plan& plan) const {
   ASSIGN_OR_RETURN(const Checkpoint checkpoint, Checkpoint::open(*request.ledger, request.model, *request.directory));
   auto stored = std::make_shared<Stored>();
-  ASSIGN_OR_RETURN(stored->weights, load_weights(*request.spec, checkpoint, *request.ledger, owner_of(plan.content.key),
-                                                 *request.pool, request.progress));
+  ASSIGN_OR_RETURN(stored->weights, load_weights(*request.spec, checkpoint, request.quantization, *request.ledger,
+                                                 owner_of(plan.content.key), *request.pool, request.progress));
   ASSIGN_OR_RETURN(const std::vector<FileIdentity> now, identify_all(plan.paths));
   if (now != plan.identities) {
     return make_error(ErrorCode::malformed,
@@ -243,7 +244,8 @@ Result<WeightStore::Need> WeightStore::estimate(const WeightRequest& request) {
   MemoryLedger books(SIZE_MAX);  // the same allocations, never touched
   ASSIGN_OR_RETURN(const Checkpoint headers, Checkpoint::open_headers(books, request.model, *request.directory));
   const size_t before = books.used();
-  ASSIGN_OR_RETURN(const ModelWeights weights, allocate_weights(*request.spec, headers, books, request.model));
+  ASSIGN_OR_RETURN(const ModelWeights weights,
+                   allocate_weights(*request.spec, headers, request.quantization, books, request.model));
   const size_t packed = books.used() - before;
   return Need{plan.file_bytes + packed, packed};
 }

@@ -45,6 +45,7 @@ struct WeightRequest {
   MemoryLedger* ledger = nullptr;
   ThreadPool* pool = nullptr;
   LoadProgressCallback progress = {};
+  Quantization quantization = Quantization::none;
 };
 
 // One model's hold on weights.

@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <atomic>
 #include <map>
 #include <set>
 
@@ -19,6 +20,9 @@ using kernels::WeightView;
 
 constexpr size_t kTaskBytes = size_t{1} << 20;    // of the checkpoint, packed by one thread at a time
 constexpr size_t kRoundBytes = size_t{64} << 20;  // between two calls of the progress callback
+
+// What quantize_row() makes of the same weights; files of packed weights made by another version are not used.
+constexpr int kQuantizerVersion = 1;
 
 bool is_loadable(DType dtype) { return dtype == DType::f32 || dtype == DType::f16 || dtype == DType::bf16; }
 
@@ -56,7 +60,8 @@ bool has_suffix(const std::string& name, const std::vector<std::string>& suffixe
 // One load: plan (names, shapes, sizes), allocate, pack.
 class WeightLoader {
  public:
-  WeightLoader(const DecoderSpec& spec, const Checkpoint& checkpoint) : spec_(spec), checkpoint_(checkpoint) {
+  WeightLoader(const DecoderSpec& spec, const Checkpoint& checkpoint, Quantization quantization)
+      : spec_(spec), checkpoint_(checkpoint), quantization_(quantization) {
     weights_.layers.resize(spec.layers.size());
   }
 
@@ -74,7 +79,8 @@ class WeightLoader {
     int64_t dest_row = 0;  // within the stack; of a vector: its offset among all vectors
   };
   struct Stack {
-    DType dtype = DType::f32;
+    DType dtype = DType::f32;  // of the checkpoint
+    WeightFormat format;       // packed
     int64_t rows = 0;
     int64_t cols = 0;
     std::vector<Part> parts;
@@ -91,8 +97,10 @@ class WeightLoader {
   Status check(const TensorBinding& binding, const SafetensorsTensor* tensor) const;
   Status check_surplus(const std::set<const SafetensorsTensor*>& used) const;
   void add_matrix(const TensorBinding& binding, const SafetensorsTensor* tensor);
+  WeightFormat format_of(TensorRole role, const Stack& stack) const;
   std::vector<Task> make_tasks() const;
   void pack_task(const Task& task);
+  Status check_packed() const;
   void fill_vectors();
   void add_views(const std::pair<int32_t, TensorRole>& key, Stack& stack, PackedMatrix matrix);
   void add_vectors(const float* base);
@@ -103,9 +111,11 @@ class WeightLoader {
 
   const DecoderSpec& spec_;
   const Checkpoint& checkpoint_;
+  Quantization quantization_;
   std::map<std::pair<int32_t, TensorRole>, Stack> stacks_;  // by layer and first role
   std::vector<Part> vectors_;
   int64_t vector_elements_ = 0;
+  std::atomic<const Part*> refused_{nullptr};  // one that has values which cannot be quantised
   ModelWeights weights_;
 };
 
@@ -170,7 +180,19 @@ Status WeightLoader::plan() {
       vector_elements_ += kernels::round_up(binding.rows, 16);
     }
   }
+  for (auto& [key, stack] : stacks_) stack.format = format_of(key.second, stack);
   return check_surplus(used);
+}
+
+WeightFormat WeightLoader::format_of(TensorRole role, const Stack& stack) const {
+  const WeightFormat plain(stack.dtype);
+  if (quantization_ == Quantization::none) return plain;
+  if (role == TensorRole::router || role == TensorRole::position_embedding) return plain;
+  const bool sensitive = role == TensorRole::token_embedding || role == TensorRole::lm_head;
+  const WeightFormat wanted(quantization_ == Quantization::int4 && !sensitive ? kInt4 : kInt8);
+  const bool smaller =
+      PackedMatrix::bytes(wanted, stack.rows, stack.cols) < PackedMatrix::bytes(plain, stack.rows, stack.cols);
+  return smaller ? wanted : plain;
 }
 
 WeightLayout WeightLoader::layout() const {
@@ -184,11 +206,12 @@ WeightLayout WeightLoader::layout() const {
   };
   for (const auto& [key, stack] : stacks_) {
     for (const Part& part : stack.parts) describe(part);
-    layout.section_bytes.push_back(PackedMatrix::bytes(stack.dtype, stack.rows, stack.cols));
-    layout.text += fmt::format("matrix {} {} {}\n", dtype_name(stack.dtype), stack.rows, stack.cols);
+    layout.section_bytes.push_back(PackedMatrix::bytes(stack.format, stack.rows, stack.cols));
+    layout.text += fmt::format("matrix {} {} {}\n", weight_format_name(stack.format), stack.rows, stack.cols);
   }
   for (const Part& part : vectors_) describe(part);
   layout.section_bytes.push_back(vector_bytes());
+  if (quantization_ != Quantization::none) layout.text += fmt::format("quantizer {}\n", kQuantizerVersion);
   layout.text += fmt::format("vectors {}\nparts {}\n", vector_elements_, hash_text(parts));
   return layout;
 }
@@ -202,9 +225,14 @@ void WeightLoader::add_views(const std::pair<int32_t, TensorRole>& key, Stack& s
     auto& views = set_of(*part.binding).matrices_[static_cast<size_t>(part.binding->role)];
     const auto expert = static_cast<size_t>(std::max(part.binding->expert, 0));
     if (views.size() <= expert) views.resize(expert + 1);
-    views[expert] = {whole.panel(part.dest_row / kPanelRows), stack.dtype, part.binding->rows, stack.cols};
+    views[expert] = {whole.panel(part.dest_row / kPanelRows), whole.dtype, part.binding->rows, stack.cols,
+                     whole.scheme};
+    weights_.parameters += static_cast<size_t>(part.binding->rows * stack.cols);
   }
-  if (key.second == TensorRole::attention_output) weights_.dtype = stack.dtype;
+  if (key.second == TensorRole::attention_output) {
+    weights_.dtype = stack.dtype;
+    weights_.format = stack.format;
+  }
 }
 
 void WeightLoader::add_vectors(const float* base) {
@@ -212,13 +240,14 @@ void WeightLoader::add_vectors(const float* base) {
   weights_.vector_bytes = vector_bytes();
   weights_.bytes += static_cast<size_t>(vector_elements_) * sizeof(float);
   for (const Part& part : vectors_) {
+    weights_.parameters += static_cast<size_t>(part.binding->rows);
     set_of(*part.binding).vectors_[static_cast<size_t>(part.binding->role)] = base + part.dest_row;
   }
 }
 
 Status WeightLoader::allocate(MemoryLedger& ledger, const std::string& model) {
   for (auto& [key, stack] : stacks_) {
-    ASSIGN_OR_RETURN(PackedMatrix matrix, PackedMatrix::allocate(ledger, model, stack.dtype, stack.rows, stack.cols));
+    ASSIGN_OR_RETURN(PackedMatrix matrix, PackedMatrix::allocate(ledger, model, stack.format, stack.rows, stack.cols));
     add_views(key, stack, std::move(matrix));
   }
   ASSIGN_OR_RETURN(weights_.vector_storage,
@@ -235,7 +264,7 @@ Status WeightLoader::attach(std::shared_ptr<const MappedFile> mapping,
   size_t next = 0;
   for (auto& [key, stack] : stacks_) {
     ASSIGN_OR_RETURN(PackedMatrix matrix,
-                     PackedMatrix::from_memory(sections[next++], stack.dtype, stack.rows, stack.cols));
+                     PackedMatrix::from_memory(sections[next++], stack.format, stack.rows, stack.cols));
     add_views(key, stack, std::move(matrix));
   }
   add_vectors(reinterpret_cast<const float*>(sections.back().data()));
@@ -267,8 +296,25 @@ void WeightLoader::pack_task(const Task& task) {
   source.cols = binding.cols;
   source.row_stride = binding.transposed ? 1 : binding.cols;
   source.col_stride = binding.transposed ? binding.source_rows : 1;
-  weights_.matrix_storage[task.stack->storage].pack(source, binding.row_begin + task.begin,
-                                                    binding.row_begin + task.end, task.part->dest_row + task.begin);
+  const int64_t refused = weights_.matrix_storage[task.stack->storage].pack(
+      source, binding.row_begin + task.begin, binding.row_begin + task.end, task.part->dest_row + task.begin);
+  if (refused > 0) refused_ = task.part;
+}
+
+Status WeightLoader::check_packed() const {
+  if (checkpoint_.truncated()) {
+    return make_error(ErrorCode::malformed,
+                      "a weight file was cut short while it was being read; load the model again "
+                      "once its files are complete");
+  }
+  if (const Part* part = refused_) {
+    return make_error(ErrorCode::unsupported,
+                      fmt::format("tensor {} has values that are not finite, which {} cannot hold; load the model with "
+                                  "quantization none",
+                                  part->tensor->name, quantization_name(quantization_)),
+                      "quantization");
+  }
+  return ok_status();
 }
 
 void WeightLoader::fill_vectors() {
@@ -297,11 +343,7 @@ Status WeightLoader::pack(ThreadPool& pool, const LoadProgressCallback& progress
       session.for_chunks(static_cast<int64_t>(last - first),
                          [&](int64_t chunk, int) { pack_task(tasks[first + static_cast<size_t>(chunk)]); });
     }
-    if (checkpoint_.truncated()) {
-      return make_error(ErrorCode::malformed,
-                        "a weight file was cut short while it was being read; load the model again "
-                        "once its files are complete");
-    }
+    RETURN_IF_ERROR(check_packed());
     state.bytes_done += bytes;
     if (progress) RETURN_IF_ERROR(progress(state));
     first = last;
@@ -316,32 +358,33 @@ std::vector<std::span<const std::byte>> ModelWeights::sections() const {
   return sections;
 }
 
-Result<WeightLayout> plan_weights(const DecoderSpec& spec, const Checkpoint& headers) {
-  WeightLoader loader(spec, headers);
+Result<WeightLayout> plan_weights(const DecoderSpec& spec, const Checkpoint& headers, Quantization quantization) {
+  WeightLoader loader(spec, headers, quantization);
   RETURN_IF_ERROR(loader.plan());
   return loader.layout();
 }
 
-Result<ModelWeights> map_weights(const DecoderSpec& spec, const Checkpoint& headers,
+Result<ModelWeights> map_weights(const DecoderSpec& spec, const Checkpoint& headers, Quantization quantization,
                                  std::shared_ptr<const MappedFile> mapping,
                                  std::span<const std::span<const std::byte>> sections) {
-  WeightLoader loader(spec, headers);
+  WeightLoader loader(spec, headers, quantization);
   RETURN_IF_ERROR(loader.plan());
   RETURN_IF_ERROR(loader.attach(std::move(mapping), sections));
   return loader.take();
 }
 
-Result<ModelWeights> allocate_weights(const DecoderSpec& spec, const Checkpoint& checkpoint, MemoryLedger& ledger,
-                                      const std::string& model) {
-  WeightLoader loader(spec, checkpoint);
+Result<ModelWeights> allocate_weights(const DecoderSpec& spec, const Checkpoint& checkpoint, Quantization quantization,
+                                      MemoryLedger& ledger, const std::string& model) {
+  WeightLoader loader(spec, checkpoint, quantization);
   RETURN_IF_ERROR(loader.plan());
   RETURN_IF_ERROR(loader.allocate(ledger, model));
   return loader.take();
 }
 
-Result<ModelWeights> load_weights(const DecoderSpec& spec, const Checkpoint& checkpoint, MemoryLedger& ledger,
-                                  const std::string& model, ThreadPool& pool, const LoadProgressCallback& progress) {
-  WeightLoader loader(spec, checkpoint);
+Result<ModelWeights> load_weights(const DecoderSpec& spec, const Checkpoint& checkpoint, Quantization quantization,
+                                  MemoryLedger& ledger, const std::string& model, ThreadPool& pool,
+                                  const LoadProgressCallback& progress) {
+  WeightLoader loader(spec, checkpoint, quantization);
   RETURN_IF_ERROR(loader.plan());
   RETURN_IF_ERROR(loader.allocate(ledger, model));
   RETURN_IF_ERROR(loader.pack(pool, progress));

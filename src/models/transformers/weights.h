@@ -5,6 +5,10 @@
 // copy. Immutable after loading, so any number of threads may read, and any number of models may use it
 // (weight_store.h).
 //
+// Quantised (Quantization int8 or int4), every matrix is kept in that format but for these: position embeddings and
+// routers stay as they are; in int4 mode the token embedding and the output head are int8, since each of their errors
+// goes into the logits unmixed; a matrix so small that padding and scales would make it larger stays as it is.
+//
 // Matrices that are multiplied with the same input are stacked in one allocation (q, k, v; gate and up, of all
 // experts), so that a layer costs a handful of allocations however many experts it has.
 #pragma once
@@ -22,6 +26,7 @@
 #include "kernels/packed_matrix.h"
 #include "models/decoder_spec.h"
 #include "tensor/memory.h"
+#include "tensor/quantization.h"
 
 namespace inferneo {
 
@@ -52,8 +57,10 @@ class WeightSet {
 struct ModelWeights {
   WeightSet ends;  // embeddings, final norm, lm_head
   std::vector<WeightSet> layers;
-  DType dtype = DType::f32;  // of the layers' matrices
+  DType dtype = DType::f32;  // of the layers' matrices, as the checkpoint stores them
+  WeightFormat format;       // that they are kept in
   size_t bytes = 0;          // resident
+  size_t parameters = 0;     // in them
 
   // The matrix that makes logits.
   const kernels::PackedView& lm_head(const DecoderSpec& spec) const {
@@ -79,19 +86,21 @@ struct WeightLayout {
   std::vector<size_t> section_bytes;
 };
 // From the headers alone (Checkpoint::open_headers). The errors of load_weights() but for what reading finds.
-Result<WeightLayout> plan_weights(const DecoderSpec& spec, const Checkpoint& headers);
+Result<WeightLayout> plan_weights(const DecoderSpec& spec, const Checkpoint& headers, Quantization quantization);
 
 // The memory of load_weights() without the weights: for estimates, by headers. The errors of plan_weights().
-Result<ModelWeights> allocate_weights(const DecoderSpec& spec, const Checkpoint& checkpoint, MemoryLedger& ledger,
-                                      const std::string& model);
+Result<ModelWeights> allocate_weights(const DecoderSpec& spec, const Checkpoint& checkpoint, Quantization quantization,
+                                      MemoryLedger& ledger, const std::string& model);
 
 // Errors: malformed, naming the tensor, for missing, surplus and mis-shaped tensors and for a file cut short while it
-// was read; unsupported for element types other than f32, f16, bf16; out_of_memory.
-Result<ModelWeights> load_weights(const DecoderSpec& spec, const Checkpoint& checkpoint, MemoryLedger& ledger,
-                                  const std::string& model, ThreadPool& pool, const LoadProgressCallback& progress);
+// was read; unsupported for element types other than f32, f16, bf16, and for values to be quantised that are not
+// finite; out_of_memory.
+Result<ModelWeights> load_weights(const DecoderSpec& spec, const Checkpoint& checkpoint, Quantization quantization,
+                                  MemoryLedger& ledger, const std::string& model, ThreadPool& pool,
+                                  const LoadProgressCallback& progress);
 
 // Weights that an earlier load_weights() has made, from a file whose sections are those of plan_weights().
-Result<ModelWeights> map_weights(const DecoderSpec& spec, const Checkpoint& headers,
+Result<ModelWeights> map_weights(const DecoderSpec& spec, const Checkpoint& headers, Quantization quantization,
                                  std::shared_ptr<const MappedFile> mapping,
                                  std::span<const std::span<const std::byte>> sections);
 

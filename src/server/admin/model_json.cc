@@ -72,6 +72,7 @@ void write_record(JsonWriter& json, const ModelStatus& status) {
   const std::optional<ModelFormat> format =
       record.format || status.model == nullptr ? record.format : status.model->format;
   write_text(json, "format", format ? model_format_name(*format) : std::string_view());
+  write_text(json, "dtype", status.model == nullptr ? std::string_view() : status.model->spec.dtype);
   json.field("origin", record_origin_name(record.origin));
   write_map(json, "settings", record.settings);
   write_map(json, "metadata", record.metadata);
@@ -166,6 +167,7 @@ std::string plan_json(const ModelPlan& plan) {
   json.end_array().key("models").begin_array();
   for (const ModelPlan::Row& row : plan.rows) {
     json.begin_object().field("id", row.id).field("resident", row.resident).field("fits", !row.refusal.has_value());
+    write_text(json, "dtype", row.dtype);
     json.field("bytes", row.bytes).field("kv_bytes_per_token", row.kv_bytes_per_token);
     json.field("context", row.context).field("more_tokens", row.more_tokens).key("load_seconds");
     row.load_time ? json.number(to_seconds(*row.load_time)) : json.null();

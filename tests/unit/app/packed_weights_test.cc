@@ -34,8 +34,9 @@ class PackedWeightsTest : public ::testing::Test {
     return tree_.path(name);
   }
 
-  std::unique_ptr<Application> start(const std::vector<std::string>& models) {
+  std::unique_ptr<Application> start(const std::vector<std::string>& models, std::vector<ModelEntry> entries = {}) {
     EngineConfig config;
+    config.models = std::move(entries);
     config.model = models;
     config.home = tree_.path("home");
     config.max_memory_gb = 1.0;
@@ -102,6 +103,30 @@ TEST_F(PackedWeightsTest, CopiesAreBookedOnceToTheirContent) {
   ASSERT_EQ(books.size(), 1U);
   EXPECT_TRUE(books.begin()->first.starts_with("weights "));
   EXPECT_EQ(answer(*application, "first"), answer(*application, "second"));
+}
+
+TEST_F(PackedWeightsTest, EachModelIsQuantisedAsItIsTold) {
+  const std::string path = copy_of_story("story");
+  const auto entry = [&](const std::string& name, const std::string& quantization) {
+    ModelEntry model{.source = path, .name = name};
+    if (!quantization.empty()) model.settings = {{"quantization", quantization}};
+    return model;
+  };
+  const auto application = start({}, {entry("plain", ""), entry("eight", "int8"), entry("four", "int4")});
+  std::map<std::string, std::string> types;
+  std::map<std::string, size_t> bytes;
+  for (const ModelStatus& status : application->manager().statuses()) {
+    ASSERT_NE(status.model, nullptr) << status.id;
+    types[status.id] = status.model->spec.dtype;
+    bytes[status.id] = status.model->spec.weight_bytes;
+    EXPECT_EQ(status.model->spec.stored_dtype, "bf16");
+    EXPECT_EQ(status.model->spec.weight_origin, "packed") << "nobody takes another's";
+  }
+  EXPECT_EQ(types, (std::map<std::string, std::string>{{"plain:1", "bf16"}, {"eight:1", "int8"}, {"four:1", "int4"}}));
+  EXPECT_LT(bytes["eight:1"], bytes["plain:1"] * 0.56);
+  EXPECT_LT(bytes["four:1"], bytes["plain:1"] * 0.36);
+  EXPECT_EQ(packed_weights(*application).size(), 3U);
+  for (const char* model : {"plain", "eight", "four"}) EXPECT_FALSE(answer(*application, model).empty()) << model;
 }
 
 }  // namespace

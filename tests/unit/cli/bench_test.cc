@@ -106,6 +106,9 @@ TEST(BenchShares, CountBytesAndOperations) {
   EXPECT_DOUBLE_EQ(decode_share(facts, peaks, 1000, 1, 8.0), (2.2e9 + 1e8) * 8 / 20e9);
   EXPECT_DOUBLE_EQ(decode_share(facts, peaks, 1000, 4, 8.0), (2.2e9 + 4e8) * 2 / 20e9)
       << "weights are read once a step";
+  peaks.int8_ops = 800e9;
+  facts.dtype = "int4";
+  EXPECT_DOUBLE_EQ(prefill_share(facts, peaks, 500, 100.0), (2e9 + 2e8 / 500) * 100 / 800e9);
   facts.dtype = "f32";
   EXPECT_DOUBLE_EQ(prefill_share(facts, peaks, 500, 10.0), (2e9 + 2e8 / 500) * 10 / 100e9);
 }

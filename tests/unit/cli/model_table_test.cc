@@ -22,6 +22,7 @@ std::vector<ModelView> three_models() {
   story.id = "story:2";
   story.state = "ready";
   story.format = "huggingface";
+  story.dtype = "int8";
   story.active = story.pinned = true;
   story.memory_bytes = uint64_t{412} << 20;
   story.last_used = kNow - 200;
@@ -47,21 +48,22 @@ std::vector<std::string> lines_of(const std::string& text) {
 }
 
 TEST(ModelTable, ColumnsLineUpAndNumbersStandRight) {
-  EXPECT_THAT(lines_of(model_table(three_models(), {.now = kNow})),
-              ElementsAre("  ID                                              FORMAT       STATE           MEMORY  LAST "
-                          "USED  LOAD TIME  "
-                          "KEEP-ALIVE LEFT",
-                          "* story:2                                         huggingface  ready, pinned  412 MiB  3 "
-                          "min ago      1.2 s  "
-                          "          4 min",
-                          "  story:1                                         -            unloaded             -  2 h "
-                          "ago            -  "
-                          "              -",
-                          "* company/code-model-with-a-long-name:2026-01-31  -            failed               -  "
-                          "never              -  "
-                          "              -",
-                          "    failed: config.json: hidden_size: expected a whole number from 1 to 65536, got 0; see "
-                          "the model's files"));
+  EXPECT_THAT(
+      lines_of(model_table(three_models(), {.now = kNow})),
+      ElementsAre("  ID                                              FORMAT       DTYPE  STATE           MEMORY  LAST "
+                  "USED  LOAD TIME  "
+                  "KEEP-ALIVE LEFT",
+                  "* story:2                                         huggingface  int8   ready, pinned  412 MiB  3 "
+                  "min ago      1.2 s  "
+                  "          4 min",
+                  "  story:1                                         -            -      unloaded             -  2 h "
+                  "ago            -  "
+                  "              -",
+                  "* company/code-model-with-a-long-name:2026-01-31  -            -      failed               -  "
+                  "never              -  "
+                  "              -",
+                  "    failed: config.json: hidden_size: expected a whole number from 1 to 65536, got 0; see "
+                  "the model's files"));
 }
 
 TEST(ModelTable, NarrowScreensLoseColumnsThenTheMiddleOfNames) {
@@ -109,7 +111,7 @@ TEST(ModelTable, VerboseNamesSourceAliasesAndSettings) {
 
 TEST(ModelView, IsReadFromTheRoutesAnswer) {
   const Json model = Json::parse(R"({"id":"a:1","state":"loading","active":true,"aliases":["x"],"pinned":true,
-    "keep_alive":null,"last_used":5,"memory_bytes":1048576,"leases":1,"queue_place":0,"failure":null,"format":null,
+    "keep_alive":null,"last_used":5,"memory_bytes":1048576,"leases":1,"queue_place":0,"failure":null,"format":null,"dtype":"bf16",
     "progress":{"stage":"reading weights","bytes_done":1,"bytes_total":4},"load_seconds":null,"keep_alive_left":2.5,
     "something_new":{"later":1}})");
   const auto view = view_of_model(model);
@@ -121,6 +123,7 @@ TEST(ModelView, IsReadFromTheRoutesAnswer) {
   EXPECT_EQ(view->stage, "reading weights");
   EXPECT_EQ(view->bytes_total, 4U);
   EXPECT_TRUE(view->format.empty());
+  EXPECT_EQ(view->dtype, "bf16");
 }
 
 TEST(ModelView, WrongTypesAreNamed) {

@@ -218,14 +218,15 @@ TEST_F(ModelsServer, WhatTheServerCannotDoYetIsSaid) {
 
 TEST_F(ModelsServer, PlansTellWhoWouldGoAndWhatFits) {
   const std::string models = R"("models":[
-      {"id":"story:1","bytes":1048576,"context":128,"more_tokens":77,"load_seconds":0.5,"reason":null},
+      {"id":"story:1","dtype":"int8","bytes":1048576,"context":128,"more_tokens":77,"load_seconds":0.5,"reason":null},
       {"id":"code:2","bytes":2097152,"context":128,"resident":true,"reason":null,"load_seconds":0.5}])";
   on("POST /admin/plan", {{.body = R"({"fits":true,"budget_bytes":4194304,"used_after_bytes":3145728,
                                        "evicted":["old:1"],)" +
                                    models + "}"}});
   EXPECT_THAT(
       done("plan story code:2 --context 128"),
-      AllOf(ContainsRegex("story:1 +1.00 MiB  with 128 tokens of cache  about 0.50? s to load  room for 77 more"),
+      AllOf(ContainsRegex(
+                "story:1 +1.00 MiB  in int8  with 128 tokens of cache  about 0.50? s to load  room for 77 more"),
             ContainsRegex("code:2 +2.00 MiB  with 128 tokens of cache  in memory\n"), HasSubstr("would go: old:1\n"),
             HasSubstr("fits: 3.00 MiB of 4.00 MiB would be in use")));
   EXPECT_EQ(Json::parse(server_.requests().back().body),

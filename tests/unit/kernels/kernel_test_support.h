@@ -113,9 +113,9 @@ inline std::vector<const OpTable*> runnable_tables() {
   return tables;
 }
 
-inline PackedMatrix packed(DType dtype, int64_t rows, int64_t cols, const std::vector<float>& values) {
+inline PackedMatrix packed(const WeightFormat& format, int64_t rows, int64_t cols, const std::vector<float>& values) {
   static MemoryLedger ledger(size_t{8} << 30);
-  auto matrix = PackedMatrix::allocate(ledger, "test", dtype, rows, cols);
+  auto matrix = PackedMatrix::allocate(ledger, "test", format, rows, cols);
   INFERNEO_CHECK(matrix.ok(), "the test's ledger is large enough");
   matrix->pack(WeightView{values.data(), DType::f32, rows, cols, cols, 1});
   return std::move(matrix).value();

@@ -59,6 +59,7 @@ class GoldenTest : public testing::TestWithParam<Case> {
     options.pool = &pool_;
     options.isa = GetParam().isa;
     options.block_size = block_size;
+    options.quantization = quantization_;
     // LongRoPE chooses its factors by the longest context that is served; this model's short ones end at 128.
     if (GetParam().model == "phi3_longrope_short") options.max_model_len = 128;
     auto runner = load_transformers_model(options);
@@ -169,6 +170,7 @@ class GoldenTest : public testing::TestWithParam<Case> {
     }
   }
 
+  std::string quantization_ = "none";
   MemoryLedger ledger_{size_t{1} << 30};
   ThreadPool pool_{2};
   std::unique_ptr<ModelDirectory> directory_;

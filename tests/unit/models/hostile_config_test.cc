@@ -192,9 +192,10 @@ TEST(HostileFiles, WeightsCutShortWhileTheyAreReadFailTheLoad) {
       {
         const auto checkpoint = Checkpoint::open(ledger, model, *directory);
         ASSERT_TRUE(checkpoint.ok());
-        EXPECT_TRUE(load_weights(*spec, *checkpoint, ledger, model, pool, {}).ok()) << "the control";
+        EXPECT_TRUE(load_weights(*spec, *checkpoint, Quantization::none, ledger, model, pool, {}).ok())
+            << "the control";
         std::filesystem::resize_file(tree.path("model") + "/" + file, left);
-        const auto weights = load_weights(*spec, *checkpoint, ledger, model, pool, {});
+        const auto weights = load_weights(*spec, *checkpoint, Quantization::none, ledger, model, pool, {});
         ASSERT_FALSE(weights.ok());
         EXPECT_THAT(weights.error().message, HasSubstr("cut short"));
       }
