@@ -70,7 +70,6 @@ class Application {
  private:
   struct Impl;
   explicit Application(std::unique_ptr<Impl> impl);
-  void warm_up(const std::vector<std::string>& models);
   std::unique_ptr<Impl> impl_;
 };
 
