@@ -39,7 +39,8 @@ Result<std::map<std::string, std::string>> named_values(const Invocation& invoca
 Result<std::optional<std::string>> template_option(const Invocation& invocation, const Environment& environment) {
   const auto file = invocation.last(kTemplateOption.flag);
   if (!file) return std::optional<std::string>();
-  Result<std::string> text = read_named_file(environment.expand_home(*file), kTemplateOption.flag, kMaxTemplateBytes);
+  Result<std::string> text =
+      read_named_file(environment.expand_home(*file), std::string(kTemplateOption.flag), kMaxTemplateBytes);
   if (!text.ok()) return std::move(text).error();
   return std::optional<std::string>(*std::move(text));
 }

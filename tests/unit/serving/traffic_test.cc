@@ -203,10 +203,6 @@ TEST_F(TrafficTest, WhatCannotBeIsRefusedAndChangesNothing) {
             ErrorCode::not_found);
   EXPECT_EQ(traffic_.add_test(halves("t", "story", "none")).error().code, ErrorCode::not_found);
   EXPECT_EQ(traffic_.add_test(halves("t", "story", "auto")).error().code, ErrorCode::conflict);
-  EXPECT_EQ(traffic_.add_test({.name = "t", .arms = {{.model = "code"}, {.model = "code", .settings = {{"a", "1"}}}}})
-                .error()
-                .code,
-            ErrorCode::unsupported);
   EXPECT_EQ(traffic_.start_test("none").error().code, ErrorCode::not_found);
   EXPECT_EQ(traffic_.set_options({.fallbacks = {{"code", {"code"}}}}).ok(), false);
   EXPECT_EQ(traffic_.snapshot(), before);
