@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "cli/commands.h"
+#include "cli/named_values.h"
 #include "cli/traffic_desk.h"
 #include "cli/traffic_text.h"
 
@@ -19,6 +20,9 @@ constexpr std::string_view kTest = "/admin/ab-tests/{id}";
 
 constexpr std::array kOptions = {
     CommandOption{"--split", "SHARE", "add: the share of arm B [0.5]"},
+    kTemplateOption,
+    CommandOption{"--system-prompt", "TEXT", "add: begins arm B's chats that have no system message"},
+    CommandOption{"--setting", "NAME=VALUE", "add: of arm B's engine; may be repeated", true},
     CommandOption{"--sticky-by", "KEY", "add: user, session or request [user]"},
     CommandOption{"--metric", "NAME", "add: the one that decides [time_to_first_token]"},
     CommandOption{"--effect", "RATIO", "add: the smallest effect worth knowing [0.1]"},
@@ -58,6 +62,29 @@ Status put_number(const Invocation& invocation, std::string_view flag, Json& int
   return ok_status();
 }
 
+// What arm B has besides a model; an empty object: nothing.
+Result<Json> own_of_b(const ModelCommand& command) {
+  Json own = Json::object();
+  ASSIGN_OR_RETURN(const auto text, template_option(command.invocation, command.context.environment));
+  if (text) own["prompt_template"] = *text;
+  if (const auto prompt = command.invocation.last("--system-prompt")) own["system_prompt"] = *prompt;
+  ASSIGN_OR_RETURN(const auto settings, named_values(command.invocation, "--setting"));
+  if (!settings.empty()) own["settings"] = settings;
+  return own;
+}
+
+// The same two arms in full, with what B has besides.
+Status write_out_arms(const ModelCommand& command, Json& test) {
+  ASSIGN_OR_RETURN(Json b, own_of_b(command));
+  if (b.empty()) return ok_status();
+  const double split = test.value("traffic_split", 0.5);
+  b["model"] = test["model_b"];
+  b["weight"] = split;
+  test["arms"] = Json::array({Json{{"model", test["model_a"]}, {"weight", 1.0 - split}}, b});
+  for (const char* const field : {"model_a", "model_b", "traffic_split"}) test.erase(field);
+  return ok_status();
+}
+
 Result<int> add(const ModelCommand& command) {
   const Invocation& invocation = command.invocation;
   const auto& words = invocation.positionals;
@@ -67,6 +94,7 @@ Result<int> add(const ModelCommand& command) {
     RETURN_IF_ERROR(put_number(invocation, flag, value));
     if (!value.is_null()) test[field] = value;
   }
+  RETURN_IF_ERROR(write_out_arms(command, test));
   Json guardrails = Json::object();
   for (const auto& [flag, field] :
        {std::pair("--max-error-rate", "max_error_rate"), std::pair("--max-p95-ttft", "max_p95_time_to_first_token")}) {

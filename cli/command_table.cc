@@ -103,6 +103,12 @@ std::vector<Management> management_commands() {
                  "  inferneo register chat:2 org/name --revision v2 --alias assistant\n"
                  "  inferneo register code ./code --setting max_model_len=512\n",
                  kRegisterFields},
+      Management{"set", "Show or change a model's settings and notes", "set ID [NAME=VALUE...] [options]", SIZE_MAX,
+                 set_options(), run_set,
+                 "  inferneo set story\n"
+                 "  inferneo set story max_model_len=512 --unset kv_keep_alive --metadata owner=me\n"
+                 "  inferneo set story --chat-template chat.jinja\n",
+                 kRegisterFields},
       Management{"rm", "Forget a model, or one version of it", "rm ID [options]", 1, remove_options(), run_remove,
                  "  inferneo rm story:1\n"},
       Management{"load", "Load a model, and wait until it is ready", "load ID [options]", 1, load_options(), run_load,

@@ -14,6 +14,7 @@ int run_pull(const Invocation& invocation, CommandContext& context);
 int run_config(const Invocation& invocation, CommandContext& context);
 int run_models(const Invocation& invocation, CommandContext& context);
 int run_register(const Invocation& invocation, CommandContext& context);
+int run_set(const Invocation& invocation, CommandContext& context);
 int run_remove(const Invocation& invocation, CommandContext& context);
 int run_load(const Invocation& invocation, CommandContext& context);
 int run_unload(const Invocation& invocation, CommandContext& context);
@@ -34,6 +35,7 @@ std::span<const CommandOption> pull_options();
 std::span<const CommandOption> config_options();
 std::span<const CommandOption> models_options();
 std::span<const CommandOption> register_options();
+std::span<const CommandOption> set_options();
 std::span<const CommandOption> change_options();  // of pin, unpin, keep-alive, alias, unalias
 std::span<const CommandOption> remove_options();
 std::span<const CommandOption> load_options();  // of verify too

@@ -36,6 +36,7 @@ Json model_json(const ModelRecord& record, const Catalog& catalog) {
   model["id"] = record.id.text();
   model["name"] = record.id.name;
   model["version"] = record.id.version;
+  model["variant_of"] = nullptr;
   model["active"] = catalog.is_active(record.id);
   model["aliases"] = catalog.aliases_of(record.id);
   model["source"] = record.source;
@@ -43,6 +44,7 @@ Json model_json(const ModelRecord& record, const Catalog& catalog) {
   model["format"] = record.format ? Json(std::string(model_format_name(*record.format))) : Json(nullptr);
   model["origin"] = std::string(record_origin_name(record.origin));
   model["settings"] = record.settings;
+  model["pending_settings"] = Json::array();
   model["metadata"] = record.metadata;
   model["pinned"] = record.pinned;
   model["keep_alive"] = or_null(record.keep_alive);
@@ -102,6 +104,25 @@ class FileAdmin final : public ModelAdmin {
     ASSIGN_OR_RETURN(const ModelId wanted, resolve(*registry, id));
     ASSIGN_OR_RETURN(const std::vector<std::string> aliases, registry->remove(wanted));
     return answer_of(Json{{"id", wanted.text()}, {"removed", true}, {"dropped_aliases", aliases}});
+  }
+
+  Result<AdminAnswer> show(const std::string& id) override {
+    std::error_code error;
+    const bool absent = !std::filesystem::exists(path_, error) && !error;
+    ASSIGN_OR_RETURN(const auto registry, Registry::open(absent ? std::string() : path_));
+    ASSIGN_OR_RETURN(const ModelId wanted, resolve(*registry, id));
+    return answer_of_model(*registry, wanted);
+  }
+
+  Result<AdminAnswer> amend(const std::string& id, const ModelAmendment& amendment) override {
+    return change(id, [&](Registry& registry, const ModelId& wanted) -> Result<ModelRecord> {
+      ASSIGN_OR_RETURN(const RegistrySnapshot snapshot, registry.load_all());
+      const ModelRecord* const record = snapshot.find_model(wanted);
+      if (record != nullptr && !amendment.settings.empty() && record->origin == RecordOrigin::api) {
+        RETURN_IF_ERROR(check_settings(config_, amended(*record, amendment)));
+      }
+      return registry.amend(wanted, amendment);
+    });
   }
 
   Result<AdminAnswer> set_pinned(const std::string& id, bool pinned) override {

@@ -34,6 +34,17 @@ Json body_of(const ModelRegistration& registration) {
   return body;
 }
 
+Json body_of(const ModelAmendment& amendment) {
+  Json body = Json::object();
+  for (const auto& [field, values] :
+       {std::pair("settings", &amendment.settings), std::pair("metadata", &amendment.metadata)}) {
+    for (const auto& [name, value] : *values) body[field][name] = value ? Json(*value) : Json(nullptr);
+  }
+  if (amendment.pinned) body["pinned"] = *amendment.pinned;
+  if (amendment.keep_alive) body["keep_alive"] = *amendment.keep_alive ? Json(**amendment.keep_alive) : Json(nullptr);
+  return body;
+}
+
 // What the user wrote may be no UTF-8; JSON must be.
 std::string text_of(const Json& body) { return body.dump(-1, ' ', false, Json::error_handler_t::replace); }
 
@@ -47,6 +58,14 @@ class ServerAdmin final : public ModelAdmin {
   Result<AdminAnswer> list() override { return client_.call("GET", "/admin/models"); }
   Result<AdminAnswer> add(const ModelRegistration& registration) override {
     return client_.call("POST", "/admin/models", text_of(body_of(registration)));
+  }
+  Result<AdminAnswer> show(const std::string& id) override {
+    ASSIGN_OR_RETURN(const std::string path, model_path(id));
+    return client_.call("GET", "/admin/models/" + path);
+  }
+  Result<AdminAnswer> amend(const std::string& id, const ModelAmendment& amendment) override {
+    ASSIGN_OR_RETURN(const std::string path, model_path(id));
+    return client_.call("PATCH", "/admin/models/" + path, text_of(body_of(amendment)));
   }
   Result<AdminAnswer> remove(const std::string& id, double timeout) override {
     ASSIGN_OR_RETURN(const std::string path, model_path(id));

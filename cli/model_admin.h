@@ -27,6 +27,8 @@ class ModelAdmin {
   // Each: the answer of the route of that name. Errors: AdminClient's; the registry's.
   virtual Result<AdminAnswer> list() = 0;
   virtual Result<AdminAnswer> add(const ModelRegistration& registration) = 0;
+  virtual Result<AdminAnswer> show(const std::string& id) = 0;
+  virtual Result<AdminAnswer> amend(const std::string& id, const ModelAmendment& amendment) = 0;
   virtual Result<AdminAnswer> remove(const std::string& id, double timeout) = 0;
   virtual Result<AdminAnswer> set_pinned(const std::string& id, bool pinned) = 0;
   virtual Result<AdminAnswer> set_keep_alive(const std::string& id, std::optional<int64_t> seconds) = 0;

@@ -8,6 +8,7 @@
 #include "base/config/time_value.h"
 #include "cli/commands.h"
 #include "cli/model_command.h"
+#include "cli/named_values.h"
 #include "formats/model_source.h"
 
 namespace inferneo {
@@ -22,6 +23,7 @@ constexpr std::array kOptions = {
     CommandOption{"--pin", "", "Nothing takes its place in memory"},
     CommandOption{"--keep-alive", "TIME", "Idle time in memory: 300, 10m, 2h, forever"},
     CommandOption{"--setting", "NAME=VALUE", "Of the engine, for this model; may be repeated", true},
+    kTemplateOption,
     CommandOption{"--metadata", "NAME=VALUE", "A note of yours; may be repeated", true},
     kJsonOption,
     kUrlOption,
@@ -39,24 +41,6 @@ std::string absolute_source(const std::string& source, const Environment& enviro
   std::string normal = absolute.lexically_normal().string();
   if (normal.size() > 1 && normal.ends_with('/')) normal.pop_back();
   return normal;
-}
-
-Result<std::map<std::string, std::string>> values_of(const Invocation& invocation, std::string_view flag) {
-  std::map<std::string, std::string> values;
-  const auto given = invocation.options.find(flag);
-  if (given == invocation.options.end()) return values;
-  for (const std::string& value : given->second) {
-    const size_t equals = value.find('=');
-    if (equals == std::string::npos || equals == 0) {
-      return make_error(ErrorCode::invalid_argument,
-                        fmt::format("{}: expected NAME=VALUE, got '{}'", flag, value.substr(0, 80)));
-    }
-    if (!values.emplace(value.substr(0, equals), value.substr(equals + 1)).second) {
-      return make_error(ErrorCode::invalid_argument,
-                        fmt::format("{}: '{}' is given twice", flag, value.substr(0, std::min<size_t>(equals, 80))));
-    }
-  }
-  return values;
 }
 
 Result<std::optional<ModelFormat>> format_of(const Invocation& invocation) {
@@ -84,8 +68,10 @@ Result<ModelRegistration> registration_of(const Invocation& invocation, const En
     if (!seconds.ok()) return make_error(seconds.error().code, "--keep-alive: " + seconds.error().message);
     registration.keep_alive = *seconds;
   }
-  ASSIGN_OR_RETURN(registration.settings, values_of(invocation, "--setting"));
-  ASSIGN_OR_RETURN(registration.metadata, values_of(invocation, "--metadata"));
+  ASSIGN_OR_RETURN(registration.settings, named_values(invocation, "--setting"));
+  ASSIGN_OR_RETURN(registration.metadata, named_values(invocation, "--metadata"));
+  ASSIGN_OR_RETURN(const std::optional<std::string> text, template_option(invocation, environment));
+  if (text) registration.settings["chat_template"] = *text;
   // What is wrong with the names is said here as there, before anybody is asked.
   ASSIGN_OR_RETURN(const ModelRecord record, make_record(registration));
   RETURN_IF_ERROR(check_record(record));

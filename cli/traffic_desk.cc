@@ -6,6 +6,7 @@
 #include <system_error>
 #include <utility>
 
+#include "app/model_loading.h"
 #include "app/registry_path.h"
 #include "app/registry_traffic_store.h"
 #include "formats/hub_http.h"
@@ -19,7 +20,8 @@ namespace {
 // The models of a registry that no server has: none of them does anything.
 class RegisteredModels final : public TrafficModels {
  public:
-  explicit RegisteredModels(RegistrySnapshot snapshot) : catalog_(std::move(snapshot)) {}
+  RegisteredModels(const EngineConfig& config, RegistrySnapshot snapshot)
+      : config_(config), catalog_(std::move(snapshot)) {}
 
   std::optional<std::string> resolve(std::string_view name) const override {
     const auto ids = catalog_.resolve(name);
@@ -40,8 +42,16 @@ class RegisteredModels final : public TrafficModels {
   }
   ChainLink link(std::string_view) const override { return {}; }
   CandidateView candidate(std::string_view) const override { return {}; }
+  Status check_variant(const ModelVariant& variant) const override {
+    const Catalog with_it(catalog_.snapshot(), {}, {variant});
+    if (with_it.variants().empty()) {
+      return make_error(ErrorCode::not_found, fmt::format("there is no model '{}'", variant.base), "model");
+    }
+    return check_settings(config_, with_it.variants().front().record);
+  }
 
  private:
+  const EngineConfig& config_;
   const Catalog catalog_;
 };
 
@@ -60,7 +70,7 @@ Result<AdminAnswer> ask_file(const EngineConfig& config, const TrafficOperation&
   if (operation.method == Method::get && !std::filesystem::exists(path, error) && !error) path.clear();
   ASSIGN_OR_RETURN(const auto registry, Registry::open(path));
   ASSIGN_OR_RETURN(RegistrySnapshot snapshot, registry->load_all());
-  const RegisteredModels models(std::move(snapshot));
+  RegisteredModels models(config, std::move(snapshot));
   RegistryTrafficStore store(*registry);
   Traffic traffic(models, clock, &store);
   RETURN_IF_ERROR(traffic.begin({.known = false}));

@@ -114,6 +114,23 @@ std::vector<std::vector<std::string>> arm_rows(const Json& test) {
   return rows;
 }
 
+// What an arm has besides a model: "a prompt template, max_num_seqs = 4".
+std::string what_is_its_own(const Json& arm) {
+  std::string own;
+  const auto add = [&](const std::string& part) { own += (own.empty() ? "" : ", ") + part; };
+  for (const auto& [field, words] :
+       {std::pair("prompt_template", "a prompt template"), std::pair("system_prompt", "a system prompt")}) {
+    if (!text(arm, field).empty()) add(words);
+  }
+  for (const char* const field : {"sampling", "settings"}) {
+    if (!member(arm, field).is_object()) continue;
+    for (const auto& [name, value] : member(arm, field).items()) {
+      add(fmt::format("{} = {}", name, value.is_string() ? text(member(arm, field), name.c_str()) : value.dump()));
+    }
+  }
+  return own;
+}
+
 }  // namespace
 
 std::string rules_text(const Json& list, size_t width) {
@@ -185,6 +202,9 @@ std::string test_text_of(const Json& test, size_t width) {
                       arm_rows(test), width);
   if (member(test, "arms").is_array()) {
     for (const Json& arm : member(test, "arms")) {
+      if (const std::string own = what_is_its_own(arm); !own.empty()) {
+        lines += fmt::format("arm {} has {}\n", text(arm, "name"), own);
+      }
       const std::string why = text(arm, "stopped");
       if (!why.empty()) lines += fmt::format("arm {} was stopped: {}\n", text(arm, "name"), why);
     }

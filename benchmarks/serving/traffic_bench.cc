@@ -79,7 +79,7 @@ void fill(Traffic& traffic, size_t num_rules, size_t num_tests) {
 }
 
 int run(size_t num_rules, size_t num_tests, size_t repetitions) {
-  const AnyModels models;
+  AnyModels models;
   const SteadyClock clock;
   Traffic traffic(models, clock);
   fill(traffic, num_rules, num_tests);

@@ -70,7 +70,7 @@ struct EngineConfig {
   double packed_cache_gb = 50.0;                    // GiB of packed weights kept in `home`; 0: none
   int max_models = 0;                               // 0: no limit but memory
   bool enable_lazy_loading = false;                 // load a model at its first request
-  bool warm_up = true;                              // models loaded at the start compute a few tokens first
+  bool warm_up = true;                              // a loaded model computes a few tokens before it is ready
   double load_timeout = 600.0;                      // seconds that a load may take, downloads apart; 0: no limit
   double keep_alive = 300.0;                        // seconds that one so loaded stays without a request; 0: for ever
   double kv_keep_alive = 60.0;                      // seconds that an idle model keeps KV memory; 0: for ever

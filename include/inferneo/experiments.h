@@ -37,10 +37,12 @@ struct ABTestArm {
   std::string version = {};  // empty: whichever the name means
   double weight = 1.0;       // its share is its weight over the sum of all
   SamplingOverrides sampling = {};
-  std::string prompt_template = {};                  // a chat template instead of the model's own; empty: the model's
-  std::map<std::string, std::string> settings = {};  // engine settings of this arm, by their configuration names
-  double prompt_price = 0.0;                         // per million tokens, in any currency
-  double completion_price = 0.0;                     // per million tokens
+  std::string prompt_template = {};  // of its chats: Jinja instead of the model's own template; empty: that one
+  std::string system_prompt = {};    // begins those of its chats that have no system message; empty: nothing does
+  // Of the model's engine, by their configuration names, beside the model's own: the arm has an engine of its own.
+  std::map<std::string, std::string> settings = {};
+  double prompt_price = 0.0;      // per million tokens, in any currency
+  double completion_price = 0.0;  // per million tokens
 
   bool operator==(const ABTestArm&) const = default;
 };

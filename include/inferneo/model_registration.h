@@ -22,7 +22,7 @@ struct ModelRegistration {
   std::vector<std::string> aliases = {};   // further names, of its name
   bool pinned = false;                     // never unloaded to make room
   std::optional<int64_t> keep_alive = {};  // idle seconds in memory; none: the manager's default; kKeepForever
-  std::map<std::string, std::string> settings = {};  // of its engine, by their configuration names
+  std::map<std::string, std::string> settings = {};  // of its engine; chat_template: Jinja text, not a file's name
   std::map<std::string, std::string> metadata = {};  // the owner's notes
 };
 

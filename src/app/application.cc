@@ -9,7 +9,6 @@
 #include <utility>
 #include <vector>
 
-#include "app/generation_future.h"
 #include "app/model_loading.h"
 #include "app/registry_traffic_store.h"
 #include "app/tenants.h"
@@ -289,6 +288,7 @@ Result<std::unique_ptr<Application>> Application::create(const EngineConfig& con
 Status Application::load_models() {
   std::vector<std::string> wanted;
   for (const ModelStatus& status : impl_->manager->statuses()) {
+    if (!status.variant_of.empty()) continue;  // of a test: loaded when somebody gets that arm
     const bool configured = status.record.origin == RecordOrigin::config && !impl_->config.enable_lazy_loading;
     if (configured) wanted.push_back(status.id);
     if (!configured && status.record.pinned) (void)impl_->manager->acquire_blocking(status.id);  // it logs why not
@@ -313,26 +313,8 @@ Status Application::load_models() {
                     static_cast<double>(impl_->ledger.budget()) / kGiB),
         "max_memory_gb");
   }
-  if (impl_->config.warm_up) warm_up(wanted);
   impl_->service->open();
   return ok_status();
-}
-
-// So that what a first step alone costs (pages of weights and of the workspace, threads that sleep) is no client's to
-// wait for. As copies of requests are, these are in no metric and in no prefix cache.
-void Application::warm_up(const std::vector<std::string>& models) {
-  constexpr size_t kPromptTokens = 16;
-  for (const std::string& id : models) {
-    GenerateRequest request;
-    request.request_id = "warm-up";
-    request.model = id;
-    request.prompt = std::vector<Token>(kPromptTokens, 0);
-    request.sampling.max_tokens = 2;
-    request.sampling.ignore_eos = true;
-    request.is_copy = true;
-    const auto answer = generate_future(*impl_->service, std::move(request), {}).get();
-    if (!answer.ok()) log_warning("{}: its warm-up failed: {}", id, answer.error().message);
-  }
 }
 
 void Application::stop() { impl_->stop(); }

@@ -72,7 +72,6 @@ class Application {
  private:
   struct Impl;
   explicit Application(std::unique_ptr<Impl> impl);
-  void warm_up(const std::vector<std::string>& models);
   std::unique_ptr<Impl> impl_;
 };
 

@@ -47,14 +47,44 @@ Result<std::string> read_template_override(const std::string& path) {
   return error;
 }
 
+constexpr const char* kTemplate = "chat_template";
+
+// The template that came with a registration over the API, which holds its text, where the operator's own names a file.
+const std::string* template_text_of(const ModelRecord& record) {
+  if (record.origin != RecordOrigin::api) return nullptr;
+  const auto found = record.settings.find(kTemplate);
+  return found == record.settings.end() || found->second.empty() ? nullptr : &found->second;
+}
+
+// An override that does not compile, with its place. A model's own is its authors': it fails the chats alone.
+Status check_override(std::string_view text) {
+  const Status compiled = check_chat_template(text);
+  if (compiled.ok()) return ok_status();
+  return make_error(ErrorCode::invalid_argument, fmt::format("chat_template: {}", compiled.error().message), kTemplate);
+}
+
+Status check_template_text(const std::string& text) {
+  if (text.find("{{") == std::string::npos && text.find("{%") == std::string::npos) {
+    return make_error(ErrorCode::invalid_argument,
+                      "chat_template is the template itself here, and this text has no Jinja in it; a file is read by "
+                      "inferneo register --chat-template FILE",
+                      kTemplate);
+  }
+  return check_override(text);
+}
+
+// `text`: of the model's record; null: it has none.
 Result<std::shared_ptr<const Tokenizer>> load_directory_tokenizer(const ModelDirectory& directory,
-                                                                  const EngineConfig& config) {
+                                                                  const EngineConfig& config, const std::string* text) {
   TokenizerFiles files;
   ASSIGN_OR_RETURN(files.tokenizer_json, directory.read("tokenizer.json", kMaxTokenizerBytes));
   ASSIGN_OR_RETURN(files.tokenizer_config_json,
                    read_optional_file(directory, "tokenizer_config.json", kMaxTokenizerBytes));
-  if (!config.chat_template.empty()) {
+  if (text != nullptr) {
+    files.chat_template_jinja = *text;
+  } else if (!config.chat_template.empty()) {
     ASSIGN_OR_RETURN(files.chat_template_jinja, read_template_override(config.chat_template));
+    RETURN_IF_ERROR(check_override(files.chat_template_jinja));
   } else {
     ASSIGN_OR_RETURN(files.chat_template_jinja,
                      read_optional_file(directory, "chat_template.jinja", kMaxTemplateBytes));
@@ -87,6 +117,7 @@ bool exists(const std::string& path) {
 Result<EngineConfig> config_of(const EngineConfig& server, const ModelRecord& record) {
   EngineConfig config = server;
   for (const auto& [name, value] : record.settings) {
+    if (record.origin == RecordOrigin::api && name == kTemplate) continue;  // a text and no file's name
     const ConfigField* const field = find_config_field(name);
     if (field == nullptr || !field->per_model) {
       std::vector<std::string_view> known;
@@ -121,6 +152,22 @@ Result<ModelSource> resolve(const EngineConfig& config, const ModelRecord& recor
   options.named_by_operator = record.origin == RecordOrigin::config;
   return resolve_model_source(source_text(record), options);
 }
+
+constexpr Duration kWarmUpLook = std::chrono::milliseconds(200);  // whether the load is still wanted
+
+// The end of a warm-up.
+class FirstTokens final : public TokenSink {
+ public:
+  void on_token(int32_t, Token, const TokenLogprobs*, bool) override {}
+  void on_sample_finished(int32_t, FinishReason, std::optional<Token>) override {}
+  void on_done(const RequestOutcome& outcome) override { promise_.set_value(outcome); }
+
+ private:
+  std::promise<RequestOutcome> promise_;
+
+ public:
+  std::future<RequestOutcome> done = promise_.get_future();
+};
 
 class DirectoryLoader final : public ModelLoader {
  public:
@@ -173,10 +220,12 @@ class DirectoryLoader final : public ModelLoader {
     RETURN_IF_ERROR(report({"opening files"}));
     ASSIGN_OR_RETURN(const Found found, find(record));
     // Beside the weights: a large vocabulary takes longer to read than mapped weights take.
-    auto tokenizer =
-        std::async(std::launch::async, [&] { return load_directory_tokenizer(found.source.directory, found.config); });
+    auto tokenizer = std::async(std::launch::async, [&] {
+      return load_directory_tokenizer(found.source.directory, found.config, template_text_of(record));
+    });
     ASSIGN_OR_RETURN(std::unique_ptr<ModelRunner> runner, (this->*found.row->load)(found, report));
     ASSIGN_OR_RETURN(std::shared_ptr<LoadedModel> model, assemble(found, std::move(runner), tokenizer, report));
+    if (found.config.warm_up) RETURN_IF_ERROR(warm_up(*model, report));
     const ModelSpec& spec = model->spec;
     log_info("{}: {} in {}, {:.2f} GiB, context {}, on {}, weights {}, loaded in {:.2f} s", found.id, spec.architecture,
              spec.dtype, static_cast<double>(spec.weight_bytes) / kGiB, model->max_model_len, spec.device,
@@ -289,6 +338,29 @@ class DirectoryLoader final : public ModelLoader {
     return model;
   }
 
+  // So that what a first step alone costs (pages of weights and of the workspace, threads that sleep) is no client's to
+  // wait for, and a model that cannot compute is found before anybody asks it. In no metric of requests.
+  static Status warm_up(const LoadedModel& model, const LoadReport& report) {
+    constexpr int32_t kPromptTokens = 16;
+    const int32_t prompt = std::clamp(model.max_model_len / 2, 1, kPromptTokens);
+    const auto sink = std::make_shared<FirstTokens>();
+    Request request;
+    request.prompt.assign(static_cast<size_t>(prompt), 0);
+    request.sampling.temperature = 0.0F;
+    request.sampling.max_tokens = std::min(2, model.max_model_len - prompt);
+    request.sampling.ignore_eos = true;
+    request.sink = sink;
+    RETURN_IF_ERROR(report({"warming up"}));
+    if (*request.sampling.max_tokens < 1) return ok_status();
+    RETURN_IF_ERROR(model.core->warm_up(std::move(request)));
+    while (sink->done.wait_for(kWarmUpLook) != std::future_status::ready) RETURN_IF_ERROR(report({"warming up"}));
+    const RequestOutcome outcome = sink->done.get();
+    if (!outcome.error) return ok_status();
+    Error error = *outcome.error;
+    error.message = fmt::format("its first tokens could not be computed: {}", error.message);
+    return error;
+  }
+
   EngineCoreConfig core_config(const Found& found) const {
     const EngineConfig& config = found.config;
     EngineCoreConfig core;
@@ -323,14 +395,15 @@ const std::array<DirectoryLoader::Row, 1> DirectoryLoader::kRows = {
 
 }  // namespace
 
-Status check_registration(const EngineConfig& config, const ModelRecord& record) {
-  const bool by_api = record.origin == RecordOrigin::api;
-  if (by_api && record.settings.contains("chat_template")) {
-    return make_error(ErrorCode::refused, "a chat_template is a file of the server's: name it in the configuration",
-                      "settings");
-  }
+Status check_settings(const EngineConfig& config, const ModelRecord& record) {
   ASSIGN_OR_RETURN(const EngineConfig own, config_of(config, record));
-  if (!by_api) return ok_status();
+  const std::string* const text = template_text_of(record);
+  return text == nullptr ? ok_status() : check_template_text(*text);
+}
+
+Status check_registration(const EngineConfig& config, const ModelRecord& record) {
+  RETURN_IF_ERROR(check_settings(config, record));
+  if (record.origin != RecordOrigin::api) return ok_status();
   const Result<ModelSource> source = resolve(config, record);
   if (source.ok() || source.error().code == ErrorCode::not_found) return ok_status();
   return source.error();

@@ -28,6 +28,8 @@ struct LoadingContext {
 // Whether such a record may be registered with a server of this configuration: its settings and their values, and for
 // one that the operator did not name, where its files lie. Files that are not there yet are no reason to refuse.
 Status check_registration(const EngineConfig& config, const ModelRecord& record);
+// The first half of it: settings and their values, of a template its text, not where files lie.
+Status check_settings(const EngineConfig& config, const ModelRecord& record);
 
 std::unique_ptr<ModelLoader> make_model_loader(const LoadingContext& context);
 

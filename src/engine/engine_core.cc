@@ -81,8 +81,9 @@ struct EngineCore::Impl {
   IdleGate own_gate;
   IdleGate& gate;
   uint64_t listener = 0;
-  std::atomic<bool> parked{false};  // idle work waits for the gate
-  KvArena arena;                    // outlives the runner, which points into it
+  std::atomic<bool> parked{false};   // idle work waits for the gate
+  std::atomic<bool> warming{false};  // the idle work is the warm-up
+  KvArena arena;                     // outlives the runner, which points into it
   std::unique_ptr<ModelRunner> runner;
   KvCacheManager kv;
   Inbox inbox;
@@ -195,6 +196,11 @@ void EngineCore::Impl::step() {
   const bool has_idle = loop.num_live_idle() > 0;
   const IdleStep idle_step = has_idle ? step_idle() : IdleStep::computed;
   if (loop.num_live_normal() + loop.num_in_flight() == 0) {
+    if (idle_step == IdleStep::starved && warming) {
+      loop.end_idle(make_error(ErrorCode::out_of_memory,
+                               fmt::format("model {} has no KV memory for its first tokens", config.model)));
+      return;
+    }
     if (idle_step == IdleStep::starved) inbox.wait_for(kStarvationPause);
     if (idle_step == IdleStep::not_now) wait_for_gate();
     return;
@@ -209,9 +215,10 @@ void EngineCore::Impl::step() {
 }
 
 EngineCore::Impl::IdleStep EngineCore::Impl::step_idle() {
-  if (!gate.try_begin(loop.idle_cost())) return IdleStep::not_now;
+  const bool gated = !warming;
+  if (gated && !gate.try_begin(loop.idle_cost())) return IdleStep::not_now;
   const Result<bool> stepped = loop.step_idle();
-  gate.end(loop.last_idle_time());
+  if (gated) gate.end(loop.last_idle_time());
   if (!stepped.ok()) fail(stepped.error());
   return stepped.ok() && !*stepped ? IdleStep::starved : IdleStep::computed;
 }
@@ -226,6 +233,7 @@ void EngineCore::Impl::wait_for_gate() {
 void EngineCore::Impl::done(const Request& request) {
   inbox.done(request);
   if (!request.idle) gate.leave();
+  warming = false;
 }
 
 void EngineCore::Impl::fail(const Error& error) {
@@ -301,6 +309,14 @@ Status EngineCore::submit(Request request) {
   if (normal) impl_->gate.enter();
   Status submitted = impl_->inbox.submit(std::move(request), impl_->clock.now());
   if (normal && !submitted.ok()) impl_->gate.leave();
+  return submitted;
+}
+
+Status EngineCore::warm_up(Request request) {
+  request.idle = true;
+  impl_->warming = true;
+  Status submitted = submit(std::move(request));
+  if (!submitted.ok()) impl_->warming = false;
   return submitted;
 }
 

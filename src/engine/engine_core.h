@@ -119,6 +119,9 @@ class EngineCore {
   //                      with the measured time after which to try again),
   //   unavailable       (draining, stopped), internal (the runner failed).
   Status submit(Request request);
+  // The core's first work, before anybody else has it: an idle request, in no prefix cache, that asks no gate, since a
+  // load waits for it. When its blocks cannot be had it ends with out_of_memory. Errors: submit()'s.
+  Status warm_up(Request request);
 
   // The request, or one sample of it, ends with FinishReason::cancelled. An unknown or finished id is no error.
   void cancel(RequestId id, std::optional<int32_t> sample = std::nullopt);

@@ -25,6 +25,9 @@ bool is_word(std::string_view text, size_t longest) {
   });
 }
 
+constexpr size_t kMaxText = size_t{64} * 1024;  // bytes of a template or a setting, as the registry and JSON take them
+constexpr size_t kMaxSettings = 64;
+
 bool within(double value, double low, double high) { return value >= low && value <= high; }  // false for NaN
 bool strictly_within(double value, double low, double high) { return value > low && value < high; }
 
@@ -47,6 +50,33 @@ Status check_sampling(const SamplingOverrides& sampling, std::string_view arm) {
   return check_override(sampling.max_tokens, 1, 1e9, "max_tokens", arm);
 }
 
+Status check_prompts(const ABTestArm& arm) {
+  for (const auto& [field, text] :
+       {std::pair("prompt_template", &arm.prompt_template), std::pair("system_prompt", &arm.system_prompt)}) {
+    if (text->size() > kMaxText) {
+      return wrong(fmt::format("arm '{}': {} is longer than {} bytes", arm.name, field, kMaxText), field);
+    }
+  }
+  return ok_status();
+}
+
+// What they mean is for others to check.
+Status check_settings(const ABTestArm& arm) {
+  if (arm.settings.size() > kMaxSettings) {
+    return wrong(fmt::format("arm '{}' has more than {} settings", arm.name, kMaxSettings), "settings");
+  }
+  if (arm.settings.contains("chat_template")) {
+    return wrong(
+        fmt::format("arm '{}': the template of an arm is its prompt_template; it needs no engine of its own", arm.name),
+        "settings");
+  }
+  for (const auto& [name, value] : arm.settings) {
+    if (name.size() <= kMaxText && value.size() <= kMaxText) continue;
+    return wrong(fmt::format("arm '{}': a setting is longer than {} bytes", arm.name, kMaxText), "settings");
+  }
+  return ok_status();
+}
+
 Status check_arm(const ABTestArm& arm) {
   if (!is_word(arm.name, 64)) {
     return wrong(fmt::format("'{}' is not a name of an arm: 1 to 64 letters, digits, '.', '_' or '-'", arm.name),
@@ -63,6 +93,8 @@ Status check_arm(const ABTestArm& arm) {
       return wrong(fmt::format("arm '{}': a price is {}, and it must not be negative", arm.name, price), "price");
     }
   }
+  RETURN_IF_ERROR(check_prompts(arm));
+  RETURN_IF_ERROR(check_settings(arm));
   return check_sampling(arm.sampling, arm.name);
 }
 

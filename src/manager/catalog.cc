@@ -21,7 +21,7 @@ std::pair<std::string, std::string> split(std::string_view text) {
 
 }  // namespace
 
-Catalog::Catalog(RegistrySnapshot snapshot, std::string default_name)
+Catalog::Catalog(RegistrySnapshot snapshot, std::string default_name, const std::vector<ModelVariant>& variants)
     : snapshot_(std::move(snapshot)), default_name_(std::move(default_name)) {
   for (const ModelRecord& model : snapshot_.models) names_[model.id.name].versions.push_back(model.id.version);
   for (const NameRecord& record : snapshot_.names) {
@@ -40,11 +40,32 @@ Catalog::Catalog(RegistrySnapshot snapshot, std::string default_name)
   if (names_.find(default_name_) == names_.end()) {
     default_name_ = snapshot_.models.empty() ? std::string() : snapshot_.models.front().id.name;
   }
+  for (const ModelVariant& variant : variants) add_variant(variant);
+}
+
+void Catalog::add_variant(const ModelVariant& variant) {
+  const auto base =
+      names_variant(variant.base) ? Result<std::vector<ModelId>>(unknown(variant.base)) : resolve(variant.base);
+  const ModelRecord* const record = base.ok() ? snapshot_.find_model(base->front()) : nullptr;
+  if (record == nullptr) return;
+  Variant added{.record = *record, .of = record->id.text()};
+  added.record.id.version += ModelVariant::kVariantSign + variant.mark;
+  for (const auto& [name, value] : variant.settings) added.record.settings[name] = value;
+  added.record.pinned = false;
+  added.record.last_used = added.record.load_count = 0;
+  variant_names_.emplace(added.record.id.text(), added.record.id);
+  variant_names_.emplace(variant.name(), added.record.id);
+  variants_.push_back(std::move(added));
 }
 
 Result<std::vector<ModelId>> Catalog::resolve(std::string_view text) const {
   if (text.empty() && default_name_.empty()) {
     return make_error(ErrorCode::not_found, "no model is registered yet; register one first", "model");
+  }
+  if (names_variant(text)) {
+    const auto variant = variant_names_.find(text);
+    if (variant == variant_names_.end()) return unknown(text);
+    return std::vector<ModelId>{variant->second};
   }
   const auto [name, version] = split(text.empty() ? std::string_view(default_name_) : text);
   if (names_.find(name) == names_.end()) {
@@ -104,6 +125,9 @@ Error Catalog::unknown(std::string_view text) const {
 }
 
 std::string Catalog::shown(const ModelId& id) const {
+  if (const size_t sign = id.version.find(ModelVariant::kVariantSign); sign != std::string::npos) {
+    return shown(ModelId{id.name, id.version.substr(0, sign)}) + id.version.substr(sign);
+  }
   const auto found = names_.find(id.name);
   return found != names_.end() && found->second.versions.size() == 1 ? id.name : id.text();
 }

@@ -10,6 +10,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -73,8 +74,14 @@ class ManagerCore {
   Result<NameRecord> set_policy(const std::string& name, const VersionPolicy& policy);
   Status set_pinned(const std::string& id, bool pinned);
   Status set_keep_alive(const std::string& id, std::optional<int64_t> seconds);
-  Status set_settings(const std::string& id, const std::map<std::string, std::string>& settings);  // for later loads
-  Status set_metadata(const std::string& id, const std::map<std::string, std::string>& metadata);
+  // All of it or nothing. Settings are those of its next load: one that is in memory goes on with what it was loaded
+  // with, and its status names what is pending.
+  Status amend(const std::string& id, const ModelAmendment& amendment);
+  // What the A/B tests' arms need besides: these variants and no others, at once and without the disk. One that goes is
+  // unknown at once, and leaves the memory when its requests have ended; the others stay as they are.
+  void set_variants(std::vector<ModelVariant> variants);
+  // Whether its model can have these settings: what the loader says; not_found.
+  Status check_variant(const ModelVariant& variant) const;
   Result<AliasRecord> set_alias(const std::string& alias, const std::string& target);
   Status remove_alias(const std::string& alias);
   Registry& registry() { return *registry_; }             // for what else is kept there: not what the manager manages
@@ -137,7 +144,10 @@ class ManagerCore {
   auto change(Operation operation) -> decltype(operation(std::declval<Registry&>()));
   Status refresh();
   void apply(const std::shared_ptr<const Catalog>& catalog);
+  void take_over(const ModelRecord& record, const std::string& variant_of, std::map<std::string, Entry*>& before);
+  Entry* find_leaving(const std::string& id) const;
   Result<ModelId> resolve_one(const std::string& name) const;
+  Result<ModelId> resolve_registered(const std::string& name) const;
   std::optional<Duration> keep_alive_of(const ModelRecord& record) const;
   void flush_usage();
 
@@ -175,7 +185,8 @@ class ManagerCore {
 
   const std::unique_ptr<ModelLoader> loader_;
   const std::unique_ptr<Registry> registry_;
-  std::mutex registry_mutex_;  // taken before the state's
+  std::mutex registry_mutex_;           // taken before the state's
+  std::vector<ModelVariant> variants_;  // guarded by registry_mutex_
   const std::shared_ptr<State> state_;
   std::thread thread_;
   Fetcher fetcher_;

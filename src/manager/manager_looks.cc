@@ -15,12 +15,27 @@ Duration seconds_of(double seconds) {
 }  // namespace
 
 struct ManagerCore::Looks {
+  static std::vector<std::string> pending_settings(const Entry& entry) {
+    std::vector<std::string> names;
+    const auto& wanted = entry.record.settings;
+    const auto& loaded = entry.loaded_settings;
+    for (const auto& [name, value] : wanted) {
+      const auto found = loaded.find(name);
+      if (found == loaded.end() || found->second != value) names.push_back(name);
+    }
+    for (const auto& [name, value] : loaded) {
+      if (!wanted.contains(name)) names.push_back(name);
+    }
+    return names;
+  }
+
   static ModelStatus status_of(const State& state, const Entry& entry, TimePoint now) {
     const Residency& residency = state.residency;
     ModelStatus status;
     status.record = entry.record;
     status.record.load_count += entry.unwritten_loads;
     status.id = entry.id;
+    status.variant_of = entry.variant_of;
     status.shown = state.catalog->shown(entry.record.id);
     status.active = !entry.removed && state.catalog->is_active(entry.record.id);
     status.removing = entry.removed;
@@ -46,6 +61,7 @@ struct ManagerCore::Looks {
     status.memory_bytes = state.ledger.used_by(entry.id);
     status.last_used = std::max(entry.last_used, entry.record.last_used);
     status.model = entry.model;
+    if (entry.model != nullptr) status.pending = pending_settings(entry);
     if (entry.model != nullptr && entry.model->core != nullptr) status.stats = entry.model->core->stats();
     add_counters(status.stats, entry.past);
     return status;
@@ -77,6 +93,10 @@ std::vector<ModelStatus> ManagerCore::statuses() const {
   std::vector<ModelStatus> statuses;
   for (const ModelRecord& record : state_->catalog->snapshot().models) {
     const Entry* const entry = state_->find(record.id.text());
+    if (entry != nullptr) statuses.push_back(Looks::status_of(*state_, *entry, now));
+  }
+  for (const Catalog::Variant& variant : state_->catalog->variants()) {
+    const Entry* const entry = state_->find(variant.record.id.text());
     if (entry != nullptr) statuses.push_back(Looks::status_of(*state_, *entry, now));
   }
   for (const auto& entry : state_->entries) {

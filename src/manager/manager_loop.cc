@@ -291,6 +291,7 @@ void ManagerCore::load(Lock& lock, Entry& entry, size_t bytes) {
   const std::string id = entry.id;
   const TimePoint start = state_->clock.now();
   entry.load_began = start;
+  entry.loaded_settings = record.settings;
   entry.progress.reset();
   publish_states(lock);  // that it is loading
   lock.unlock();

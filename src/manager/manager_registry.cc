@@ -53,37 +53,68 @@ auto ManagerCore::change(Operation operation) -> decltype(operation(std::declval
 
 Status ManagerCore::refresh() {
   ASSIGN_OR_RETURN(RegistrySnapshot snapshot, registry_->load_all());
-  apply(std::make_shared<Catalog>(std::move(snapshot), state_->options.default_model));
+  apply(std::make_shared<Catalog>(std::move(snapshot), state_->options.default_model, variants_));
   return ok_status();
+}
+
+void ManagerCore::set_variants(std::vector<ModelVariant> variants) {
+  const std::lock_guard guard(registry_mutex_);
+  if (variants == variants_) return;
+  variants_ = std::move(variants);
+  apply(std::make_shared<Catalog>(catalog()->snapshot(), state_->options.default_model, variants_));
+}
+
+Status ManagerCore::check_variant(const ModelVariant& variant) const {
+  ASSIGN_OR_RETURN(const ModelId base, resolve_registered(variant.base));
+  const Catalog with_it(catalog()->snapshot(), state_->options.default_model, {variant});
+  if (with_it.variants().empty()) {  // gone meanwhile
+    return make_error(ErrorCode::not_found, fmt::format("the model '{}' was removed", base.text()), "model");
+  }
+  return loader_->check(with_it.variants().front().record);
 }
 
 void ManagerCore::apply(const std::shared_ptr<const Catalog>& catalog) {
   const std::lock_guard lock(state_->mutex);
   state_->catalog = catalog;
   std::map<std::string, Entry*> before = std::exchange(state_->by_id, {});
-  for (const ModelRecord& record : catalog->snapshot().models) {
-    const std::string id = record.id.text();
-    const Residency::Traits traits{keep_alive_of(record), record.pinned};
-    auto kept = before.extract(id);
-    if (kept.empty()) {
-      auto entry = std::make_unique<Entry>();
-      entry->key = state_->residency.add(traits);
-      entry->record = record;
-      entry->id = id;
-      state_->by_id.emplace(id, entry.get());
-      if (entry->key == state_->entries.size()) state_->entries.emplace_back();
-      state_->entries[entry->key] = std::move(entry);
-      continue;
-    }
-    kept.mapped()->record = record;
-    state_->residency.set_traits(kept.mapped()->key, traits);
-    state_->by_id.insert(std::move(kept));
-  }
+  for (const ModelRecord& record : catalog->snapshot().models) take_over(record, {}, before);
+  for (const Catalog::Variant& variant : catalog->variants()) take_over(variant.record, variant.of, before);
   for (const auto& [id, entry] : before) {
     entry->removed = true;
     state_->residency.ask_unload(entry->key, UnloadReason::asked);
   }
   state_->notify_locked();
+}
+
+void ManagerCore::take_over(const ModelRecord& record, const std::string& variant_of,
+                            std::map<std::string, Entry*>& before) {
+  const std::string id = record.id.text();
+  const Residency::Traits traits{keep_alive_of(record), record.pinned};
+  Entry* entry = nullptr;
+  if (const auto kept = before.extract(id); !kept.empty()) entry = kept.mapped();
+  // A variant may come back while the one before is on its way out, and a name in the ledger is one entry's alone: it
+  // comes back as the same, and is loaded anew once that has gone.
+  if (entry == nullptr && !variant_of.empty()) entry = find_leaving(id);
+  if (entry == nullptr) {
+    auto made = std::make_unique<Entry>();
+    entry = made.get();
+    entry->key = state_->residency.add(traits);
+    entry->id = id;
+    entry->variant_of = variant_of;
+    if (entry->key == state_->entries.size()) state_->entries.emplace_back();
+    state_->entries[entry->key] = std::move(made);
+  }
+  entry->record = record;
+  entry->removed = false;
+  state_->residency.set_traits(entry->key, traits);
+  state_->by_id.emplace(id, entry);
+}
+
+// What is no longer registered and has not left the memory yet.
+ManagerCore::Entry* ManagerCore::find_leaving(const std::string& id) const {
+  const auto found = std::ranges::find_if(
+      state_->entries, [&](const auto& entry) { return entry != nullptr && entry->removed && entry->id == id; });
+  return found == state_->entries.end() ? nullptr : found->get();
 }
 
 std::optional<Duration> ManagerCore::keep_alive_of(const ModelRecord& record) const {
@@ -98,16 +129,25 @@ Result<ModelId> ManagerCore::resolve_one(const std::string& name) const {
   return std::move(ids.front());
 }
 
+// For what changes it: a variant is its test's.
+Result<ModelId> ManagerCore::resolve_registered(const std::string& name) const {
+  if (!names_variant(name)) return resolve_one(name);
+  ASSIGN_OR_RETURN(const ModelId id, resolve_one(name));
+  return make_error(ErrorCode::conflict,
+                    fmt::format("'{}' is an arm of an A/B test; change the test, or the model itself", id.text()),
+                    "model");
+}
+
 Result<ModelId> ManagerCore::register_model(const ModelRegistration& registration) {
   ASSIGN_OR_RETURN(const ModelRecord record, make_record(registration));
   RETURN_IF_ERROR(loader_->check(record));
   ASSIGN_OR_RETURN(const ModelRecord kept, change([&](Registry& registry) -> Result<ModelRecord> {
                      {
                        const std::lock_guard lock(state_->mutex);
-                       for (const auto& entry : state_->entries) {
-                         if (entry == nullptr || !entry->removed || entry->id != record.id.text()) continue;
+                       if (find_leaving(record.id.text()) != nullptr) {
                          return make_error(ErrorCode::conflict,
-                                           fmt::format("'{}' is still being removed; try again", entry->id), "name");
+                                           fmt::format("'{}' is still being removed; try again", record.id.text()),
+                                           "name");
                        }
                      }
                      return registry.add(record, registration.aliases);
@@ -129,7 +169,7 @@ Status ManagerCore::register_config(const Registry::ConfigEntries& entries) {
 }
 
 Result<std::vector<std::string>> ManagerCore::remove_model(const std::string& id, TimePoint deadline) {
-  ASSIGN_OR_RETURN(const ModelId wanted, resolve_one(id));
+  ASSIGN_OR_RETURN(const ModelId wanted, resolve_registered(id));
   auto dropped = change([&](Registry& registry) { return registry.remove(wanted); });
   if (!dropped.ok()) return dropped;
   {
@@ -198,30 +238,27 @@ Status published(EventLog& log, const ModelId& id, const Result<ModelRecord>& ch
 }  // namespace
 
 Status ManagerCore::set_pinned(const std::string& id, bool pinned) {
-  ASSIGN_OR_RETURN(const ModelId wanted, resolve_one(id));
+  ASSIGN_OR_RETURN(const ModelId wanted, resolve_registered(id));
   return published(state_->log, wanted,
                    change([&](Registry& registry) { return registry.set_pinned(wanted, pinned); }));
 }
 
 Status ManagerCore::set_keep_alive(const std::string& id, std::optional<int64_t> seconds) {
-  ASSIGN_OR_RETURN(const ModelId wanted, resolve_one(id));
+  ASSIGN_OR_RETURN(const ModelId wanted, resolve_registered(id));
   return published(state_->log, wanted,
                    change([&](Registry& registry) { return registry.set_keep_alive(wanted, seconds); }));
 }
 
-Status ManagerCore::set_settings(const std::string& id, const std::map<std::string, std::string>& settings) {
-  ASSIGN_OR_RETURN(const ModelId wanted, resolve_one(id));
-  ASSIGN_OR_RETURN(ModelStatus status, this->status(wanted.text()));
-  status.record.settings = settings;
-  RETURN_IF_ERROR(loader_->check(status.record));
-  return published(state_->log, wanted,
-                   change([&](Registry& registry) { return registry.update_settings(wanted, settings); }));
-}
-
-Status ManagerCore::set_metadata(const std::string& id, const std::map<std::string, std::string>& metadata) {
-  ASSIGN_OR_RETURN(const ModelId wanted, resolve_one(id));
-  return published(state_->log, wanted,
-                   change([&](Registry& registry) { return registry.update_metadata(wanted, metadata); }));
+Status ManagerCore::amend(const std::string& id, const ModelAmendment& amendment) {
+  ASSIGN_OR_RETURN(const ModelId wanted, resolve_registered(id));
+  return published(state_->log, wanted, change([&](Registry& registry) -> Result<ModelRecord> {
+                     const std::shared_ptr<const Catalog> now = catalog();
+                     const ModelRecord* const record = now->snapshot().find_model(wanted);
+                     if (record != nullptr && !amendment.settings.empty() && record->origin == RecordOrigin::api) {
+                       RETURN_IF_ERROR(loader_->check(amended(*record, amendment)));
+                     }
+                     return registry.amend(wanted, amendment);
+                   }));
 }
 
 Result<AliasRecord> ManagerCore::set_alias(const std::string& alias, const std::string& target) {

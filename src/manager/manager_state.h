@@ -21,9 +21,10 @@ inline Error shutting_down() { return make_error(ErrorCode::unavailable, "the se
 struct ManagerCore::Entry {
   Residency::Key key = 0;
   ModelRecord record;
-  std::string id;        // record.id.text()
-  bool removed = false;  // no longer registered; erased once it is out of memory
-  ModelState told{};     // by the last event
+  std::string id;               // record.id.text()
+  std::string variant_of = {};  // the id of the model that it is one more of; empty: it is registered itself
+  bool removed = false;         // no longer registered; erased once it is out of memory
+  ModelState told{};            // by the last event
   std::shared_ptr<LoadedModel> model;
   std::optional<TimePoint> drain_at;  // draining: what is under way then is ended
   std::optional<Error> failure;
@@ -38,6 +39,7 @@ struct ManagerCore::Entry {
   TimePoint retry_at{};    // with failures: not before, unless the operator asks
   TimePoint load_began{};  // while loading
   std::optional<LoadStage> progress;
+  std::map<std::string, std::string> loaded_settings;  // of the load that is under way, or of what is in memory
   uint64_t loads = 0;
   uint64_t misses = 0;
   std::array<uint64_t, kNumUnloadReasons> unloads{};

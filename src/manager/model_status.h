@@ -22,6 +22,8 @@ struct ModelStatus {
   ModelRecord record;
   std::string id;                         // record.id.text(): its name in the ledger
   std::string shown;                      // how answers name it
+  std::string variant_of = {};            // the id of the model that it is one more of, for an A/B test; else empty
+  std::vector<std::string> pending = {};  // settings that have changed since it was loaded: its next load has them
   bool active = false;                    // what its bare name means
   bool removing = false;                  // no longer registered; its last requests are under way
   std::vector<std::string> aliases = {};  // that mean this version

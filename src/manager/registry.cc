@@ -118,6 +118,17 @@ Result<ModelRecord> Registry::update_metadata(const ModelId& id, std::map<std::s
   return change_model(id, true, [&](ModelRecord& record) { record.metadata = std::move(metadata); });
 }
 
+Result<ModelRecord> Registry::amend(const ModelId& id, const ModelAmendment& amendment) {
+  return write([&](const RegistryStore& store) -> Result<ModelRecord> {
+    ASSIGN_OR_RETURN(ModelRecord record, require_model(store, id));
+    if (amendment.changes_definition()) RETURN_IF_ERROR(refuse_config(record.origin, "model", id.text()));
+    record = amended(std::move(record), amendment);
+    RETURN_IF_ERROR(check_record(record));
+    RETURN_IF_ERROR(store.update_model(record));
+    return record;
+  });
+}
+
 Result<ModelRecord> Registry::set_pinned(const ModelId& id, bool pinned) {
   return change_model(id, false, [&](ModelRecord& record) { record.pinned = pinned; });
 }

@@ -56,6 +56,7 @@ class Registry {
   Result<std::vector<std::string>> remove(const ModelId& id);
   Result<ModelRecord> update_settings(const ModelId& id, std::map<std::string, std::string> settings);
   Result<ModelRecord> update_metadata(const ModelId& id, std::map<std::string, std::string> metadata);
+  Result<ModelRecord> amend(const ModelId& id, const ModelAmendment& amendment);  // all of it or nothing
   Result<ModelRecord> set_pinned(const ModelId& id, bool pinned);
   Result<ModelRecord> set_keep_alive(const ModelId& id, std::optional<int64_t> seconds);
   // Of several at once, as they come in between two writes. Models that are no longer there are left out.

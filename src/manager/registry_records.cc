@@ -39,6 +39,22 @@ Status check_text(std::string_view text, std::string_view what, size_t limit, st
 
 std::string_view record_origin_name(RecordOrigin origin) { return origin == RecordOrigin::config ? "config" : "api"; }
 
+ModelRecord amended(ModelRecord record, const ModelAmendment& amendment) {
+  for (const auto& [changes, values] :
+       {std::pair(&amendment.settings, &record.settings), std::pair(&amendment.metadata, &record.metadata)}) {
+    for (const auto& [name, value] : *changes) {
+      if (value) {
+        (*values)[name] = *value;
+      } else {
+        values->erase(name);
+      }
+    }
+  }
+  record.pinned = amendment.pinned.value_or(record.pinned);
+  record.keep_alive = amendment.keep_alive.value_or(record.keep_alive);
+  return record;
+}
+
 std::string_view version_policy_name(VersionPolicy::Kind kind) {
   switch (kind) {
     case VersionPolicy::Kind::latest:

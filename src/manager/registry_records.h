@@ -44,6 +44,17 @@ struct ModelRecord {
   bool operator==(const ModelRecord&) const = default;
 };
 
+// A change of some of what a record says; what is not in it stays.
+struct ModelAmendment {
+  std::map<std::string, std::optional<std::string>> settings{};  // none: as the server has it
+  std::map<std::string, std::optional<std::string>> metadata{};  // none: no such note any more
+  std::optional<bool> pinned = {};
+  std::optional<std::optional<int64_t>> keep_alive = {};  // of which none: the server's default
+
+  bool changes_definition() const { return !settings.empty() || !metadata.empty(); }
+};
+ModelRecord amended(ModelRecord record, const ModelAmendment& amendment);
+
 // Which versions of a name may be served.
 struct VersionPolicy {
   enum class Kind { latest, all, specific };

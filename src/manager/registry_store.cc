@@ -162,7 +162,25 @@ Result<RegistrySnapshot> RegistryStore::load_all() const {
 
 // ---- models
 
-Result<std::vector<ModelRecord>> RegistryStore::read_models(Statement query) const {
+// Of all models, in one walk each: asked for one by one they cost several times the rest of load_all().
+Result<RegistryStore::Values> RegistryStore::all_values(const char* table) const {
+  Values values;
+  Statement query = database_.statement(fmt::format("SELECT model, key, value FROM {} ORDER BY model, key", table));
+  for (;;) {
+    ASSIGN_OR_RETURN(const bool found, query.step());
+    if (!found) return values;
+    values[query.integer(0)].emplace(query.text(1), query.text(2));
+  }
+}
+
+Status RegistryStore::read_values_of(int64_t row, ModelRecord& record) const {
+  RETURN_IF_ERROR(read_values(database_.statement("SELECT key, value FROM model_settings WHERE model = ? ORDER BY key"),
+                              row, &record.settings));
+  return read_values(database_.statement("SELECT key, value FROM model_metadata WHERE model = ? ORDER BY key"), row,
+                     &record.metadata);
+}
+
+Result<std::vector<ModelRecord>> RegistryStore::read_models(Statement query, const ReadValues& read_values) const {
   std::vector<ModelRecord> records;
   for (;;) {
     ASSIGN_OR_RETURN(const bool found, query.step());
@@ -179,12 +197,7 @@ Result<std::vector<ModelRecord>> RegistryStore::read_models(Statement query) con
     record.created = query.integer(9);
     record.last_used = query.integer(11);
     record.load_count = query.integer(12);
-    RETURN_IF_ERROR(
-        read_values(database_.statement("SELECT key, value FROM model_settings WHERE model = ? ORDER BY key"), row,
-                    &record.settings));
-    RETURN_IF_ERROR(
-        read_values(database_.statement("SELECT key, value FROM model_metadata WHERE model = ? ORDER BY key"), row,
-                    &record.metadata));
+    RETURN_IF_ERROR(read_values(row, record));
     if (!parse_format(format, &record.format) || query.integer(10) != model_digest(row, record) ||
         query.integer(13) != usage_digest(row, record)) {
       return damaged("model", record.id.text());
@@ -194,17 +207,25 @@ Result<std::vector<ModelRecord>> RegistryStore::read_models(Statement query) con
 }
 
 Result<std::vector<ModelRecord>> RegistryStore::models() const {
-  return read_models(database_.statement(join(kSelectModels, "ORDER BY id")));
+  ASSIGN_OR_RETURN(Values settings, all_values("model_settings"));
+  ASSIGN_OR_RETURN(Values metadata, all_values("model_metadata"));
+  return read_models(database_.statement(join(kSelectModels, "ORDER BY id")), [&](int64_t row, ModelRecord& record) {
+    if (const auto found = settings.find(row); found != settings.end()) record.settings = std::move(found->second);
+    if (const auto found = metadata.find(row); found != metadata.end()) record.metadata = std::move(found->second);
+    return ok_status();
+  });
 }
 
 Result<std::vector<ModelRecord>> RegistryStore::models_of(std::string_view name) const {
-  return read_models(std::move(database_.statement(join(kSelectModels, "WHERE name = ? ORDER BY id")).bind(name)));
+  return read_models(std::move(database_.statement(join(kSelectModels, "WHERE name = ? ORDER BY id")).bind(name)),
+                     [this](int64_t row, ModelRecord& record) { return read_values_of(row, record); });
 }
 
 Result<std::optional<ModelRecord>> RegistryStore::find_model(const ModelId& id) const {
   Statement query = database_.statement(join(kSelectModels, "WHERE name = ? AND version = ?"));
   query.bind(std::string_view(id.name)).bind(std::string_view(id.version));
-  return first_of(read_models(std::move(query)));
+  return first_of(
+      read_models(std::move(query), [this](int64_t row, ModelRecord& record) { return read_values_of(row, record); }));
 }
 
 Result<int64_t> RegistryStore::row_of(const ModelId& id) const {
@@ -272,6 +293,13 @@ Status RegistryStore::erase_model(const ModelId& id) const {
 
 Result<std::vector<NameRecord>> RegistryStore::read_names(Statement query) const {
   std::vector<NameRecord> records;
+  std::map<std::string, std::vector<std::string>> listed;  // few names list any
+  Statement versions = database_.statement("SELECT name, version FROM policy_versions ORDER BY name, version");
+  for (;;) {
+    ASSIGN_OR_RETURN(const bool found, versions.step());
+    if (!found) break;
+    listed[versions.text(0)].push_back(versions.text(1));
+  }
   for (;;) {
     ASSIGN_OR_RETURN(const bool found, query.step());
     if (!found) return records;
@@ -280,12 +308,8 @@ Result<std::vector<NameRecord>> RegistryStore::read_names(Statement query) const
     for (const auto kind : {VersionPolicy::Kind::all, VersionPolicy::Kind::specific}) {
       if (version_policy_name(kind) == policy) record.policy.kind = kind;
     }
-    Statement versions = database_.statement("SELECT version FROM policy_versions WHERE name = ? ORDER BY version");
-    versions.bind(std::string_view(record.name));
-    for (;;) {
-      ASSIGN_OR_RETURN(const bool listed, versions.step());
-      if (!listed) break;
-      record.policy.versions.push_back(versions.text(0));
+    if (const auto found_versions = listed.find(record.name); found_versions != listed.end()) {
+      record.policy.versions = found_versions->second;
     }
     if (query.integer(4) != name_digest(record)) return damaged("name", record.name);
     records.push_back(std::move(record));

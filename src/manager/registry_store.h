@@ -4,6 +4,9 @@
 // What is read has had its check value compared: malformed names the entry that is damaged.
 #pragma once
 
+#include <cstdint>
+#include <functional>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -45,7 +48,11 @@ class RegistryStore {
   Status erase_traffic(const TrafficKey& key) const;
 
  private:
-  Result<std::vector<ModelRecord>> read_models(Statement query) const;
+  using Values = std::map<int64_t, std::map<std::string, std::string>>;  // by the model's row
+  using ReadValues = std::function<Status(int64_t row, ModelRecord& record)>;
+  Result<Values> all_values(const char* table) const;
+  Status read_values_of(int64_t row, ModelRecord& record) const;
+  Result<std::vector<ModelRecord>> read_models(Statement query, const ReadValues& read_values) const;
   Result<std::vector<NameRecord>> read_names(Statement query) const;
   Result<int64_t> row_of(const ModelId& id) const;
   Status write_values(int64_t row, const ModelRecord& record) const;

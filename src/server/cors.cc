@@ -44,7 +44,7 @@ std::optional<HttpResponse> Cors::preflight(const HttpHead& request) const {
   response.status = 204;
   response.content_type.clear();
   // The same for every path: who has no key does not learn which routes there are.
-  response.headers.emplace_back("Access-Control-Allow-Methods", "GET, HEAD, POST, PUT, DELETE");
+  response.headers.emplace_back("Access-Control-Allow-Methods", "GET, HEAD, POST, PUT, PATCH, DELETE");
   // Clients send fields of their own (x-stainless-...), and "*" would not stand for Authorization.
   if (const std::string* wanted = request.header("access-control-request-headers")) {
     response.headers.emplace_back("Access-Control-Allow-Headers", *wanted);

@@ -23,6 +23,8 @@ Method to_method(http::verb verb) {
       return Method::post;
     case http::verb::put:
       return Method::put;
+    case http::verb::patch:
+      return Method::patch;
     case http::verb::delete_:
       return Method::del;
     case http::verb::options:

@@ -16,7 +16,7 @@
 
 namespace inferneo {
 
-enum class Method : uint8_t { get, head, post, put, del, options, other };
+enum class Method : uint8_t { get, head, post, put, patch, del, options, other };
 std::string_view method_name(Method method);
 
 using HeaderList = std::vector<std::pair<std::string, std::string>>;

@@ -55,7 +55,7 @@ std::shared_ptr<GenerationHandle> EngineService::generate(GenerateRequest reques
 std::vector<ServedModel> EngineService::models() const {
   std::vector<ServedModel> models;
   for (const ModelStatus& status : manager_.statuses()) {
-    if (status.removing) continue;
+    if (status.removing || !status.variant_of.empty()) continue;
     ServedModel info = info_of(status);
     std::vector<std::string> names = status.aliases;
     if (status.shown != status.record.id.name) names.insert(names.begin(), status.shown);

@@ -75,12 +75,13 @@ Result<std::vector<Token>> Generation::prompt_tokens() const {
   if (const auto* text = std::get_if<std::string>(&request_.prompt)) {
     return tokenizer.encode(*text, request_.add_special_tokens);
   }
-  if (!tokenizer.has_chat_template()) {
+  const ChatInput& chat = std::get<ChatInput>(request_.prompt);
+  if (!tokenizer.has_chat_template() && chat.chat_template.empty()) {
     return make_error(ErrorCode::invalid_argument,
                       "this model has no chat template; use /v1/completions, or start with --chat-template FILE",
                       "messages");
   }
-  return tokenizer.apply_chat_template(std::get<ChatInput>(request_.prompt));
+  return tokenizer.apply_chat_template(chat);
 }
 
 void Generation::apply_defaults() {
@@ -181,6 +182,8 @@ void Generation::cancel() {
 void Generation::send_prompt_info(std::vector<TokenLogprobs> logprobs) {
   PromptInfo info;
   info.tokens = prompt_;
+  info.tokenizer = lease_->tokenizer;
+  if (const auto* chat = std::get_if<ChatInput>(&request_.prompt)) info.chat_template = chat->chat_template;
   info.model = context_.manager.catalog()->shown(lease_->id);
   if (request_.sampling.echo) {
     if (const auto* text = std::get_if<std::string>(&request_.prompt)) {

@@ -88,6 +88,8 @@ struct PromptInfo {  // once, before the first delta
   std::string echo_text;                   // only with SamplingParams::echo
   std::vector<TokenLogprobText> logprobs;  // only with prompt_logprobs; the first token has none
   std::string model;                       // resolved id that answers
+  std::string chat_template = {};          // that rendered a chat in the place of the model's own; empty: that one
+  std::shared_ptr<const Tokenizer> tokenizer = {};  // of that model
 };
 
 struct OutputDelta {

@@ -77,6 +77,7 @@ void ManagerModels::load_if_there_is_room(const std::string& name) {
 }
 
 void ManagerModels::note_latency(const std::string& id, double seconds) {
+  if (names_variant(id)) return;
   const std::lock_guard lock(mutex_);
   const auto [entry, is_new] = latency_.try_emplace(id, seconds);
   if (!is_new) entry->second += kLatencyWeight * (seconds - entry->second);

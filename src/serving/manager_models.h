@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "manager/manager_core.h"
@@ -27,13 +28,15 @@ class ManagerModels final : public TrafficModels {
   ChainLink link(std::string_view name) const override;
   CandidateView candidate(std::string_view name) const override;
   bool loaded(std::string_view name) const override;
+  Status check_variant(const ModelVariant& variant) const override { return manager_.check_variant(variant); }
+  void set_variants(std::vector<ModelVariant> variants) override { manager_.set_variants(std::move(variants)); }
 
   // Share of the model's places in use, above 1 when requests wait; none: there is no such model.
   std::optional<double> load(std::string_view name) const;
   // Into memory, if nothing has to go for it; returns when that is known, after a look at the model's files.
   void load_if_there_is_room(const std::string& name);
   // Time to the first token of a request that `id` (name:version) answered: remembered as a moving average, for
-  // lowest_latency. Thread-safe.
+  // lowest_latency, which knows nothing of arms' engines. Thread-safe.
   void note_latency(const std::string& id, double seconds);
 
  private:

@@ -109,6 +109,14 @@ void apply(const SamplingOverrides& overrides, GenerateRequest& request) {
   take(overrides.max_tokens, sampling.max_tokens, unused);
 }
 
+// The arm's own template and system prompt; what is no chat is rendered by nobody.
+void apply_prompts(const ABTestArm& arm, GenerateRequest& request) {
+  auto* const chat = std::get_if<ChatInput>(&request.prompt);
+  if (chat == nullptr) return;
+  chat->chat_template = arm.prompt_template;
+  chat->system_prompt = arm.system_prompt;
+}
+
 // Errors of the model rather than of the request: the next one of the chain may do better.
 bool may_fall_back(const Error& error) {
   switch (error.code) {
@@ -163,7 +171,13 @@ class RoutedGeneration final : public GenerationHandle,
       refusal.http_status = route_.refusal->status;
       return sink_->on_done({std::move(refusal), {}, {}});
     }
-    if (const ABTestArm* const arm = route_.arm(); arm != nullptr) apply(arm->sampling, request_);
+    if (const ABTestArm* const arm = route_.arm(); arm != nullptr) {
+      apply(arm->sampling, request_);
+      if (route_.has_arms_model()) {  // not those of another that answers in its place
+        apply_prompts(*arm, request_);
+        engine_may_go_ = !arm->settings.empty();
+      }
+    }
     request_.model = route_.model;
     submit();
   }
@@ -192,6 +206,9 @@ class RoutedGeneration final : public GenerationHandle,
     if (outcome.error && !answered_ && !route_.rest.empty() && may_fall_back(*outcome.error) && !is_cancelled()) {
       return try_next();
     }
+    if (outcome.error && outcome.error->code == ErrorCode::not_found && engine_may_go_ && !is_cancelled()) {
+      return ask_without_settings();
+    }
     tell(outcome);
     request_.ticket.reset();  // the end frees its place
     sink_->on_done(std::move(outcome));
@@ -210,7 +227,8 @@ class RoutedGeneration final : public GenerationHandle,
   }
 
   void submit() {
-    GenerateRequest request = route_.rest.empty() ? std::move(request_) : request_;  // kept for the next in the chain
+    const bool last = route_.rest.empty() && !engine_may_go_;
+    GenerateRequest request = last ? std::move(request_) : request_;  // kept for the next in the chain
     auto sink = context_.shadows.tap(request, shared_from_this());
     auto handle = context_.inner.generate(std::move(request), std::move(sink));
     bool cancelled = false;
@@ -226,8 +244,20 @@ class RoutedGeneration final : public GenerationHandle,
     route_.model = std::move(route_.rest.front());
     route_.rest.erase(route_.rest.begin());
     route_.fallback = FallbackReason::failed;
+    ask_another();
+  }
+
+  // The test ended, and its engines with it, between the choice of the arm and the look at the models.
+  void ask_without_settings() {
+    route_.model = arm_model(*route_.arm());
+    ask_another();
+  }
+
+  void ask_another() {
+    engine_may_go_ = false;
     route_.assignment.counted = false;  // another model's outcome is no evidence of the arm
     request_.model = route_.model;
+    apply_prompts({}, request_);  // nor are its prompts made for that one
     send_span(context_.clock.now());
     sink_->on_route(route_.text());
     submit();
@@ -259,7 +289,8 @@ class RoutedGeneration final : public GenerationHandle,
   const std::string request_id_;
   const TimePoint began_;
   TrafficRoute route_;
-  bool answered_ = false;  // from here on events belong to one model
+  bool engine_may_go_ = false;  // the arm has an engine of its own, which goes with the test
+  bool answered_ = false;       // from here on events belong to one model
   std::optional<TimePoint> first_token_;
   std::optional<FinishReason> finish_;
   std::mutex mutex_;

@@ -29,6 +29,10 @@ GenerateRequest copy_of(const GenerateRequest& request, const std::string& model
   copy.request_id = request.request_id;
   copy.model = model;
   copy.prompt = request.prompt;
+  if (auto* const chat = std::get_if<ChatInput>(&copy.prompt)) {  // what an arm of a test had rendered otherwise
+    chat->chat_template.clear();
+    chat->system_prompt.clear();
+  }
   copy.add_special_tokens = request.add_special_tokens;
   copy.skip_special_tokens = request.skip_special_tokens;
   copy.sampling = request.sampling;

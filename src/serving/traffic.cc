@@ -36,6 +36,11 @@ std::string shown(const std::string& model) { return model.empty() ? "the defaul
 
 std::string arm_model(const ABTestArm& arm) { return arm.version.empty() ? arm.model : arm.model + ":" + arm.version; }
 
+std::optional<ModelVariant> arm_variant(const std::string& test, const ABTestArm& arm) {
+  if (arm.settings.empty()) return std::nullopt;
+  return ModelVariant{arm_model(arm), test + ModelVariant::kVariantSign + arm.name, arm.settings};
+}
+
 std::string TrafficRoute::text() const {
   std::string text;
   const auto add = [&](std::string_view name, std::string_view value) {
@@ -71,7 +76,7 @@ struct Traffic::Walk {
   }
 };
 
-Traffic::Traffic(const TrafficModels& models, const Clock& clock, TrafficStore* store)
+Traffic::Traffic(TrafficModels& models, const Clock& clock, TrafficStore* store)
     : models_(models), clock_(clock), store_(store), holder_([] {
         auto first = std::make_shared<Snapshot>();
         first->rules = *RuleSet::build({});
@@ -185,16 +190,24 @@ void Traffic::enter_test(Walk& walk) const {
                                              .random = walk.keys.random,
                                              .forced_arm = walk.keys.forced_arm});
   walk.route.test = std::move(test);
-  walk.route.model = arm_model(*walk.route.arm());
-  walk.say("the test '{}' gives it arm {} ({}): {}", walk.route.test->name(), walk.route.arm()->name,
+  const ABTestArm& arm = *walk.route.arm();
+  const std::optional<ModelVariant> variant = arm_variant(walk.route.test->name(), arm);
+  walk.route.model = variant ? variant->name() : arm_model(arm);
+  walk.say("the test '{}' gives it arm {} ({}): {}", walk.route.test->name(), arm.name,
            assignment_reason_name(walk.route.assignment.reason), shown(walk.route.model));
+  if (!arm.prompt_template.empty()) walk.say("a chat is rendered with the prompt template of arm {}", arm.name);
+  if (!arm.system_prompt.empty()) {
+    walk.say("a chat without a system message begins with the system prompt of arm {}", arm.name);
+  }
+  for (const auto& [name, value] : arm.settings) walk.say("the engine of arm {} has {} = {}", arm.name, name, value);
 }
 
 void Traffic::follow_chain(Walk& walk) const {
   const RuleSetOptions& options = walk.snapshot.rules->options();
   std::vector<std::string> chain = std::move(walk.chain);
   if (chain.empty()) {
-    const auto found = options.fallbacks.find(walk.route.model);
+    const ABTestArm* const arm = walk.route.arm();
+    const auto found = options.fallbacks.find(arm != nullptr ? arm_model(*arm) : walk.route.model);
     if (found == options.fallbacks.end()) return;
     chain.push_back(walk.route.model);
     chain.insert(chain.end(), found->second.begin(), found->second.end());

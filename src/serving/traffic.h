@@ -33,6 +33,7 @@
 #include "experiments/experiment.h"
 #include "experiments/outcomes.h"
 #include "experiments/verdict.h"
+#include "manager/catalog.h"
 #include "routing/hit_counters.h"
 #include "routing/routing_strategy.h"
 #include "routing/rule_check.h"
@@ -41,7 +42,8 @@
 
 namespace inferneo {
 
-// What the models are at this moment. Thread-safe; must not block, and must not ask Traffic.
+// What the models are at this moment. Thread-safe; must not ask Traffic. What is asked for requests must not block; the
+// two about variants are called with changes of tests, and may wait for the registry.
 class TrafficModels {
  public:
   virtual ~TrafficModels() = default;
@@ -55,6 +57,12 @@ class TrafficModels {
     (void)name;
     return true;
   }
+  // Engines of arms that have settings of their own: whether a model can have them, and which there are from now on.
+  virtual Status check_variant(const ModelVariant& variant) const {
+    (void)variant;
+    return ok_status();
+  }
+  virtual void set_variants(std::vector<ModelVariant> variants) { (void)variants; }
 };
 
 // One A/B test as a snapshot holds it; what came of it lives on from snapshot to snapshot.
@@ -83,6 +91,8 @@ struct RequestKeys {
 };
 
 std::string arm_model(const ABTestArm& arm);  // as requests name it: with its version where the arm has one
+// The engine of an arm with settings; none: it is the model's own.
+std::optional<ModelVariant> arm_variant(const std::string& test, const ABTestArm& arm);
 
 struct TrafficRoute {
   std::string model = {};                          // to be asked; empty: the default model
@@ -97,6 +107,8 @@ struct TrafficRoute {
   const ABTestArm* arm() const {
     return test == nullptr ? nullptr : &test->experiment.definition().arms[assignment.arm];
   }
+  // What makes the arm's prompts different, where the arm's model is the one that is asked.
+  bool has_arms_model() const { return arm() != nullptr && fallback == FallbackReason::none; }
   // For x-inferneo-route: "rule=code; test=comparison; arm=B; model=code-llama".
   std::string text() const;
 };
@@ -110,7 +122,7 @@ struct RouteExplanation {
 class Traffic {
  public:
   // `store`: null, and everything is forgotten at the end. It outlives this.
-  Traffic(const TrafficModels& models, const Clock& clock, TrafficStore* store = nullptr);
+  Traffic(TrafficModels& models, const Clock& clock, TrafficStore* store = nullptr);
 
   // What the configuration file says. Of each list, what is absent is not said.
   struct Configured {
@@ -188,7 +200,9 @@ class Traffic {
   Status set_rules(Snapshot& next, std::vector<RoutingRule> rules, const RuleSetOptions& options);
   Status check_options_targets(const Snapshot& next) const;
   Status check_rule_targets(const Snapshot& next, size_t index) const;
+  static Status check_templates(const Experiment& experiment);
   Status check_test_targets(const Snapshot& next, const Experiment& experiment) const;
+  static std::vector<ModelVariant> variants_of(const Snapshot& snapshot);
   KeptTest kept(const TestInForce& test) const;
   Status begin_routing(Snapshot& next, const std::optional<RoutingConfig>& configured, const KeptTraffic& kept);
   Status begin_tests(Snapshot& next, Configured& configured, const KeptTraffic& kept, TrafficEdit& edit) const;
@@ -198,7 +212,7 @@ class Traffic {
   void enter_test(Walk& walk) const;
   void follow_chain(Walk& walk) const;
 
-  const TrafficModels& models_;
+  TrafficModels& models_;
   const Clock& clock_;
   TrafficStore* const store_;
   HitCounters hits_;

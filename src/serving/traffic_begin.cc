@@ -57,6 +57,7 @@ Status Traffic::begin_tests(Snapshot& next, Configured& configured, const KeptTr
     if (next.find_test(name) != nullptr) {
       return make_error(ErrorCode::already_exists, fmt::format("there are two A/B tests '{}'", name), "name");
     }
+    RETURN_IF_ERROR(check_templates(experiment));
     RETURN_IF_ERROR(check_test_targets(next, experiment));
     const auto before = std::ranges::find(kept.tests, name, [](const KeptTest& test) { return test.config.name; });
     const KeptTest* same = nullptr;
@@ -81,6 +82,11 @@ Status Traffic::begin_tests(Snapshot& next, Configured& configured, const KeptTr
     Result<Experiment> experiment = Experiment::restore(test.config, test.progress, now);
     if (!experiment.ok()) {
       warn("the kept A/B test", name, experiment.error());
+      continue;
+    }
+    if (const Status compiled = check_templates(*experiment); !compiled.ok()) {
+      // Left out rather than in force: each chat of that arm would fail.
+      log_warning("the kept A/B test '{}' is left out: {}", name, compiled.error().message);
       continue;
     }
     warn("the kept A/B test", name, check_test_targets(next, *experiment));

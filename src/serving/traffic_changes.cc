@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "serving/traffic.h"
+#include "text/tokenizer.h"
 
 namespace inferneo {
 namespace {
@@ -46,7 +47,7 @@ class Traffic::Lookup final : public TargetLookup {
   Lookup(const TrafficModels& models, const Snapshot& snapshot) : models_(models), snapshot_(snapshot) {}
 
   bool is_model(std::string_view name) const override {
-    return !is_routed(name) && !models_.alias_target(name) && models_.resolve(name).has_value();
+    return !is_routed(name) && !names_variant(name) && !models_.alias_target(name) && models_.resolve(name).has_value();
   }
   std::optional<std::string> alias_target(std::string_view name) const override {
     if (is_routed(name)) return std::nullopt;
@@ -99,8 +100,35 @@ Status Traffic::change(const Change& change) {
   TrafficEdit edit;
   RETURN_IF_ERROR(change(*next, edit));
   if (store_ != nullptr && !edit.empty()) RETURN_IF_ERROR(store_->write(edit));
+  const std::vector<ModelVariant> before = variants_of(*holder_.current());
+  std::vector<ModelVariant> after = variants_of(*next);
+  if (before == after) {
+    (void)holder_.replace(std::move(next));
+    return ok_status();
+  }
+  // Whoever is routed by either snapshot finds its engine.
+  std::vector<ModelVariant> both = after;
+  for (const ModelVariant& old : before) {
+    const auto has_name = [&](const ModelVariant& other) { return other.name() == old.name(); };
+    if (std::ranges::none_of(after, has_name)) both.push_back(old);
+  }
+  models_.set_variants(std::move(both));
   (void)holder_.replace(std::move(next));
+  models_.set_variants(std::move(after));
   return ok_status();
+}
+
+// The engines that arms of tests which give out requests have for themselves; a paused test's stay for when it goes on.
+std::vector<ModelVariant> Traffic::variants_of(const Snapshot& snapshot) {
+  std::vector<ModelVariant> variants;
+  for (const auto& test : snapshot.tests) {
+    const ExperimentState state = test->experiment.state();
+    if (state == ExperimentState::draft || state == ExperimentState::stopped) continue;
+    for (const ABTestArm& arm : test->experiment.definition().arms) {
+      if (std::optional<ModelVariant> variant = arm_variant(test->name(), arm)) variants.push_back(std::move(*variant));
+    }
+  }
+  return variants;
 }
 
 // ---- rules
@@ -206,16 +234,29 @@ Status Traffic::set_routing(RoutingConfig config) {
 
 // ---- tests
 
+Status Traffic::check_templates(const Experiment& experiment) {
+  for (const ABTestArm& arm : experiment.definition().arms) {
+    if (arm.prompt_template.empty()) continue;
+    const Status compiled = check_chat_template(arm.prompt_template);
+    if (compiled.ok()) continue;
+    return make_error(ErrorCode::invalid_argument,
+                      fmt::format("arm {} of '{}': prompt_template: {}", arm.name, experiment.definition().config.name,
+                                  compiled.error().message),
+                      "prompt_template");
+  }
+  return ok_status();
+}
+
 Status Traffic::check_test_targets(const Snapshot& next, const Experiment& experiment) const {
   const ExperimentDefinition& definition = experiment.definition();
   const std::string& name = definition.config.name;
   const Lookup lookup(models_, next);
   for (const ABTestArm& arm : definition.arms) {
-    if (!arm.prompt_template.empty() || !arm.settings.empty()) {
-      return make_error(ErrorCode::unsupported,
-                        fmt::format("arm {} of '{}': a prompt template or engine settings of an arm are not there yet; "
-                                    "register the model once more with its settings, and name that",
-                                    arm.name, name),
+    if (names_variant(arm.model)) {
+      return make_error(ErrorCode::invalid_argument,
+                        fmt::format("arm {} of '{}': '{}' is an arm's engine and no model; name its model, and the "
+                                    "settings beside it",
+                                    arm.name, name, arm.model),
                         "arms");
     }
     if (lookup.is_routed(arm.model)) {
@@ -225,11 +266,18 @@ Status Traffic::check_test_targets(const Snapshot& next, const Experiment& exper
                                     arm.name, name, arm.model),
                         "arms");
     }
-    if (models_.resolve(arm_model(arm))) continue;
-    return make_error(
-        ErrorCode::not_found,
-        fmt::format("arm {} of '{}': there is no model '{}'; register it first", arm.name, name, arm_model(arm)),
-        "arms");
+    if (!models_.resolve(arm_model(arm))) {
+      return make_error(
+          ErrorCode::not_found,
+          fmt::format("arm {} of '{}': there is no model '{}'; register it first", arm.name, name, arm_model(arm)),
+          "arms");
+    }
+    if (const auto variant = arm_variant(name, arm)) {
+      if (Status checked = models_.check_variant(*variant); !checked.ok()) {
+        return make_error(checked.error().code,
+                          fmt::format("arm {} of '{}': {}", arm.name, name, checked.error().message), "settings");
+      }
+    }
   }
   return ok_status();
 }
@@ -242,6 +290,7 @@ Status Traffic::add_test(ABTestConfig config, bool start) {
     if (next.find_test(name) != nullptr) {
       return make_error(ErrorCode::already_exists, fmt::format("there is an A/B test '{}' already", name), "name");
     }
+    RETURN_IF_ERROR(check_templates(experiment));
     RETURN_IF_ERROR(check_test_targets(next, experiment));
     auto book = std::make_shared<TestInForce::Book>(experiment.definition());
     auto test = std::make_shared<TestInForce>(

@@ -32,6 +32,8 @@ struct Chat {
   Slice messages;
   Slice tools;
   Slice kwargs;
+  Slice chat_template;
+  Slice system_prompt;
   bool add_generation_prompt;
   bool continue_final_message;
 };
@@ -52,6 +54,7 @@ int64_t inferneo_text_token_to_id(const TextHandle* handle, Slice token);
 int32_t inferneo_text_token_bytes(const TextHandle* handle, uint32_t token, Output out);
 bool inferneo_text_is_special(const TextHandle* handle, uint32_t token);
 int32_t inferneo_text_template_source(const TextHandle* handle, Output out);
+int32_t inferneo_text_check_template(Slice source, Output out);
 int32_t inferneo_text_render_chat(const TextHandle* handle, const Chat* chat, Output out);
 int32_t inferneo_text_apply_chat(const TextHandle* handle, const Chat* chat, Output out);
 

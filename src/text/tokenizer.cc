@@ -123,7 +123,8 @@ class RustTokenizer final : public Tokenizer {
   }
 
   static rust_text::Chat to_rust(const ChatInput& chat) {
-    return {slice_of(chat.messages), slice_of(chat.tools), slice_of(chat.template_kwargs), chat.add_generation_prompt,
+    return {slice_of(chat.messages),      slice_of(chat.tools),         slice_of(chat.template_kwargs),
+            slice_of(chat.chat_template), slice_of(chat.system_prompt), chat.add_generation_prompt,
             chat.continue_final_message};
   }
 
@@ -133,6 +134,11 @@ class RustTokenizer final : public Tokenizer {
 };
 
 }  // namespace
+
+Status check_chat_template(std::string_view source) {
+  Collector out;
+  return out.status(rust_text::inferneo_text_check_template(slice_of(source), out.output()));
+}
 
 Result<std::shared_ptr<const Tokenizer>> load_tokenizer(const TokenizerFiles& files) {
   Collector out;

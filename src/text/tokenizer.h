@@ -34,6 +34,8 @@ struct ChatInput {
   std::string template_kwargs;  // JSON object, or empty
   bool add_generation_prompt = true;
   bool continue_final_message = false;
+  std::string chat_template = {};  // Jinja, instead of the model's own; what is a control token is still the model's
+  std::string system_prompt = {};  // begins a conversation that has no system message; text, as a user's is
 };
 
 class Tokenizer {
@@ -62,6 +64,10 @@ class Tokenizer {
                                                                          int32_t logits_width,
                                                                          std::span<const Token> eos) const = 0;
 };
+
+// invalid_argument when it does not compile; the message has the line. What a chat makes of it shows when it is
+// rendered.
+Status check_chat_template(std::string_view source);
 
 struct TokenizerFiles {
   std::string tokenizer_json;         // required

@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex};
 
 use added::Control;
 use error::{internal, invalid, malformed, Result};
-use template::{ChatInput, ChatTemplate};
+use template::{specials_of, ChatInput, ChatTemplate, Specials};
 use tokenizer::Tokenizer;
 
 /// Receives a result or, with a code other than 0, an error message; copies it.
@@ -43,6 +43,7 @@ pub struct Output {
 pub struct TextHandle {
     tokenizer: Tokenizer,
     template: Option<ChatTemplate>,
+    specials: Specials,
     marker: marks::Marker,
     vocabularies: Mutex<HashMap<usize, Arc<grammar::Vocabulary>>>,
 }
@@ -127,13 +128,14 @@ pub unsafe extern "C" fn inferneo_text_load(
         };
         let jinja = chat_template.text("chat_template.jinja").map_err(|e| malformed(e.message))?;
         let template = ChatTemplate::load(&config, jinja);
+        let specials = specials_of(&config);
         let source = template.as_ref().map_or("", |template| template.source.as_str());
         let bytes = tokenizer_json.bytes();
         // A panic of the library over a file is the file's fault.
         let tokenizer = catch_unwind(AssertUnwindSafe(|| Tokenizer::load(bytes, config, source)))
             .unwrap_or_else(|_| Err(malformed("tokenizer.json: its parts do not fit together")))?;
         let marker = marks::Marker::new(&tokenizer);
-        Ok(TextHandle { tokenizer, template, marker, vocabularies: Mutex::default() })
+        Ok(TextHandle { tokenizer, template, specials, marker, vocabularies: Mutex::default() })
     };
     guard(&out, || {
         *handle = Box::into_raw(Box::new(load()?));
@@ -232,18 +234,43 @@ pub unsafe extern "C" fn inferneo_text_template_source(handle: *const TextHandle
     })
 }
 
+/// Whether a chat template compiles; the error has its place.
+/// # Safety
+/// Readable slice, valid callback.
+#[no_mangle]
+pub unsafe extern "C" fn inferneo_text_check_template(source: Slice, out: Output) -> i32 {
+    quiet_panics();
+    guard(&out, || ChatTemplate::new(source.text("the template")?.to_owned(), None).check())
+}
+
 #[repr(C)]
 pub struct Chat {
     messages: Slice,
     tools: Slice,
     kwargs: Slice,
+    template: Slice,
+    system_prompt: Slice,
     add_generation_prompt: bool,
     continue_final_message: bool,
 }
 
+/// Puts the text before a conversation that has no system message of its own.
+fn add_system_prompt(messages: &mut serde_json::Value, text: &str) {
+    let Some(list) = messages.as_array_mut() else {
+        return;
+    };
+    if !text.is_empty() && !list.iter().any(|message| message["role"] == "system" || message["role"] == "developer") {
+        list.insert(0, serde_json::json!({"role": "system", "content": text}));
+    }
+}
+
 impl TextHandle {
     unsafe fn render(&self, chat: &Chat) -> Result<(String, Vec<usize>)> {
-        let template = self.template.as_ref().ok_or_else(|| {
+        let given = match chat.template.text("chat_template")? {
+            "" => None,
+            source => Some(ChatTemplate::new(source.to_owned(), None)),
+        };
+        let template = given.as_ref().or(self.template.as_ref()).ok_or_else(|| {
             error::unsupported("the model has no chat template: give one with --chat-template, or use completions")
         })?;
         let parse = |slice: Slice, what: &str| -> Result<serde_json::Value> {
@@ -252,10 +279,11 @@ impl TextHandle {
                 text => parse_json(text, what).map_err(|e| invalid(e.message)),
             }
         };
-        let messages = parse(chat.messages, "messages")?;
+        let mut messages = parse(chat.messages, "messages")?;
         if !messages.is_array() {
             return Err(invalid("messages must be an array"));
         }
+        add_system_prompt(&mut messages, chat.system_prompt.text("system_prompt")?);
         let tools = parse(chat.tools, "tools")?;
         let mut input = ChatInput {
             messages,
@@ -268,7 +296,7 @@ impl TextHandle {
             return Err(invalid("add_generation_prompt and continue_final_message exclude each other"));
         }
         let mark = self.marker.mark(&self.tokenizer, &mut input, &template.source)?;
-        let rendered = template.render(&input)?;
+        let rendered = template.render(&input, &self.specials)?;
         Ok(match mark {
             Some(mark) => marks::take_marks(&rendered, mark),
             None => (rendered, Vec::new()),

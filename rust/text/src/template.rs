@@ -22,12 +22,28 @@ const FUEL: u64 = 500_000;
 const FUEL_PER_INPUT_BYTE: u64 = 4;
 const MAX_METHOD_BYTES: usize = 64 << 20;
 
+/// A model's special tokens by their names in tokenizer_config.json, as templates may ask for them.
+pub type Specials = Vec<(String, Json)>;
+
+pub fn specials_of(config: &Json) -> Specials {
+    let mut specials = Vec::new();
+    for name in SPECIAL_NAMES {
+        if let Some(content) = special_content(&config[*name]) {
+            specials.push(((*name).to_owned(), Json::String(content)));
+        }
+    }
+    if let Some(list) = config["additional_special_tokens"].as_array() {
+        let names = list.iter().filter_map(special_content).map(Json::String).collect();
+        specials.push(("additional_special_tokens".to_owned(), Json::Array(names)));
+    }
+    specials
+}
+
 pub struct ChatTemplate {
     env: std::result::Result<Environment<'static>, String>,
     plain: String, // the sources as they are compiled
     tool_use: Option<String>,
     pub source: String,
-    specials: Vec<(String, Json)>,
 }
 
 /// The parsed request, ready to render.
@@ -61,7 +77,10 @@ fn find_sources(config: &Json, jinja: &str) -> (Option<String>, Option<String>) 
 impl ChatTemplate {
     pub fn load(config: &Json, jinja: &str) -> Option<ChatTemplate> {
         let (default, tool_use) = find_sources(config, jinja);
-        let source = default?;
+        Some(ChatTemplate::new(default?, tool_use))
+    }
+
+    pub fn new(source: String, tool_use: Option<String>) -> ChatTemplate {
         let plain = without_generation_blocks(&source).into_owned();
         let tool_use = tool_use.map(|source| without_generation_blocks(&source).into_owned());
         let env = build_environment();
@@ -72,20 +91,15 @@ impl ChatTemplate {
             Ok(env)
         });
         let env = checked.map_err(|error| describe(&error));
-        let mut specials = Vec::new();
-        for name in SPECIAL_NAMES {
-            if let Some(content) = special_content(&config[*name]) {
-                specials.push(((*name).to_owned(), Json::String(content)));
-            }
-        }
-        if let Some(list) = config["additional_special_tokens"].as_array() {
-            let names = list.iter().filter_map(special_content).map(Json::String).collect();
-            specials.push(("additional_special_tokens".to_owned(), Json::Array(names)));
-        }
-        Some(ChatTemplate { env, plain, tool_use, source, specials })
+        ChatTemplate { env, plain, tool_use, source }
     }
 
-    pub fn render(&self, chat: &ChatInput) -> Result<String> {
+    /// Whether it compiles: the error has its place.
+    pub fn check(&self) -> Result<()> {
+        self.env.as_ref().map(|_| ()).map_err(|error| invalid(error.clone()))
+    }
+
+    pub fn render(&self, chat: &ChatInput, specials: &Specials) -> Result<String> {
         let env = self
             .env
             .as_ref()
@@ -97,7 +111,7 @@ impl ChatTemplate {
             _ => &self.plain,
         };
         let mut variables = serde_json::Map::new();
-        for (name, value) in &self.specials {
+        for (name, value) in specials {
             variables.insert(name.clone(), value.clone());
         }
         variables.insert("messages".to_owned(), chat.messages.clone());

@@ -55,6 +55,14 @@ Status check_setting(const YamlPlace& name, const YamlPlace& value) {
                     field->name);
 }
 
+}  // namespace
+
+Status read_settings(const YamlPlace& place, std::map<std::string, std::string>& settings) {
+  return set_map(place, "a mapping of settings", settings, check_setting);
+}
+
+namespace {
+
 Status set_keep_alive(const YamlPlace& place, ModelEntry& entry) {
   if (!place.node.IsScalar()) return place.error("a time");
   const auto seconds = parse_keep_alive(place.node.Scalar());
@@ -90,9 +98,7 @@ constexpr std::array kKeys = {
     Key{{"keep_alive", "`300`, `10m`, `2h`, `forever` or `default`", "Time in memory without a request"},
         set_keep_alive},
     Key{{"settings", "mapping", "Settings of this model alone, such as `max_model_len`"},
-        [](const YamlPlace& place, ModelEntry& entry) {
-          return set_map(place, "a mapping of settings", entry.settings, check_setting);
-        }},
+        [](const YamlPlace& place, ModelEntry& entry) { return read_settings(place, entry.settings); }},
     Key{{"metadata", "mapping", "Notes of yours"},
         [](const YamlPlace& place, ModelEntry& entry) {
           return set_map(place, "a mapping of texts", entry.metadata,

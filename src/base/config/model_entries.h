@@ -30,6 +30,10 @@ std::vector<ModelEntryKeyInfo> model_entry_keys();  // in the order of the docum
 Result<std::vector<ModelEntry>> parse_model_entries(const YAML::Node& node, const std::string& file);
 Result<std::map<std::string, std::string>> parse_alias_entries(const YAML::Node& node, const std::string& file);
 
+// A mapping of settings that a model may have for itself, and their values.
+struct YamlPlace;
+Status read_settings(const YamlPlace& place, std::map<std::string, std::string>& settings);
+
 // As they would stand in a file, each with where it came from; nothing when there are none.
 std::string model_entries_text(const EngineConfig& config);
 

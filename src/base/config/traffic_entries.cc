@@ -2,6 +2,7 @@
 
 #include <limits>
 
+#include "base/config/model_entries.h"
 #include "base/config/yaml_place.h"
 
 namespace inferneo {
@@ -132,6 +133,10 @@ constexpr std::array kArmKeys = {
                        [](const YamlPlace& p, ABTestArm& a) {
                          return read_mapping(p, "a mapping of sampling parameters", kSamplingKeys, a.sampling);
                        }},
+    YamlKey<ABTestArm>{"prompt_template",
+                       [](const YamlPlace& p, ABTestArm& a) { return read_text(p, a.prompt_template); }},
+    YamlKey<ABTestArm>{"system_prompt", [](const YamlPlace& p, ABTestArm& a) { return read_text(p, a.system_prompt); }},
+    YamlKey<ABTestArm>{"settings", [](const YamlPlace& p, ABTestArm& a) { return read_settings(p, a.settings); }},
     YamlKey<ABTestArm>{"prompt_price", [](const YamlPlace& p, ABTestArm& a) { return read_number(p, a.prompt_price); }},
     YamlKey<ABTestArm>{"completion_price",
                        [](const YamlPlace& p, ABTestArm& a) { return read_number(p, a.completion_price); }},

@@ -87,6 +87,7 @@ void handle_remove(Admin& admin, const std::shared_ptr<Exchange>& exchange);
 void handle_pin(Admin& admin, const std::shared_ptr<Exchange>& exchange);
 void handle_unpin(Admin& admin, const std::shared_ptr<Exchange>& exchange);
 void handle_keep_alive(Admin& admin, const std::shared_ptr<Exchange>& exchange);
+void handle_amend(Admin& admin, const std::shared_ptr<Exchange>& exchange);
 void handle_load(Admin& admin, const std::shared_ptr<Exchange>& exchange);
 void handle_unload(Admin& admin, const std::shared_ptr<Exchange>& exchange);
 void handle_active_version(Admin& admin, const std::shared_ptr<Exchange>& exchange);

@@ -17,6 +17,7 @@ constexpr std::array kRoutes = {
     AdminRow{Method::get, "/admin/models", handle_list},
     AdminRow{Method::post, "/admin/models", handle_register},
     AdminRow{Method::get, "/admin/models/{id}", handle_show},
+    AdminRow{Method::patch, "/admin/models/{id}", handle_amend},
     AdminRow{Method::del, "/admin/models/{id}", handle_remove},
     AdminRow{Method::post, "/admin/models/{id}/load", handle_load},
     AdminRow{Method::post, "/admin/models/{id}/unload", handle_unload},

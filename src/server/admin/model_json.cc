@@ -75,6 +75,7 @@ void write_record(JsonWriter& json, const ModelStatus& status) {
   write_text(json, "dtype", status.model == nullptr ? std::string_view() : status.model->spec.dtype);
   json.field("origin", record_origin_name(record.origin));
   write_map(json, "settings", record.settings);
+  write_strings(json, "pending_settings", status.pending);
   write_map(json, "metadata", record.metadata);
   json.field("pinned", record.pinned);
   write_integer(json, "keep_alive", record.keep_alive);
@@ -104,6 +105,7 @@ void write_model(JsonWriter& json, const ModelStatus& status) {
   const ModelRecord& record = status.record;
   json.begin_object().field("id", status.id).field("name", record.id.name).field("version", record.id.version);
   json.field("active", status.active);
+  write_text(json, "variant_of", status.variant_of);
   write_strings(json, "aliases", status.aliases);
   write_record(json, status);
   write_integer(json, "last_used", status.last_used > 0 ? std::optional<int64_t>(status.last_used) : std::nullopt);

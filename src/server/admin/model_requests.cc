@@ -196,6 +196,39 @@ Result<ModelRegistration> read_registration(std::string_view body) {
   return registration;
 }
 
+Result<ModelAmendment> read_amendment(std::string_view body) {
+  constexpr std::array<std::string_view, 4> kFields = {"settings", "metadata", "pinned", "keep_alive"};
+  ASSIGN_OR_RETURN(const Json json, read_body(body, kFields));
+  if (json.empty()) {
+    return make_error(ErrorCode::invalid_argument,
+                      "a change needs one of the fields settings, metadata, pinned and keep_alive");
+  }
+  ModelAmendment amendment;
+  for (const auto& [field, values] :
+       {std::pair("settings", &amendment.settings), std::pair("metadata", &amendment.metadata)}) {
+    if (!json.contains(field)) continue;
+    if (json[field].is_null()) return field_error(field, "must be an object; null stands for single entries of it");
+    Json given = Json(Json::value_t::object);
+    given[field] = json[field];
+    if (json[field].is_object()) {
+      for (const auto& [name, value] : json[field].items()) {
+        if (!value.is_null()) continue;
+        values->emplace(name, std::nullopt);
+        given[field].erase(name);
+      }
+    }
+    ASSIGN_OR_RETURN(auto texts, string_map(given, field));
+    for (auto& [name, text] : texts) values->emplace(name, std::move(text));
+  }
+  if (json.contains("pinned")) {
+    ASSIGN_OR_RETURN(amendment.pinned, read_bool(json["pinned"], "pinned"));
+  }
+  if (json.contains("keep_alive")) {
+    ASSIGN_OR_RETURN(amendment.keep_alive, optional_keep_alive(json));
+  }
+  return amendment;
+}
+
 Result<KeepAliveChange> read_keep_alive_change(std::string_view body) {
   constexpr std::array<std::string_view, 1> kFields = {"keep_alive"};
   ASSIGN_OR_RETURN(const Json json, read_body(body, kFields));

@@ -33,6 +33,9 @@ Result<Json> read_body(std::string_view body, std::span<const std::string_view> 
 
 Result<ModelRegistration> read_registration(std::string_view body);
 
+// Some fields of a registration, as a merge patch (RFC 7396): null takes a setting, a note or a keep_alive away.
+Result<ModelAmendment> read_amendment(std::string_view body);
+
 struct KeepAliveChange {
   std::optional<int64_t> seconds;  // none: as the server's default
 };

@@ -80,6 +80,14 @@ void handle_keep_alive(Admin& admin, const std::shared_ptr<Exchange>& exchange) 
   });
 }
 
+void handle_amend(Admin& admin, const std::shared_ptr<Exchange>& exchange) {
+  Result<ModelAmendment> amendment = read_amendment(exchange->take_body());
+  if (!amendment.ok()) return exchange->fail(amendment.error());
+  change_model(admin, exchange, [&admin, amendment = std::move(*amendment)](const std::string& id) {
+    return admin.manager.amend(id, amendment);
+  });
+}
+
 void handle_set_alias(Admin& admin, const std::shared_ptr<Exchange>& exchange) {
   Result<std::string> target = read_target(exchange->take_body());
   if (!target.ok()) return exchange->fail(target.error());

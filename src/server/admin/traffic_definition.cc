@@ -112,6 +112,19 @@ constexpr std::array kSampling = {
     json_field<&SamplingOverrides::max_tokens>("max_tokens", kSet),
 };
 
+// Numbers and truth values are taken as a configuration file would have them written.
+constexpr JsonField<ABTestArm> kArmSettings = [] {
+  JsonField<ABTestArm> field = json_field<&ABTestArm::settings>("settings", kSet);
+  field.read = [](const Json& json, std::string_view where, ABTestArm& arm) {
+    Json texts = json;
+    for (Json& value : texts) {
+      if (texts.is_object() && (value.is_number() || value.is_boolean())) value = value.dump();
+    }
+    return read_value(texts, where, arm.settings);
+  };
+  return field;
+}();
+
 constexpr std::array kArm = {
     json_field<&ABTestArm::name>("name"),
     json_field<&ABTestArm::model>("model"),
@@ -119,7 +132,8 @@ constexpr std::array kArm = {
     json_field<&ABTestArm::weight>("weight"),
     json_field<&ABTestArm::sampling>("sampling", kSet),
     json_field<&ABTestArm::prompt_template>("prompt_template", kSet),
-    json_field<&ABTestArm::settings>("settings", kSet),
+    json_field<&ABTestArm::system_prompt>("system_prompt", kSet),
+    kArmSettings,
     json_field<&ABTestArm::prompt_price>("prompt_price", kSet),
     json_field<&ABTestArm::completion_price>("completion_price", kSet),
 };

@@ -178,6 +178,14 @@ std::string explanation_json(const RouteExplanation& explanation, const std::opt
   write_text_or_null(json, "rule", route.rule);
   write_text_or_null(json, "test", route.test != nullptr ? std::string_view(route.test->name()) : std::string_view());
   write_text_or_null(json, "arm", route.arm() != nullptr ? std::string_view(route.arm()->name) : std::string_view());
+  json.key("arm_definition");
+  if (route.arm() != nullptr) {
+    json.begin_object();
+    write_arm_fields(json, *route.arm());
+    json.end_object();
+  } else {
+    json.null();
+  }
   json.key("refusal");
   if (route.refusal) {
     json.begin_object().field("status", route.refusal->status);

@@ -31,8 +31,10 @@ ChatReply::ChatReply(InferenceService& service, std::shared_ptr<Exchange> exchan
 void ChatReply::on_prompt(PromptInfo info) {
   if (!info.model.empty()) model_ = info.model;
   prefix_ = reply_prefix(id_, draft_.stream ? kChunkObject : kObject, seconds_since_epoch(), model_);
-  if (auto tokenizer = service_.tokenizer(model_); tokenizer.ok()) {
-    format_ = detect_chat_format(**tokenizer);
+  Result<std::shared_ptr<const Tokenizer>> tokenizer = std::exchange(info.tokenizer, nullptr);
+  if (*tokenizer == nullptr) tokenizer = service_.tokenizer(model_);
+  if (tokenizer.ok()) {
+    format_ = detect_chat_format(**tokenizer, info.chat_template);
     if (format_.reasons) {
       const std::span<const Token> tokens(info.tokens);
       const auto tail = (*tokenizer)->decode(tokens.last(std::min(kPromptTail, tokens.size())), false);
@@ -248,7 +250,9 @@ void handle_chat(InferenceService& service, const std::shared_ptr<Exchange>& exc
   if (draft.tool_choice == ToolChoice::automatic) {
     // A marker that is a special token would be skipped, and the call taken for content.
     request.on_model = [](const Tokenizer& tokenizer, GenerateRequest& prepared) {
-      if (detect_chat_format(tokenizer).markers_are_special) prepared.skip_special_tokens = false;
+      const auto* const prompt = std::get_if<ChatInput>(&prepared.prompt);
+      const std::string_view given = prompt == nullptr ? std::string_view() : prompt->chat_template;
+      if (detect_chat_format(tokenizer, given).markers_are_special) prepared.skip_special_tokens = false;
     };
   }
   if (draft.stream) {

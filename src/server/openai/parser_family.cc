@@ -36,8 +36,9 @@ ChatFormat detect_chat_format(std::string_view chat_template) {
   return format;
 }
 
-ChatFormat detect_chat_format(const Tokenizer& tokenizer) {
-  ChatFormat format = detect_chat_format(tokenizer.chat_template_source());
+ChatFormat detect_chat_format(const Tokenizer& tokenizer, std::string_view chat_template) {
+  const std::string own = chat_template.empty() ? tokenizer.chat_template_source() : std::string();
+  ChatFormat format = detect_chat_format(chat_template.empty() ? own : chat_template);
   for (const FamilyRow& row : kFamilies) {
     if (row.family != format.tools) continue;
     const std::optional<Token> token = tokenizer.token_to_id(row.marker);

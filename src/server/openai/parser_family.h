@@ -20,7 +20,8 @@ struct ChatFormat {
 };
 
 ChatFormat detect_chat_format(std::string_view chat_template);
-ChatFormat detect_chat_format(const Tokenizer& tokenizer);  // also looks at the markers' tokens
+// Also looks at the markers' tokens. `chat_template`: used in the place of the model's own; empty: that one.
+ChatFormat detect_chat_format(const Tokenizer& tokenizer, std::string_view chat_template);
 
 // Whether a prompt that ends so has opened a <think> block.
 bool prompt_opens_reasoning(std::string_view prompt_end);

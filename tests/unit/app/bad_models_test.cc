@@ -72,6 +72,12 @@ TEST_F(BadModels, NamesThatNoPathCanHaveAreErrors) {
   }
 }
 
+TEST_F(BadModels, ATemplateThatDoesNotCompileIsRefusedWithItsPlace) {
+  tree_.write("broken.jinja", "a\n{% for m in messages %}");
+  config_.chat_template = tree_.path("broken.jinja");
+  expect_refused("line 2 of the template");
+}
+
 TEST_F(BadModels, TemplatesThatAreNoFilesAreRefusedAndNeverWaitedFor) {
   ASSERT_EQ(mkfifo(tree_.path("fifo").c_str(), 0600), 0);
   for (const std::string& path :
@@ -117,7 +123,7 @@ TEST_F(BadModels, FilesThatAreCutShortOrDoNotBelongTogether) {
   EXPECT_FALSE(start_error().has_value()) << "whole again";
 }
 
-TEST_F(BadModels, WeightsThatAreNotNumbersFailTheRequest) {
+TEST_F(BadModels, WeightsThatAreNotNumbersFailTheLoadOrTheRequest) {
   std::string weights = read("model.safetensors");
   uint64_t header = 0;
   std::memcpy(&header, weights.data(), sizeof(header));
@@ -125,6 +131,8 @@ TEST_F(BadModels, WeightsThatAreNotNumbersFailTheRequest) {
   tree_.write("model/model.safetensors", weights);
   SamplingParams sampling;
   sampling.logprobs = 3;
+  expect_refused("its first tokens could not be computed");
+  config_.warm_up = false;
   for (const float temperature : {0.0F, 1.0F}) {
     sampling.temperature = temperature;
     const auto result = generate("Once upon a time", sampling);

@@ -2,6 +2,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <set>
+#include <string>
+
 #include "app/application.h"
 
 namespace inferneo {
@@ -57,6 +60,25 @@ TEST(Starting, ModelsComputeBeforeRequestsAreTaken) {
     const ServerStats stats = (*made)->service().stats();
     EXPECT_EQ(stats.total_requests, 0U) << "it is nobody's request";
     EXPECT_EQ(stats.running, 0);
+  }
+}
+
+TEST(Starting, AModelThatIsLoadedLaterComputesBeforeItIsReadyToo) {
+  for (const bool warm_up : {true, false}) {
+    EngineConfig config = config_of({kDraft});
+    config.enable_lazy_loading = true;
+    config.warm_up = warm_up;
+    std::set<std::string> stages;
+    auto made = Application::create(
+        config, {.progress = [&](const ModelProgress& progress) { stages.insert(progress.stage); }});
+    ASSERT_TRUE(made.ok());
+    ASSERT_TRUE((*made)->load_models().ok());
+    const auto lease = (*made)->manager().acquire_blocking("");
+    ASSERT_TRUE(lease.ok()) << lease.error().message;
+    EXPECT_EQ((*lease)->core->stats().steps > 0, warm_up);
+    EXPECT_EQ((*lease)->core->stats().finished_requests, 0U) << "it is nobody's request";
+    EXPECT_EQ(stages.contains("warming up"), warm_up);
+    EXPECT_EQ((*made)->service().stats().total_requests, 0U);
   }
 }
 

@@ -101,7 +101,7 @@ TEST_F(ModelsFile, WhatAServerWouldRefuseIsRefusedHere) {
   EXPECT_THAT(refused("register a org/name --setting max_model_lne=5", 2), HasSubstr("did you mean 'max_model_len'?"));
   EXPECT_THAT(refused("register a org/name --setting max_model_len=none", 2), HasSubstr("max_model_len"));
   EXPECT_THAT(refused("register a org/name --setting port=1", 2), HasSubstr("no setting of a model"));
-  EXPECT_THAT(refused("register a org/name --setting chat_template=/etc/passwd", 1), HasSubstr("chat_template"));
+  EXPECT_THAT(refused("register a org/name --setting chat_template=/etc/passwd", 2), HasSubstr("chat_template"));
   EXPECT_EQ(list().size(), 0U);
   done("register a org/name");  // may be downloaded later
   EXPECT_THAT(refused("register a org/name", 1), HasSubstr("a:1"));
@@ -203,6 +203,34 @@ TEST_F(ModelsFile, ADamagedRegistryIsNoReasonToCrash) {
   for (const char* line : {"models", "register a org/name", "rm a"}) {
     EXPECT_THAT(refused(line, 1), HasSubstr("registry")) << line;
   }
+}
+
+TEST_F(ModelsFile, SettingsAndNotesAreShownAndChanged) {
+  done("register story " + kModels + "/inferneo-story --setting max_model_len=64 --metadata owner=me");
+  EXPECT_THAT(done("set story"),
+              AllOf(HasSubstr("story:1\n"), HasSubstr("max_model_len = 64"), HasSubstr("owner = me")));
+  EXPECT_THAT(done("set story max_num_seqs=4 --unset max_model_len --metadata team=x --unset-metadata owner"),
+              AllOf(HasSubstr("max_num_seqs = 4"), HasSubstr("team = x"), Not(HasSubstr("max_model_len")),
+                    Not(HasSubstr("owner"))));
+  EXPECT_EQ(list()[0]["settings"], Json::object({{"max_num_seqs", "4"}}));
+  EXPECT_THAT(refused("set story port=1", 2), HasSubstr("'port' is no setting of a model"));
+  EXPECT_THAT(refused("set story max_num_seqs", 2), HasSubstr("NAME=VALUE"));
+  EXPECT_THAT(refused("set story x=1 --unset x", 2), HasSubstr("is set as well"));
+  EXPECT_THAT(refused("set tale x=1", 1), HasSubstr("does not exist"));
+  EXPECT_THAT(refused("set", 2), HasSubstr("set"));
+  EXPECT_EQ(list()[0]["settings"], Json::object({{"max_num_seqs", "4"}}));
+}
+
+TEST_F(ModelsFile, ATemplateIsReadFromItsFile) {
+  tree_.write("chat.jinja", "{% for m in messages %}\n{{ m.content }}{% endfor %}");
+  tree_.write("broken.jinja", "a\n{% for m in messages %}");
+  done("register story " + kModels + "/inferneo-story --chat-template " + tree_.path("chat.jinja"));
+  EXPECT_EQ(list()[0]["settings"]["chat_template"], "{% for m in messages %}\n{{ m.content }}{% endfor %}");
+  EXPECT_THAT(done("set story"), HasSubstr("chat_template = {% for m in messages %} ... ("));
+  EXPECT_THAT(refused("set story --chat-template " + tree_.path("broken.jinja"), 2), HasSubstr("line 2"));
+  EXPECT_THAT(refused("set story --chat-template " + tree_.path("none.jinja"), 1), HasSubstr("none.jinja"));
+  EXPECT_THAT(refused("set story chat_template=" + tree_.path("chat.jinja"), 2), HasSubstr("--chat-template FILE"));
+  EXPECT_THAT(done("set story --unset chat_template"), HasSubstr("no settings of its own"));
 }
 
 }  // namespace

@@ -96,5 +96,18 @@ TEST_F(TrafficFile, MistakesAreNamed) {
   EXPECT_THAT(refused("ab promote t", 2), HasSubstr("usage"));
 }
 
+TEST_F(TrafficFile, ArmBMayHavePromptsAndSettingsOfItsOwn) {
+  tree_.write("chat.jinja", "{{ messages }}");
+  EXPECT_THAT(done("ab add own story story --split 0.25 --chat-template " + tree_.path("chat.jinja") +
+                   " --system-prompt 'Be brief.' --setting max_num_seqs=4"),
+              HasSubstr("arm B has a prompt template, a system prompt, max_num_seqs = 4"));
+  const Json shown = Json::parse(done("ab show own --json"));
+  EXPECT_EQ(shown["arms"][1]["share"], 0.25);
+  EXPECT_EQ(shown["arms"][1]["prompt_template"], "{{ messages }}");
+  EXPECT_EQ(shown["arms"][1]["settings"], Json::object({{"max_num_seqs", "4"}}));
+  EXPECT_THAT(refused("ab add bad story story --setting port=1", 2), HasSubstr("'port' is no setting of a model"));
+  EXPECT_THAT(refused("ab add same story story", 2), HasSubstr("are the same"));
+}
+
 }  // namespace
 }  // namespace inferneo

@@ -169,7 +169,7 @@ ab_tests:
     arms:
       - {name: A, model: a}
       - {name: B, model: a, sampling: {temperature: 0.2, max_tokens: 64}, completion_price: 2}
-      - {name: C, model: b, version: '2', weight: 0.5}
+      - {name: C, model: b, version: '2', weight: 0.5, system_prompt: Be brief., settings: {max_num_seqs: 4}}
     ramp: [{after_seconds: 0, share: 0.01}, {after_seconds: 600, share: 0.6}]
     guardrails: {max_error_rate: 0.02, minimum_samples: 200}
 )");
@@ -194,6 +194,8 @@ ab_tests:
   ASSERT_EQ(config.ab_tests[1].arms.size(), 3U);
   EXPECT_EQ(config.ab_tests[1].arms[1].sampling.max_tokens, 64);
   EXPECT_EQ(config.ab_tests[1].arms[2].version, "2");
+  EXPECT_EQ(config.ab_tests[1].arms[2].system_prompt, "Be brief.");
+  EXPECT_EQ(config.ab_tests[1].arms[2].settings, (std::map<std::string, std::string>{{"max_num_seqs", "4"}}));
   EXPECT_EQ(config.ab_tests[1].ramp[1].share, 0.6);
   EXPECT_EQ(config.ab_tests[1].guardrails.minimum_samples, 200);
 }
@@ -210,6 +212,10 @@ TEST_F(LoadConfig, ErrorsOfRoutingPointAtTheirPlace) {
   EXPECT_THAT(error_of("ab_tests:\n  - {name: t, sticky_by: ip}\n"), HasSubstr("expected user, session or request"));
   EXPECT_THAT(error_of("ab_tests:\n  - {name: t, traffic_split: .nan}\n"), HasSubstr("expected a number, got '.nan'"));
   EXPECT_THAT(error_of("ab_tests:\n  - {name: t, primary_metric: speed}\n"), HasSubstr("there are time_to_first"));
+  EXPECT_THAT(error_of("ab_tests:\n  - {name: t, arms: [{model: a, settings: {port: 1}}]}\n"),
+              HasSubstr(":2:43: 'port' is no setting of a model"));
+  EXPECT_THAT(error_of("ab_tests:\n  - {name: t, arms: [{model: a, settings: {max_num_seqs: x}}]}\n"),
+              HasSubstr("max_num_seqs: expected a whole number"));
 }
 
 TEST_F(LoadConfig, FilesThatAreNone) {

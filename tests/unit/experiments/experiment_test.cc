@@ -30,6 +30,25 @@ ABTestConfig three_arms() {
 
 TimePoint at(int64_t second) { return TimePoint{} + seconds(second); }
 
+TEST(Definition, PromptsAndSettingsMakeAnArmAnother) {
+  ABTestConfig config = three_arms();
+  config.arms = {{.model = "small"}, {.model = "small"}};
+  EXPECT_FALSE(define_experiment(config).ok()) << "the same twice";
+  const auto accepted = [&](const ABTestArm& b) {
+    config.arms[1] = b;
+    return define_experiment(config).ok();
+  };
+  EXPECT_TRUE(accepted({.model = "small", .prompt_template = "{{ messages }}"}));
+  EXPECT_TRUE(accepted({.model = "small", .system_prompt = "Be brief."}));
+  EXPECT_TRUE(accepted({.model = "small", .settings = {{"max_num_seqs", "4"}}}));
+  EXPECT_FALSE(accepted({.model = "small", .settings = {{"chat_template", "x"}}}));
+  EXPECT_FALSE(accepted({.model = "small", .prompt_template = std::string(64 * 1024 + 1, 'x')}));
+  EXPECT_TRUE(accepted({.model = "small", .prompt_template = std::string(64 * 1024, 'x')}));
+  std::map<std::string, std::string> many;
+  for (int i = 0; i < 65; ++i) many[std::to_string(i)] = "x";
+  EXPECT_FALSE(accepted({.model = "small", .settings = many}));
+}
+
 TEST(Definition, IsWrittenOutInFull) {
   const ExperimentDefinition definition = define_experiment(good()).value();
   ASSERT_EQ(definition.num_arms(), 2U);

@@ -78,5 +78,39 @@ TEST(Catalog, UnknownNamesAreToldTheNearest) {
   EXPECT_THAT(Catalog().resolve("x").error().message, HasSubstr("no model is registered"));
 }
 
+TEST(Catalog, AVariantIsItsModelOnceMore) {
+  RegistrySnapshot snapshot = two_names();
+  snapshot.models[3].settings = {{"max_num_seqs", "8"}, {"block_size", "32"}};
+  snapshot.models[3].pinned = true;
+  const std::vector<ModelVariant> variants = {
+      {"chat", "test~B", {{"max_num_seqs", "2"}}}, {"old", "test~C", {{"dtype", "f32"}}}, {"gone", "test~D", {}}};
+  EXPECT_EQ(variants[0].name(), "chat~test~B");
+  const Catalog catalog(snapshot, {}, variants);
+  ASSERT_EQ(catalog.variants().size(), 2U) << "of what is not there there is none";
+  const ModelRecord& record = catalog.variants()[0].record;
+  EXPECT_EQ(catalog.variants()[0].of, "chat:3");
+  EXPECT_EQ(record.id.text(), "chat:3~test~B");
+  EXPECT_EQ(record.source, snapshot.models[3].source);
+  EXPECT_EQ(record.settings, (std::map<std::string, std::string>{{"max_num_seqs", "2"}, {"block_size", "32"}}));
+  EXPECT_FALSE(record.pinned);
+  EXPECT_THAT(texts(catalog.resolve("chat~test~B")), ElementsAre("chat:3~test~B"));
+  EXPECT_THAT(texts(catalog.resolve("chat:3~test~B")), ElementsAre("chat:3~test~B"));
+  EXPECT_THAT(texts(catalog.resolve("old~test~C")), ElementsAre("chat:1~test~C"));
+  // Nothing else means it.
+  EXPECT_THAT(texts(catalog.resolve("chat")), ElementsAre("chat:3", "chat:2", "chat:1"));
+  EXPECT_FALSE(catalog.is_active(record.id));
+  EXPECT_THAT(catalog.aliases_of(record.id), ElementsAre());
+  EXPECT_EQ(catalog.shown(record.id), "chat:3~test~B");
+  EXPECT_EQ(Catalog(snapshot, {}, {{"code", "t~B", {}}}).shown("code:1~t~B"), "code~t~B");
+  for (const char* const unknown : {"chat~test~D", "gone~test~D", "chat~", "~", "chat:2~test~B"}) {
+    EXPECT_FALSE(catalog.resolve(unknown).ok()) << unknown;
+  }
+  // It follows what the name means.
+  snapshot.names[0].active = "2";
+  EXPECT_THAT(texts(Catalog(snapshot, {}, variants).resolve("chat~test~B")), ElementsAre("chat:2~test~B"));
+  EXPECT_FALSE(is_model_name("chat~test~B")) << "or a registration could take its place";
+  EXPECT_FALSE(is_model_version("1~test~B"));
+}
+
 }  // namespace
 }  // namespace inferneo

@@ -359,5 +359,85 @@ TEST_F(ModelManagerTest, IdleLeasesComeAtOnceOrNotAtAllAndMakeRoom) {
   manager_.reset();  // nobody calls back any more
 }
 
+TEST_F(ModelManagerTest, AVariantComesAndGoesWithoutItsModel) {
+  make();
+  add("a");
+  const std::vector<ModelVariant> variants = {{"a", "t~B", {{"max_num_seqs", "2"}}}};
+  EXPECT_TRUE(manager_->check_variant(variants[0]).ok());
+  EXPECT_EQ(manager_->check_variant({"b", "t~B", {}}).error().code, ErrorCode::not_found);
+  EXPECT_EQ(manager_->acquire_blocking("a~t~B").error().code, ErrorCode::not_found);
+  manager_->set_variants(variants);
+  EXPECT_EQ(log_.loads, 0) << "it is loaded when somebody asks";
+  auto lease = manager_->acquire_blocking("a~t~B");
+  ASSERT_TRUE(lease.ok()) << lease.error().message;
+  EXPECT_EQ((*lease)->id, "a:1~t~B");
+  EXPECT_EQ(status("a:1").state, ModelState::unloaded);
+  EXPECT_EQ(status("a:1~t~B").variant_of, "a:1");
+  EXPECT_EQ(ledger_->used_by("a:1~t~B"), kModelBytes);
+  EXPECT_EQ(manager_->registry().load_all()->models.size(), 1U) << "the registry knows nothing of it";
+  // What changes registrations leaves it alone.
+  for (const Status& refused : {manager_->set_pinned("a~t~B", true), manager_->amend("a~t~B", {.pinned = true}),
+                                manager_->check_variant({"a~t~B", "t~C", {}})}) {
+    ASSERT_FALSE(refused.ok());
+    EXPECT_EQ(refused.error().code, ErrorCode::conflict);
+    EXPECT_THAT(refused.error().message, HasSubstr("arm of an A/B test"));
+  }
+  EXPECT_EQ(manager_->remove_model("a:1~t~B", clock_.now()).error().code, ErrorCode::conflict);
+  EXPECT_EQ(manager_->register_model({.name = "a", .version = "1~t~C", .path = "p"}).error().code,
+            ErrorCode::invalid_argument);
+  manager_->set_variants({});  // in use: unknown at once, in memory until its last lease ends
+  EXPECT_EQ(manager_->acquire_blocking("a~t~B").error().code, ErrorCode::not_found);
+  EXPECT_EQ(ledger_->used_by("a:1~t~B"), kModelBytes);
+  EXPECT_TRUE(manager_->acquire_blocking("a").ok());
+  manager_->set_variants(variants);  // and it may come back meanwhile
+  EXPECT_EQ(status("a:1~t~B").removing, false);
+  lease = make_error(ErrorCode::cancelled, "let go");
+  lease = manager_->acquire_blocking("a~t~B");
+  ASSERT_TRUE(lease.ok()) << lease.error().message;
+  lease = make_error(ErrorCode::cancelled, "let go");
+  manager_->set_variants({});
+  for (int i = 0; i < 5000 && ledger_->used_by("a:1~t~B") > 0; ++i) std::this_thread::sleep_for(milliseconds(1));
+  EXPECT_EQ(ledger_->used_by("a:1~t~B"), 0U);
+  EXPECT_EQ(ledger_->used_by("a:1"), kModelBytes);
+}
+
+TEST_F(ModelManagerTest, AVariantFollowsWhatItsNameMeans) {
+  make();
+  add("a:1");
+  manager_->set_variants({{"a", "t~B", {}}});
+  EXPECT_EQ((*manager_->acquire_blocking("a~t~B"))->id, "a:1~t~B");
+  add("a:2");
+  EXPECT_EQ((*manager_->acquire_blocking("a~t~B"))->id, "a:2~t~B");
+  ASSERT_TRUE(manager_->switch_version("a", "1").ok());
+  EXPECT_EQ((*manager_->acquire_blocking("a~t~B"))->id, "a:1~t~B");
+  ASSERT_TRUE(manager_->remove_model("a:2", clock_.now()).ok());
+  ASSERT_TRUE(manager_->remove_model("a:1", clock_.now()).ok());
+  EXPECT_EQ(manager_->acquire_blocking("a~t~B").error().code, ErrorCode::not_found);
+}
+
+TEST_F(ModelManagerTest, SettingsThatChangeArePendingUntilTheNextLoad) {
+  make();
+  ASSERT_TRUE(manager_->register_model({.name = "a", .path = "p", .settings = {{"x", "1"}, {"y", "1"}}}).ok());
+  ASSERT_TRUE(manager_->amend("a", {.settings = {{"x", "2"}}}).ok());
+  EXPECT_TRUE(status("a").pending.empty()) << "nothing is in memory";
+  ASSERT_TRUE(manager_->acquire_blocking("a").ok());
+  EXPECT_TRUE(status("a").pending.empty());
+  ASSERT_TRUE(manager_
+                  ->amend("a", {.settings = {{"x", "3"}, {"y", std::nullopt}, {"z", "1"}},
+                                .metadata = {{"owner", "me"}},
+                                .pinned = true,
+                                .keep_alive = std::optional<int64_t>(7)})
+                  .ok());
+  EXPECT_THAT(status("a").pending, testing::UnorderedElementsAre("x", "y", "z"));
+  EXPECT_EQ(status("a").record.settings, (std::map<std::string, std::string>{{"x", "3"}, {"z", "1"}}));
+  EXPECT_EQ(status("a").record.keep_alive, 7);
+  EXPECT_TRUE(status("a").record.pinned);
+  ASSERT_TRUE(manager_->unload("a", clock_.now()).ok());
+  ASSERT_TRUE(becomes("a", ModelState::unloaded));
+  ASSERT_TRUE(manager_->acquire_blocking("a").ok());
+  EXPECT_TRUE(status("a").pending.empty());
+  EXPECT_EQ(manager_->amend("b", {.pinned = true}).error().code, ErrorCode::not_found);
+}
+
 }  // namespace
 }  // namespace inferneo

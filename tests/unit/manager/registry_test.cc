@@ -119,6 +119,34 @@ TEST(Registry, ChangesOneModelAtATime) {
   EXPECT_EQ(registry->set_keep_alive({"m", "1"}, -5).error().code, ErrorCode::invalid_argument);
 }
 
+TEST(Registry, AnAmendmentIsMadeWholeOrNotAtAll) {
+  const auto registry = open_registry("");
+  ModelRecord record = model("m");
+  record.settings = {{"a", "1"}, {"b", "1"}};
+  record.metadata = {{"note", "x"}};
+  record.pinned = true;
+  ASSERT_TRUE(registry->add(record).ok());
+  const RegistrySnapshot before = snapshot(*registry);
+  EXPECT_EQ(registry->amend({"m", "1"}, {}).value(), before.models[0]) << "nothing is in it";
+  EXPECT_EQ(registry->amend({"m", "1"}, {.metadata = {{"", "x"}}, .pinned = false}).error().code,
+            ErrorCode::invalid_argument);
+  EXPECT_EQ(registry->amend({"m", "1"}, {.pinned = false, .keep_alive = std::optional<int64_t>(-7)}).error().code,
+            ErrorCode::invalid_argument);
+  EXPECT_EQ(registry->amend({"m", "2"}, {.pinned = false}).error().code, ErrorCode::not_found);
+  EXPECT_EQ(snapshot(*registry), before);
+  const auto amended = registry->amend({"m", "1"}, {.settings = {{"a", std::nullopt}, {"b", "2"}, {"c", std::nullopt}},
+                                                    .metadata = {{"more", ""}},
+                                                    .pinned = false,
+                                                    .keep_alive = std::optional<int64_t>(5)});
+  ASSERT_TRUE(amended.ok()) << amended.error().message;
+  EXPECT_EQ(amended->settings, (std::map<std::string, std::string>{{"b", "2"}}));
+  EXPECT_EQ(amended->metadata, (std::map<std::string, std::string>{{"note", "x"}, {"more", ""}}));
+  EXPECT_FALSE(amended->pinned);
+  EXPECT_EQ(amended->keep_alive, 5);
+  EXPECT_EQ(snapshot(*registry).models[0], *amended);
+  EXPECT_EQ(registry->amend({"m", "1"}, {.keep_alive = std::optional<int64_t>()})->keep_alive, std::nullopt);
+}
+
 TEST(RegistryVersions, TheBareNameMeansTheActiveOneOrWhatThePolicySays) {
   const auto registry = open_registry("");
   for (const char* version : {"1", "2", "10"}) ASSERT_TRUE(registry->add(model("m", version)).ok());
@@ -293,6 +321,8 @@ TEST(RegistryConfig, ItsEntriesAreReadOnlyForTheApi) {
   EXPECT_EQ(registry->remove({"a", "1"}).error().code, ErrorCode::conflict);
   EXPECT_EQ(registry->update_settings({"a", "1"}, {}).error().code, ErrorCode::conflict);
   EXPECT_EQ(registry->update_metadata({"a", "1"}, {}).error().code, ErrorCode::conflict);
+  EXPECT_EQ(registry->amend({"a", "1"}, {.metadata = {{"x", "y"}}, .pinned = true}).error().code, ErrorCode::conflict);
+  EXPECT_TRUE(registry->amend({"a", "1"}, {.pinned = true}).ok());
   EXPECT_EQ(registry->remove_alias("x").error().code, ErrorCode::conflict);
   EXPECT_EQ(registry->set_alias("x", "a:1").error().code, ErrorCode::conflict);
   EXPECT_TRUE(registry->set_pinned({"a", "1"}, true).ok());

@@ -25,7 +25,8 @@ TEST_F(AdminModels, ARegisteredModelIsShownWithAllThatIsKnownOfIt) {
   model.erase("created");
   EXPECT_EQ(model, Json::parse(R"({"id":"org/story:2024-05","name":"org/story","version":"2024-05","active":true,
       "aliases":["gpt-4"],"source":"files","revision":"main","format":"huggingface","dtype":null,"origin":"api",
-      "settings":{"dtype":"auto","max_model_len":"512"},"metadata":{"owner":"me"},"pinned":true,"keep_alive":300,
+      "settings":{"dtype":"auto","max_model_len":"512"},"pending_settings":[],"variant_of":null,
+      "metadata":{"owner":"me"},"pinned":true,"keep_alive":300,
       "last_used":null,"load_count":0,"state":"unloaded","removing":false,"failure":null,"memory_bytes":0,"leases":0,
       "waiting":0,"queue_place":0,"progress":null,"idle_seconds":null,"keep_alive_left":null,"load_seconds":null,
       "loads":0,"unloads":{"asked":0,"idle":0,"room":0,"failed":0}})"));
@@ -47,7 +48,7 @@ TEST_F(AdminModels, NamesThatLookLikeActionsAreNamesWithAVersion) {
   EXPECT_EQ(ask("POST", "/admin/models/org/load/load?wait").body["state"], "ready");
   const Answer whole = ask("PUT", "/admin/models/org/load:1", "{}");
   EXPECT_EQ(whole.status, 405);
-  EXPECT_EQ(whole.headers.at("allow"), "GET, HEAD, DELETE");
+  EXPECT_EQ(whole.headers.at("allow"), "GET, HEAD, PATCH, DELETE");
   EXPECT_EQ(ask("DELETE", "/admin/models").headers.at("allow"), "GET, HEAD, POST");
 }
 
@@ -251,6 +252,63 @@ TEST_F(AdminKeys, WithoutOneForeignPagesAreKeptOut) {
   EXPECT_EQ(ask("GET", "/admin/models", "", {"Host: evil.example"}).status, 403);
   EXPECT_EQ(ask("POST", "/admin/models/a/pin", "", {"Origin: http://localhost:5173"}).status, 200);
   EXPECT_EQ(ask("GET", "/v1/models", "", {"Host: evil.example"}).status, 200) << "the API's rules are its own";
+}
+
+TEST_F(AdminModels, AChangeIsAMergePatch) {
+  ASSERT_EQ(ask("POST", "/admin/models", R"({"name":"a","source":"files","settings":{"dtype":"auto","block_size":16},
+      "metadata":{"owner":"me","team":"x"}})")
+                .status,
+            201);
+  const Answer changed = ask("PATCH", "/admin/models/a", R"({"settings":{"block_size":32,"dtype":null},
+      "metadata":{"team":null,"note":"n"},"pinned":true,"keep_alive":"5m"})");
+  ASSERT_EQ(changed.status, 200) << changed.body;
+  EXPECT_EQ(changed.body["settings"], Json::parse(R"({"block_size":"32"})"));
+  EXPECT_EQ(changed.body["metadata"], Json::parse(R"({"note":"n","owner":"me"})"));
+  EXPECT_EQ(changed.body["pinned"], true);
+  EXPECT_EQ(changed.body["keep_alive"], 300);
+  EXPECT_TRUE(changed.body["pending_settings"].empty());
+  EXPECT_EQ(ask("GET", "/admin/models/a").body, changed.body);
+  EXPECT_TRUE(ask("PATCH", "/admin/models/a", R"({"keep_alive":null})").body["keep_alive"].is_null());
+  ASSERT_EQ(ask("POST", "/admin/models/a/load?wait").body["state"], "ready");
+  const Answer pending = ask("PATCH", "/admin/models/a", R"({"settings":{"block_size":64}})");
+  EXPECT_EQ(pending.body["pending_settings"], Json::array({"block_size"})) << "its next load has it";
+  EXPECT_EQ(pending.body["state"], "ready");
+  ASSERT_EQ(ask("POST", "/admin/models/a/unload?wait").body["state"], "unloaded");
+  ASSERT_EQ(ask("POST", "/admin/models/a/load?wait").body["state"], "ready");
+  EXPECT_TRUE(ask("GET", "/admin/models/a").body["pending_settings"].empty());
+}
+
+TEST_F(AdminModels, AChangeIsMadeWholeOrNotAtAll) {
+  add("a");
+  const Answer before = ask("GET", "/admin/models/a");
+  const std::vector<BadBody> bodies = {
+      {"", "", "needs one of the fields"},
+      {"{}", "", "needs one of the fields"},
+      {R"({"sourc":"x"})", "sourc", "not a field"},
+      {R"({"source":"x"})", "source", "not a field"},
+      {R"({"settings":null})", "settings", "must be an object"},
+      {R"({"settings":[]})", "settings", "object"},
+      {R"({"settings":{"x":{}}})", "settings.x", "string"},
+      {R"({"metadata":{"owner":"me"},"pinned":true,"settings":{"zebra":1}})", "settings", "zebra"},
+      {R"({"metadata":{"owner":"me"},"pinned":"yes"})", "pinned", "true or false"},
+      {R"({"metadata":{"owner":"me"},"keep_alive":"soon"})", "keep_alive", "5m"},
+      {R"({"metadata":{"":"me"},"pinned":true})", "metadata", "empty key"},
+  };
+  for (const BadBody& bad : bodies) {
+    const Answer answer = ask("PATCH", "/admin/models/a", bad.body);
+    EXPECT_EQ(answer.status, 400) << bad.body << answer.body;
+    EXPECT_EQ(answer.param(), bad.param) << bad.body << answer.body;
+    EXPECT_THAT(answer.message(), HasSubstr(bad.says)) << bad.body;
+  }
+  EXPECT_EQ(ask("GET", "/admin/models/a").body, before.body);
+  EXPECT_EQ(ask("PATCH", "/admin/models/b", R"({"pinned":true})").status, 404);
+  Registry::ConfigEntries file;
+  file.models = {{.id = {"c", "1"}, .source = "files", .origin = RecordOrigin::config}};
+  ASSERT_TRUE(manager_->register_config(file).ok());
+  EXPECT_EQ(ask("PATCH", "/admin/models/c", R"({"settings":{"block_size":32}})").status, 409);
+  EXPECT_EQ(ask("PATCH", "/admin/models/c", R"({"metadata":{"x":"y"},"pinned":true})").status, 409);
+  EXPECT_EQ(ask("GET", "/admin/models/c").body["pinned"], false);
+  EXPECT_EQ(ask("PATCH", "/admin/models/c", R"({"pinned":true})").body["pinned"], true);
 }
 
 }  // namespace

@@ -1,4 +1,6 @@
 // What operators do to rules and A/B tests over HTTP, and how each mistake is answered.
+#include <tuple>
+
 #include "admin_fixture.h"
 #include "server/admin/traffic_definition.h"
 #include "server/admin/traffic_routes.h"
@@ -225,6 +227,59 @@ TEST_F(AdminTraffic, FeedbackCountsOnceInTheTestOfItsAnswer) {
   EXPECT_EQ(test.body["results"]["arms"][1]["feedback"], Json::parse(R"({"count":1,"mean":0.75})"));
 }
 
+TEST_F(AdminTraffic, AnArmMayHavePromptsAndAnEngineOfItsOwn) {
+  const char* const arms = R"("arms":[{"model":"story"},{"model":"story","prompt_template":"{{ messages }}",
+      "system_prompt":"Be brief.","settings":{"max_num_seqs":4,"enable_prefix_caching":false}}])";
+  const Answer added = add_test(std::string(R"({"name":"own",)") + arms + "}");
+  ASSERT_EQ(added.status, 201) << added.body;
+  EXPECT_EQ(added.body["arms"][1]["prompt_template"], "{{ messages }}");
+  EXPECT_EQ(added.body["arms"][1]["settings"], Json::parse(R"({"enable_prefix_caching":"false","max_num_seqs":"4"})"));
+  const Answer explained = ask("POST", "/admin/explain", R"({"prompt":"x","model":"story","arm":"B"})");
+  EXPECT_EQ(explained.body["model"], "story~own~B");
+  EXPECT_EQ(explained.body["arm_definition"]["system_prompt"], "Be brief.");
+  EXPECT_EQ(explained.body["loading"]["model"], "story:1~own~B");
+  EXPECT_TRUE(ask("POST", "/admin/explain", R"({"prompt":"x","model":"code"})").body["arm_definition"].is_null());
+  // Shown to the operator, as what it is; no model of the API's clients.
+  const Answer engine = ask("GET", "/admin/models/story~own~B");
+  EXPECT_EQ(engine.body["id"], "story:1~own~B");
+  EXPECT_EQ(engine.body["variant_of"], "story:1");
+  EXPECT_EQ(engine.body["settings"]["max_num_seqs"], "4");
+  EXPECT_TRUE(ask("GET", "/admin/models/story").body["variant_of"].is_null());
+  EXPECT_EQ(ask("GET", "/v1/models").body.dump().find('~'), std::string::npos);
+  EXPECT_EQ(ask("POST", "/admin/models/story~own~B/load?wait").body["state"], "ready");
+  for (const auto& [method, path, body] :
+       {std::tuple("DELETE", "/admin/models/story~own~B", ""), std::tuple("POST", "/admin/models/story~own~B/pin", ""),
+        std::tuple("PATCH", "/admin/models/story~own~B", R"({"pinned":true})")}) {
+    const Answer refused = ask(method, path, body);
+    EXPECT_EQ(refused.status, 409) << method << path << refused.body;
+    EXPECT_THAT(refused.message(), HasSubstr("arm of an A/B test"));
+  }
+  EXPECT_EQ(ask("DELETE", "/admin/ab-tests/own").status, 200);
+  EXPECT_EQ(ask("GET", "/admin/models/story~own~B").status, 404);
+  EXPECT_TRUE(eventually([&] { return ledger_.used() == 0; })) << "and it has left the memory";
+}
+
+TEST_F(AdminTraffic, WhatIsWrongWithAnArmIsNamed) {
+  struct BadArm {
+    const char* arm;
+    const char* param;
+    const char* says;
+  };
+  for (const BadArm& bad : {
+           BadArm{R"({"model":"story","prompt_template":"a\nb {% if"})", "prompt_template", "line 2"},
+           BadArm{R"({"model":"story","prompt_template":7})", "arms[1].prompt_template", "must be a string"},
+           BadArm{R"({"model":"story","settings":{"zebra":1}})", "settings", "'zebra' is no setting"},
+           BadArm{R"({"model":"story","settings":{"x":{}}})", "arms[1].settings.x", "must be a string"},
+           BadArm{R"({"model":"story","settings":[]})", "arms[1].settings", "must be an object"},
+       }) {
+    const Answer refused = add_test(std::string(R"({"name":"t","arms":[{"model":"story"},)") + bad.arm + "]}");
+    EXPECT_EQ(refused.status, 400) << bad.arm << refused.body;
+    EXPECT_EQ(refused.param(), bad.param) << refused.body;
+    EXPECT_THAT(refused.message(), HasSubstr(bad.says));
+  }
+  EXPECT_TRUE(names("/admin/ab-tests").empty());
+}
+
 // What is written can be read: of every field, with a value that is not a new object's.
 TEST(TrafficDefinition, IsReadAsItWasWritten) {
   const RoutingRule rule{.name = "r",
@@ -244,6 +299,7 @@ TEST(TrafficDefinition, IsReadAsItWasWritten) {
                 .weight = 0.7,
                 .sampling = {.temperature = 0.7F, .top_k = 3},
                 .prompt_template = "p",
+                .system_prompt = "q",
                 .settings = {{"k", "v"}},
                 .prompt_price = 0.1,
                 .completion_price = 0.2},

@@ -29,10 +29,16 @@ class FakeModels final : public TrafficModels {
     return found == links.end() ? ChainLink{} : found->second;
   }
   CandidateView candidate(std::string_view) const override { return {}; }
+  Status check_variant(const ModelVariant& variant) const override {
+    if (!variant.settings.contains("zebra")) return ok_status();
+    return make_error(ErrorCode::invalid_argument, "'zebra' is no setting of a model", "settings");
+  }
+  void set_variants(std::vector<ModelVariant> now) override { variants.push_back(std::move(now)); }
 
   std::set<std::string> models = {"story:1", "story:2", "code:1", "large:1"};
   std::map<std::string, std::string> aliases = {{"tale", "story"}};
   std::map<std::string, ChainLink> links;
+  std::vector<std::vector<ModelVariant>> variants;  // as they were set, one after the other
 };
 
 }  // namespace inferneo

@@ -220,5 +220,37 @@ TEST_F(TrafficKeptTest, ARuleThatCannotBeReadAnyMoreIsLeftOut) {
   EXPECT_EQ(store_.kept.rules.size(), 2U);  // nothing is lost
 }
 
+TEST_F(TrafficKeptTest, ArmsKeepWhatIsTheirOwn) {
+  ABTestConfig config{.name = "own"};
+  config.arms = {{.model = "story"}, {.model = "story"}};
+  config.arms[1].prompt_template = "{{ messages }}";
+  config.arms[1].settings = {{"max_num_seqs", "4"}};
+  auto traffic = begin();
+  expect_ok(traffic->add_test(config, true));
+  models_.variants.clear();
+  traffic = begin();
+  ASSERT_FALSE(models_.variants.empty());
+  EXPECT_EQ(models_.variants.back(), (std::vector<ModelVariant>{{"story", "own~B", {{"max_num_seqs", "4"}}}}));
+  const TrafficRoute route = traffic->route({.prompt = "x", .model = "story"}, {.forced_arm = "B"});
+  EXPECT_EQ(route.model, "story~own~B");
+  EXPECT_EQ(route.arm()->prompt_template, "{{ messages }}");
+}
+
+TEST_F(TrafficKeptTest, ATestWhoseTemplateDoesNotCompileAnyMoreIsLeftOut) {
+  auto traffic = begin();
+  ABTestConfig config{.name = "own"};
+  config.arms = {{.model = "story"}, {.model = "code", .prompt_template = "{{ messages }}"}};
+  expect_ok(traffic->add_test(config, true));
+  store_.kept.tests[0].config.arms[1].prompt_template = "{% for";
+  traffic = begin();
+  EXPECT_EQ(traffic->snapshot()->find_test("own"), nullptr);
+  EXPECT_EQ(store_.kept.tests.size(), 1U) << "nothing is lost";
+  config.name = "file";
+  config.arms[1].prompt_template = "{% for";
+  const Status refused = try_to_begin({.tests = {config}});
+  EXPECT_EQ(code(refused), ErrorCode::invalid_argument);
+  EXPECT_THAT(refused.error().message, HasSubstr("line 1"));
+}
+
 }  // namespace
 }  // namespace inferneo

@@ -203,10 +203,6 @@ TEST_F(TrafficTest, WhatCannotBeIsRefusedAndChangesNothing) {
             ErrorCode::not_found);
   EXPECT_EQ(traffic_.add_test(halves("t", "story", "none")).error().code, ErrorCode::not_found);
   EXPECT_EQ(traffic_.add_test(halves("t", "story", "auto")).error().code, ErrorCode::conflict);
-  EXPECT_EQ(traffic_.add_test({.name = "t", .arms = {{.model = "code"}, {.model = "code", .settings = {{"a", "1"}}}}})
-                .error()
-                .code,
-            ErrorCode::unsupported);
   EXPECT_EQ(traffic_.start_test("none").error().code, ErrorCode::not_found);
   EXPECT_EQ(traffic_.set_options({.fallbacks = {{"code", {"code"}}}}).ok(), false);
   EXPECT_EQ(traffic_.snapshot(), before);
@@ -257,6 +253,118 @@ TEST_F(TrafficTest, ARequestNeverSeesAMixture) {
   done = true;
   for (std::thread& reader : readers) reader.join();
   EXPECT_GE(routed, replacements * 100);
+}
+
+// Arm B is arm A's model with a template, a system prompt and settings of its own.
+ABTestConfig own_arm(const std::string& name) {
+  ABTestConfig config{.name = name};
+  config.arms = {{.model = "story"}, {.model = "story"}};
+  config.arms[1].prompt_template = "{{ messages }}";
+  config.arms[1].system_prompt = "Be brief.";
+  config.arms[1].settings = {{"max_num_seqs", "4"}};
+  return config;
+}
+
+TEST_F(TrafficTest, AnArmWithSettingsHasAnEngineOfItsOwn) {
+  expect_ok(traffic_.add_test(own_arm("t")));
+  EXPECT_TRUE(models_.variants.empty()) << "a draft has none";
+  expect_ok(traffic_.start_test("t"));
+  const ModelVariant expected{"story", "t~B", {{"max_num_seqs", "4"}}};
+  ASSERT_FALSE(models_.variants.empty());
+  EXPECT_EQ(models_.variants.back(), std::vector<ModelVariant>{expected});
+  const RouteExplanation explained = traffic_.explain({.prompt = "x", .model = "story"}, {.forced_arm = "B"});
+  EXPECT_EQ(explained.route.text(), "test=t; arm=B; model=story~t~B");
+  std::string steps;
+  for (const std::string& step : explained.steps) steps += step + "; ";
+  EXPECT_THAT(steps, HasSubstr("prompt template of arm B"));
+  EXPECT_THAT(steps, HasSubstr("system prompt of arm B"));
+  EXPECT_THAT(steps, HasSubstr("engine of arm B has max_num_seqs = 4"));
+  EXPECT_EQ(traffic_.route({.prompt = "x", .model = "story"}, {.forced_arm = "A"}).model, "story");
+  expect_ok(traffic_.pause_test("t"));
+  EXPECT_EQ(models_.variants.back().size(), 1U) << "it may go on";
+  expect_ok(traffic_.start_test("t"));
+  expect_ok(traffic_.promote("t", "B"));
+  EXPECT_EQ(route("x", "story").model, "story~t~B") << "and so it stays while the test is there";
+  EXPECT_EQ(models_.variants.back().size(), 1U);
+  expect_ok(traffic_.remove_test("t"));
+  EXPECT_TRUE(models_.variants.back().empty());
+  EXPECT_EQ(route("x", "story").model, "story");
+}
+
+TEST_F(TrafficTest, BothSetsOfEnginesAreThereWhileTheTestsChange) {
+  start(own_arm("first"));
+  start(own_arm("second"));
+  const size_t before = models_.variants.size();
+  expect_ok(traffic_.stop_test("first"));
+  ASSERT_EQ(models_.variants.size(), before + 2);
+  EXPECT_EQ(models_.variants[before].size(), 2U) << "while requests of both snapshots are under way";
+  EXPECT_EQ(models_.variants[before + 1].size(), 1U);
+  expect_ok(traffic_.add_rule({.name = "r", .condition = "true", .model_name = "code"}));
+  EXPECT_EQ(models_.variants.size(), before + 2) << "other changes leave them alone";
+}
+
+TEST_F(TrafficTest, WhoGetsWhichArmDoesNotDependOnWhatTheArmsHave) {
+  ABTestConfig plain = own_arm("plain");
+  plain.arms[1] = {.model = "code"};
+  plain.salt = "same";
+  ABTestConfig own = own_arm("own");
+  own.salt = "same";
+  own.arms[0].model = own.arms[1].model = "large";
+  start(plain);
+  start(own);
+  for (int i = 0; i < 500; ++i) {
+    const std::string user = "user-" + std::to_string(i);
+    const TrafficRoute one = route("x", "story", {.user = user});
+    const TrafficRoute other = route("x", "large", {.user = user});
+    ASSERT_EQ(one.arm()->name, other.arm()->name) << user;
+  }
+}
+
+TEST_F(TrafficTest, AnArmThatCannotBeIsRefusedAndChangesNothing) {
+  struct Bad {
+    std::function<void(ABTestArm&)> spoil;
+    const char* param;
+    const char* says;
+  };
+  for (const Bad& bad : {
+           Bad{[](ABTestArm& arm) { arm.prompt_template = "a\n{% for m in messages %}"; }, "prompt_template",
+               "arm B of 't': prompt_template: "},
+           Bad{[](ABTestArm& arm) { arm.prompt_template = "a\n{% for m in messages %}"; }, "prompt_template",
+               "line 2 of the template"},
+           Bad{[](ABTestArm& arm) { arm.prompt_template = std::string(100'000, 'x'); }, "prompt_template", "longer"},
+           Bad{[](ABTestArm& arm) { arm.system_prompt = std::string(100'000, 'x'); }, "system_prompt", "longer"},
+           Bad{[](ABTestArm& arm) {
+                 arm.settings = {{"zebra", "1"}};
+               },
+               "settings", "arm B of 't': 'zebra'"},
+           Bad{[](ABTestArm& arm) {
+                 arm.settings = {{"chat_template", "x"}};
+               },
+               "settings", "prompt_template"},
+           Bad{[](ABTestArm& arm) { arm.model = "story~other~B"; }, "arms", "name its model"},
+       }) {
+    ABTestConfig config = own_arm("t");
+    bad.spoil(config.arms[1]);
+    const Status refused = traffic_.add_test(config, true);
+    ASSERT_FALSE(refused.ok()) << bad.says;
+    EXPECT_EQ(refused.error().code, ErrorCode::invalid_argument) << bad.says;
+    EXPECT_EQ(refused.error().param, bad.param) << refused.error().message;
+    EXPECT_THAT(refused.error().message, HasSubstr(bad.says));
+    EXPECT_TRUE(traffic_.snapshot()->tests.empty());
+    EXPECT_TRUE(models_.variants.empty());
+  }
+}
+
+TEST_F(TrafficTest, AnArmsEngineHasTheFallbacksOfItsModel) {
+  expect_ok(traffic_.set_options({.fallbacks = {{"story", {"large"}}}}));
+  start(own_arm("t"));
+  const TrafficRoute fine = traffic_.route({.prompt = "x", .model = "story"}, {.forced_arm = "B"});
+  EXPECT_EQ(fine.rest, std::vector<std::string>{"large"});
+  EXPECT_TRUE(fine.has_arms_model());
+  models_.links["story~t~B"].failed = true;
+  const TrafficRoute other = traffic_.route({.prompt = "x", .model = "story"}, {.forced_arm = "B"});
+  EXPECT_EQ(other.model, "large");
+  EXPECT_FALSE(other.has_arms_model()) << "whose prompts are not the arm's";
 }
 
 }  // namespace
