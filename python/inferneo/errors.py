@@ -24,7 +24,7 @@ class InferneoError(Exception):
         retry_after: seconds until another try has a chance; 0 when that is not known.
     """
 
-    code: str = "internal"
+    code: str = "internal_error"
 
     def __init__(self, message: str = "", param: str = "", retry_after: int = 0) -> None:
         super().__init__(message)
@@ -72,7 +72,7 @@ class UnsupportedError(InferneoError, NotImplementedError):
 class ContextTooLongError(InferneoError, ValueError):
     """Prompt and wanted tokens exceed the model's context."""
 
-    code = "context_too_long"
+    code = "context_length_exceeded"
 
 
 class MalformedError(InferneoError, ValueError):
@@ -96,7 +96,7 @@ class QueueFullError(InferneoError, RuntimeError):
 class RateLimitedError(InferneoError, RuntimeError):
     """The caller's own limit; try again after ``retry_after`` seconds."""
 
-    code = "rate_limited"
+    code = "rate_limit_exceeded"
 
 
 class UnavailableError(InferneoError, RuntimeError):
@@ -138,7 +138,7 @@ class InputOutputError(InferneoError, OSError):
 class NumericError(InferneoError, ArithmeticError):
     """NaN or infinite logits."""
 
-    code = "numeric"
+    code = "numeric_error"
 
 
 class PayloadTooLargeError(InferneoError, ValueError):
@@ -150,7 +150,7 @@ class PayloadTooLargeError(InferneoError, ValueError):
 class UnauthorizedError(InferneoError, PermissionError):
     """No key, or a wrong one."""
 
-    code = "unauthorized"
+    code = "invalid_api_key"
 
 
 class ForbiddenError(InferneoError, PermissionError):
@@ -168,7 +168,7 @@ class MethodNotAllowedError(InferneoError, RuntimeError):
 class InternalError(InferneoError, RuntimeError):
     """A bug of Inferneo's."""
 
-    code = "internal"
+    code = "internal_error"
 
 
 _BY_CODE: dict[str, type[InferneoError]] = {cls.code: cls for cls in InferneoError.__subclasses__()}

@@ -9,7 +9,7 @@ from typing import Any
 
 from inferneo import _bridge, _native
 from inferneo._native import GenerationResult, SamplingParams
-from inferneo.errors import UnavailableError
+from inferneo.errors import InvalidArgumentError, UnavailableError
 
 #: submit(queue, id, stream) of a native object, with the request bound.
 Submission = Callable[["_native.EventQueue", int, bool], "_native.Ticket"]
@@ -27,6 +27,11 @@ def sampling_of(sampling: SamplingParams | None, fields: dict[str, Any]) -> Samp
 def text_of(prompt: str) -> str:
     if not isinstance(prompt, str):
         raise TypeError(f"prompt: expected str, got {type(prompt).__name__}")
+    if not prompt.isascii():
+        try:
+            prompt.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidArgumentError(f"prompt: half a surrogate pair at character {error.start}", "prompt") from None
     return prompt
 
 
