@@ -116,6 +116,8 @@ main() {
   setup_test_packages
   setup_rust
   setup_clang_format
+  # The Python package joins the dev build where it can; its tests say that they are skipped where not.
+  if [ "$only_label" != fast ] && setup_python_package; then configure dev -DINFERNEO_PYTHON=ON; fi
   if build_stage dev; then
     if [ -n "$only_label" ]; then
       ctest_stage "$only_label" dev -L "$only_label"

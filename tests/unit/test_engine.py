@@ -232,8 +232,7 @@ async def test_ten_thousand_awaits_of_which_half_are_cancelled(settings, draft):
         memory = engine.get_stats()["memory_used"]
         tasks = [asyncio.create_task(engine.generate("Once upon a time", max_tokens=2, ignore_eos=True))
                  for _ in range(count)]
-        await asyncio.sleep(0)  # all have been submitted
-        assert _bridge.num_waiting() == count
+        await asyncio.sleep(0)  # all are submitted; the first may have ended already
         for task in tasks[::2]:
             task.cancel()
         outcomes = await asyncio.gather(*tasks, return_exceptions=True)
