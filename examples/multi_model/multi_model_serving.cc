@@ -48,8 +48,7 @@ int main(int argc, char** argv) {
     std::printf("%s: %s%s\n", result->model.c_str(), prompt, result->samples[0].text.c_str());
   }
   for (int user = 0; user < 20; ++user) {
-    const auto result =
-        engine.generate("Once upon a time", sampling, {.user = "user-" + std::to_string(user)}).get();
+    const auto result = engine.generate("Once upon a time", sampling, {.user = "user-" + std::to_string(user)}).get();
     if (!result.ok()) return succeeded(result.error()) ? 0 : 1;
   }
   const inferneo::EnhancedStats stats = engine.get_stats();

@@ -47,9 +47,9 @@ struct PythonType<ABTestGuardrails> {
   static std::string name() { return "ABTestGuardrails"; }
 };
 
-void bind_results(nanobind::module_& module);   // and ModelFormat; first
+void bind_results(nanobind::module_& module);  // and ModelFormat; first
 void bind_sampling(nanobind::module_& module);
-void bind_traffic(nanobind::module_& module);   // rules, tests, shadows
+void bind_traffic(nanobind::module_& module);  // rules, tests, shadows
 nanobind::dict stats_dict(const EnhancedStats& stats);
 
 }  // namespace inferneo::python

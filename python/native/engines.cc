@@ -59,8 +59,8 @@ PyTicket submit_enhanced(PyEnhanced& self, const PyEventQueue& queue, uint64_t i
                          const SamplingParams& sampling, std::string model, bool stream, std::string user,
                          std::string session, Headers headers, std::string forced_arm) {
   PyTicket ticket;
-  auto options = options_of(std::move(model), std::move(user), std::move(session), std::move(headers),
-                            std::move(forced_arm));
+  auto options =
+      options_of(std::move(model), std::move(user), std::move(session), std::move(headers), std::move(forced_arm));
   check(self.at_once([&](EnhancedInferneoEngine& engine) {
     ticket.ticket = engine.submit(std::move(prompt), sampling, callbacks_to(queue, id, stream), std::move(options));
   }));
@@ -77,8 +77,8 @@ auto status_call(Status (EnhancedInferneoEngine::*method)(const Argument&)) {
 
 std::vector<std::string> explain(PyEnhanced& self, std::string prompt, std::string model, std::string user,
                                  std::string session, Headers headers, std::string forced_arm) {
-  auto options = options_of(std::move(model), std::move(user), std::move(session), std::move(headers),
-                            std::move(forced_arm));
+  auto options =
+      options_of(std::move(model), std::move(user), std::move(session), std::move(headers), std::move(forced_arm));
   return value_of(self.shared(
       [&](EnhancedInferneoEngine& engine) { return engine.explain(std::move(prompt), std::move(options)); }));
 }
@@ -112,14 +112,13 @@ void bind_engines(nb::module_& module) {
   auto enhanced = bind_engine<EnhancedInferneoEngine>(module, "EnhancedEngine");
   enhanced.def("submit", &submit_enhanced);
   enhanced.def("register_model", [](PyEnhanced& self, const ModelRegistration& registration) {
-    return value_of(
-        self.shared([&](EnhancedInferneoEngine& engine) { return engine.register_model(registration); }));
+    return value_of(self.shared([&](EnhancedInferneoEngine& engine) { return engine.register_model(registration); }));
   });
   enhanced.def("remove_model", status_call(&EnhancedInferneoEngine::remove_model));
   bind_traffic_calls(enhanced);
   enhanced.def("get_stats", [](PyEnhanced& self) {
-    return stats_dict(value_of(self.shared(
-        [](EnhancedInferneoEngine& engine) { return Result<EnhancedStats>(engine.get_stats()); })));
+    return stats_dict(value_of(
+        self.shared([](EnhancedInferneoEngine& engine) { return Result<EnhancedStats>(engine.get_stats()); })));
   });
 }
 

@@ -36,12 +36,12 @@ struct PythonType<std::string> {
   static std::string name() { return "str"; }
 };
 template <typename T>
-  requires std::is_integral_v<T>
+requires std::is_integral_v<T>
 struct PythonType<T> {
   static std::string name() { return "int"; }
 };
 template <typename T>
-  requires std::is_floating_point_v<T>
+requires std::is_floating_point_v<T>
 struct PythonType<T> {
   static std::string name() { return "float"; }
 };
@@ -95,8 +95,7 @@ class Fields {
         });
   }
   // What is not stored as Python shows it, such as the words of an enumeration.
-  Fields& property(const char* name, std::string type, const char* doc,
-                   std::function<nanobind::object(const T&)> get,
+  Fields& property(const char* name, std::string type, const char* doc, std::function<nanobind::object(const T&)> get,
                    std::function<void(T&, nanobind::handle)> set) {
     class_.def_prop_rw(
         name, [get](const T& self) { return get(self); },

@@ -20,8 +20,8 @@ using PyManager = Owned<ModelManager>;
 std::chrono::seconds seconds(int64_t count) { return std::chrono::seconds(count); }
 
 // Setting it up may read a registry and load models.
-void make_manager(PyManager* self, int max_models, double max_memory_gb, bool enable_lazy_loading,
-                  std::string registry, const Config& config) {
+void make_manager(PyManager* self, int max_models, double max_memory_gb, bool enable_lazy_loading, std::string registry,
+                  const Config& config) {
   auto manager = without_gil([&] {
     return std::make_unique<ModelManager>(ModelManager::Options{.max_models = max_models,
                                                                 .max_memory_gb = max_memory_gb,
@@ -81,24 +81,28 @@ void bind_manager(nb::module_& module) {
       .finish();
 
   nb::class_<PyLease>(module, "Lease")
-      .def("id", [](PyLease& self) {
-        return value_of(self.shared([](Lease& lease) { return Result<std::string>(lease.id()); }));
-      })
+      .def("id",
+           [](PyLease& self) {
+             return value_of(self.shared([](Lease& lease) { return Result<std::string>(lease.id()); }));
+           })
       .def("submit", &submit)
       .def("end", &PyLease::end);
 
   using M = ModelManager;
   nb::class_<PyManager>(module, "Manager")
       .def("__init__", &make_manager)
-      .def("register_model", [](PyManager& self, const R& registration) {
-        return value_of(self.shared([&](M& manager) { return manager.register_model(registration); }));
-      })
-      .def("remove_model", [](PyManager& self, const std::string& id, int64_t patience) {
-        check(self.shared([&](M& manager) { return manager.remove_model(id, seconds(patience)); }));
-      })
-      .def("unload", [](PyManager& self, const std::string& name, int64_t patience) {
-        check(self.shared([&](M& manager) { return manager.unload(name, seconds(patience)); }));
-      })
+      .def("register_model",
+           [](PyManager& self, const R& registration) {
+             return value_of(self.shared([&](M& manager) { return manager.register_model(registration); }));
+           })
+      .def("remove_model",
+           [](PyManager& self, const std::string& id, int64_t patience) {
+             check(self.shared([&](M& manager) { return manager.remove_model(id, seconds(patience)); }));
+           })
+      .def("unload",
+           [](PyManager& self, const std::string& name, int64_t patience) {
+             check(self.shared([&](M& manager) { return manager.unload(name, seconds(patience)); }));
+           })
       .def("acquire", &acquire)
       .def("pin", status_call(&M::pin))
       .def("set_keep_alive", status_call(&M::set_keep_alive), nb::arg(), nb::arg().none())
@@ -106,18 +110,22 @@ void bind_manager(nb::module_& module) {
       .def("rollback", status_call(&M::rollback))
       .def("set_alias", status_call(&M::set_alias))
       .def("remove_alias", status_call(&M::remove_alias))
-      .def("models", [](PyManager& self) {
-        return value_of(self.shared([](M& manager) { return Result<std::vector<ModelInfo>>(manager.models()); }));
-      })
-      .def("model", [](PyManager& self, const std::string& name) {
-        return value_of(self.shared([&](M& manager) { return manager.model(name); }));
-      })
-      .def("memory_used", [](PyManager& self) {
-        return value_of(self.shared([](M& manager) { return Result<uint64_t>(manager.memory_used()); }));
-      })
-      .def("memory_budget", [](PyManager& self) {
-        return value_of(self.shared([](M& manager) { return Result<uint64_t>(manager.memory_budget()); }));
-      })
+      .def("models",
+           [](PyManager& self) {
+             return value_of(self.shared([](M& manager) { return Result<std::vector<ModelInfo>>(manager.models()); }));
+           })
+      .def("model",
+           [](PyManager& self, const std::string& name) {
+             return value_of(self.shared([&](M& manager) { return manager.model(name); }));
+           })
+      .def("memory_used",
+           [](PyManager& self) {
+             return value_of(self.shared([](M& manager) { return Result<uint64_t>(manager.memory_used()); }));
+           })
+      .def("memory_budget",
+           [](PyManager& self) {
+             return value_of(self.shared([](M& manager) { return Result<uint64_t>(manager.memory_budget()); }));
+           })
       .def("end", &PyManager::end);
 }
 

@@ -1,5 +1,7 @@
 #include <fmt/format.h>
 
+#include <charconv>
+
 #include "data.h"
 
 namespace nb = nanobind;
@@ -54,6 +56,11 @@ void bind_results(nb::module_& module) {
       .finish(false);
 }
 
-double shortest(float value) { return std::stod(fmt::format("{}", value)); }
+double shortest(float value) {
+  const std::string text = fmt::format("{}", value);
+  double number = value;  // what from_chars leaves for infinities and NaN
+  std::from_chars(text.data(), text.data() + text.size(), number);
+  return number;
+}
 
 }  // namespace inferneo::python

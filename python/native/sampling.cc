@@ -44,8 +44,7 @@ void add_constraints(Fields<P>& fields) {
         }
       });
   fields.property(
-      "choices", "list[str]", "The text is one of these.",
-      [](const P& self) { return nb::cast(self.grammar.choices); },
+      "choices", "list[str]", "The text is one of these.", [](const P& self) { return nb::cast(self.grammar.choices); },
       [](P& self, nb::handle value) {
         std::vector<std::string> choices;
         if (!nb::try_cast(value, choices)) raise_wrong_type("SamplingParams.choices", "list[str]", value);
@@ -82,8 +81,8 @@ void bind_sampling(nb::module_& module) {
 }
 
 void raise_wrong_type(std::string_view what, std::string_view expected, nb::handle value) {
-  const std::string message = std::string(what) + ": expected " + std::string(expected) + ", got " +
-                              nb::repr(value).c_str();
+  const std::string message =
+      std::string(what) + ": expected " + std::string(expected) + ", got " + nb::repr(value).c_str();
   PyErr_SetString(PyExc_TypeError, message.substr(0, 500).c_str());
   throw nb::python_error();
 }

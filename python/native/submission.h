@@ -18,9 +18,7 @@ inline GenerationCallbacks callbacks_to(const PyEventQueue& to, uint64_t id, boo
       queue->push({id, TextPiece{sample, std::string(text)}});
     };
   }
-  callbacks.on_done = [queue = to.queue, id](Result<GenerationResult> result) {
-    queue->push({id, std::move(result)});
-  };
+  callbacks.on_done = [queue = to.queue, id](Result<GenerationResult> result) { queue->push({id, std::move(result)}); };
   return callbacks;
 }
 

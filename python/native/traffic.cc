@@ -10,8 +10,7 @@ template <typename T, typename E, typename NameOf, typename Parse>
 void add_words(Fields<T>& fields, const char* name, E T::*member, const char* type, const char* doc, NameOf name_of,
                Parse parse) {
   fields.property(
-      name, type, doc,
-      [member, name_of](const T& self) { return nb::cast(std::string(name_of(self.*member))); },
+      name, type, doc, [member, name_of](const T& self) { return nb::cast(std::string(name_of(self.*member))); },
       [member, parse, name, type](T& self, nb::handle value) {
         std::string word;
         if (!nb::try_cast(value, word)) raise_wrong_type(name, type, value);
@@ -105,8 +104,9 @@ void bind_tests(nb::module_& module) {
       .field("minimum_samples", &G::minimum_samples, "Of an arm, before it may be stopped.")
       .finish();
   using T = ABTestConfig;
-  Fields<T> test(module, "ABTestConfig",
-                 "An A/B test (docs/experiments.md): model_a, model_b and traffic_split, or two to eight arms in full.");
+  Fields<T> test(
+      module, "ABTestConfig",
+      "An A/B test (docs/experiments.md): model_a, model_b and traffic_split, or two to eight arms in full.");
   test.field("name", &T::name, "1 to 128 of [A-Za-z0-9._-].")
       .field("model_a", &T::model_a, "What is there.")
       .field("model_b", &T::model_b, "What is tried.")
