@@ -42,7 +42,7 @@ def main():
     for entry in json.loads(database.read_text()):
         name = os.path.relpath(entry["file"], ROOT)
         # The kernels of instruction sets and their choice use target options and feature names that clang reads otherwise.
-        if name.startswith(("src/", "cli/")) and not re.match(r"src/kernels/cpu/(avx|peak|dispatch)", name):
+        if name.startswith(("src/", "cli/", "python/native/")) and not re.match(r"src/kernels/cpu/(avx|peak|dispatch)", name):
             entries[name] = entry
     changed = set(git("diff", "--name-only", "HEAD")) | set(git("diff", "--name-only", "HEAD~1", "HEAD"))
     headers = hashlib.sha256()
