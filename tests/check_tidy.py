@@ -49,7 +49,7 @@ def main():
     for entry, source in ((entry, source) for entry in json.loads(database.read_text()) for source in sources_of(entry)):
         name = os.path.relpath(source, ROOT)
         # The kernels of instruction sets and their choice use target options and feature names that clang reads otherwise.
-        if name.startswith(("src/", "cli/")) and not re.match(r"src/kernels/cpu/(avx|peak|dispatch)", name):
+        if name.startswith(("src/", "cli/", "python/native/")) and not re.match(r"src/kernels/cpu/(avx|peak|dispatch)", name):
             entries[name] = entry
     changed = set(git("diff", "--name-only", "HEAD")) | set(git("diff", "--name-only", "HEAD~1", "HEAD"))
     headers = hashlib.sha256()

@@ -16,6 +16,7 @@
 
 #include "base/result.h"
 #include "inferneo/config.h"
+#include "inferneo/generation.h"
 #include "inferneo/result.h"
 #include "inferneo/sampling_params.h"
 
@@ -40,6 +41,9 @@ class InferneoEngine {
   using TextCallback = std::function<void(int sample, std::string_view text)>;
   std::future<Result<GenerationResult>> generate_stream(std::string prompt, SamplingParams sampling,
                                                         TextCallback on_text, std::string model = {});
+  // The same without a thread that waits: the end is told to callbacks.on_done, which must be set.
+  GenerationTicket submit(std::string prompt, SamplingParams sampling, GenerationCallbacks callbacks,
+                          std::string model = {});
 
  private:
   struct Impl;

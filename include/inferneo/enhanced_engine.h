@@ -29,6 +29,7 @@
 #include "inferneo/engine.h"
 #include "inferneo/enhanced_stats.h"
 #include "inferneo/experiments.h"
+#include "inferneo/generation.h"
 #include "inferneo/model_registration.h"
 #include "inferneo/result.h"
 #include "inferneo/routing.h"
@@ -60,7 +61,9 @@ class EnhancedInferneoEngine {
   Result<std::string> register_model(const std::string& name, const std::string& version, const std::string& path);
   Status remove_model(const std::string& id);
 
-  // not_found: no such model or test; conflict: a way that leads back; invalid_argument points at the character.
+  // Rules, tests and shadows that are added before start() are kept and come into force once their models are there:
+  // with start() or with a register_model(). While one still waits, generate() answers with what it misses. not_found:
+  // no such model or test; conflict: a way that leads back; invalid_argument points at the character.
   Status add_routing_rule(const RoutingRule& rule);
   Status replace_routing_rule(const RoutingRule& rule);
   Status remove_routing_rule(const std::string& name);
@@ -78,6 +81,9 @@ class EnhancedInferneoEngine {
   std::future<Result<GenerationResult>> generate_stream(std::string prompt, SamplingParams sampling,
                                                         InferneoEngine::TextCallback on_text,
                                                         EnhancedGenerateOptions options = {});
+  // The same without a thread that waits: the end is told to callbacks.on_done, which must be set.
+  GenerationTicket submit(std::string prompt, SamplingParams sampling, GenerationCallbacks callbacks,
+                          EnhancedGenerateOptions options = {});
   // Copies of requests for another model; see ShadowConfig. Their results are in get_stats().
   Status add_shadow(const ShadowConfig& config);
   Status replace_shadow(const ShadowConfig& config);

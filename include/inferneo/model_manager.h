@@ -14,6 +14,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <future>
 #include <memory>
 #include <optional>
@@ -23,6 +24,7 @@
 #include "base/result.h"
 #include "inferneo/config.h"
 #include "inferneo/engine.h"
+#include "inferneo/generation.h"
 #include "inferneo/model_registration.h"
 #include "inferneo/result.h"
 #include "inferneo/sampling_params.h"
@@ -56,6 +58,8 @@ class Lease {
   std::future<Result<GenerationResult>> generate(std::string prompt, SamplingParams sampling = {}) const;
   std::future<Result<GenerationResult>> generate_stream(std::string prompt, SamplingParams sampling,
                                                         InferneoEngine::TextCallback on_text) const;
+  // The end is told to callbacks.on_done, which must be set.
+  GenerationTicket submit(std::string prompt, SamplingParams sampling, GenerationCallbacks callbacks) const;
 
  private:
   friend class ModelManager;
@@ -89,6 +93,8 @@ class ModelManager {
 
   // Waits, in the future, for the load that it may need. not_found names the nearest; out_of_memory: it can never fit.
   std::future<Result<Lease>> acquire(const std::string& name);
+  // The same; `on_done` is called once, on a thread of the manager or the caller's, and must not block.
+  void acquire(const std::string& name, std::function<void(Result<Lease>)> on_done);
   // Out of memory as soon as its leases have ended, or after `patience`, which ends their generations.
   Status unload(const std::string& name, std::chrono::seconds patience = std::chrono::seconds(30));
   Status pin(const std::string& name, bool pinned = true);

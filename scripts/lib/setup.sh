@@ -173,12 +173,26 @@ setup_venv() {
   echo "$*" >>"$stamp"
 }
 
+# What the Python package is built and tested with; false where it cannot be, which leaves its tests out.
+setup_python_package() {
+  install_packages optional python3-dev
+  setup_venv 'nanobind>=2.4' 'pytest>=8' 'numpy>=1.24' && "$ROOT/.venv/bin/python" -c 'import sysconfig, os, sys
+sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))'
+}
+
 # ---- Configure and build --------------------------------------------------------------------------------------------
+# configure PRESET [OPTION...]: again only where an option is not what it was.
 configure() {
-  local preset=$1 log="$ROOT/build/configure-$1.log"
-  [ -f "$ROOT/build/$preset/build.ninja" ] && return 0  # ninja configures again by itself when a CMake file changes
+  local preset=$1 log="$ROOT/build/configure-$1.log" option known=1
+  shift
+  for option in "$@"; do
+    option=${option#-D}
+    grep -q "^${option%%=*}:[A-Z]*=${option#*=}\$" "$ROOT/build/$preset/CMakeCache.txt" 2>/dev/null || known=
+  done
+  # ninja configures again by itself when a CMake file changes.
+  [ -f "$ROOT/build/$preset/build.ninja" ] && [ -n "$known" ] && return 0
   say "configuring $preset"
-  if ! (cd "$ROOT" && cmake --preset "$preset" -DINFERNEO_CARGO="$CARGO" >"$log" 2>&1); then
+  if ! (cd "$ROOT" && cmake --preset "$preset" -DINFERNEO_CARGO="$CARGO" "$@" >"$log" 2>&1); then
     tail -n 30 "$log" >&2
     die "cmake --preset $preset failed (log: build/configure-$preset.log)"
   fi

@@ -37,11 +37,17 @@ std::future<Result<GenerationResult>> InferneoEngine::generate(std::string promp
 
 std::future<Result<GenerationResult>> InferneoEngine::generate_stream(std::string prompt, SamplingParams sampling,
                                                                       TextCallback on_text, std::string model) {
-  if (impl_->application == nullptr) {
-    return failed_generation(make_error(ErrorCode::unavailable, "the engine is not running; call start() first"));
-  }
-  return generate_future(impl_->application->service(), std::move(prompt), std::move(sampling), std::move(model),
-                         std::move(on_text));
+  if (impl_->application == nullptr) return failed_generation(engine_not_running());
+  return generate_future(impl_->application->service(),
+                         plain_request(std::move(prompt), std::move(sampling), std::move(model)), std::move(on_text));
+}
+
+GenerationTicket InferneoEngine::submit(std::string prompt, SamplingParams sampling, GenerationCallbacks callbacks,
+                                        std::string model) {
+  if (impl_->application == nullptr) return failed_submission(engine_not_running(), callbacks);
+  return submit_generation(impl_->application->service(),
+                           plain_request(std::move(prompt), std::move(sampling), std::move(model)),
+                           std::move(callbacks));
 }
 
 }  // namespace inferneo

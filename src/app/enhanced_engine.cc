@@ -4,12 +4,13 @@
 
 #include "app/application.h"
 #include "app/generation_future.h"
+#include "app/pending_traffic.h"
 #include "serving/routed_service.h"
 
 namespace inferneo {
 namespace {
 
-Error not_running() { return make_error(ErrorCode::unavailable, "the engine is not running; call start() first"); }
+Error not_running() { return engine_not_running(); }
 
 void apply(EnhancedGenerateOptions options, GenerateRequest& request) {
   request.model = std::move(options.model);
@@ -80,7 +81,11 @@ EnhancedStats::Shadow shadow_stats(const ShadowBook::View& view) {
 
 struct EnhancedInferneoEngine::Impl {
   EngineConfig config;
+  PendingTraffic pending;
   std::unique_ptr<Application> application;
+
+  // What was given before start() and has found its models by now.
+  Status apply_pending() { return pending.apply(application->traffic(), application->shadows()); }
 };
 
 EnhancedInferneoEngine::EnhancedInferneoEngine(EngineConfig config) : impl_(std::make_unique<Impl>()) {
@@ -98,6 +103,11 @@ Status EnhancedInferneoEngine::start() {
   ApplicationOptions options{.registry = config.registry == "memory" ? "" : config.registry, .may_be_empty = true};
   ASSIGN_OR_RETURN(auto application, Application::create(config, std::move(options)));
   RETURN_IF_ERROR(application->load_models());
+  auto given = impl_->pending.entries();
+  if (Status status = impl_->pending.apply(application->traffic(), application->shadows()); !status.ok()) {
+    impl_->pending.restore(std::move(given));
+    return status;
+  }
   impl_->application = std::move(application);
   return ok_status();
 }
@@ -107,6 +117,7 @@ void EnhancedInferneoEngine::stop() { impl_->application.reset(); }
 Result<std::string> EnhancedInferneoEngine::register_model(const ModelRegistration& registration) {
   if (impl_->application == nullptr) return not_running();
   ASSIGN_OR_RETURN(const ModelId id, impl_->application->manager().register_model(registration));
+  RETURN_IF_ERROR(impl_->apply_pending());
   return id.text();
 }
 
@@ -124,7 +135,7 @@ Status EnhancedInferneoEngine::remove_model(const std::string& id) {
 }
 
 Status EnhancedInferneoEngine::add_routing_rule(const RoutingRule& rule) {
-  if (impl_->application == nullptr) return not_running();
+  if (impl_->application == nullptr) return impl_->pending.add(rule);
   return impl_->application->traffic().add_rule(rule);
 }
 
@@ -144,7 +155,7 @@ Status EnhancedInferneoEngine::set_routing_options(const RuleSetOptions& options
 }
 
 Status EnhancedInferneoEngine::add_ab_test(const ABTestConfig& config) {
-  if (impl_->application == nullptr) return not_running();
+  if (impl_->application == nullptr) return impl_->pending.add(config);
   return impl_->application->traffic().add_test(config, true);
 }
 
@@ -174,7 +185,7 @@ Status EnhancedInferneoEngine::promote(const std::string& name, const std::strin
 }
 
 Status EnhancedInferneoEngine::add_shadow(const ShadowConfig& config) {
-  if (impl_->application == nullptr) return not_running();
+  if (impl_->application == nullptr) return impl_->pending.add(config);
   return impl_->application->shadows().add(config);
 }
 
@@ -197,13 +208,25 @@ std::future<Result<GenerationResult>> EnhancedInferneoEngine::generate_stream(st
                                                                               SamplingParams sampling,
                                                                               InferneoEngine::TextCallback on_text,
                                                                               EnhancedGenerateOptions options) {
-  if (impl_->application == nullptr) return failed_generation(not_running());
+  auto promise = std::make_shared<std::promise<Result<GenerationResult>>>();
+  auto result = promise->get_future();
+  submit(std::move(prompt), std::move(sampling),
+         {.on_text = std::move(on_text),
+          .on_done = [promise](Result<GenerationResult> done) { promise->set_value(std::move(done)); }},
+         std::move(options));
+  return result;
+}
+
+GenerationTicket EnhancedInferneoEngine::submit(std::string prompt, SamplingParams sampling,
+                                                GenerationCallbacks callbacks, EnhancedGenerateOptions options) {
+  if (impl_->application == nullptr) return failed_submission(not_running(), callbacks);
+  if (Status status = impl_->pending.status(); !status.ok()) return failed_submission(status.error(), callbacks);
   GenerateRequest request;
   request.prompt = std::move(prompt);
   request.sampling = std::move(sampling);
   apply(std::move(options), request);
-  request.traits.stream = static_cast<bool>(on_text);
-  return generate_future(impl_->application->service(), std::move(request), std::move(on_text));
+  request.traits.stream = static_cast<bool>(callbacks.on_text);
+  return submit_generation(impl_->application->service(), std::move(request), std::move(callbacks));
 }
 
 Result<std::vector<std::string>> EnhancedInferneoEngine::explain(std::string prompt, EnhancedGenerateOptions options) {

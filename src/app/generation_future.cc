@@ -1,21 +1,37 @@
 #include "app/generation_future.h"
 
 #include <memory>
+#include <mutex>
 #include <utility>
 
 #include "serving/model_metrics.h"
 
 namespace inferneo {
+
+// The handle is held until on_done, so that no cancel() runs once the engine may be gone. Recursive, since a cancel may
+// end a request on the caller's own thread.
+struct GenerationTicket::Impl {
+  std::recursive_mutex mutex;
+  std::shared_ptr<GenerationHandle> handle;  // null before it is known, and after the end
+  bool done = false;
+};
+
+void GenerationTicket::cancel() const {
+  if (impl_ == nullptr) return;
+  const std::lock_guard lock(impl_->mutex);
+  const std::shared_ptr<GenerationHandle> handle = impl_->handle;
+  if (handle != nullptr) handle->cancel();
+}
+
 namespace {
 
-// Gathers a generation and keeps its promise at the end.
+// Gathers a generation and tells its owner at the end.
 class ResultSink final : public OutputSink {
  public:
-  ResultSink(size_t num_samples, InferneoEngine::TextCallback on_text) : on_text_(std::move(on_text)) {
+  ResultSink(size_t num_samples, GenerationCallbacks callbacks, std::shared_ptr<GenerationTicket::Impl> ticket)
+      : callbacks_(std::move(callbacks)), ticket_(std::move(ticket)) {
     result_.samples.resize(num_samples);
   }
-
-  std::future<Result<GenerationResult>> result() { return promise_.get_future(); }
 
   void on_prompt(PromptInfo info) override { result_.model = std::move(info.model); }
 
@@ -24,12 +40,18 @@ class ResultSink final : public OutputSink {
     sample.text += delta.text;
     sample.tokens.insert(sample.tokens.end(), delta.tokens.begin(), delta.tokens.end());
     if (delta.finish) sample.finish_reason = finish_reason_name(*delta.finish);
-    if (on_text_ && !delta.text.empty()) on_text_(delta.sample, delta.text);
+    if (callbacks_.on_text && !delta.text.empty()) callbacks_.on_text(delta.sample, delta.text);
   }
 
   void on_done(GenerateOutcome outcome) override {
+    {
+      const std::lock_guard lock(ticket_->mutex);
+      ticket_->done = true;
+      ticket_->handle.reset();
+    }
+    const GenerationCallbacks callbacks = std::move(callbacks_);
     if (outcome.error) {
-      promise_.set_value(std::move(*outcome.error));
+      callbacks.on_done(std::move(*outcome.error));
       return;
     }
     result_.prompt_tokens = outcome.usage.prompt_tokens;
@@ -39,16 +61,35 @@ class ResultSink final : public OutputSink {
     result_.accepted_tokens = outcome.usage.accepted_tokens;
     result_.time_to_first_token = to_seconds(outcome.stats.first_token - outcome.stats.submitted);
     result_.total_time = to_seconds(outcome.stats.finished - outcome.stats.submitted);
-    promise_.set_value(std::move(result_));
+    callbacks.on_done(std::move(result_));
   }
 
  private:
-  InferneoEngine::TextCallback on_text_;
+  GenerationCallbacks callbacks_;
+  const std::shared_ptr<GenerationTicket::Impl> ticket_;
   GenerationResult result_;
-  std::promise<Result<GenerationResult>> promise_;
 };
 
 }  // namespace
+
+GenerationTicket failed_submission(Error error, const GenerationCallbacks& callbacks) {
+  callbacks.on_done(std::move(error));
+  return {};
+}
+
+GenerationTicket submit_generation(InferenceService& service, GenerateRequest request, GenerationCallbacks callbacks) {
+  const int n = request.sampling.n;
+  if (n < 1 || n > 16) {
+    return failed_submission(make_error(ErrorCode::invalid_argument, "n must be from 1 to 16", "n"), callbacks);
+  }
+  auto ticket = std::make_shared<GenerationTicket::Impl>();
+  auto sink = std::make_shared<ResultSink>(static_cast<size_t>(n), std::move(callbacks), ticket);
+  request.explicit_sampling = {true, true, true, true, true};
+  const std::shared_ptr<GenerationHandle> handle = service.generate(std::move(request), std::move(sink));
+  const std::lock_guard lock(ticket->mutex);
+  if (!ticket->done) ticket->handle = handle;
+  return GenerationTicket(ticket);
+}
 
 std::future<Result<GenerationResult>> failed_generation(Error error) {
   std::promise<Result<GenerationResult>> promise;
@@ -58,25 +99,20 @@ std::future<Result<GenerationResult>> failed_generation(Error error) {
 
 std::future<Result<GenerationResult>> generate_future(InferenceService& service, GenerateRequest request,
                                                       InferneoEngine::TextCallback on_text) {
-  const int n = request.sampling.n;
-  if (n < 1 || n > 16) {
-    return failed_generation(make_error(ErrorCode::invalid_argument, "n must be from 1 to 16", "n"));
-  }
-  auto sink = std::make_shared<ResultSink>(static_cast<size_t>(n), std::move(on_text));
-  auto result = sink->result();
-  request.explicit_sampling = {true, true, true, true, true};
-  service.generate(std::move(request), std::move(sink));
+  auto promise = std::make_shared<std::promise<Result<GenerationResult>>>();
+  auto result = promise->get_future();
+  submit_generation(service, std::move(request),
+                    {.on_text = std::move(on_text),
+                     .on_done = [promise](Result<GenerationResult> done) { promise->set_value(std::move(done)); }});
   return result;
 }
 
-std::future<Result<GenerationResult>> generate_future(InferenceService& service, std::string prompt,
-                                                      SamplingParams sampling, std::string model,
-                                                      InferneoEngine::TextCallback on_text) {
+GenerateRequest plain_request(std::string prompt, SamplingParams sampling, std::string model) {
   GenerateRequest request;
   request.model = std::move(model);
   request.prompt = std::move(prompt);
   request.sampling = std::move(sampling);
-  return generate_future(service, std::move(request), std::move(on_text));
+  return request;
 }
 
 }  // namespace inferneo

@@ -21,8 +21,13 @@ std::future<Result<GenerationResult>> Lease::generate(std::string prompt, Sampli
 
 std::future<Result<GenerationResult>> Lease::generate_stream(std::string prompt, SamplingParams sampling,
                                                              InferneoEngine::TextCallback on_text) const {
-  return generate_future(impl_->application->service(), std::move(prompt), std::move(sampling), id(),
+  return generate_future(impl_->application->service(), plain_request(std::move(prompt), std::move(sampling), id()),
                          std::move(on_text));
+}
+
+GenerationTicket Lease::submit(std::string prompt, SamplingParams sampling, GenerationCallbacks callbacks) const {
+  return submit_generation(impl_->application->service(), plain_request(std::move(prompt), std::move(sampling), id()),
+                           std::move(callbacks));
 }
 
 struct ModelManager::Impl {
@@ -120,16 +125,17 @@ Status ModelManager::remove_model(const std::string& id, std::chrono::seconds pa
 std::future<Result<Lease>> ModelManager::acquire(const std::string& name) {
   auto promise = std::make_shared<std::promise<Result<Lease>>>();
   std::future<Result<Lease>> future = promise->get_future();
-  const Result<ManagerCore*> core = impl_->core();
-  if (!core.ok()) {
-    promise->set_value(core.error());
-    return future;
-  }
-  (*core)->acquire(name, [promise, application = impl_->application](Result<ModelLease> lease) {
-    if (!lease.ok()) return promise->set_value(lease.error());
-    promise->set_value(Lease(std::make_shared<const Lease::Impl>(Lease::Impl{application, *std::move(lease)})));
-  });
+  acquire(name, [promise](Result<Lease> lease) { promise->set_value(std::move(lease)); });
   return future;
+}
+
+void ModelManager::acquire(const std::string& name, std::function<void(Result<Lease>)> on_done) {
+  const Result<ManagerCore*> core = impl_->core();
+  if (!core.ok()) return on_done(core.error());
+  (*core)->acquire(name, [on_done = std::move(on_done), application = impl_->application](Result<ModelLease> lease) {
+    if (!lease.ok()) return on_done(lease.error());
+    on_done(Lease(std::make_shared<const Lease::Impl>(Lease::Impl{application, *std::move(lease)})));
+  });
 }
 
 Status ModelManager::unload(const std::string& name, std::chrono::seconds patience) {

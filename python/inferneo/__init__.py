@@ -1,0 +1,52 @@
+"""Inferneo: language models in one process, from Python.
+
+>>> import inferneo
+>>> llm = inferneo.LLM(inferneo.bundled_model("inferneo-story"))      # doctest: +SKIP
+>>> print(llm.generate("Once upon a time", max_tokens=40))            # doctest: +SKIP
+
+The engine is the C++ one of the server, on its own threads; this package awaits it. docs/python.md is the manual.
+"""
+from __future__ import annotations
+
+import os
+import pathlib
+
+from inferneo import _native
+from inferneo._native import GenerationResult, GenerationSample, SamplingParams
+from inferneo.core._generation import GenerationChunk, GenerationStream
+from inferneo.core.config import EngineConfig
+from inferneo.core.engine import InferneoEngine
+from inferneo.core.enhanced_engine import ABTestConfig, EnhancedInferneoEngine, RequestOptions, RoutingRule, ShadowConfig
+from inferneo.errors import *  # noqa: F403
+from inferneo.errors import __all__ as _errors
+from inferneo.errors import NotFoundError
+from inferneo.llm import LLM
+from inferneo.models.manager import Model, ModelFormat, ModelInfo, ModelManager
+from inferneo.models.transformers import TransformersModel
+
+__version__: str = _native.__version__
+__all__ = [
+    "ABTestConfig", "EngineConfig", "EnhancedInferneoEngine", "GenerationChunk", "GenerationResult", "GenerationSample",
+    "GenerationStream", "InferneoEngine", "LLM", "Model", "ModelFormat", "ModelInfo", "ModelManager", "RequestOptions",
+    "RoutingRule", "SamplingParams", "ShadowConfig", "TransformersModel", "bundled_model", "set_log_level", *_errors,
+]
+
+
+def bundled_model(name: str) -> str:
+    """The folder of a bundled demonstration model: "inferneo-story", "inferneo-code" or "inferneo-story-draft".
+
+    Raises: NotFoundError.
+    """
+    here = pathlib.Path(os.path.realpath(__file__)).parent
+    for folder in (here / "bundled", here.parent.parent / "models"):  # of a wheel, of a checkout
+        if (folder / name / "config.json").is_file():
+            return str(folder / name)
+    raise NotFoundError(f"there is no bundled model '{name}'; there are inferneo-story, inferneo-code, inferneo-story-draft")
+
+
+def set_log_level(level: str) -> None:
+    """What the engine writes to stderr: "debug", "info", "warning" (as it is at first), "error" or "off"."""
+    _native.set_log_level(level)
+
+
+set_log_level("warning")  # until an EngineConfig sets log_level

@@ -1,0 +1,220 @@
+"""Between the engine's threads and Python's event loops.
+
+The engine's threads never wait for the interpreter: they put what they have to tell into a native queue. One thread of
+this module takes it out, many events at a time, and hands each loop its part with one ``call_soon_threadsafe``. Those
+who wait without a loop have a queue of their own and take from it themselves, with the interpreter released.
+
+Ends: at the interpreter's exit everything that is still running is ended first, while Python still works. A loop that is
+closed loses its events; its requests are cancelled. After a fork the child has a new, empty bridge; what the parent
+made raises there (owned.h).
+"""
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import threading
+import weakref
+from typing import Any, Callable, Iterator, Protocol
+
+from . import _native
+
+_RESULT = -1
+_ERROR = -2
+
+
+class Ends(Protocol):
+    def end(self) -> None: ...
+
+
+class _Waiter:
+    """One request: what its loop does with each event."""
+
+    __slots__ = ("loop", "on_event", "ticket")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, on_event: Callable[[int, Any], None]) -> None:
+        self.loop = loop
+        self.on_event = on_event
+        self.ticket: _native.Ticket | None = None
+
+
+def _deliver(events: list[tuple[Callable[[int, Any], None], int, Any]]) -> None:
+    for on_event, kind, value in events:
+        on_event(kind, value)
+
+
+class _Bridge:
+    def __init__(self) -> None:
+        self.queue = _native.EventQueue()
+        self._waiters: dict[int, _Waiter] = {}
+        self._next_id = 0
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._alive: weakref.WeakSet[Any] = weakref.WeakSet()  # what is to be ended at exit
+        self._closed = False
+
+    def add(self, loop: asyncio.AbstractEventLoop, on_event: Callable[[int, Any], None]) -> tuple[int, _Waiter]:
+        waiter = _Waiter(loop, on_event)
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("the interpreter is shutting down")
+            self._next_id += 1
+            self._waiters[self._next_id] = waiter
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="inferneo-bridge", daemon=True)
+                self._thread.start()
+            return self._next_id, waiter
+
+    def remove(self, request: int) -> None:
+        self._waiters.pop(request, None)
+
+    def num_waiting(self) -> int:
+        return len(self._waiters)
+
+    def keep(self, owner: Ends) -> None:
+        self._alive.add(owner)
+
+    def _run(self) -> None:
+        while not self._closed:
+            self._hand_out(self.queue.take(3600.0, interruptible=False))
+
+    def _hand_out(self, events: list[tuple[int, int, Any]]) -> None:
+        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Callable[[int, Any], None], int, Any]]] = {}
+        for request, kind, value in events:
+            is_end = kind < 0
+            waiter = self._waiters.pop(request, None) if is_end else self._waiters.get(request)
+            if waiter is not None:
+                by_loop.setdefault(waiter.loop, []).append((waiter.on_event, kind, value))
+        for loop, batch in by_loop.items():
+            try:
+                loop.call_soon_threadsafe(_deliver, batch)
+            except RuntimeError:  # it has been closed, and nobody waits any more
+                self._forget(loop)
+
+    def _forget(self, loop: asyncio.AbstractEventLoop) -> None:
+        for request, waiter in list(self._waiters.items()):
+            if waiter.loop is loop:
+                self.remove(request)
+                if waiter.ticket is not None:
+                    waiter.ticket.cancel()
+
+    def close(self) -> None:
+        """At the interpreter's exit: nothing of the engine's runs afterwards."""
+        with self._lock:
+            self._closed = True
+        for owner in list(self._alive):
+            owner.end()
+        self.queue.close()
+        if self._thread is not None:
+            self._thread.join()
+
+
+_bridge = _Bridge()
+_left_behind: list[_Bridge] = []  # of the processes that this one was forked from
+
+
+def _after_fork() -> None:
+    global _bridge
+    _left_behind.append(_bridge)
+    _bridge = _Bridge()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+atexit.register(lambda: _bridge.close())
+
+
+def keep(owner: Ends) -> None:
+    """Ends it at the interpreter's exit, unless it is gone by then."""
+    _bridge.keep(owner)
+
+
+def num_waiting() -> int:
+    """Requests whose end has not been told yet, over all loops."""
+    return _bridge.num_waiting()
+
+
+Submit = Callable[[_native.EventQueue, int], "_native.Ticket | None"]
+
+
+async def wait(submit: Submit) -> Any:
+    """Submits, and waits for the end. A cancelled task cancels the request."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Any] = loop.create_future()
+
+    def on_event(kind: int, value: Any) -> None:
+        if future.done():
+            return
+        if kind == _RESULT:
+            future.set_result(value)
+        elif kind == _ERROR:
+            future.set_exception(value)
+
+    bridge = _bridge
+    request, waiter = bridge.add(loop, on_event)
+    try:
+        waiter.ticket = submit(bridge.queue, request)
+        return await future
+    except BaseException:
+        if not future.done() or future.cancelled():
+            bridge.remove(request)
+            if waiter.ticket is not None:
+                waiter.ticket.cancel()
+        raise
+
+
+class Events:
+    """The events of one request for one loop, in order."""
+
+    def __init__(self, submit: Submit) -> None:
+        self._queue: asyncio.Queue[tuple[int, Any]] = asyncio.Queue()
+        self._bridge = _bridge
+        self._request, self._waiter = self._bridge.add(asyncio.get_running_loop(), self._put)
+        try:
+            self._waiter.ticket = submit(self._bridge.queue, self._request)
+        except BaseException:
+            self._bridge.remove(self._request)
+            raise
+
+    def _put(self, kind: int, value: Any) -> None:
+        self._queue.put_nowait((kind, value))
+
+    async def next(self) -> tuple[int, Any]:
+        return await self._queue.get()
+
+    def cancel(self) -> None:
+        self._bridge.remove(self._request)
+        if self._waiter.ticket is not None:
+            self._waiter.ticket.cancel()
+
+
+def is_error(kind: int) -> bool:
+    return kind == _ERROR
+
+
+def is_result(kind: int) -> bool:
+    return kind == _RESULT
+
+
+def wait_sync(submit: Submit) -> Any:
+    """As wait(), for a thread without a loop. KeyboardInterrupt cancels the request."""
+    for kind, value in events_sync(submit):
+        if kind == _ERROR:
+            raise value
+        if kind == _RESULT:
+            return value
+    raise AssertionError("a request ends")
+
+
+def events_sync(submit: Submit) -> Iterator[tuple[int, Any]]:
+    """The events of one request. Closing the iterator cancels it."""
+    queue = _native.EventQueue()
+    ticket = submit(queue, 0)
+    ended = False
+    try:
+        while not ended:
+            for _, kind, value in queue.take(3600.0):
+                ended = kind < 0
+                yield kind, value
+    finally:
+        if not ended and ticket is not None:
+            ticket.cancel()

@@ -1,0 +1,407 @@
+# Made by tools/make_python_stubs.py; do not edit.
+import enum
+from typing import Any, Literal
+
+__version__: str
+
+class ModelFormat(enum.Enum):
+    """What a model's files can be."""
+    HUGGINGFACE = 0
+    ONNX = 1
+    TENSORRT = 2
+
+class ABTestArm:
+    """One of the models or ways of sampling that an A/B test compares."""
+    name: str
+    """1 to 64 of [A-Za-z0-9._-]; empty: A, B, C, ..."""
+    model: str
+    """As it is registered."""
+    version: str
+    """Empty: whichever the name means."""
+    weight: float
+    """Its share is its weight over the sum of all."""
+    sampling: SamplingOverrides
+    """What it samples differently."""
+    prompt_template: str
+    """A chat template instead of the model's own."""
+    settings: dict[str, str]
+    """Engine settings of this arm, by their configuration names."""
+    prompt_price: float
+    """Per million tokens, in any currency."""
+    completion_price: float
+    """Per million tokens."""
+    def __init__(self, *, name: str = ..., model: str = ..., version: str = ..., weight: float = ..., sampling: SamplingOverrides = ..., prompt_template: str = ..., settings: dict[str, str] = ..., prompt_price: float = ..., completion_price: float = ...) -> None: ...
+    def replace(self, **fields: Any) -> ABTestArm:
+        """A copy with these fields changed."""
+
+class ABTestConfig:
+    """An A/B test (docs/experiments.md): model_a, model_b and traffic_split, or two to eight arms in full."""
+    name: str
+    """1 to 128 of [A-Za-z0-9._-]."""
+    model_a: str
+    """What is there."""
+    model_b: str
+    """What is tried."""
+    traffic_split: float
+    """The share of arm B, in (0, 1)."""
+    arms: list[ABTestArm]
+    """Instead of the three above; the first is A."""
+    salt: str
+    """Another salt assigns anew; empty: the name."""
+    ramp: list[ABTestRampStep]
+    """Times and shares rise, and the last share is the full one; empty: at once."""
+    guardrails: ABTestGuardrails
+    """What stops an arm by itself."""
+    false_alarm_rate: float
+    """(0, 0.5)."""
+    minimum_effect: float
+    """A ratio worth knowing: 0.1 is 10 %; (0, 1]."""
+    minimum_difference: float
+    """A difference of rates worth knowing; (0, 1)."""
+    minimum_samples: int
+    """Of each arm, before anything is said; at least 30."""
+    sticky_by: Literal['user', 'session', 'request']
+    """The same key always gets the same arm."""
+    primary_metric: Literal['time_to_first_token', 'inter_token', 'end_to_end', 'completion_tokens', 'error_rate', 'feedback', 'p95_time_to_first_token']
+    """The one that decides."""
+    def __init__(self, *, name: str = ..., model_a: str = ..., model_b: str = ..., traffic_split: float = ..., arms: list[ABTestArm] = ..., salt: str = ..., ramp: list[ABTestRampStep] = ..., guardrails: ABTestGuardrails = ..., false_alarm_rate: float = ..., minimum_effect: float = ..., minimum_difference: float = ..., minimum_samples: int = ..., sticky_by: Literal['user', 'session', 'request'] = ..., primary_metric: Literal['time_to_first_token', 'inter_token', 'end_to_end', 'completion_tokens', 'error_rate', 'feedback', 'p95_time_to_first_token'] = ...) -> None: ...
+    def replace(self, **fields: Any) -> ABTestConfig:
+        """A copy with these fields changed."""
+
+class ABTestGuardrails:
+    """Limits that stop an arm once it is certain that it breaks them."""
+    max_error_rate: float | None
+    """(0, 1)."""
+    max_p95_time_to_first_token: float | None
+    """Seconds."""
+    minimum_samples: int
+    """Of an arm, before it may be stopped."""
+    def __init__(self, *, max_error_rate: float | None = ..., max_p95_time_to_first_token: float | None = ..., minimum_samples: int = ...) -> None: ...
+    def replace(self, **fields: Any) -> ABTestGuardrails:
+        """A copy with these fields changed."""
+
+class ABTestRampStep:
+    """From after_seconds of running time on, share of the traffic leaves arm A."""
+    after_seconds: float
+    """Seconds of running time."""
+    share: float
+    """Of the traffic, [0, 1]."""
+    def __init__(self, *, after_seconds: float = ..., share: float = ...) -> None: ...
+    def replace(self, **fields: Any) -> ABTestRampStep:
+        """A copy with these fields changed."""
+
+class GenerationResult:
+    """What a finished generation gives back; str() is the first sample's text."""
+    @property
+    def model(self) -> str:
+        """That answered."""
+    @property
+    def samples(self) -> list[GenerationSample]:
+        """SamplingParams.n of them."""
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens of the prompt."""
+    @property
+    def cached_tokens(self) -> int:
+        """Of the prompt, found in the prefix cache."""
+    @property
+    def completion_tokens(self) -> int:
+        """Generated tokens over all samples."""
+    @property
+    def time_to_first_token(self) -> float:
+        """Seconds since submission."""
+    @property
+    def total_time(self) -> float:
+        """Seconds since submission."""
+    @property
+    def text(self) -> str:
+        """The first sample's text."""
+
+class GenerationSample:
+    """One of the samples of a generation."""
+    @property
+    def text(self) -> str:
+        """Without stop strings and end-of-sequence tokens."""
+    @property
+    def tokens(self) -> list[int]:
+        """Ids of the generated tokens."""
+    @property
+    def finish_reason(self) -> str:
+        """"stop" or "length"."""
+
+class ModelInfo:
+    """One registered version of a model, as it is at this moment."""
+    @property
+    def id(self) -> str:
+        """name:version."""
+    @property
+    def name(self) -> str:
+        """The name without the version."""
+    @property
+    def version(self) -> str:
+        """The version."""
+    @property
+    def path(self) -> str:
+        """Directory or hub id."""
+    @property
+    def format(self) -> ModelFormat | None:
+        """As registered, or as found when it was loaded."""
+    @property
+    def state(self) -> str:
+        """"unloaded", "loading", "ready", "draining" or "failed"."""
+    @property
+    def failure(self) -> str:
+        """With "failed": why."""
+    @property
+    def active(self) -> bool:
+        """Whether its bare name means this version."""
+    @property
+    def pinned(self) -> bool:
+        """Nothing takes its place in memory."""
+    @property
+    def aliases(self) -> list[str]:
+        """Further names."""
+    @property
+    def leases(self) -> int:
+        """How many hold it in memory now."""
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes in the ledger: weights, KV blocks, workspace."""
+    @property
+    def load_count(self) -> int:
+        """Loads since it was registered."""
+    @property
+    def load_seconds(self) -> float:
+        """Seconds of its last load; 0: not loaded since the start."""
+    @property
+    def last_used(self) -> int:
+        """Seconds since 1970; 0: never."""
+
+class ModelRegistration:
+    """What registering a model says about it."""
+    name: str
+    """Or name:version."""
+    version: str
+    """Empty: as the name says it, else "1"."""
+    path: str
+    """A directory, or a hub id."""
+    format: ModelFormat | None
+    """None: found out from the files."""
+    revision: str
+    """Of a hub id; empty: the hub's main."""
+    aliases: list[str]
+    """Further names."""
+    pinned: bool
+    """Never unloaded to make room."""
+    keep_alive: int | None
+    """Idle seconds in memory; None: the manager's default; -1: for ever."""
+    settings: dict[str, str]
+    """Of its engine, by their configuration names."""
+    metadata: dict[str, str]
+    """The owner's notes."""
+    def __init__(self, *, name: str = ..., version: str = ..., path: str = ..., format: ModelFormat | None = ..., revision: str = ..., aliases: list[str] = ..., pinned: bool = ..., keep_alive: int | None = ..., settings: dict[str, str] = ..., metadata: dict[str, str] = ...) -> None: ...
+    def replace(self, **fields: Any) -> ModelRegistration:
+        """A copy with these fields changed."""
+
+class RoutingCandidate:
+    """A model that a strategy may choose."""
+    model: str
+    """A name, name:version or alias."""
+    weight: float
+    """For the strategy weighted; 0: never."""
+    def __init__(self, *, model: str = ..., weight: float = ...) -> None: ...
+    def replace(self, **fields: Any) -> RoutingCandidate:
+        """A copy with these fields changed."""
+
+class RoutingOptions:
+    """How a model is chosen where no rule matches."""
+    strategy: Literal['default_model', 'round_robin', 'least_loaded', 'lowest_latency', 'weighted']
+    """How one of the candidates is chosen."""
+    default_model: str
+    """Empty: the first model."""
+    candidates: list[RoutingCandidate]
+    """Of every strategy but default_model."""
+    spill_over_at: int
+    """Requests waiting for a model of a chain; 0: never."""
+    fallbacks: dict[str, list[str]]
+    """Model -> what follows when it cannot serve."""
+    def __init__(self, *, strategy: Literal['default_model', 'round_robin', 'least_loaded', 'lowest_latency', 'weighted'] = ..., default_model: str = ..., candidates: list[RoutingCandidate] = ..., spill_over_at: int = ..., fallbacks: dict[str, list[str]] = ...) -> None: ...
+    def replace(self, **fields: Any) -> RoutingOptions:
+        """A copy with these fields changed."""
+
+class RoutingRefusal:
+    """The answer to requests that a rule refuses."""
+    status: int
+    """HTTP status, 400 to 599."""
+    message: str
+    """For the client."""
+    def __init__(self, *, status: int = ..., message: str = ...) -> None: ...
+    def replace(self, **fields: Any) -> RoutingRefusal:
+        """A copy with these fields changed."""
+
+class RoutingRule:
+    """Which requests go where; docs/routing.md has the language of conditions. Exactly one of model_name, ab_test, models and refusal is set."""
+    name: str
+    """Unique; 1 to 128 of letters, digits and _ - . /"""
+    condition: str
+    """When it matches; "true": always."""
+    model_name: str
+    """A name, name:version or alias."""
+    priority: int
+    """Higher is asked earlier; among equals the older rule."""
+    ab_test: str
+    """An A/B test's name."""
+    models: list[str]
+    """A chain: the first, and what follows it when it cannot serve."""
+    refusal: RoutingRefusal | None
+    """No model: this answer."""
+    enabled: bool
+    """False: it is kept and not asked."""
+    applies_to: Literal['routed', 'all']
+    """routed: requests that leave the choice open; all: those that name a model as well."""
+    def __init__(self, *, name: str = ..., condition: str = ..., model_name: str = ..., priority: int = ..., ab_test: str = ..., models: list[str] = ..., refusal: RoutingRefusal | None = ..., enabled: bool = ..., applies_to: Literal['routed', 'all'] = ...) -> None: ...
+    def replace(self, **fields: Any) -> RoutingRule:
+        """A copy with these fields changed."""
+
+class SamplingOverrides:
+    """What an arm samples differently; None: as the request has it."""
+    temperature: float | None
+    """See SamplingParams, as for the other fields."""
+    top_k: int | None
+    """See SamplingParams."""
+    top_p: float | None
+    """See SamplingParams."""
+    min_p: float | None
+    """See SamplingParams."""
+    repetition_penalty: float | None
+    """See SamplingParams."""
+    presence_penalty: float | None
+    """See SamplingParams."""
+    frequency_penalty: float | None
+    """See SamplingParams."""
+    max_tokens: int | None
+    """Tokens."""
+    def __init__(self, *, temperature: float | None = ..., top_k: int | None = ..., top_p: float | None = ..., min_p: float | None = ..., repetition_penalty: float | None = ..., presence_penalty: float | None = ..., frequency_penalty: float | None = ..., max_tokens: int | None = ...) -> None: ...
+    def replace(self, **fields: Any) -> SamplingOverrides:
+        """A copy with these fields changed."""
+
+class SamplingParams:
+    """How tokens are chosen."""
+    temperature: float
+    """0 is greedy."""
+    top_k: int
+    """0 or -1: off."""
+    top_p: float
+    """(0, 1]."""
+    min_p: float
+    """[0, 1]."""
+    typical_p: float
+    """(0, 1]."""
+    repetition_penalty: float
+    """Over prompt and output; greater than 0, 1: none."""
+    presence_penalty: float
+    """[-2, 2]; over output."""
+    frequency_penalty: float
+    """[-2, 2]; over output."""
+    logit_bias: list[tuple[int, float]]
+    """Added to the logits of these tokens."""
+    seed: int | None
+    """Sample i draws from (seed, i, position); None: chosen anew for each request."""
+    stop: list[str]
+    """Texts that end the output and are not part of it; at most 16."""
+    stop_token_ids: list[int]
+    """Tokens that end the output."""
+    ignore_eos: bool
+    """Go on behind end-of-sequence tokens."""
+    min_tokens: int
+    """No end before this many tokens."""
+    max_tokens: int | None
+    """Tokens; None: up to the context's end."""
+    n: int
+    """Independent samples of one prompt, 1 to 16."""
+    json_schema: str | None
+    """The text is JSON of this schema (JSON text)."""
+    regex: str | None
+    """The text matches this regular expression."""
+    grammar: str | None
+    """The text follows this Lark grammar."""
+    json_object: bool
+    """The text is a JSON object."""
+    choices: list[str]
+    """The text is one of these."""
+    def __init__(self, *, temperature: float = ..., top_k: int = ..., top_p: float = ..., min_p: float = ..., typical_p: float = ..., repetition_penalty: float = ..., presence_penalty: float = ..., frequency_penalty: float = ..., logit_bias: list[tuple[int, float]] = ..., seed: int | None = ..., stop: list[str] = ..., stop_token_ids: list[int] = ..., ignore_eos: bool = ..., min_tokens: int = ..., max_tokens: int | None = ..., n: int = ..., json_schema: str | None = ..., regex: str | None = ..., grammar: str | None = ..., json_object: bool = ..., choices: list[str] = ...) -> None: ...
+    def replace(self, **fields: Any) -> SamplingParams:
+        """A copy with these fields changed."""
+
+class ShadowConfig:
+    """Copies of a share of one model's requests go to another (docs/shadow.md)."""
+    name: str
+    """1 to 128 of [A-Za-z0-9._-]."""
+    model: str
+    """Whose requests are copied; empty: everybody's."""
+    shadow_model: str
+    """Who gets the copies."""
+    share: float
+    """Of the requests, (0, 1]."""
+    salt: str
+    """Another salt chooses anew; empty: the name."""
+    max_tokens_per_minute: int
+    """Of copies; 0: no limit."""
+    max_concurrent: int
+    """Copies that the shadow model has in hand, 1 to 1024."""
+    max_queue: int
+    """Copies that wait for that, 0 to 65536."""
+    load: bool
+    """Load the shadow model where there is room for it."""
+    keep_texts: bool
+    """Keep both texts (their beginnings) in the results."""
+    enabled: bool
+    """False: nothing is copied."""
+    def __init__(self, *, name: str = ..., model: str = ..., shadow_model: str = ..., share: float = ..., salt: str = ..., max_tokens_per_minute: int = ..., max_concurrent: int = ..., max_queue: int = ..., load: bool = ..., keep_texts: bool = ..., enabled: bool = ...) -> None: ...
+    def replace(self, **fields: Any) -> ShadowConfig:
+        """A copy with these fields changed."""
+
+class Ticket:
+    def cancel(self) -> None: ...
+
+class EventQueue:
+    def __init__(self) -> None: ...
+    def take(self, timeout: float, interruptible: bool = True) -> list[tuple[int, int, Any]]: ...
+    def close(self) -> None: ...
+
+class Config:
+    routing_rules: list[RoutingRule]
+    ab_tests: list[ABTestConfig]
+    shadow: list[ShadowConfig]
+    warnings: list[str]
+    notices: list[str]
+    @staticmethod
+    def load(values: dict[str, list[str]], file: str | None, use_environment: bool) -> Config: ...
+    @staticmethod
+    def fields() -> list[dict[str, Any]]: ...
+    def get(self, name: str) -> Any: ...
+    def set(self, name: str, values: list[str]) -> None: ...
+    def changed(self) -> dict[str, str]: ...
+    def written(self) -> dict[str, list[str]]: ...
+    def copy(self) -> Config: ...
+
+class Lease:
+    def id(self) -> str: ...
+    def submit(self, queue: EventQueue, request: int, prompt: str, sampling: SamplingParams, stream: bool) -> Ticket: ...
+    def end(self) -> None: ...
+
+class Engine:
+    def __init__(self, config: Config) -> None: ...
+    def __getattr__(self, name: str) -> Any: ...
+
+class EnhancedEngine:
+    def __init__(self, config: Config) -> None: ...
+    def __getattr__(self, name: str) -> Any: ...
+
+class Manager:
+    def __init__(self, max_models: int, max_memory_gb: float, enable_lazy_loading: bool, registry: str,
+                 config: Config) -> None: ...
+    def __getattr__(self, name: str) -> Any: ...
+
+def error_codes() -> list[str]: ...
+def set_log_level(name: str) -> None: ...

@@ -1,0 +1,199 @@
+# Made by tools/make_python_stubs.py; do not edit.
+import os
+from collections.abc import Iterable
+from typing import Any
+
+from inferneo import _native
+from inferneo._native import ABTestConfig, RoutingRule, ShadowConfig
+
+class EngineConfig:
+    """What an engine is told; docs/configuration.md has every field."""
+
+    _native: _native.Config
+    model: list[str]
+    """Model directory or hub id; may be given several times. Expected: text."""
+    served_model_name: list[str]
+    """Name in the API; one model may have several. Expected: text."""
+    max_model_len: int | None
+    """Longest prompt and output in tokens. Expected: 'auto' or a whole number from 1 to 16777216."""
+    dtype: str
+    """auto, bf16, f16 or f32; auto: as the model says. Expected: one of auto, bf16, f16, f32."""
+    kv_cache_dtype: str
+    """Type of the KV cache; auto: the type of computation. Expected: one of auto, bf16, f16, f32."""
+    chat_template: str
+    """Jinja file instead of the model's own. Expected: text."""
+    model_roots: list[str]
+    """Folder below which models may be opened, besides those named. Expected: text."""
+    home: str
+    """Folder for Inferneo's own files, such as packed weights. Expected: text."""
+    registry: str
+    """File in which a server keeps its registered models; memory: none. Expected: text."""
+    packed_cache_gb: float
+    """GiB on disk for packed weights, which the next load maps. Expected: a number from 0 to 1048576."""
+    max_models: int
+    """Most models in memory at once. Expected: a whole number from 0 to 10000."""
+    enable_lazy_loading: bool
+    """Load a model at its first request instead of at the start. Expected: true or false."""
+    warm_up: bool
+    """Have models that are loaded at the start compute a few tokens before requests are taken. Expected: true or false."""
+    load_timeout: float
+    """Seconds that loading a model may take, its download apart. Expected: a number from 0 to 1000000."""
+    keep_alive: float
+    """With lazy loading: seconds that a model stays without requests. Expected: a number from 0 to 1000000."""
+    kv_keep_alive: float
+    """Seconds that a model without requests keeps its KV memory, cached prefixes included. Expected: a number from 0 to 1000000."""
+    hub_cache: str
+    """Cache of the hub, where ids are looked up. Expected: text."""
+    hub_endpoint: str
+    """Where the hub answers, for mirrors. Expected: text."""
+    hub_token: str
+    """Token for gated and private models; or HF_TOKEN. Expected: text."""
+    hub_token_file: str
+    """File that holds the token. Expected: text."""
+    hub_offline: bool
+    """Never ask the hub; use what is in its cache. Expected: true or false."""
+    max_num_seqs: int
+    """Most sequences computed in one step. Expected: a whole number from 1 to 65536."""
+    max_num_batched_tokens: int
+    """Most tokens computed in one step. Expected: a whole number from 1 to 16777216."""
+    max_queue_requests: int
+    """Waiting requests before new ones get 429. Expected: a whole number from 1 to 1000000."""
+    max_queue_tokens: int
+    """Waiting prompt tokens before new requests get 429. Expected: a whole number from 1 to 1000000000000."""
+    request_timeout: float
+    """Seconds after which a request is ended. Expected: a number from 0 to 1000000."""
+    idle_compute_share: float
+    """Share of the time for shadow copies while requests are computed. Expected: a number from 0 to 0.5."""
+    deterministic: bool
+    """Same tokens whatever else is in the batch. Expected: true or false."""
+    seed: int | None
+    """Seed of requests that bring none; random: drawn for each. Expected: 'random' or a whole number from 0 to 2^64-1."""
+    block_size: int
+    """Tokens of a KV block. Expected: a power of two from 1 to 1024."""
+    enable_prefix_caching: bool
+    """Reuse the KV of equal prompt beginnings. Expected: true or false."""
+    enable_paged_attention: bool
+    """Page the KV cache; off: one block a sequence, no prefix cache. Expected: true or false."""
+    kv_cache_gb: float
+    """GiB of KV cache over all models. Expected: a number from 0 to 1048576."""
+    device: str
+    """auto, cpu, cuda or cuda:N. Expected: auto, cpu, cuda or cuda:N."""
+    isa: str
+    """Instruction set of the CPU kernels; auto: the best there is. Expected: text."""
+    num_threads: int
+    """Compute threads. Expected: a whole number from 0 to 4096."""
+    max_memory_gb: float
+    """GiB for weights, KV cache and work space. Expected: a number from 0 to 1048576."""
+    gpu_memory_utilization: float
+    """Share of a GPU's memory to use. Expected: a number from 0.01 to 1."""
+    enable_cuda_graph: bool
+    """Replay decode steps as CUDA graphs. Expected: true or false."""
+    enable_speculative_decoding: bool
+    """Let a draft propose tokens that the model verifies. Expected: true or false."""
+    host: str
+    """Address; a public one needs an API key. Expected: text."""
+    port: int
+    """Port to listen on; 0: any free one. Expected: a whole number from 0 to 65535."""
+    api_key: list[str]
+    """Key that clients must send; may be repeated. Expected: visible ASCII characters without spaces."""
+    admin_key: list[str]
+    """Key of the admin routes; none: loopback only. Expected: visible ASCII characters without spaces."""
+    tls_cert: str
+    """Certificate chain in PEM; turns HTTPS on. Expected: text."""
+    tls_key: str
+    """Private key of the certificate in PEM. Expected: text."""
+    insecure: bool
+    """Allow a public address without an API key. Expected: true or false."""
+    io_threads: int
+    """Threads for HTTP. Expected: a whole number from 0 to 1024."""
+    max_body_mb: float
+    """Largest request body in MiB, after decompression. Expected: a number from 0.001 to 1024."""
+    allowed_origins: list[str]
+    """Origin of web pages that may call the API; *: any. Expected: *, or scheme://host[:port] in lower case and without a path."""
+    metrics_public: bool
+    """Serve /metrics without a key. Expected: true or false."""
+    drain_timeout: float
+    """Seconds that running requests get at shutdown. Expected: a number from 0 to 1000000."""
+    requests_per_minute: int
+    """Requests per minute of each key; more get 429. Expected: a whole number from 0 to 1000000000000."""
+    tokens_per_minute: int
+    """Tokens per minute of each key, prompts and generated ones. Expected: a whole number from 0 to 1000000000000."""
+    max_concurrent_requests: int
+    """Requests of each key under way at a time. Expected: a whole number from 0 to 1000000000000."""
+    max_total_queue_requests: int
+    """Requests without a first token, of all models, before new ones get 429. Expected: a whole number from 0 to 1000000000000."""
+    max_total_queue_tokens: int
+    """Their prompt tokens before new ones get 429. Expected: a whole number from 0 to 1000000000000."""
+    log_level: str
+    """debug, info, warning, error or off. Expected: one of debug, info, warning, error, off."""
+    quiet: bool
+    """No progress lines. Expected: true or false."""
+    routing_rules: list[RoutingRule]
+    ab_tests: list[ABTestConfig]
+    shadow: list[ShadowConfig]
+
+    def __init__(self, *, config_file: str | os.PathLike[str] | None = None, use_environment: bool = True,
+                 model: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] = ...,
+                 served_model_name: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] = ...,
+                 max_model_len: int | None = ...,
+                 dtype: str = ...,
+                 kv_cache_dtype: str = ...,
+                 chat_template: str | os.PathLike[str] = ...,
+                 model_roots: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] = ...,
+                 home: str | os.PathLike[str] = ...,
+                 registry: str | os.PathLike[str] = ...,
+                 packed_cache_gb: float = ...,
+                 max_models: int = ...,
+                 enable_lazy_loading: bool = ...,
+                 warm_up: bool = ...,
+                 load_timeout: float = ...,
+                 keep_alive: float = ...,
+                 kv_keep_alive: float = ...,
+                 hub_cache: str | os.PathLike[str] = ...,
+                 hub_endpoint: str = ...,
+                 hub_token: str = ...,
+                 hub_token_file: str | os.PathLike[str] = ...,
+                 hub_offline: bool = ...,
+                 max_num_seqs: int = ...,
+                 max_num_batched_tokens: int = ...,
+                 max_queue_requests: int = ...,
+                 max_queue_tokens: int = ...,
+                 request_timeout: float = ...,
+                 idle_compute_share: float = ...,
+                 deterministic: bool = ...,
+                 seed: int | None = ...,
+                 block_size: int = ...,
+                 enable_prefix_caching: bool = ...,
+                 enable_paged_attention: bool = ...,
+                 kv_cache_gb: float = ...,
+                 device: str = ...,
+                 isa: str = ...,
+                 num_threads: int = ...,
+                 max_memory_gb: float = ...,
+                 gpu_memory_utilization: float = ...,
+                 enable_cuda_graph: bool = ...,
+                 enable_speculative_decoding: bool = ...,
+                 host: str = ...,
+                 port: int = ...,
+                 api_key: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] = ...,
+                 admin_key: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] = ...,
+                 tls_cert: str | os.PathLike[str] = ...,
+                 tls_key: str | os.PathLike[str] = ...,
+                 insecure: bool = ...,
+                 io_threads: int = ...,
+                 max_body_mb: float = ...,
+                 allowed_origins: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] = ...,
+                 metrics_public: bool = ...,
+                 drain_timeout: float = ...,
+                 requests_per_minute: int = ...,
+                 tokens_per_minute: int = ...,
+                 max_concurrent_requests: int = ...,
+                 max_total_queue_requests: int = ...,
+                 max_total_queue_tokens: int = ...,
+                 log_level: str = ...,
+                 quiet: bool = ...,
+                 routing_rules: Iterable[RoutingRule] = ..., ab_tests: Iterable[ABTestConfig] = ...,
+                 shadow: Iterable[ShadowConfig] = ...) -> None: ...
+    @staticmethod
+    def fields() -> list[dict[str, Any]]: ...
+    def replace(self, **fields: Any) -> EngineConfig: ...

@@ -1,0 +1,165 @@
+"""The engine as an object: give it a configuration, ask it."""
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from inferneo import _bridge, _native
+from inferneo._native import GenerationResult, SamplingParams
+from inferneo.core import _generation
+from inferneo.core._generation import GenerationChunk, GenerationStream
+from inferneo.core.config import EngineConfig
+from inferneo.errors import InvalidArgumentError, UnavailableError
+
+__all__ = ["EngineBase", "EngineConfig", "GenerationChunk", "GenerationResult", "GenerationStream", "InferneoEngine",
+           "SamplingParams"]
+
+
+class EngineBase(_generation.OwnedByProcess):
+    """Starting, stopping and what goes with it; of both engines.
+
+    An engine starts itself once, at the first call that needs it running; ``start()`` does it earlier, so that its errors
+    come there. Once stopped it stays stopped until ``start()``. Thread-safe; calls from several event loops are fine.
+    """
+
+    _native: Any
+
+    def __init__(self, config: EngineConfig | None, native: type[Any]) -> None:
+        super().__init__()
+        if config is None:
+            config = EngineConfig()
+        if not isinstance(config, EngineConfig):
+            raise InvalidArgumentError(f"config: expected EngineConfig, got {config!r}", "config")
+        self._make = native
+        self._configure(config)
+        self._starting = threading.Lock()
+        self._started = False
+        self._stopped = False
+        _bridge.keep(self)
+
+    def _configure(self, config: EngineConfig) -> None:
+        """Before the start alone."""
+        self.config = config
+        self._native = self._make(config._native)
+        if "log_level" in config._native.changed():
+            _native.set_log_level(config.log_level)
+
+    def end(self) -> None:
+        """Ends everything for good: stop_sync(), and no start() any more. Called at the interpreter's exit."""
+        self._started, self._stopped = False, True
+        self._native.end()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it has been started and not stopped."""
+        return self._started
+
+    # ---- starting and stopping
+    def start_sync(self) -> None:
+        """Loads the configured models. Raises what is wrong with them or with the configuration; AlreadyExistsError: it
+        has been started."""
+        self._require_owner()
+        with self._starting:
+            self._native.start()
+            self._started, self._stopped = True, False
+
+    async def start(self) -> None:
+        """As start_sync(), while the event loop goes on."""
+        await asyncio.to_thread(self.start_sync)
+
+    def stop_sync(self) -> None:
+        """Ends running generations with UnavailableError and gives all memory back. Again: nothing happens."""
+        self._require_owner()
+        with self._starting:
+            self._started, self._stopped = False, True
+            self._native.stop()
+
+    async def stop(self) -> None:
+        """As stop_sync(), while the event loop goes on."""
+        await asyncio.to_thread(self.stop_sync)
+
+    def _start_once(self) -> None:
+        self._require_owner()
+        with self._starting:
+            if self._started:
+                return
+            if self._stopped:
+                raise UnavailableError("the engine has been stopped; call start() first")
+            self._native.start()
+            self._started = True
+
+    def _ready_sync(self) -> None:
+        if not self._started:
+            self._start_once()
+
+    async def _ready(self) -> None:
+        if not self._started:
+            await asyncio.to_thread(self._start_once)
+
+    async def __aenter__(self) -> Any:
+        await self._ready()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    def __enter__(self) -> Any:
+        self._ready_sync()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop_sync()
+
+
+class InferneoEngine(EngineBase):
+    """One or several models behind one engine.
+
+    >>> engine = InferneoEngine(EngineConfig(model="models/inferneo-story"))     # doctest: +SKIP
+    >>> result = await engine.generate("Once upon a time", max_tokens=40)        # doctest: +SKIP
+    """
+
+    def __init__(self, config: EngineConfig | None = None) -> None:
+        super().__init__(config, _native.Engine)
+
+    def _submission(self, prompt: str, sampling: SamplingParams | None, model: str,
+                    fields: dict[str, Any]) -> _generation.Submission:
+        chosen = _generation.sampling_of(sampling, fields)
+        text = _generation.text_of(prompt)
+        return lambda queue, request, stream: self._native.submit(queue, request, text, chosen, model, stream)
+
+    async def generate(self, prompt: str, sampling: SamplingParams | None = None, *, model: str = "",
+                       **fields: Any) -> GenerationResult:
+        """Continues ``prompt``.
+
+        Args:
+            sampling: how tokens are chosen; its fields may also be given as keyword arguments (``max_tokens=40``).
+            model: one of the configured ones; empty: the first.
+
+        Raises:
+            InvalidArgumentError, ContextTooLongError: the request. NotFoundError: the model. QueueFullError: too many
+            wait. UnavailableError: the engine has been stopped. Cancelling the task cancels the request.
+        """
+        submission = self._submission(prompt, sampling, model, fields)
+        await self._ready()
+        return await _generation.generate(submission)
+
+    def generate_stream(self, prompt: str, sampling: SamplingParams | None = None, *, model: str = "",
+                        **fields: Any) -> GenerationStream:
+        """The same, piece by piece: ``async for chunk in engine.generate_stream(...)``."""
+        return GenerationStream(self._submission(prompt, sampling, model, fields), self._ready)
+
+    def generate_sync(self, prompt: str, sampling: SamplingParams | None = None, *, model: str = "",
+                      **fields: Any) -> GenerationResult:
+        """As generate(), for threads without an event loop; other Python threads go on. Ctrl-C cancels the request."""
+        submission = self._submission(prompt, sampling, model, fields)
+        self._ready_sync()
+        return _generation.generate_sync(submission)
+
+    def generate_stream_sync(self, prompt: str, sampling: SamplingParams | None = None, *, model: str = "",
+                             **fields: Any) -> Iterator[GenerationChunk]:
+        """As generate_stream(), for threads without an event loop. Closing the iterator cancels the request."""
+        submission = self._submission(prompt, sampling, model, fields)
+        self._ready_sync()
+        return _generation.stream_sync(submission)

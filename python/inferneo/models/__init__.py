@@ -1,0 +1,1 @@
+"""Models: managing many of them, and one of each format."""

@@ -1,0 +1,229 @@
+"""Many models in one process: registered with versions, loaded at their first use, kept within one memory budget."""
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+from inferneo import _bridge, _native
+from inferneo._native import GenerationResult, ModelFormat, ModelInfo, SamplingParams
+from inferneo.core import _generation
+from inferneo.core._generation import GenerationChunk, GenerationStream
+from inferneo.core.config import EngineConfig
+from inferneo.core.enhanced_engine import registration
+
+__all__ = ["Model", "ModelFormat", "ModelInfo", "ModelManager"]
+
+_PATIENCE = 30  # seconds that running generations of a model get before it goes
+
+
+async def _at_once() -> None:
+    pass
+
+
+class Model(_generation.OwnedByProcess):
+    """A model that is held in memory while this object lives, or until ``release()``.
+
+    Nothing takes its place meanwhile, so let go of what is not needed: ``async with await manager.load_model(...)``.
+    It may outlive its manager; generations then raise UnavailableError.
+    """
+
+    def __init__(self, native: _native.Lease) -> None:
+        super().__init__()
+        self._native = native
+        self.id: str = native.id()  #: name:version
+        _bridge.keep(self)
+
+    def _submission(self, prompt: str, sampling: SamplingParams | None,
+                    fields: dict[str, Any]) -> _generation.Submission:
+        chosen = _generation.sampling_of(sampling, fields)
+        text = _generation.text_of(prompt)
+        return lambda queue, request, stream: self._native.submit(queue, request, text, chosen, stream)
+
+    async def generate(self, prompt: str, sampling: SamplingParams | None = None, **fields: Any) -> GenerationResult:
+        """Continues ``prompt``; arguments and errors as InferneoEngine.generate()."""
+        return await _generation.generate(self._submission(prompt, sampling, fields))
+
+    def generate_stream(self, prompt: str, sampling: SamplingParams | None = None, **fields: Any) -> GenerationStream:
+        """The same, piece by piece."""
+        return GenerationStream(self._submission(prompt, sampling, fields), _at_once)
+
+    def generate_sync(self, prompt: str, sampling: SamplingParams | None = None, **fields: Any) -> GenerationResult:
+        """As generate(), for threads without an event loop."""
+        return _generation.generate_sync(self._submission(prompt, sampling, fields))
+
+    def generate_stream_sync(self, prompt: str, sampling: SamplingParams | None = None,
+                             **fields: Any) -> Iterator[GenerationChunk]:
+        """As generate_stream(), for threads without an event loop."""
+        return _generation.stream_sync(self._submission(prompt, sampling, fields))
+
+    def release(self) -> None:
+        """Lets go: the model may leave memory when room is needed. Later generations raise UnavailableError."""
+        self._native.end()
+
+    def end(self) -> None:
+        """At the interpreter's exit."""
+        self._native.end()
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    async def __aenter__(self) -> Model:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.release()
+
+    def __repr__(self) -> str:
+        return f"Model({self.id!r})"
+
+
+class ModelManager(_generation.OwnedByProcess):
+    """Registers models, loads them when they are asked for, and unloads what has been idle longest to make room.
+
+    Names: a call takes ``name`` (its active version), ``name:version`` or an alias.
+
+    Args:
+        max_models: in memory at once; 0: as many as fit.
+        max_memory_gb: GiB, never exceeded by a byte; 0: 0.8 of the memory that the process may use.
+        enable_lazy_loading: False: register_model() loads the model before it returns.
+        registry: a file that remembers what is registered, for one process at a time; "memory": forgotten at the end.
+        config: everything else; None: EngineConfig(), which reads the environment. Its models are registered too.
+
+    Raises: InvalidArgumentError; ConflictError: another process holds the registry.
+    """
+
+    def __init__(self, max_models: int = 0, max_memory_gb: float = 0.0, enable_lazy_loading: bool = True, *,
+                 registry: str = "memory", config: EngineConfig | None = None) -> None:
+        super().__init__()
+        self.config = EngineConfig() if config is None else config
+        self._native = _native.Manager(max_models, max_memory_gb, enable_lazy_loading, str(registry),
+                                       self.config._native)
+        _bridge.keep(self)
+
+    # ---- registering
+    def register_model_sync(self, name: str, version: str = "", path: str = "", format: ModelFormat | None = None,
+                            **fields: Any) -> str:
+        """Makes a model known.
+
+        Args:
+            name: or name:version.
+            version: empty: as the name says it, else "1".
+            path: a directory, or a hub id.
+            format: None: found out from the files.
+            **fields: further fields of ModelRegistration (aliases, pinned, keep_alive in seconds, settings, ...).
+
+        Returns: its id, "name:version".
+
+        Raises: AlreadyExistsError, InvalidArgumentError naming the field; without lazy loading also what the load says,
+        and then nothing stays registered.
+        """
+        self._require_owner()
+        identity: str = self._native.register_model(registration(name, version, path, format, fields))
+        return identity
+
+    async def register_model(self, name: str, version: str = "", path: str = "", format: ModelFormat | None = None,
+                             **fields: Any) -> str:
+        """As register_model_sync(), while the event loop goes on."""
+        return await asyncio.to_thread(self.register_model_sync, name, version, path, format, **fields)
+
+    async def remove_model(self, model_id: str, patience: int = _PATIENCE) -> None:
+        """It is unknown at once; its running generations may end within ``patience`` seconds. NotFoundError."""
+        await asyncio.to_thread(self._native.remove_model, model_id, patience)
+
+    # ---- memory
+    async def load_model(self, name: str) -> Model:
+        """Loads it if need be, and holds it.
+
+        Raises: NotFoundError names the nearest; OutOfMemoryError: it can never fit; what its files have wrong.
+        """
+        lease = await _bridge.wait(lambda queue, request: self._native.acquire(queue, request, name))
+        return Model(lease)
+
+    async def get_model(self, name: str) -> Model:
+        """The same as load_model(): models are loaded when they are asked for."""
+        return await self.load_model(name)
+
+    def load_model_sync(self, name: str) -> Model:
+        """As load_model(), for threads without an event loop."""
+        return Model(_bridge.wait_sync(lambda queue, request: self._native.acquire(queue, request, name)))
+
+    async def unload_model(self, name: str, patience: int = _PATIENCE) -> None:
+        """Out of memory as soon as nobody holds it, or after ``patience`` seconds, which ends its generations."""
+        await asyncio.to_thread(self._native.unload, name, patience)
+
+    def pin(self, name: str, pinned: bool = True) -> None:
+        """Never unloaded to make room."""
+        self._native.pin(name, pinned)
+
+    def set_keep_alive(self, name: str, seconds: int | None) -> None:
+        """Idle seconds before it may be unloaded; None: the manager's default; -1: for ever."""
+        self._native.set_keep_alive(name, seconds)
+
+    # ---- versions and aliases
+    async def switch_version(self, name: str, version: str) -> None:
+        """What the bare name means from now on. Loads that version first; when that fails, everything stays as it was."""
+        await asyncio.to_thread(self._native.switch_version, name, version)
+
+    async def rollback(self, name: str) -> None:
+        """To the version before. ConflictError: there is none."""
+        await asyncio.to_thread(self._native.rollback, name)
+
+    def set_alias(self, alias: str, target: str) -> None:
+        """Another name for a name or name:version."""
+        self._native.set_alias(alias, target)
+
+    def remove_alias(self, alias: str) -> None:
+        """NotFoundError."""
+        self._native.remove_alias(alias)
+
+    # ---- looks
+    def list_models(self) -> list[ModelInfo]:
+        """In order of registration."""
+        models: list[ModelInfo] = self._native.models()
+        return models
+
+    def model_info(self, name: str) -> ModelInfo:
+        """NotFoundError names the nearest."""
+        info: ModelInfo = self._native.model(name)
+        return info
+
+    @property
+    def memory_used(self) -> int:
+        """Bytes of the ledger."""
+        used: int = self._native.memory_used()
+        return used
+
+    @property
+    def memory_budget(self) -> int:
+        """Bytes."""
+        budget: int = self._native.memory_budget()
+        return budget
+
+    # ---- the end
+    def close_sync(self) -> None:
+        """Ends running generations with UnavailableError and gives the memory back. Again: nothing happens."""
+        self._native.end()
+
+    async def close(self) -> None:
+        """As close_sync(), while the event loop goes on."""
+        await asyncio.to_thread(self._native.end)
+
+    def end(self) -> None:
+        """At the interpreter's exit."""
+        self._native.end()
+
+    def __enter__(self) -> ModelManager:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close_sync()
+
+    async def __aenter__(self) -> ModelManager:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()

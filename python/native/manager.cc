@@ -1,0 +1,132 @@
+#include <nanobind/stl/map.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <chrono>
+
+#include "config.h"
+#include "data.h"
+#include "engines.h"
+#include "submission.h"
+
+namespace nb = nanobind;
+
+namespace inferneo::python {
+namespace {
+
+using PyManager = Owned<ModelManager>;
+
+std::chrono::seconds seconds(int64_t count) { return std::chrono::seconds(count); }
+
+// Setting it up may read a registry and load models.
+void make_manager(PyManager* self, int max_models, double max_memory_gb, bool enable_lazy_loading, std::string registry,
+                  const Config& config) {
+  auto manager = without_gil([&] {
+    return std::make_unique<ModelManager>(ModelManager::Options{.max_models = max_models,
+                                                                .max_memory_gb = max_memory_gb,
+                                                                .enable_lazy_loading = enable_lazy_loading,
+                                                                .registry = std::move(registry),
+                                                                .engine = config.value});
+  });
+  if (const Status status = manager->status(); !status.ok()) {
+    without_gil([&] { manager.reset(); });
+    raise(status.error());
+  }
+  new (self) PyManager(std::move(manager));
+}
+
+template <typename... Arguments>
+auto status_call(Status (ModelManager::*method)(Arguments...)) {
+  return [method](PyManager& self, std::decay_t<Arguments>... arguments) {
+    check(self.shared([&](ModelManager& manager) { return (manager.*method)(arguments...); }));
+  };
+}
+
+void acquire(PyManager& self, const PyEventQueue& queue, uint64_t id, const std::string& name) {
+  check(self.at_once([&](ModelManager& manager) {
+    manager.acquire(name, [to = queue.queue, id](Result<Lease> lease) { to->push({id, std::move(lease)}); });
+  }));
+}
+
+PyTicket submit(PyLease& self, const PyEventQueue& queue, uint64_t id, std::string prompt,
+                const SamplingParams& sampling, bool stream) {
+  PyTicket ticket;
+  check(self.at_once([&](Lease& lease) {
+    ticket.ticket = lease.submit(std::move(prompt), sampling, callbacks_to(queue, id, stream));
+  }));
+  return ticket;
+}
+
+}  // namespace
+
+nb::object end_object(Lease lease) {
+  return nb::cast(std::make_unique<PyLease>(std::make_unique<Lease>(std::move(lease))).release(),
+                  nb::rv_policy::take_ownership);
+}
+
+void bind_manager(nb::module_& module) {
+  using R = ModelRegistration;
+  Fields<R>(module, "ModelRegistration", "What registering a model says about it.")
+      .field("name", &R::name, "Or name:version.")
+      .field("version", &R::version, "Empty: as the name says it, else \"1\".")
+      .field("path", &R::path, "A directory, or a hub id.")
+      .field("format", &R::format, "None: found out from the files.")
+      .field("revision", &R::revision, "Of a hub id; empty: the hub's main.")
+      .field("aliases", &R::aliases, "Further names.")
+      .field("pinned", &R::pinned, "Never unloaded to make room.")
+      .field("keep_alive", &R::keep_alive, "Idle seconds in memory; None: the manager's default; -1: for ever.")
+      .field("settings", &R::settings, "Of its engine, by their configuration names.")
+      .field("metadata", &R::metadata, "The owner's notes.")
+      .finish();
+
+  nb::class_<PyLease>(module, "Lease")
+      .def("id",
+           [](PyLease& self) {
+             return value_of(self.shared([](Lease& lease) { return Result<std::string>(lease.id()); }));
+           })
+      .def("submit", &submit)
+      .def("end", &PyLease::end);
+
+  using M = ModelManager;
+  nb::class_<PyManager>(module, "Manager")
+      .def("__init__", &make_manager)
+      .def("register_model",
+           [](PyManager& self, const R& registration) {
+             return value_of(self.shared([&](M& manager) { return manager.register_model(registration); }));
+           })
+      .def("remove_model",
+           [](PyManager& self, const std::string& id, int64_t patience) {
+             check(self.shared([&](M& manager) { return manager.remove_model(id, seconds(patience)); }));
+           })
+      .def("unload",
+           [](PyManager& self, const std::string& name, int64_t patience) {
+             check(self.shared([&](M& manager) { return manager.unload(name, seconds(patience)); }));
+           })
+      .def("acquire", &acquire)
+      .def("pin", status_call(&M::pin))
+      .def("set_keep_alive", status_call(&M::set_keep_alive), nb::arg(), nb::arg().none())
+      .def("switch_version", status_call(&M::switch_version))
+      .def("rollback", status_call(&M::rollback))
+      .def("set_alias", status_call(&M::set_alias))
+      .def("remove_alias", status_call(&M::remove_alias))
+      .def("models",
+           [](PyManager& self) {
+             return value_of(self.shared([](M& manager) { return Result<std::vector<ModelInfo>>(manager.models()); }));
+           })
+      .def("model",
+           [](PyManager& self, const std::string& name) {
+             return value_of(self.shared([&](M& manager) { return manager.model(name); }));
+           })
+      .def("memory_used",
+           [](PyManager& self) {
+             return value_of(self.shared([](M& manager) { return Result<uint64_t>(manager.memory_used()); }));
+           })
+      .def("memory_budget",
+           [](PyManager& self) {
+             return value_of(self.shared([](M& manager) { return Result<uint64_t>(manager.memory_budget()); }));
+           })
+      .def("end", &PyManager::end);
+}
+
+}  // namespace inferneo::python

@@ -1,0 +1,42 @@
+// The extension module inferneo._native: what the package's own modules stand on. Nobody else imports it.
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/string.h>
+
+#include <string>
+
+#include "base/log.h"
+#include "config.h"
+#include "data.h"
+#include "engines.h"
+#include "errors.h"
+#include "event_queue.h"
+
+namespace {
+
+void set_log_level_by_name(const std::string& name) {
+  using inferneo::LogLevel;
+  LogLevel level = LogLevel::warning;
+  if (name == "debug") level = LogLevel::debug;
+  if (name == "info") level = LogLevel::info;
+  if (name == "error") level = LogLevel::error;
+  if (name == "off") level = LogLevel::off;
+  inferneo::set_log_level(level);
+}
+
+}  // namespace
+
+NB_MODULE(_native, module) {
+  using namespace inferneo::python;  // NOLINT(google-build-using-namespace)
+  module.attr("__version__") = INFERNEO_VERSION;
+  // What is still alive at the interpreter's end is ended by the package before (inferneo/_bridge.py).
+  nanobind::set_leak_warnings(false);
+  bind_errors(module);
+  bind_results(module);
+  bind_sampling(module);
+  bind_traffic(module);
+  bind_config(module);
+  bind_event_queue(module);
+  bind_engines(module);
+  bind_manager(module);
+  module.def("set_log_level", &set_log_level_by_name);
+}

@@ -1,0 +1,66 @@
+#include <fmt/format.h>
+
+#include <charconv>
+
+#include "data.h"
+
+namespace nb = nanobind;
+
+namespace inferneo::python {
+
+void bind_results(nb::module_& module) {
+  nb::enum_<ModelFormat>(module, "ModelFormat", "What a model's files can be.")
+      .value("HUGGINGFACE", ModelFormat::HuggingFace)
+      .value("ONNX", ModelFormat::ONNX)
+      .value("TENSORRT", ModelFormat::TensorRT);
+
+  using Sample = GenerationSample;
+  Fields<Sample>(module, "GenerationSample", "One of the samples of a generation.")
+      .result("text", &Sample::text, "Without stop strings and end-of-sequence tokens.")
+      .result("tokens", &Sample::tokens, "Ids of the generated tokens.")
+      .result("finish_reason", &Sample::finish_reason, "\"stop\" or \"length\".")
+      .finish(false);
+
+  using R = GenerationResult;
+  auto& result =
+      Fields<R>(module, "GenerationResult", "What a finished generation gives back; str() is the first sample's text.")
+          .result("model", &R::model, "That answered.")
+          .result("samples", &R::samples, "SamplingParams.n of them.")
+          .result("prompt_tokens", &R::prompt_tokens, "Tokens of the prompt.")
+          .result("cached_tokens", &R::cached_tokens, "Of the prompt, found in the prefix cache.")
+          .result("completion_tokens", &R::completion_tokens, "Generated tokens over all samples.")
+          .result("time_to_first_token", &R::time_to_first_token, "Seconds since submission.")
+          .result("total_time", &R::total_time, "Seconds since submission.")
+          .finish(false);
+  const auto text = [](const R& self) { return self.samples.empty() ? std::string() : self.samples.front().text; };
+  result.def_prop_ro("text", text, "The first sample's text.");
+  result.def("__str__", text);
+
+  using I = ModelInfo;
+  Fields<I>(module, "ModelInfo", "One registered version of a model, as it is at this moment.")
+      .result("id", &I::id, "name:version.")
+      .result("name", &I::name, "The name without the version.")
+      .result("version", &I::version, "The version.")
+      .result("path", &I::path, "Directory or hub id.")
+      .result("format", &I::format, "As registered, or as found when it was loaded.")
+      .result("state", &I::state, "\"unloaded\", \"loading\", \"ready\", \"draining\" or \"failed\".")
+      .result("failure", &I::failure, "With \"failed\": why.")
+      .result("active", &I::active, "Whether its bare name means this version.")
+      .result("pinned", &I::pinned, "Nothing takes its place in memory.")
+      .result("aliases", &I::aliases, "Further names.")
+      .result("leases", &I::leases, "How many hold it in memory now.")
+      .result("memory_bytes", &I::memory_bytes, "Bytes in the ledger: weights, KV blocks, workspace.")
+      .result("load_count", &I::load_count, "Loads since it was registered.")
+      .result("load_seconds", &I::load_seconds, "Seconds of its last load; 0: not loaded since the start.")
+      .result("last_used", &I::last_used, "Seconds since 1970; 0: never.")
+      .finish(false);
+}
+
+double shortest(float value) {
+  const std::string text = fmt::format("{}", value);
+  double number = value;  // what from_chars leaves for infinities and NaN
+  std::from_chars(text.data(), text.data() + text.size(), number);
+  return number;
+}
+
+}  // namespace inferneo::python

@@ -1,0 +1,90 @@
+#include <algorithm>
+#include <array>
+
+#include "data.h"
+
+namespace nb = nanobind;
+
+namespace inferneo::python {
+namespace {
+
+using P = SamplingParams;
+using Kind = GrammarSpec::Kind;
+
+// A constraint is one attribute for each kind; the one that is set last holds.
+void add_constraint(Fields<P>& fields, const char* name, Kind kind, const char* doc) {
+  fields.property(
+      name, "str | None", doc,
+      [kind](const P& self) { return self.grammar.kind == kind ? nb::cast(self.grammar.text) : nb::none(); },
+      [kind, name](P& self, nb::handle value) {
+        std::optional<std::string> text;
+        if (!nb::try_cast(value, text)) raise_wrong_type(std::string("SamplingParams.") + name, "str | None", value);
+        if (text) {
+          self.grammar = {.kind = kind, .text = *text, .choices = {}};
+        } else if (self.grammar.kind == kind) {
+          self.grammar = {};
+        }
+      });
+}
+
+void add_constraints(Fields<P>& fields) {
+  add_constraint(fields, "json_schema", Kind::json_schema, "The text is JSON of this schema (JSON text).");
+  add_constraint(fields, "regex", Kind::regex, "The text matches this regular expression.");
+  add_constraint(fields, "grammar", Kind::lark, "The text follows this Lark grammar.");
+  fields.property(
+      "json_object", "bool", "The text is a JSON object.",
+      [](const P& self) { return nb::cast(self.grammar.kind == Kind::json_object); },
+      [](P& self, nb::handle value) {
+        bool wanted = false;
+        if (!nb::try_cast(value, wanted)) raise_wrong_type("SamplingParams.json_object", "bool", value);
+        if (wanted) {
+          self.grammar = {.kind = Kind::json_object, .text = {}, .choices = {}};
+        } else if (self.grammar.kind == Kind::json_object) {
+          self.grammar = {};
+        }
+      });
+  fields.property(
+      "choices", "list[str]", "The text is one of these.", [](const P& self) { return nb::cast(self.grammar.choices); },
+      [](P& self, nb::handle value) {
+        std::vector<std::string> choices;
+        if (!nb::try_cast(value, choices)) raise_wrong_type("SamplingParams.choices", "list[str]", value);
+        if (!choices.empty()) {
+          self.grammar = {.kind = Kind::choice, .text = {}, .choices = std::move(choices)};
+        } else if (self.grammar.kind == Kind::choice) {
+          self.grammar = {};
+        }
+      });
+}
+
+}  // namespace
+
+void bind_sampling(nb::module_& module) {
+  Fields<P> fields(module, "SamplingParams", "How tokens are chosen.");
+  fields.field("temperature", &P::temperature, "0 is greedy.")
+      .field("top_k", &P::top_k, "0 or -1: off.")
+      .field("top_p", &P::top_p, "(0, 1].")
+      .field("min_p", &P::min_p, "[0, 1].")
+      .field("typical_p", &P::typical_p, "(0, 1].")
+      .field("repetition_penalty", &P::repetition_penalty, "Over prompt and output; greater than 0, 1: none.")
+      .field("presence_penalty", &P::presence_penalty, "[-2, 2]; over output.")
+      .field("frequency_penalty", &P::frequency_penalty, "[-2, 2]; over output.")
+      .field("logit_bias", &P::logit_bias, "Added to the logits of these tokens.")
+      .field("seed", &P::seed, "Sample i draws from (seed, i, position); None: chosen anew for each request.")
+      .field("stop", &P::stop, "Texts that end the output and are not part of it; at most 16.")
+      .field("stop_token_ids", &P::stop_token_ids, "Tokens that end the output.")
+      .field("ignore_eos", &P::ignore_eos, "Go on behind end-of-sequence tokens.")
+      .field("min_tokens", &P::min_tokens, "No end before this many tokens.")
+      .field("max_tokens", &P::max_tokens, "Tokens; None: up to the context's end.")
+      .field("n", &P::n, "Independent samples of one prompt, 1 to 16.");
+  add_constraints(fields);
+  fields.finish();
+}
+
+void raise_wrong_type(std::string_view what, std::string_view expected, nb::handle value) {
+  const std::string message =
+      std::string(what) + ": expected " + std::string(expected) + ", got " + nb::repr(value).c_str();
+  PyErr_SetString(PyExc_TypeError, message.substr(0, 500).c_str());
+  throw nb::python_error();
+}
+
+}  // namespace inferneo::python

@@ -1,0 +1,16 @@
+# The Python package's tests as CTest sees them; without the extension each says so and is skipped.
+# inferneo_python_test(<name> <pytest arguments>...)
+function(inferneo_python_test name)
+  if(TARGET inferneo_python)
+    add_test(NAME python_${name} COMMAND ${INFERNEO_PYTHON_INTERPRETER} tests/run_pytest.py --package ${CMAKE_BINARY_DIR}/python -q ${ARGN}
+             WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
+  else()
+    add_test(NAME python_${name} COMMAND ${CMAKE_COMMAND} -E echo "skipped: no Python extension")
+    set_tests_properties(python_${name} PROPERTIES SKIP_REGULAR_EXPRESSION "skipped: no Python extension")
+  endif()
+  # Not for the sanitizers' runs, whose runtimes would have to be there before the interpreter.
+  set_tests_properties(python_${name} PROPERTIES LABELS "full;repo;python" TIMEOUT 600 SKIP_RETURN_CODE 77)
+endfunction()
+
+inferneo_python_test(unit tests/unit)
+inferneo_python_test(integration tests/integration)
