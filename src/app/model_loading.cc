@@ -227,9 +227,12 @@ class DirectoryLoader final : public ModelLoader {
     ASSIGN_OR_RETURN(std::shared_ptr<LoadedModel> model, assemble(found, std::move(runner), tokenizer, report));
     if (found.config.warm_up) RETURN_IF_ERROR(warm_up(*model, report));
     const ModelSpec& spec = model->spec;
+    const std::string type = spec.dtype == spec.stored_dtype
+                                 ? spec.dtype
+                                 : fmt::format("{} ({:.2f} bits per weight)", spec.dtype, spec.bits_per_weight);
     log_info("{}: {} in {}, {:.2f} GiB, context {}, on {}, weights {}, loaded in {:.2f} s", found.id, spec.architecture,
-             spec.dtype, static_cast<double>(spec.weight_bytes) / kGiB, model->max_model_len, spec.device,
-             spec.weight_origin, to_seconds(context_.clock.now() - start));
+             type, static_cast<double>(spec.weight_bytes) / kGiB, model->max_model_len, spec.device, spec.weight_origin,
+             to_seconds(context_.clock.now() - start));
     return model;
   }
 
