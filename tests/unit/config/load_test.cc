@@ -31,7 +31,7 @@ class LoadConfig : public testing::Test {
   void TearDown() override { std::filesystem::remove_all(folder_); }
 
   std::string write(const std::string& text) {
-    const std::string path = folder_ / "test.yaml";
+    std::string path = folder_ / "test.yaml";
     std::ofstream(path) << text;
     return path;
   }
