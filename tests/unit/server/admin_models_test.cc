@@ -24,9 +24,9 @@ TEST_F(AdminModels, ARegisteredModelIsShownWithAllThatIsKnownOfIt) {
   EXPECT_GT(model["created"], 1'700'000'000);
   model.erase("created");
   EXPECT_EQ(model, Json::parse(R"({"id":"org/story:2024-05","name":"org/story","version":"2024-05","active":true,
-      "aliases":["gpt-4"],"source":"files","revision":"main","format":"huggingface","origin":"api",
-      "settings":{"dtype":"auto","max_model_len":"512"},"pending_settings":[],"variant_of":null,"metadata":{"owner":"me"},"pinned":true,"keep_alive":300,
-      "last_used":null,"load_count":0,"state":"unloaded","removing":false,"failure":null,"memory_bytes":0,"leases":0,
+      "variant_of":null,"aliases":["gpt-4"],"source":"files","revision":"main","format":"huggingface","origin":"api",
+      "settings":{"dtype":"auto","max_model_len":"512"},"pending_settings":[],"metadata":{"owner":"me"},
+      "pinned":true,"keep_alive":300,"last_used":null,"load_count":0,"state":"unloaded","removing":false,"failure":null,"memory_bytes":0,"leases":0,
       "waiting":0,"queue_place":0,"progress":null,"idle_seconds":null,"keep_alive_left":null,"load_seconds":null,
       "loads":0,"unloads":{"asked":0,"idle":0,"room":0,"failed":0}})"));
   EXPECT_EQ(ask("GET", "/admin/models/org/story").body, shown.body) << "by its name";
@@ -236,7 +236,7 @@ TEST_F(AdminKeys, EachRouteAsksForTheAdminKey) {
     EXPECT_EQ(ask(method, path, "", {"Authorization: Bearer api"}).status, 401) << path;
     EXPECT_NE(ask(method, path, "", {"Authorization: Bearer admin"}).status, 401) << path;
   }
-  EXPECT_EQ(admin_routes_seen, 19);
+  EXPECT_EQ(admin_routes_seen, 20);
 }
 
 TEST_F(AdminKeys, WithoutOneForeignPagesAreKeptOut) {
