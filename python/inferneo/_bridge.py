@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import logging
 import os
 import threading
 import weakref
@@ -21,6 +22,9 @@ from . import _native
 
 _RESULT = -1
 _ERROR = -2
+_CLOSED = -3
+
+_log = logging.getLogger("inferneo")
 
 
 class Ends(Protocol):
@@ -76,7 +80,10 @@ class _Bridge:
 
     def _run(self) -> None:
         while not self._closed:
-            self._hand_out(self.queue.take(3600.0, interruptible=False))
+            try:
+                self._hand_out(self.queue.take(3600.0, interruptible=False))
+            except Exception:  # whatever it was, others still wait for their events
+                _log.exception("an event of the engine could not be delivered")
 
     def _hand_out(self, events: list[tuple[int, int, Any]]) -> None:
         by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Callable[[int, Any], None], int, Any]]] = {}
@@ -181,6 +188,10 @@ class Events:
     async def next(self) -> tuple[int, Any]:
         return await self._queue.get()
 
+    def wake(self) -> None:
+        """Who waits in next() gets an event that is_closed(). On the loop's own thread."""
+        self._queue.put_nowait((_CLOSED, None))
+
     def cancel(self) -> None:
         self._bridge.remove(self._request)
         if self._waiter.ticket is not None:
@@ -193,6 +204,10 @@ def is_error(kind: int) -> bool:
 
 def is_result(kind: int) -> bool:
     return kind == _RESULT
+
+
+def is_closed(kind: int) -> bool:
+    return kind == _CLOSED
 
 
 def wait_sync(submit: Submit) -> Any:
