@@ -56,6 +56,22 @@ class _Bridge:
         self._thread: threading.Thread | None = None
         self._alive: weakref.WeakSet[Any] = weakref.WeakSet()  # what is to be ended at exit
         self._closed = False
+        self._takers = 0  # threads without a loop that wait natively
+        self._left = threading.Condition(self._lock)
+
+    def take(self, queue: _native.EventQueue) -> list[tuple[int, int, Any]]:
+        """For threads without a loop. A thread that came back from native code after the interpreter's end would take the
+        process down, so that close() waits for them."""
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("the interpreter is shutting down")
+            self._takers += 1
+        try:
+            return queue.take(3600.0)
+        finally:
+            with self._lock:
+                self._takers -= 1
+                self._left.notify_all()
 
     def add(self, loop: asyncio.AbstractEventLoop, on_event: Callable[[int, Any], None]) -> tuple[int, _Waiter]:
         waiter = _Waiter(loop, on_event)
@@ -111,6 +127,8 @@ class _Bridge:
             self._closed = True
         for owner in list(self._alive):
             owner.end()
+        with self._lock:  # their requests have ended, so they are on their way
+            self._left.wait_for(lambda: self._takers == 0, timeout=10.0)
         self.queue.close()
         if self._thread is not None:
             self._thread.join()
@@ -133,6 +151,11 @@ atexit.register(lambda: _bridge.close())
 def keep(owner: Ends) -> None:
     """Ends it at the interpreter's exit, unless it is gone by then."""
     _bridge.keep(owner)
+
+
+def take(queue: _native.EventQueue) -> list[tuple[int, int, Any]]:
+    """The next events of a queue of one's own; waits for the first."""
+    return _bridge.take(queue)
 
 
 def num_waiting() -> int:
@@ -223,11 +246,12 @@ def wait_sync(submit: Submit) -> Any:
 def events_sync(submit: Submit) -> Iterator[tuple[int, Any]]:
     """The events of one request. Closing the iterator cancels it."""
     queue = _native.EventQueue()
+    bridge = _bridge
     ticket = submit(queue, 0)
     ended = False
     try:
         while not ended:
-            for _, kind, value in queue.take(3600.0):
+            for _, kind, value in bridge.take(queue):
                 ended = kind < 0
                 yield kind, value
     finally:

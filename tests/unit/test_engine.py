@@ -350,6 +350,23 @@ print("reached", flush=True)
     assert "Fatal" not in done.stderr and "terminate" not in done.stderr
 
 
+def test_ctrl_c_cancels_what_a_thread_waits_for(draft):
+    done = run_script(START + """
+import signal
+engine = engine()
+engine.start_sync()
+pieces = engine.generate_stream_sync("Once", **endless)
+next(pieces)
+threading.Thread(target=os.kill, args=(os.getpid(), signal.SIGINT)).start()
+try:
+    engine.generate_sync("Once", max_tokens=900, ignore_eos=True)
+    print("not interrupted")
+except KeyboardInterrupt:
+    print(engine.generate_sync("Once", max_tokens=2).completion_tokens)
+""", MODEL=draft)
+    assert done.returncode == 0 and done.stdout == "2\n", done.stdout + done.stderr
+
+
 def test_a_loop_that_ended_harms_no_later_one(draft):
     done = run_script(START + """
 engine = engine()
