@@ -357,7 +357,13 @@ engine = engine()
 engine.start_sync()
 pieces = engine.generate_stream_sync("Once", **endless)
 next(pieces)
-threading.Thread(target=os.kill, args=(os.getpid(), signal.SIGINT)).start()
+pieces.close()
+from inferneo import _bridge
+def interrupt():
+    while _bridge._bridge._takers == 0:
+        pass
+    os.kill(os.getpid(), signal.SIGINT)
+threading.Thread(target=interrupt).start()
 try:
     engine.generate_sync("Once", max_tokens=900, ignore_eos=True)
     print("not interrupted")
