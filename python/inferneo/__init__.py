@@ -45,7 +45,10 @@ def bundled_model(name: str) -> str:
 
 
 def set_log_level(level: str) -> None:
-    """What the engine writes to stderr: "debug", "info", "warning" (as it is at first), "error" or "off"."""
+    """What the engine writes to stderr: "debug", "info", "warning" (as it is at first), "error" or "off".
+
+    Raises: InvalidArgumentError.
+    """
     _native.set_log_level(level)
 
 

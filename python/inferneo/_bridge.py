@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import logging
 import os
 import threading
 import weakref
@@ -21,6 +22,9 @@ from . import _native
 
 _RESULT = -1
 _ERROR = -2
+_CLOSED = -3
+
+_log = logging.getLogger("inferneo")
 
 
 class Ends(Protocol):
@@ -52,6 +56,22 @@ class _Bridge:
         self._thread: threading.Thread | None = None
         self._alive: weakref.WeakSet[Any] = weakref.WeakSet()  # what is to be ended at exit
         self._closed = False
+        self._takers = 0  # threads without a loop that wait natively
+        self._left = threading.Condition(self._lock)
+
+    def take(self, queue: _native.EventQueue) -> list[tuple[int, int, Any]]:
+        """For threads without a loop. A thread that came back from native code after the interpreter's end would take the
+        process down, so that close() waits for them."""
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("the interpreter is shutting down")
+            self._takers += 1
+        try:
+            return queue.take(3600.0)
+        finally:
+            with self._lock:
+                self._takers -= 1
+                self._left.notify_all()
 
     def add(self, loop: asyncio.AbstractEventLoop, on_event: Callable[[int, Any], None]) -> tuple[int, _Waiter]:
         waiter = _Waiter(loop, on_event)
@@ -76,7 +96,10 @@ class _Bridge:
 
     def _run(self) -> None:
         while not self._closed:
-            self._hand_out(self.queue.take(3600.0, interruptible=False))
+            try:
+                self._hand_out(self.queue.take(3600.0, interruptible=False))
+            except Exception:  # whatever it was, others still wait for their events
+                _log.exception("an event of the engine could not be delivered")
 
     def _hand_out(self, events: list[tuple[int, int, Any]]) -> None:
         by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Callable[[int, Any], None], int, Any]]] = {}
@@ -104,6 +127,8 @@ class _Bridge:
             self._closed = True
         for owner in list(self._alive):
             owner.end()
+        with self._lock:  # their requests have ended, so they are on their way
+            self._left.wait_for(lambda: self._takers == 0, timeout=10.0)
         self.queue.close()
         if self._thread is not None:
             self._thread.join()
@@ -126,6 +151,11 @@ atexit.register(lambda: _bridge.close())
 def keep(owner: Ends) -> None:
     """Ends it at the interpreter's exit, unless it is gone by then."""
     _bridge.keep(owner)
+
+
+def take(queue: _native.EventQueue) -> list[tuple[int, int, Any]]:
+    """The next events of a queue of one's own; waits for the first."""
+    return _bridge.take(queue)
 
 
 def num_waiting() -> int:
@@ -181,6 +211,10 @@ class Events:
     async def next(self) -> tuple[int, Any]:
         return await self._queue.get()
 
+    def wake(self) -> None:
+        """Who waits in next() gets an event that is_closed(). On the loop's own thread."""
+        self._queue.put_nowait((_CLOSED, None))
+
     def cancel(self) -> None:
         self._bridge.remove(self._request)
         if self._waiter.ticket is not None:
@@ -193,6 +227,10 @@ def is_error(kind: int) -> bool:
 
 def is_result(kind: int) -> bool:
     return kind == _RESULT
+
+
+def is_closed(kind: int) -> bool:
+    return kind == _CLOSED
 
 
 def wait_sync(submit: Submit) -> Any:
@@ -208,11 +246,12 @@ def wait_sync(submit: Submit) -> Any:
 def events_sync(submit: Submit) -> Iterator[tuple[int, Any]]:
     """The events of one request. Closing the iterator cancels it."""
     queue = _native.EventQueue()
+    bridge = _bridge
     ticket = submit(queue, 0)
     ended = False
     try:
         while not ended:
-            for _, kind, value in queue.take(3600.0):
+            for _, kind, value in bridge.take(queue):
                 ended = kind < 0
                 yield kind, value
     finally:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any, TextIO, overload
 
-from inferneo import _native
+from inferneo import _bridge, _native
 from inferneo._native import GenerationResult, SamplingParams
 from inferneo.core import _generation
 from inferneo.core.config import EngineConfig
@@ -91,7 +91,7 @@ class LLM:
                 while begun < len(prompts) and len(running) < window:
                     running[begun] = self.engine._native.submit(queue, begun, prompts[begun], sampling, "", False)
                     begun += 1
-                for index, kind, value in queue.take(3600.0):
+                for index, kind, value in _bridge.take(queue):
                     del running[index]
                     if isinstance(value, BaseException):
                         raise value

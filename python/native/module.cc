@@ -2,7 +2,9 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
 
+#include <array>
 #include <string>
+#include <utility>
 
 #include "base/log.h"
 #include "config.h"
@@ -15,12 +17,15 @@ namespace {
 
 void set_log_level_by_name(const std::string& name) {
   using inferneo::LogLevel;
-  LogLevel level = LogLevel::warning;
-  if (name == "debug") level = LogLevel::debug;
-  if (name == "info") level = LogLevel::info;
-  if (name == "error") level = LogLevel::error;
-  if (name == "off") level = LogLevel::off;
-  inferneo::set_log_level(level);
+  constexpr std::array kLevels = {std::pair{"debug", LogLevel::debug}, std::pair{"info", LogLevel::info},
+                                  std::pair{"warning", LogLevel::warning}, std::pair{"error", LogLevel::error},
+                                  std::pair{"off", LogLevel::off}};
+  for (const auto& [word, level] : kLevels) {
+    if (name == word) return inferneo::set_log_level(level);
+  }
+  inferneo::python::raise(
+      inferneo::make_error(inferneo::ErrorCode::invalid_argument,
+                           "expected debug, info, warning, error or off, got '" + name.substr(0, 80) + "'", "level"));
 }
 
 }  // namespace

@@ -107,3 +107,9 @@ def test_statistics_are_those_of_the_definition():
     assert sample.inter_token == 0.5 and Sample(1.0, 1.0, 1).inter_token is None
     mode = report.mode_report([sample, sample], 4.0)
     assert (mode["requests_per_second"], mode["tokens_per_second"]) == (0.5, 2.5)
+
+
+def test_the_runner_fails_when_nothing_ran_or_cannot_be_done(tmp_path):
+    assert "nothing ran" in run("tests/run_tests.py", "--no-build", "--build", tmp_path, "--match", "xyzzy", code=1)
+    assert "not there yet" in run("tests/run_tests.py", "--coverage", code=1)
+    assert "has not been configured" in run("tests/run_tests.py", "--unit", "--build", tmp_path, code=1)

@@ -105,6 +105,12 @@ def test_configurations_can_be_copied_compared_pickled_and_hide_secrets():
     assert again == config and again.api_key == ["secret-word"] and again.routing_rules == [rule]
 
 
+def test_log_levels_are_words():
+    with pytest.raises(ValueError, match="expected debug, info, warning, error or off, got 'loud'"):
+        inferneo.set_log_level("loud")
+    inferneo.set_log_level("warning")
+
+
 # ---- plain data
 def test_sampling_parameters_know_their_fields():
     params = inferneo.SamplingParams(temperature=0.8, max_tokens=4, stop=["x"])
@@ -223,6 +229,22 @@ async def test_cancelling_the_task_or_leaving_the_stream_cancels_the_request(set
         assert _bridge.num_waiting() == 0
 
 
+async def test_a_stream_that_another_task_closes_ends(settings, draft):
+    async with InferneoEngine(EngineConfig(model=draft, **settings)) as engine:
+        stream = engine.generate_stream("Once", max_tokens=900, ignore_eos=True)
+        await stream.__anext__()
+
+        async def read():
+            return [chunk async for chunk in stream]
+
+        reading = asyncio.create_task(read())
+        await asyncio.sleep(0)
+        await stream.aclose()
+        await stream.aclose()
+        await asyncio.wait_for(reading, 60)
+        assert stream.result is None
+
+
 async def test_ten_thousand_awaits_of_which_half_are_cancelled(settings, draft):
     count = scaled(10_000, 300)
     config = EngineConfig(model=draft, max_queue_requests=20_000, **settings)
@@ -326,6 +348,29 @@ print("reached", flush=True)
 """, MODEL=draft)
     assert done.returncode == 0 and "reached" in done.stdout, done.stderr
     assert "Fatal" not in done.stderr and "terminate" not in done.stderr
+
+
+def test_ctrl_c_cancels_what_a_thread_waits_for(draft):
+    done = run_script(START + """
+import signal
+engine = engine()
+engine.start_sync()
+pieces = engine.generate_stream_sync("Once", **endless)
+next(pieces)
+pieces.close()
+from inferneo import _bridge
+def interrupt():
+    while _bridge._bridge._takers == 0:
+        pass
+    os.kill(os.getpid(), signal.SIGINT)
+threading.Thread(target=interrupt).start()
+try:
+    engine.generate_sync("Once", max_tokens=900, ignore_eos=True)
+    print("not interrupted")
+except KeyboardInterrupt:
+    print(engine.generate_sync("Once", max_tokens=2).completion_tokens)
+""", MODEL=draft)
+    assert done.returncode == 0 and done.stdout == "2\n", done.stdout + done.stderr
 
 
 def test_a_loop_that_ended_harms_no_later_one(draft):

@@ -75,6 +75,8 @@ class GenerationStream(AsyncIterator[GenerationChunk]):
         except asyncio.CancelledError:
             self._cancel()
             raise
+        if _bridge.is_closed(kind):
+            raise StopAsyncIteration
         if _bridge.is_error(kind):
             self._ended = True
             raise value
@@ -89,14 +91,16 @@ class GenerationStream(AsyncIterator[GenerationChunk]):
         return "".join([chunk.text async for chunk in self if chunk.sample == 0])
 
     async def aclose(self) -> None:
-        """Cancels the request if it is still running."""
+        """Cancels the request if it is still running; a task that waits for its next piece finds the end."""
         self._cancel()
+        if self._events is not None:
+            self._events.wake()
 
     async def __aenter__(self) -> GenerationStream:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._cancel()
+        await self.aclose()
 
     def _cancel(self) -> None:
         if not self._ended:
