@@ -103,7 +103,6 @@ constexpr std::array kFields = {
                 .help = "Weights in fewer bits, made at load: none, int8 or int4",
                 .metavar = "SCHEME",
                 .choices = kQuantizations,
-                .common = true,
                 .per_model = true},
     ConfigField{.name = "kv_cache_dtype",
                 .group = G::models,

@@ -83,7 +83,7 @@ TEST_F(ModelsServer, ListsWhatTheServerHas) {
       R"("memory":{"budget_bytes":4294967296,"used_bytes":432013312}})";
   on("GET /admin/models", {{.body = list}});
   const std::string text = done("models");
-  EXPECT_THAT(text, AllOf(ContainsRegex("\\* story:1 +- +ready +412 MiB +never +1.3 s +for ever\n"),
+  EXPECT_THAT(text, AllOf(ContainsRegex("\\* story:1 +- +- +ready +412 MiB +never +1.3 s +for ever\n"),
                           HasSubstr("    failed: no weights\n"), HasSubstr("412 MiB of 4.00 GiB in use")));
   EXPECT_EQ(done("models --json"), list + "\n");
   EXPECT_EQ(server_.requests()[0].header("authorization"), "Bearer planted-secret");

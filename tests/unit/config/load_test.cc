@@ -53,11 +53,13 @@ class LoadConfig : public testing::Test {
   ConfigInputs inputs_{.default_file = ""};
 };
 
-// A value that differs from the default, by the kind of the field; `turn` makes three different ones.
+// A value that differs from the default, by the kind of the field; each `turn` another than the last.
 std::string other_value(const ConfigField& field, int turn) {
   const std::string current = field_values(EngineConfig{}, field).empty() ? "" : field_values(EngineConfig{}, field)[0];
   if (is_bool_field(field)) return (current == "true") == (turn % 2 == 0) ? "false" : "true";
-  if (!field.choices.empty()) return std::string(field.choices[static_cast<size_t>(turn) + 1].name);
+  if (!field.choices.empty()) {
+    return std::string(field.choices[1 + static_cast<size_t>(turn) % (field.choices.size() - 1)].name);
+  }
   if (field.name == "device") return "cuda:" + std::to_string(turn);
   if (field.name == "block_size") return std::to_string(32 << turn);
   if (field.name == "allowed_origins") return "https://page" + std::to_string(turn) + ".example";

@@ -89,7 +89,8 @@ void check_shape(const OpTable& ops, const WeightFormat& format, const Shape& sh
   }
   const auto at = [&](int64_t r, int64_t c) { return want[static_cast<size_t>(r * shape.n + c)]; };
   // Each group: four roundings of its summands and two additions; then the unit, scale, bias and residual.
-  const double roundings = 2.0 * static_cast<double>((shape.k + 31) / 32) + 10.0;
+  const int64_t groups = (shape.k + kQuantGroup - 1) / kQuantGroup;
+  const double roundings = 2.0 * static_cast<double>(groups) + 10.0;
   const auto tolerance = [&](int64_t r, int64_t c) { return roundings * kF32Epsilon * (at(r, c).magnitude + 2.0); };
   const std::string what = std::string(ops.name) + " " + std::string(weight_format_name(format)) +
                            " m=" + std::to_string(shape.m) + " n=" + std::to_string(shape.n) +

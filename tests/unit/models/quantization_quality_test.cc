@@ -93,7 +93,7 @@ class QuantizationQuality : public ::testing::TestWithParam<const char*> {
     header += "}";
     header.resize((header.size() + 7) / 8 * 8, ' ');
     const uint64_t length = header.size();
-    const std::string to = tree_.directory(name);
+    std::string to = tree_.directory(name);
     for (const char* file : {"config.json", "generation_config.json"}) {
       std::filesystem::copy_file(path() + "/" + file, to + "/" + file);
     }
