@@ -24,13 +24,15 @@ class ABTestArm:
     """What it samples differently."""
     prompt_template: str
     """A chat template instead of the model's own."""
+    system_prompt: str
+    """Begins those of its chats that have no system message."""
     settings: dict[str, str]
     """Engine settings of this arm, by their configuration names."""
     prompt_price: float
     """Per million tokens, in any currency."""
     completion_price: float
     """Per million tokens."""
-    def __init__(self, *, name: str = ..., model: str = ..., version: str = ..., weight: float = ..., sampling: SamplingOverrides = ..., prompt_template: str = ..., settings: dict[str, str] = ..., prompt_price: float = ..., completion_price: float = ...) -> None: ...
+    def __init__(self, *, name: str = ..., model: str = ..., version: str = ..., weight: float = ..., sampling: SamplingOverrides = ..., prompt_template: str = ..., system_prompt: str = ..., settings: dict[str, str] = ..., prompt_price: float = ..., completion_price: float = ...) -> None: ...
     def replace(self, **fields: Any) -> ABTestArm:
         """A copy with these fields changed."""
 
@@ -107,6 +109,12 @@ class GenerationResult:
     @property
     def completion_tokens(self) -> int:
         """Generated tokens over all samples."""
+    @property
+    def draft_tokens(self) -> int:
+        """Guessed by speculative decoding."""
+    @property
+    def accepted_tokens(self) -> int:
+        """Of the guessed ones, those that were right."""
     @property
     def time_to_first_token(self) -> float:
         """Seconds since submission."""
@@ -317,6 +325,8 @@ class SamplingParams:
     """No end before this many tokens."""
     max_tokens: int | None
     """Tokens; None: up to the context's end."""
+    num_speculative_tokens: int | None
+    """Tokens guessed at a time, at most; None: as the model is set; 0: no guesses. The output is the same."""
     n: int
     """Independent samples of one prompt, 1 to 16."""
     json_schema: str | None
@@ -329,7 +339,7 @@ class SamplingParams:
     """The text is a JSON object."""
     choices: list[str]
     """The text is one of these."""
-    def __init__(self, *, temperature: float = ..., top_k: int = ..., top_p: float = ..., min_p: float = ..., typical_p: float = ..., repetition_penalty: float = ..., presence_penalty: float = ..., frequency_penalty: float = ..., logit_bias: list[tuple[int, float]] = ..., seed: int | None = ..., stop: list[str] = ..., stop_token_ids: list[int] = ..., ignore_eos: bool = ..., min_tokens: int = ..., max_tokens: int | None = ..., n: int = ..., json_schema: str | None = ..., regex: str | None = ..., grammar: str | None = ..., json_object: bool = ..., choices: list[str] = ...) -> None: ...
+    def __init__(self, *, temperature: float = ..., top_k: int = ..., top_p: float = ..., min_p: float = ..., typical_p: float = ..., repetition_penalty: float = ..., presence_penalty: float = ..., frequency_penalty: float = ..., logit_bias: list[tuple[int, float]] = ..., seed: int | None = ..., stop: list[str] = ..., stop_token_ids: list[int] = ..., ignore_eos: bool = ..., min_tokens: int = ..., max_tokens: int | None = ..., num_speculative_tokens: int | None = ..., n: int = ..., json_schema: str | None = ..., regex: str | None = ..., grammar: str | None = ..., json_object: bool = ..., choices: list[str] = ...) -> None: ...
     def replace(self, **fields: Any) -> SamplingParams:
         """A copy with these fields changed."""
 

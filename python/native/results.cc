@@ -29,6 +29,8 @@ void bind_results(nb::module_& module) {
           .result("prompt_tokens", &R::prompt_tokens, "Tokens of the prompt.")
           .result("cached_tokens", &R::cached_tokens, "Of the prompt, found in the prefix cache.")
           .result("completion_tokens", &R::completion_tokens, "Generated tokens over all samples.")
+          .result("draft_tokens", &R::draft_tokens, "Guessed by speculative decoding.")
+          .result("accepted_tokens", &R::accepted_tokens, "Of the guessed ones, those that were right.")
           .result("time_to_first_token", &R::time_to_first_token, "Seconds since submission.")
           .result("total_time", &R::total_time, "Seconds since submission.")
           .finish(false);

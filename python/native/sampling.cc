@@ -75,6 +75,8 @@ void bind_sampling(nb::module_& module) {
       .field("ignore_eos", &P::ignore_eos, "Go on behind end-of-sequence tokens.")
       .field("min_tokens", &P::min_tokens, "No end before this many tokens.")
       .field("max_tokens", &P::max_tokens, "Tokens; None: up to the context's end.")
+      .field("num_speculative_tokens", &P::num_speculative_tokens,
+             "Tokens guessed at a time, at most; None: as the model is set; 0: no guesses. The output is the same.")
       .field("n", &P::n, "Independent samples of one prompt, 1 to 16.");
   add_constraints(fields);
   fields.finish();

@@ -31,6 +31,8 @@ nb::dict dict_of(const EnhancedStats::Model& model) {
   dict["cache_queries"] = model.cache_queries;
   dict["cache_hits"] = model.cache_hits;
   dict["preemptions"] = model.preemptions;
+  dict["draft_tokens"] = model.draft_tokens;
+  dict["accepted_tokens"] = model.accepted_tokens;
   dict["mean_time_to_first_token"] = model.mean_time_to_first_token;
   dict["time_to_first_token"] = dict_of(model.time_to_first_token);
   dict["inter_token"] = dict_of(model.inter_token);

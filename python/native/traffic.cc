@@ -88,6 +88,7 @@ void bind_tests(nb::module_& module) {
       .field("weight", &A::weight, "Its share is its weight over the sum of all.")
       .field("sampling", &A::sampling, "What it samples differently.")
       .field("prompt_template", &A::prompt_template, "A chat template instead of the model's own.")
+      .field("system_prompt", &A::system_prompt, "Begins those of its chats that have no system message.")
       .field("settings", &A::settings, "Engine settings of this arm, by their configuration names.")
       .field("prompt_price", &A::prompt_price, "Per million tokens, in any currency.")
       .field("completion_price", &A::completion_price, "Per million tokens.")

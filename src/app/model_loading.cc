@@ -360,6 +360,10 @@ class DirectoryLoader final : public ModelLoader {
     const RequestOutcome outcome = sink->done.get();
     if (!outcome.error) return ok_status();
     Error error = *outcome.error;
+    if (error.code == ErrorCode::out_of_memory) {  // idle work gets spare memory alone; a request may get more
+      log_info("{}: not warmed up, since memory is short", model.id);
+      return ok_status();
+    }
     error.message = fmt::format("its first tokens could not be computed: {}", error.message);
     return error;
   }

@@ -18,6 +18,8 @@ class EngineConfig:
     """Longest prompt and output in tokens. Expected: 'auto' or a whole number from 1 to 16777216."""
     dtype: str
     """auto, bf16, f16 or f32; auto: as the model says. Expected: one of auto, bf16, f16, f32."""
+    quantization: str
+    """Weights in fewer bits, made at load: none, int8 or int4. Expected: one of none, int8, int4."""
     kv_cache_dtype: str
     """Type of the KV cache; auto: the type of computation. Expected: one of auto, bf16, f16, f32."""
     chat_template: str
@@ -35,7 +37,7 @@ class EngineConfig:
     enable_lazy_loading: bool
     """Load a model at its first request instead of at the start. Expected: true or false."""
     warm_up: bool
-    """Have models that are loaded at the start compute a few tokens before requests are taken. Expected: true or false."""
+    """Have each loaded model compute a few tokens before it takes requests. Expected: true or false."""
     load_timeout: float
     """Seconds that loading a model may take, its download apart. Expected: a number from 0 to 1000000."""
     keep_alive: float
@@ -68,6 +70,10 @@ class EngineConfig:
     """Same tokens whatever else is in the batch. Expected: true or false."""
     seed: int | None
     """Seed of requests that bring none; random: drawn for each. Expected: 'random' or a whole number from 0 to 2^64-1."""
+    enable_speculative_decoding: bool
+    """Guess tokens from what came before, and verify them: the same text in fewer steps. Expected: true or false."""
+    num_speculative_tokens: int
+    """Tokens guessed at a time, at most; fewer where they do not pay. Expected: a whole number from 1 to 15."""
     block_size: int
     """Tokens of a KV block. Expected: a power of two from 1 to 1024."""
     enable_prefix_caching: bool
@@ -88,8 +94,6 @@ class EngineConfig:
     """Share of a GPU's memory to use. Expected: a number from 0.01 to 1."""
     enable_cuda_graph: bool
     """Replay decode steps as CUDA graphs. Expected: true or false."""
-    enable_speculative_decoding: bool
-    """Let a draft propose tokens that the model verifies. Expected: true or false."""
     host: str
     """Address; a public one needs an API key. Expected: text."""
     port: int
@@ -128,6 +132,16 @@ class EngineConfig:
     """debug, info, warning, error or off. Expected: one of debug, info, warning, error, off."""
     quiet: bool
     """No progress lines. Expected: true or false."""
+    otlp_endpoint: str
+    """Collector for traces (OTLP over HTTP). Expected: text."""
+    otlp_traces_endpoint: str
+    """The same, with its path. Expected: text."""
+    otlp_headers: list[str]
+    """Header for it, name=value; may be repeated. Expected: name=value, where a value's special characters are written as %XX."""
+    otlp_service_name: str
+    """Name of this server in traces. Expected: text."""
+    trace_sample_ratio: float
+    """Share of undecided requests that are traced. Expected: a number from 0 to 1."""
     routing_rules: list[RoutingRule]
     ab_tests: list[ABTestConfig]
     shadow: list[ShadowConfig]
@@ -137,6 +151,7 @@ class EngineConfig:
                  served_model_name: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] = ...,
                  max_model_len: int | None = ...,
                  dtype: str = ...,
+                 quantization: str = ...,
                  kv_cache_dtype: str = ...,
                  chat_template: str | os.PathLike[str] = ...,
                  model_roots: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] = ...,
@@ -162,6 +177,8 @@ class EngineConfig:
                  idle_compute_share: float = ...,
                  deterministic: bool = ...,
                  seed: int | None = ...,
+                 enable_speculative_decoding: bool = ...,
+                 num_speculative_tokens: int = ...,
                  block_size: int = ...,
                  enable_prefix_caching: bool = ...,
                  enable_paged_attention: bool = ...,
@@ -172,7 +189,6 @@ class EngineConfig:
                  max_memory_gb: float = ...,
                  gpu_memory_utilization: float = ...,
                  enable_cuda_graph: bool = ...,
-                 enable_speculative_decoding: bool = ...,
                  host: str = ...,
                  port: int = ...,
                  api_key: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] = ...,
@@ -192,6 +208,11 @@ class EngineConfig:
                  max_total_queue_tokens: int = ...,
                  log_level: str = ...,
                  quiet: bool = ...,
+                 otlp_endpoint: str = ...,
+                 otlp_traces_endpoint: str = ...,
+                 otlp_headers: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] = ...,
+                 otlp_service_name: str = ...,
+                 trace_sample_ratio: float = ...,
                  routing_rules: Iterable[RoutingRule] = ..., ab_tests: Iterable[ABTestConfig] = ...,
                  shadow: Iterable[ShadowConfig] = ...) -> None: ...
     @staticmethod

@@ -72,8 +72,8 @@ TEST_F(ModelsFile, FromRegisteringToRemoving) {
   EXPECT_EQ(models[1]["origin"], "api");
 
   const std::string table = done("models --verbose");
-  EXPECT_THAT(table, AllOf(ContainsRegex("\n  story:1 +- +unloaded +- +never +- +-\n"),
-                           ContainsRegex("\n\\* story:2 +huggingface +unloaded, pinned"),
+  EXPECT_THAT(table, AllOf(ContainsRegex("\n  story:1 +- +- +unloaded +- +never +- +-\n"),
+                           ContainsRegex("\n\\* story:2 +huggingface +- +unloaded, pinned"),
                            HasSubstr("aliases: saga, tale"), HasSubstr("no server runs on it")));
 
   EXPECT_THAT(done("switch story 1"), HasSubstr("story now means version 1"));

@@ -61,6 +61,7 @@ std::string other_value(const ConfigField& field, int turn) {
     return std::string(field.choices[1 + static_cast<size_t>(turn) % (field.choices.size() - 1)].name);
   }
   if (field.name == "device") return "cuda:" + std::to_string(turn);
+  if (field.name == "num_speculative_tokens") return std::to_string(2 + turn);
   if (field.name == "block_size") return std::to_string(32 << turn);
   if (field.name == "allowed_origins") return "https://page" + std::to_string(turn) + ".example";
   if (field.name == "otlp_headers") return "name=word" + std::to_string(turn);
@@ -215,7 +216,7 @@ TEST_F(LoadConfig, ErrorsOfRoutingPointAtTheirPlace) {
   EXPECT_THAT(error_of("ab_tests:\n  - {name: t, traffic_split: .nan}\n"), HasSubstr("expected a number, got '.nan'"));
   EXPECT_THAT(error_of("ab_tests:\n  - {name: t, primary_metric: speed}\n"), HasSubstr("there are time_to_first"));
   EXPECT_THAT(error_of("ab_tests:\n  - {name: t, arms: [{model: a, settings: {port: 1}}]}\n"),
-              HasSubstr(":2:43: 'port' is no setting of a model"));
+              HasSubstr(":2:44: 'port' is no setting of a model"));
   EXPECT_THAT(error_of("ab_tests:\n  - {name: t, arms: [{model: a, settings: {max_num_seqs: x}}]}\n"),
               HasSubstr("max_num_seqs: expected a whole number"));
 }

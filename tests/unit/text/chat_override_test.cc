@@ -79,7 +79,7 @@ TEST(ChatOverride, ASystemPromptBeginsChatsThatHaveNone) {
   EXPECT_THAT(rendered(turns()), HasSubstr("[system] Be brief.\n[user] hello"));
   for (const char* const role : {"system", "developer"}) {
     Json with_own = turns();
-    with_own.insert(with_own.begin(), {{"role", role}, {"content", "Be long."}});
+    with_own.insert(with_own.begin(), Json::object({{"role", role}, {"content", "Be long."}}));
     EXPECT_THAT(rendered(with_own), Not(HasSubstr("brief"))) << role;
   }
 }
