@@ -47,6 +47,7 @@ struct Sequence {
   int32_t num_settled = 0;    // of these, tokens of collected steps
   int32_t num_pending = 0;    // sampled by steps in flight
   int32_t num_in_flight = 0;  // steps that name this sequence
+  bool verifies = false;      // a step in flight has its drafts: how many tokens will come of it, nobody knows
   Ticket last_ticket = 0;     // of the last pending sample
   int32_t last_row = 0;
 
@@ -68,6 +69,7 @@ struct Sequence {
   bool prompt_done() const { return num_settled >= prompt_size; }
   // False while a step in flight must be collected before this sequence can go on.
   bool can_be_scheduled() const {
+    if (verifies) return false;
     return num_pending == 0 || (!needs_host_tokens && num_output() + num_pending < max_output);
   }
 };

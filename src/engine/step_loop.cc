@@ -256,6 +256,7 @@ Status StepLoop::submit(const std::vector<ScheduledSequence>& rows) {
     ++sequence.num_in_flight;
     if (!rows[i].sample) continue;
     ++sequence.num_pending;
+    sequence.verifies = rows[i].num_draft > 0;
     sequence.last_ticket = step->ticket;
     sequence.last_row = static_cast<int32_t>(i);
   }

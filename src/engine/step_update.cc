@@ -37,6 +37,7 @@ void StepLoop::update_row(const ScheduledSequence& row, SequenceResult& result) 
   Sequence& sequence = *row.sequence;
   --sequence.num_in_flight;
   if (row.sample) --sequence.num_pending;
+  if (row.num_draft > 0) sequence.verifies = false;
   if (sequence.state == SequenceState::finished) return release_if_unused(sequence);  // overrun or cancelled: discarded
   if (sequence.sample == 0) sequence.request->stats.computing += step_time_;
   if (result.error) return finish(sequence, FinishReason::failed, std::nullopt, std::move(result.error));
