@@ -113,7 +113,6 @@ Engine open_engine(Place& place, const std::string& path, int32_t num_drafts) {
   options.ledger = &place.ledger;
   options.pool = &place.pool;
   options.store = &place.store;
-  options.max_model_len = 4096;
   auto runner = std::make_unique<ReplayRunner>(require(load_transformers_model(options)));
   Engine engine{runner.get(), nullptr};
   EngineCoreConfig config;
@@ -158,6 +157,12 @@ std::string read_file(const std::string& path) {
   return text.str();
 }
 
+std::shared_ptr<const Tokenizer> tokenizer_of(const std::string& folder) {
+  TokenizerFiles files;
+  files.tokenizer_json = read_file(folder + "/tokenizer.json");
+  return require(load_tokenizer(files));
+}
+
 // What a bundled model says.
 Trace recorded(const std::string& name, const std::string& model, const std::string& prompt, float temperature,
                int num_tokens) {
@@ -175,7 +180,7 @@ Trace recorded(const std::string& name, const std::string& model, const std::str
   sampling.seed = 5;
   sampling.max_tokens = num_tokens;
   sampling.ignore_eos = true;
-  auto tokenizer = require(load_tokenizer({.tokenizer_json = read_file(config.model[0] + "/tokenizer.json")}));
+  const auto tokenizer = tokenizer_of(config.model[0]);
   Trace trace{name, require(tokenizer->encode(prompt, false)), {}, {}};
   trace.output = require(engine.generate(prompt, sampling).get()).samples.at(0).tokens;
   return trace;
@@ -195,8 +200,8 @@ std::string functions(const std::string& prefix) {
 std::vector<Trace> traces(size_t num_tokens) {
   const std::string code_folder = INFERNEO_SOURCE_DIR "/models/inferneo-code";
   const std::string story_folder = INFERNEO_SOURCE_DIR "/models/inferneo-story";
-  auto code = require(load_tokenizer({.tokenizer_json = read_file(code_folder + "/tokenizer.json")}));
-  auto story = require(load_tokenizer({.tokenizer_json = read_file(story_folder + "/tokenizer.json")}));
+  const auto code = tokenizer_of(code_folder);
+  const auto story = tokenizer_of(story_folder);
   const auto count = static_cast<int>(num_tokens);
   std::vector<Trace> all;
   all.push_back(recorded("repetitive (code, greedy)", "inferneo-code", "def add(a, b):\n", 0.0F, count));
