@@ -98,13 +98,13 @@ ThreadPool::Client::~Client() {
   pool_.impl_->turns.forget(account_);
 }
 
-ThreadPool::Session::Session(ThreadPool& pool) : Session(pool, pool.impl_->nobody) {}
+ThreadPool::Session::Session(ThreadPool& pool) : Session(pool, pool.impl_->nobody, false) {}
 
-ThreadPool::Session::Session(ThreadPool& pool, TurnQueue::Client& account) : pool_(pool) {
+ThreadPool::Session::Session(ThreadPool& pool, TurnQueue::Client& account, bool idle) : pool_(pool) {
   Impl& impl = *pool_.impl_;
   const SteadyClock clock;
   std::unique_lock lock(impl.turn_mutex);
-  const TurnQueue::Ticket ticket = impl.turns.ask(account);
+  const TurnQueue::Ticket ticket = impl.turns.ask(account, idle);
   for (;;) {
     const TurnQueue::Answer answer = impl.turns.look(ticket, clock.now());
     if (answer.granted) break;

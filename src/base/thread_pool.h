@@ -61,7 +61,7 @@ class ThreadPool {
   class Session {
    public:
     explicit Session(ThreadPool& pool);  // those without a client share one
-    explicit Session(Client& client) : Session(client.pool_, client.account_) {}
+    explicit Session(Client& client, bool idle = false) : Session(client.pool_, client.account_, idle) {}
     ~Session();
     Session(const Session&) = delete;
     Session& operator=(const Session&) = delete;
@@ -75,7 +75,7 @@ class ThreadPool {
     void for_chunks(int64_t num_chunks, FunctionRef<void(int64_t chunk, int thread)> body);
 
    private:
-    Session(ThreadPool& pool, TurnQueue::Client& account);
+    Session(ThreadPool& pool, TurnQueue::Client& account, bool idle);
     ThreadPool& pool_;
   };
 

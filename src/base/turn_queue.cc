@@ -1,20 +1,21 @@
 #include "base/turn_queue.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace inferneo {
 
-TurnQueue::Ticket TurnQueue::ask(Client& client) {
+TurnQueue::Ticket TurnQueue::ask(Client& client, bool idle) {
   client.tag_ = std::max(client.tag_, virtual_before_);
   const Ticket ticket = next_ticket_++;
-  waiting_.emplace(Place{client.tag_, ticket}, &client);
+  waiting_.emplace(Place{idle, client.tag_, ticket}, &client);
   return ticket;
 }
 
 TurnQueue::Answer TurnQueue::look(Ticket ticket, TimePoint now) {
   if (turn_) return {};
   const auto first = waiting_.begin();
-  if (first == waiting_.end() || first->first.second != ticket) return {};
+  if (first == waiting_.end() || first->first.ticket != ticket) return {};
   Client& client = *first->second;
   if (expected_ != nullptr && expected_ != &client) {
     if (now < expected_until_) return {false, expected_until_};
@@ -24,7 +25,7 @@ TurnQueue::Answer TurnQueue::look(Ticket ticket, TimePoint now) {
     client.missed_ = 0;
   }
   expected_ = nullptr;
-  turn_ = Turn{&client, first->first.first, now};
+  turn_ = Turn{&client, first->first.idle, first->first.tag, now};
   waiting_.erase(first);
   return {true, std::nullopt};
 }
@@ -36,8 +37,9 @@ void TurnQueue::leave(TimePoint now) {
   client.tag_ = std::max(client.tag_, turn.tag + took);
   virtual_before_ = virtual_now_;
   virtual_now_ = std::max(virtual_now_, turn.tag);
+  if (turn.idle || waiting_.empty() || waiting_.begin()->first.idle) return;
   const Duration patience = std::min(kLongestWait, took / kWaitDivisor);
-  if (waiting_.empty() || waiting_.begin()->first.first - client.tag_ < patience) return;
+  if (waiting_.begin()->first.tag - client.tag_ < patience) return;
   if (client.disgrace_ > 0) {
     --client.disgrace_;
     return;

@@ -6,15 +6,16 @@
 // back level with the others. Models ask for their next turn a moment after the last one has ended, so that of two busy
 // ones only one waits at that time, and serving it at once would give as many turns to each. Therefore who is behind is
 // expected back for a moment, a part of the turn that it just had (anticipatory scheduling: Iyer and Druschel, SOSP
-// 2001); whoever does not come is expected less often.
+// 2001); whoever does not come is expected less often. Idle turns come after all others, and nobody is expected after
+// one, nor instead of one: whether there may be one at all has been decided elsewhere (idle_gate.h).
 //
 // Pure: time is an argument. Not thread-safe.
 #pragma once
 
+#include <compare>
 #include <cstdint>
 #include <map>
 #include <optional>
-#include <utility>
 
 #include "base/clock.h"
 
@@ -36,7 +37,7 @@ class TurnQueue {
   };
   using Ticket = uint64_t;
 
-  Ticket ask(Client& client);
+  Ticket ask(Client& client, bool idle = false);
 
   struct Answer {
     bool granted = false;                 // the ticket's turn has begun
@@ -54,10 +55,16 @@ class TurnQueue {
  private:
   struct Turn {
     Client* client = nullptr;
+    bool idle = false;
     Duration tag{0};
     TimePoint began{};
   };
-  using Place = std::pair<Duration, Ticket>;  // tag first
+  struct Place {
+    bool idle = false;
+    Duration tag{0};
+    Ticket ticket = 0;
+    auto operator<=>(const Place&) const = default;
+  };
 
   std::map<Place, Client*> waiting_;
   std::optional<Turn> turn_;

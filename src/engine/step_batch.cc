@@ -73,6 +73,7 @@ std::unique_ptr<InFlightStep> build_step(const std::vector<ScheduledSequence>& r
   step->draft_storage.reserve(draft_size);
   step->tables.reserve(rows.size() * groups.size());
   step->batch.sequences.reserve(rows.size());
+  step->batch.idle = !rows.empty() && rows.front().sequence->idle();  // steps are of one kind
   for (const ScheduledSequence& row : rows) {
     const size_t first_table = step->tables.size();
     for (size_t g = 0; g < groups.size(); ++g) {

@@ -110,6 +110,7 @@ struct SequenceStep {
 
 struct StepBatch {
   std::vector<SequenceStep> sequences;
+  bool idle = false;  // nobody waits for it: where devices take turns, it comes last
 };
 
 struct TokenLogprobs {

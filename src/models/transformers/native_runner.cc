@@ -20,6 +20,7 @@ NativeRunner::NativeRunner(NativeModel model, const kernels::OpTable& ops, Memor
       ledger_(ledger),
       pool_(pool),
       turns_(pool),
+      idle_turns_(pool),
       name_(std::move(name)),
       kv_plan_(plan_kv(model_.spec, model_.kv_dtype, model_.block_size, model_.max_model_len)),
       forward_(model_.spec, *model_.weights.weights, kv_plan_, model_.max_model_len),
@@ -151,7 +152,7 @@ Result<Ticket> NativeRunner::submit(const StepBatch& batch) {
 }
 
 StepResult NativeRunner::compute() {
-  ThreadPool::Session session(turns_);
+  ThreadPool::Session session(batch_.idle ? idle_turns_ : turns_, batch_.idle);
   const SteadyClock clock;
   const TimePoint began = clock.now();
   kernels::Context context{ops_, session, forward_.scratch()};

@@ -51,6 +51,7 @@ class NativeRunner final : public ModelRunner {
   MemoryLedger& ledger_;
   ThreadPool& pool_;
   ThreadPool::Client turns_;
+  ThreadPool::Client idle_turns_;  // what nobody waits for makes no debt for the rest
   const std::string name_;
   KvPlan kv_plan_;
   KvCacheSpec kv_spec_;

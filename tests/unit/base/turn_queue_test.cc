@@ -126,6 +126,23 @@ TEST(TurnQueue, AloneNothingIsEverWaitedFor) {
   EXPECT_NEAR(to_seconds(idle), 5.0 * 100 / 2100, 0.05) << "its own pauses";
 }
 
+TEST(TurnQueue, IdleTurnsComeLastAndNobodyWaitsForTheirClients) {
+  TurnQueue queue;
+  TurnQueue::Client model, copies;
+  const auto first = queue.ask(model);
+  ASSERT_TRUE(queue.look(first, at(milliseconds(0))).granted);
+  const auto idle = queue.ask(copies, true);
+  const auto next = queue.ask(model);
+  queue.leave(at(milliseconds(50)));
+  EXPECT_FALSE(queue.look(idle, at(milliseconds(50))).granted) << "it is far behind, and still last";
+  ASSERT_TRUE(queue.look(next, at(milliseconds(50))).granted);
+  queue.leave(at(milliseconds(51)));
+  ASSERT_TRUE(queue.look(idle, at(milliseconds(51))).granted) << "the model is not waited for";
+  const auto after = queue.ask(model);
+  queue.leave(at(milliseconds(52)));
+  EXPECT_TRUE(queue.look(after, at(milliseconds(52))).granted) << "nor are the copies";
+}
+
 TEST(TurnQueue, AForgottenClientIsNotExpected) {
   TurnQueue queue;
   TurnQueue::Client large, small;
