@@ -138,4 +138,19 @@ class Workbench {
   std::vector<std::byte> scratch_;
 };
 
+// weight times `rows` rows of x, those of `row_index` where it is given; [rows, weight.rows()].
+inline std::vector<float> multiply(const OpTable& ops, const PackedMatrix& weight, const std::vector<float>& x,
+                                   int64_t rows, const int32_t* row_index, int threads, size_t scratch) {
+  Workbench bench(threads, scratch);
+  Context context = bench.context(ops);
+  std::vector<float> out(static_cast<size_t>(rows * weight.rows()));
+  const MatmulOutput output{.weight = weight.view(), .out = out.data(), .out_stride = weight.rows()};
+  matmul(context, MatmulArgs{.x = x.data(),
+                             .x_stride = weight.cols(),
+                             .num_rows = rows,
+                             .row_index = row_index,
+                             .outputs = std::span(&output, 1)});
+  return out;
+}
+
 }  // namespace inferneo::kernels::testing

@@ -9,6 +9,7 @@ namespace {
 
 using testing::GuardedOutput;
 using testing::kF32Epsilon;
+using testing::multiply;
 using testing::Random;
 using testing::random_floats;
 using testing::Workbench;
@@ -111,20 +112,6 @@ TEST(QuantMatmul, AgreesWithItsDefinitionOnEveryIsaFormatAndShape) {
       for (const Shape& shape : shapes) check_shape(*ops, format, shape, 1 + static_cast<int>(shape.m % 3));
     }
   }
-}
-
-std::vector<float> multiply(const OpTable& ops, const PackedMatrix& weight, const std::vector<float>& x, int64_t rows,
-                            const int32_t* row_index, int threads, size_t scratch) {
-  Workbench bench(threads, scratch);
-  Context context = bench.context(ops);
-  std::vector<float> out(static_cast<size_t>(rows * weight.rows()));
-  const MatmulOutput output{.weight = weight.view(), .out = out.data(), .out_stride = weight.rows()};
-  matmul(context, MatmulArgs{.x = x.data(),
-                             .x_stride = weight.cols(),
-                             .num_rows = rows,
-                             .row_index = row_index,
-                             .outputs = std::span(&output, 1)});
-  return out;
 }
 
 TEST(QuantMatmul, ARowIsTheSameBitForBitInEveryBatchOnAnyThreadsAndThroughAnIndex) {
