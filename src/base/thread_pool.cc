@@ -1,28 +1,24 @@
 #include "base/thread_pool.h"
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <mutex>
+#include <optional>
 #include <thread>
 #include <vector>
 
+#include "base/clock.h"
+#include "base/op_gate.h"
 #include "base/result.h"
 
 namespace inferneo {
 namespace {
 
-// About 0.5 ms: longer than any pause between the ops of one step, short enough not to burn an idle core.
-constexpr int kSpinsInSession = 30'000;
+constexpr int kSpinsBetweenYields = 50;
+// Longer than any pause between the ops of one step, short enough not to burn an idle core.
+constexpr Duration kAwakeInSession = std::chrono::microseconds(500);
 constexpr int kSpinsIdle = 500;
-constexpr int kSpinsBeforeYield = 20'000;
-
-inline void cpu_pause() {
-#if defined(__x86_64__)
-  __builtin_ia32_pause();
-#else
-  std::this_thread::yield();
-#endif
-}
 
 }  // namespace
 
@@ -31,16 +27,35 @@ struct ThreadPool::Impl {
     for (int i = 1; i < size; ++i) workers.emplace_back([this, i] { work(i); });
   }
 
+  // The gate's word once it has an op that is not `seen`.
+  uint32_t await_op(uint32_t seen) {
+    const SteadyClock clock;
+    std::optional<TimePoint> until;
+    for (int spins = 0;; ++spins) {
+      const uint32_t word = gate.look();
+      if (OpGate::is_news(word, seen)) return word;
+      cpu_pause();
+      const bool in_session = session_open.load(std::memory_order_relaxed);
+      if (spins < (in_session ? OpGate::kSpinsBeforeYield : kSpinsIdle)) continue;
+      if (spins % kSpinsBetweenYields != 0) continue;
+      if (!until) until = clock.now() + kAwakeInSession;
+      if (in_session && clock.now() < *until) {
+        std::this_thread::yield();
+      } else {
+        gate.sleep(word);
+      }
+    }
+  }
+
   void work(int index) {
-    uint32_t seen = 0;
-    for (;;) {
-      const int spins = session_open.load(std::memory_order_relaxed) ? kSpinsInSession : kSpinsIdle;
-      for (int i = 0; i < spins && epoch.load(std::memory_order_acquire) == seen; ++i) cpu_pause();
-      while (epoch.load(std::memory_order_acquire) == seen) epoch.wait(seen, std::memory_order_acquire);
-      seen = epoch.load(std::memory_order_acquire);
+    for (uint32_t seen = 0;;) {
+      const uint32_t word = await_op(seen);
       if (stopping.load(std::memory_order_relaxed)) return;
+      if (OpGate::is_open(word) && !gate.enter(word)) continue;
+      seen = word;
+      if (!OpGate::is_open(word)) continue;  // over before this thread came
       (*job)(index);
-      pending.fetch_sub(1, std::memory_order_release);
+      gate.leave();
     }
   }
 
@@ -50,17 +65,9 @@ struct ThreadPool::Impl {
       return;
     }
     job = &body;
-    pending.store(size - 1, std::memory_order_relaxed);
-    epoch.fetch_add(1, std::memory_order_release);
-    epoch.notify_all();
+    gate.open();
     body(0);
-    for (int spins = 0; pending.load(std::memory_order_acquire) != 0; ++spins) {
-      if (spins < kSpinsBeforeYield) {
-        cpu_pause();
-      } else {
-        std::this_thread::yield();  // another process may hold the core that a worker needs
-      }
-    }
+    gate.close();
   }
 
   const int size;
@@ -74,8 +81,7 @@ struct ThreadPool::Impl {
   std::atomic<bool> stopping{false};
   std::atomic<bool> session_open{false};
   const FunctionRef<void(int)>* job = nullptr;
-  alignas(64) std::atomic<uint32_t> epoch{0};
-  alignas(64) std::atomic<int> pending{0};
+  alignas(64) OpGate gate;
   alignas(64) std::atomic<int64_t> next_chunk{0};
 };
 
@@ -86,8 +92,7 @@ ThreadPool::ThreadPool(int num_threads) {
 
 ThreadPool::~ThreadPool() {
   impl_->stopping.store(true, std::memory_order_relaxed);
-  impl_->epoch.fetch_add(1, std::memory_order_release);
-  impl_->epoch.notify_all();
+  impl_->gate.wake_all();
   for (std::thread& worker : impl_->workers) worker.join();
 }
 
@@ -129,7 +134,15 @@ ThreadPool::Session::~Session() {
 
 int ThreadPool::Session::num_threads() const { return pool_.impl_->size; }
 
-void ThreadPool::Session::run(FunctionRef<void(int)> body) { pool_.impl_->run(body); }
+void ThreadPool::Session::run(FunctionRef<void(int)> body) {
+  std::atomic<int> arrived{0};
+  pool_.impl_->run([&](int thread) {
+    arrived.fetch_add(1, std::memory_order_relaxed);
+    body(thread);
+    // The op stays open until every thread is in it.
+    while (thread == 0 && arrived.load(std::memory_order_relaxed) < num_threads()) std::this_thread::yield();
+  });
+}
 
 void ThreadPool::Session::for_chunks(int64_t num_chunks, FunctionRef<void(int64_t, int)> body) {
   if (num_chunks <= 0) return;

@@ -1,6 +1,8 @@
 #include "base/thread_pool.h"
 
 #include <gtest/gtest.h>
+#include <sched.h>
+#include <sys/resource.h>
 
 #include <atomic>
 #include <numeric>
@@ -33,6 +35,45 @@ TEST(ThreadPool, RunReachesEveryThreadOnce) {
     session.run([&](int thread) { mask.fetch_add(1 << (8 * thread)); });
     ASSERT_EQ(mask.load(), 0x010101);
   }
+}
+
+// A worker that comes late, or not at all, must not read the job of an op that is over.
+TEST(ThreadPool, ShortOpsOfManyThreadsLoseNothing) {
+  ThreadPool pool(8);
+  ThreadPool::Session session(pool);
+  int64_t sum = 0;
+  for (int64_t op = 0; op < 50'000; ++op) {
+    std::atomic<int64_t> part{0};
+    session.for_chunks(3, [&](int64_t chunk, int) { part.fetch_add(op + chunk); });
+    sum += part.load();
+  }
+  EXPECT_EQ(sum, 3 * (49'999LL * 50'000 / 2) + 3 * 50'000);
+}
+
+// On one core: were every worker waited for, each op would need a switch to each of them.
+TEST(ThreadPool, AWorkerWithoutACoreHoldsNobodyUp) {
+  cpu_set_t all;
+  ASSERT_EQ(sched_getaffinity(0, sizeof(all), &all), 0);
+  std::thread caller([&] {
+    int first = 0;
+    while (!CPU_ISSET(first, &all)) ++first;
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET(first, &one);
+    ASSERT_EQ(sched_setaffinity(0, sizeof(one), &one), 0);
+    constexpr int kOps = 20'000;
+    ThreadPool pool(4);
+    ThreadPool::Session session(pool);
+    std::atomic<int64_t> sum{0};
+    for (int op = 0; op < kOps; ++op) {
+      session.for_chunks(4, [&](int64_t chunk, int) { sum.fetch_add(chunk, std::memory_order_relaxed); });
+    }
+    EXPECT_EQ(sum.load(), 6 * kOps);
+    rusage usage = {};
+    ASSERT_EQ(getrusage(RUSAGE_THREAD, &usage), 0);
+    EXPECT_LT(usage.ru_nvcsw + usage.ru_nivcsw, kOps / 4);
+  });
+  caller.join();
 }
 
 TEST(ThreadPool, ManyCallersTakeTurns) {
