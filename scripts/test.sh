@@ -1,20 +1,20 @@
 #!/usr/bin/env bash
 # Sets up, builds and runs every test that needs no GPU; the last line is "N passed, N failed".
-# Usage: scripts/test.sh [--quick | --dev | --label fast|full|soak]
-#   --quick      the fast tests of the dev build alone
-#   --dev        everything but the sanitizers
-#   --label L    the tests of one label of the dev build alone
+# Usage: scripts/test.sh [--sanitizers | --quick | --label fast|full|soak]
+#   --sanitizers  also under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer, which doubles the time
+#   --quick       the fast tests of the dev build alone
+#   --label L     the tests of one label of the dev build alone
 # INFERNEO_SOAK_SCALE (default 0.02 here, 1 in soak.sh) scales the counts of the soak tests.
 set -uo pipefail
 # shellcheck source=scripts/lib/setup.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib/setup.sh"
 cd "$ROOT" || exit 1
 
-only_label= sanitizers=1
+only_label= sanitizers=
 while [ $# -gt 0 ]; do
   case $1 in
     --quick) only_label=fast ;;
-    --dev) sanitizers= ;;
+    --sanitizers) sanitizers=1 ;;
     --label) only_label=${2:?--label needs fast, full or soak}; shift ;;
     -h | --help) sed -n '2,7s/^# //p' "${BASH_SOURCE[0]}"; exit 0 ;;
     *) die "unknown option $1 (see --help)" ;;

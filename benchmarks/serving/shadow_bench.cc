@@ -4,7 +4,7 @@
 // Real runner, bundled models: inferneo-story answers, inferneo-story-draft gets the copies. First the capacity is
 // measured (64 clients, each sends its next request as soon as the last has ended); then in each round the same Poisson
 // arrivals at LOAD times that are sent twice, SECONDS each, without and with the shadow, in an order that changes from
-// round to round. Latencies count from the time that a request was due, so that a sender that comes late hides nothing.
+// round to round (the prompts differ, or the second half would find the first's in the prefix cache). Latencies count from the time that a request was due, so that a sender that comes late hides nothing.
 // Prompts of about 40 tokens, 64 tokens out, greedy.
 // A round in which others (the hypervisor, other programs) took more than 1 % of the machine's time in either half is
 // printed and does not count; another one replaces it, up to four times as many rounds in all.
@@ -140,7 +140,7 @@ void send_traffic(Application& application, double rate, double seconds, uint64_
   std::exponential_distribution<double> gap(rate);
   const TimePoint begin = application.clock().now();
   uint64_t failures = 0;
-  uint64_t number = seed << 32;
+  static uint64_t number = uint64_t{1} << 32;  // no two requests of a run have the same prompt
   for (double at = gap(random); at < seconds; at += gap(random)) {
     const TimePoint due = begin + std::chrono::duration_cast<Duration>(std::chrono::duration<double>(at));
     std::this_thread::sleep_until(due);

@@ -91,6 +91,7 @@ setup_packages() {
 
 setup_test_packages() {
   install_packages required "${TEST_PACKAGES[@]}"
+  install_packages optional mold
   setup_promtool
 }
 
