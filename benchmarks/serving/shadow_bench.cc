@@ -4,10 +4,10 @@
 // Real runner, bundled models: inferneo-story answers, inferneo-story-draft gets the copies. First the capacity is
 // measured (64 clients, each sends its next request as soon as the last has ended); then in each round the same Poisson
 // arrivals at LOAD times that are sent twice, SECONDS each, without and with the shadow, in an order that changes from
-// round to round (the prompts differ, or the second half would find the first's in the prefix cache). Latencies count from the time that a request was due, so that a sender that comes late hides nothing.
-// Prompts of about 40 tokens, 64 tokens out, greedy.
-// A round in which others (the hypervisor, other programs) took more than 1 % of the machine's time in either half is
-// printed and does not count; another one replaces it, up to four times as many rounds in all.
+// round to round (the prompts differ, or the second half would find the first's in the prefix cache). Latencies count
+// from the time that a request was due, so that a sender that comes late hides nothing. Prompts of about 40 tokens, 64
+// tokens out, greedy. A round in which others (the hypervisor, other programs) took more than 1 % of the machine's time
+// in either half is printed and does not count; another one replaces it, up to four times as many rounds in all.
 #include <fmt/format.h>
 
 #include <algorithm>

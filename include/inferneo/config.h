@@ -53,11 +53,12 @@ struct EngineConfig {
   bool hub_offline = false;                             // never ask the hub
 
   // Batching
-  int max_num_seqs = 256;                    // sequences of one step
-  int max_num_batched_tokens = 2048;         // tokens of one step
-  int max_queue_requests = 1024;             // waiting requests before new ones are refused
-  int64_t max_queue_tokens = 1 << 20;        // their prompt tokens
-  double request_timeout = 0.0;              // seconds; 0: none
+  int max_num_seqs = 256;                          // sequences of one step
+  std::optional<int> max_num_batched_tokens = {};  // tokens of one step; none: as many as inter_token_target_ms allows
+  double inter_token_target_ms = 25.0;             // of a step of decodes with prompts beside them, without the above
+  int max_queue_requests = 1024;                   // waiting requests before new ones are refused
+  int64_t max_queue_tokens = 1 << 20;              // their prompt tokens
+  double request_timeout = 0.0;                    // seconds; 0: none
   double idle_compute_share = 0.02;          // of the time, for copies beside requests; 0: only when there are none
   bool deterministic = false;                // batch-invariant kernels: the same tokens whatever the batch
   std::optional<uint64_t> seed = {};         // of requests that bring none; none: drawn for each

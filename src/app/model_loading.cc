@@ -373,7 +373,12 @@ class DirectoryLoader final : public ModelLoader {
     EngineCoreConfig core;
     core.model = found.id;
     core.max_num_seqs = config.max_num_seqs;
-    core.max_num_batched_tokens = std::max(config.max_num_batched_tokens, config.max_num_seqs);
+    core.max_num_batched_tokens =
+        std::max(config.max_num_batched_tokens.value_or(core.max_num_batched_tokens), config.max_num_seqs);
+    if (!config.max_num_batched_tokens) {
+      core.inter_token_target =
+          std::chrono::duration_cast<Duration>(std::chrono::duration<double, std::milli>(config.inter_token_target_ms));
+    }
     core.max_model_len = config.max_model_len.value_or(0);
     const size_t num_models = std::max<size_t>(config.model.size() + config.models.size(), 1);
     core.max_kv_bytes = static_cast<size_t>(config.kv_cache_gb * kGiB) / num_models;

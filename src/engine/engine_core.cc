@@ -29,7 +29,13 @@ StepLoopConfig loop_config(const EngineCoreConfig& config, const KvPlan& plan) {
   scheduler.max_num_batched_tokens = config.max_num_batched_tokens;
   scheduler.max_prefill_tokens_beside_decode = config.max_prefill_tokens_beside_decode;
   scheduler.prefill_pack_tokens = config.prefill_pack_tokens;
-  return {scheduler, plan.context_limit, config.starvation_patience, {.max_draft = config.num_speculative_tokens}};
+  StepLoopConfig loop;
+  loop.scheduler = scheduler;
+  loop.context_limit = plan.context_limit;
+  loop.starvation_patience = config.starvation_patience;
+  loop.speculation.max_draft = config.num_speculative_tokens;
+  loop.inter_token_target = config.inter_token_target;
+  return loop;
 }
 
 }  // namespace

@@ -49,8 +49,10 @@ struct EngineCoreConfig {
   int32_t max_queued_requests = 2048;  // accepted and not started yet
   int64_t max_queued_tokens = int64_t{8} << 20;
   bool several_tenants = false;  // who then share the queue: one tenant cannot fill it
-  // While others decode, a step computes at most this many prompt tokens, which bounds the gap between their tokens.
+  // While others decode, a step computes at most this many prompt tokens, which bounds the gap between their tokens;
   int32_t max_prefill_tokens_beside_decode = 512;
+  // and where a target is given, no more than keep it, or twice the time of decodes alone (prefill_pace.h).
+  std::optional<Duration> inter_token_target;
   // Another prompt joins the step only while it holds fewer prompt tokens than this: first tokens come one after the
   // other instead of all together, and short prompts still share a step.
   int32_t prefill_pack_tokens = 256;

@@ -35,8 +35,9 @@ void Scheduler::remove(Sequence& sequence) {
   queue_of(sequence).running.erase(&sequence);
 }
 
-Schedule Scheduler::schedule(bool steps_in_flight) {
+Schedule Scheduler::schedule(bool steps_in_flight, int32_t prefill_tokens_beside_decode) {
   Pass pass{.queue = normal_, .may_preempt = !steps_in_flight};
+  pass.prefill_beside_decode = std::min(prefill_tokens_beside_decode, config_.max_prefill_tokens_beside_decode);
   pass.budget = config_.max_num_batched_tokens;
   fill(pass);
   return std::move(pass.schedule);
@@ -44,6 +45,7 @@ Schedule Scheduler::schedule(bool steps_in_flight) {
 
 Schedule Scheduler::schedule_idle(int32_t token_budget) {
   Pass pass{.queue = idle_, .may_preempt = true};
+  pass.prefill_beside_decode = config_.max_prefill_tokens_beside_decode;
   pass.budget = std::min(config_.max_num_batched_tokens, token_budget);
   fill(pass);
   return std::move(pass.schedule);
@@ -69,8 +71,7 @@ void Scheduler::run_decodes(Pass& pass) {
     const int32_t num_draft = allocate_drafts(pass, *sequence, num_others);
     if (num_draft > 0 || allocate_or_preempt(pass, *sequence, 1)) take(pass, *sequence, 1, num_draft);
   }
-  pass.prefill_budget =
-      decoding.empty() ? pass.budget : std::min(pass.budget, config_.max_prefill_tokens_beside_decode);
+  pass.prefill_budget = decoding.empty() ? pass.budget : std::min(pass.budget, pass.prefill_beside_decode);
 }
 
 void Scheduler::continue_prompts(Pass& pass) {

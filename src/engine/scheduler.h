@@ -17,6 +17,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <set>
 #include <vector>
 
@@ -54,10 +55,11 @@ class Scheduler {
 
   using Sequences = std::set<Sequence*, ServedBefore>;
 
-  void add(Sequence& sequence);                  // to the waiting ones
-  void accepted(Sequence& sequence);             // a draft, computed by the step that is collected
-  void remove(Sequence& sequence);               // from wherever it is; its blocks are the caller's to release
-  Schedule schedule(bool steps_in_flight);       // of the normal ones
+  void add(Sequence& sequence);       // to the waiting ones
+  void accepted(Sequence& sequence);  // a draft, computed by the step that is collected
+  void remove(Sequence& sequence);    // from wherever it is; its blocks are the caller's to release
+  // Of the normal ones; beside decodes at most so many tokens of prompts, and at most what the configuration says.
+  Schedule schedule(bool steps_in_flight, int32_t prefill_tokens_beside_decode = std::numeric_limits<int32_t>::max());
   Schedule schedule_idle(int32_t token_budget);  // of the idle ones; with no step in flight
   // Idle ones give their blocks back and wait; those that a step in flight names keep them.
   void preempt_all_idle();
@@ -78,6 +80,7 @@ class Scheduler {
   struct Pass {  // one schedule() in the making
     Queue& queue;
     bool may_preempt = false;
+    int32_t prefill_beside_decode = 0;
     Schedule schedule = {};
     int32_t budget = 0;          // tokens left
     int32_t prefill_budget = 0;  // of them, for sequences that need more than one

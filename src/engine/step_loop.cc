@@ -34,7 +34,11 @@ StepLoop::StepLoop(const StepLoopConfig& config, ModelRunner& runner, KvCacheMan
       clock_(clock),
       events_(std::move(events)),
       scheduler_(config.scheduler, kv),
-      speculator_(config.speculation) {}
+      speculator_(config.speculation) {
+  if (config.inter_token_target) {
+    prefill_pace_.emplace(*config.inter_token_target, config.scheduler.max_prefill_tokens_beside_decode);
+  }
+}
 
 StepLoop::~StepLoop() = default;
 
@@ -163,7 +167,8 @@ void StepLoop::plan_drafts() {
 Status StepLoop::step() {
   begin_schedule();
   plan_drafts();
-  const Schedule next = scheduler_.schedule(!in_flight_.empty());
+  const Schedule next = prefill_pace_ ? scheduler_.schedule(!in_flight_.empty(), prefill_pace_->tokens())
+                                      : scheduler_.schedule(!in_flight_.empty());
   finish_schedule(next);
   ASSIGN_OR_RETURN(Collected collected, execute(next, true));
   update(std::move(collected));

@@ -12,6 +12,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <unordered_map>
 #include <vector>
@@ -19,6 +20,7 @@
 #include "engine/engine_core.h"
 #include "engine/idle_pace.h"
 #include "engine/kv_cache_manager.h"
+#include "engine/prefill_pace.h"
 #include "engine/scheduler.h"
 #include "engine/speculator.h"
 #include "engine/step_batch.h"
@@ -30,6 +32,7 @@ struct StepLoopConfig {
   int32_t context_limit = 0;  // prompt and output of one sequence
   Duration starvation_patience{0};
   SpeculationConfig speculation;
+  std::optional<Duration> inter_token_target;  // none: max_prefill_tokens_beside_decode alone
 };
 
 struct StepLoopEvents {                                                 // for the owner's accounting; neither may throw
@@ -81,6 +84,7 @@ class StepLoop {
   void finish_schedule(const Schedule& next);
   Result<Collected> execute(const Schedule& schedule, bool may_run_ahead);
   void update(Collected collected);
+  void learn_pace(const InFlightStep& step);
 
   Status submit(const std::vector<ScheduledSequence>& rows);
   Result<Collected> collect_oldest();
@@ -122,6 +126,7 @@ class StepLoop {
   int32_t num_live_samples_ = 0;  // of normal requests
   size_t num_live_idle_ = 0;
   IdlePace pace_;
+  std::optional<PrefillPace> prefill_pace_;
   Duration last_idle_time_{};
   EngineStats counters_;
 };

@@ -26,11 +26,24 @@ void StepLoop::update(Collected collected) {
   now_ = clock_.now();
   step_time_ = collected.result.computing.value_or(now_ - collected.step->began);
   if (collected.step->decodes_only) speculator_.took(collected.step->num_tokens, step_time_);
+  if (prefill_pace_) learn_pace(*collected.step);
   for (size_t i = 0; i < collected.step->rows.size(); ++i) {
     update_row(collected.step->rows[i], collected.result.sequences[i]);
   }
   reap();
   counters_.update_seconds += to_seconds(clock_.now() - now_);
+}
+
+void StepLoop::learn_pace(const InFlightStep& step) {
+  if (step.decodes_only) return prefill_pace_->took_decodes(step_time_);
+  int32_t num_prompt_tokens = 0;
+  bool has_decodes = false;
+  for (const ScheduledSequence& row : step.rows) {
+    const bool reads = row.num_tokens > 1;
+    num_prompt_tokens += reads ? row.num_tokens : 0;
+    has_decodes = has_decodes || !reads;
+  }
+  if (has_decodes && num_prompt_tokens > 0) prefill_pace_->took_both(num_prompt_tokens, step_time_);
 }
 
 void StepLoop::update_row(const ScheduledSequence& row, SequenceResult& result) {

@@ -91,6 +91,7 @@ struct HarnessOptions {
   int32_t grow_step = 1;
   PrefixCache::HashFunction hash = &PrefixCache::default_hash;
   SpeculationConfig speculation;
+  std::optional<Duration> inter_token_target;
 };
 
 // A step loop on a scripted runner, without threads.
@@ -119,9 +120,9 @@ class Harness {
     EXPECT_TRUE(
         runner->bind(memory->binding, options_.scheduler.max_num_seqs, options_.scheduler.max_num_batched_tokens).ok());
     kv = std::make_unique<KvCacheManager>(cache, *memory);
-    loop = std::make_unique<StepLoop>(
-        StepLoopConfig{options_.scheduler, options_.context_limit, Duration{0}, options_.speculation}, *runner, *kv,
-        clock);
+    loop = std::make_unique<StepLoop>(StepLoopConfig{options_.scheduler, options_.context_limit, Duration{0},
+                                                     options_.speculation, options_.inter_token_target},
+                                      *runner, *kv, clock);
   }
 
   std::shared_ptr<RecordingSink> add(Request request) {

@@ -42,6 +42,7 @@ HarnessOptions random_options(Random& random) {
   o.scheduler.max_num_batched_tokens = std::max(o.scheduler.max_num_seqs, random.pick({6, 17, 64}));
   o.scheduler.max_prefill_tokens_beside_decode = random.pick({1, 8, 512});
   o.scheduler.prefill_pack_tokens = random.pick({1, 16, 256});
+  if (random.chance(30)) o.inter_token_target = std::chrono::milliseconds(random.pick({0, 2, 25}));
   if (random.chance(50)) o.speculation.max_draft = random.between(1, 9);
   o.prefix_caching = random.chance(70);
   o.grow_step = random.pick({1, 3, 8});
