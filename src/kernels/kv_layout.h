@@ -5,6 +5,8 @@
 //   block   [layer][kv_head]{K, V}
 //   K bf16  [block_size/tile][head_dim/2][tile][2]   K others  [block_size/tile][head_dim][tile]
 //   V bf16  [block_size/2][head_dim][2]              V others  [block_size][head_dim]
+// int8 has after the values of a region, at the next multiple of 64 bytes, one f32 scale per token: an element is its
+// value times that, and the scale is the token's largest magnitude over 127.
 // tile = min(kKvTileTokens, block_size): a register holds one or two dimensions of 16 tokens, so q.K needs no
 // horizontal sum, and V's token pairs feed the bf16 dot product. block_size is rounded up to whole tiles inside a
 // block, head_dim of bf16 K to even, block_size of bf16 V to even; a slot format (block_size = a whole sequence) uses
@@ -22,25 +24,28 @@ namespace inferneo::kernels {
 inline constexpr int32_t kKvTileTokens = 16;
 
 struct KvLayout {
-  DType dtype = DType::bf16;  // f32, bf16 or f16
+  DType dtype = DType::bf16;  // f32, bf16, f16 or i8
   int32_t num_layers = 0;     // of this group
   int32_t num_kv_heads = 0;
   int32_t head_dim = 0;
   int32_t block_size = 16;  // tokens
 
-  [[gnu::always_inline]] int64_t element_bytes() const { return dtype == DType::f32 ? 4 : 2; }
+  [[gnu::always_inline]] int64_t element_bytes() const { return dtype == DType::f32 ? 4 : dtype == DType::i8 ? 1 : 2; }
+  [[gnu::always_inline]] bool has_scales() const { return dtype == DType::i8; }
   [[gnu::always_inline]] int64_t pair() const { return dtype == DType::bf16 ? 2 : 1; }
   [[gnu::always_inline]] int64_t tile() const { return block_size < kKvTileTokens ? block_size : kKvTileTokens; }
   [[gnu::always_inline]] int64_t padded_head_dim() const { return (head_dim + pair() - 1) / pair() * pair(); }  // of K
 
-  [[gnu::always_inline]] size_t k_bytes() const {
-    const int64_t tokens = (block_size + tile() - 1) / tile() * tile();
-    return align64(tokens * padded_head_dim() * element_bytes());
+  // From the start of a region to its scales, where there are any.
+  [[gnu::always_inline]] size_t k_scales() const {
+    return align64(padded_tokens() * padded_head_dim() * element_bytes());
   }
-  [[gnu::always_inline]] size_t v_bytes() const {
+  [[gnu::always_inline]] size_t v_scales() const {
     const int64_t tokens = (block_size + pair() - 1) / pair() * pair();
     return align64(tokens * head_dim * element_bytes());
   }
+  [[gnu::always_inline]] size_t k_bytes() const { return k_scales() + scale_bytes(); }
+  [[gnu::always_inline]] size_t v_bytes() const { return v_scales() + scale_bytes(); }
   [[gnu::always_inline]] size_t bytes_per_block() const {
     return (k_bytes() + v_bytes()) * static_cast<size_t>(num_kv_heads) * static_cast<size_t>(num_layers);
   }
@@ -64,6 +69,8 @@ struct KvLayout {
   }
 
  private:
+  [[gnu::always_inline]] int64_t padded_tokens() const { return (block_size + tile() - 1) / tile() * tile(); }
+  [[gnu::always_inline]] size_t scale_bytes() const { return has_scales() ? align64(padded_tokens() * 4) : 0; }
   [[gnu::always_inline]] static size_t align64(int64_t bytes) { return static_cast<size_t>((bytes + 63) / 64 * 64); }
 };
 

@@ -9,6 +9,8 @@ namespace {
 
 constexpr std::array kDTypes = {FieldChoice{"auto"}, FieldChoice{"bf16", "bfloat16"}, FieldChoice{"f16", "float16"},
                                 FieldChoice{"f32", "float32"}};
+constexpr std::array kKvDTypes = {FieldChoice{"auto"}, FieldChoice{"bf16", "bfloat16"}, FieldChoice{"f16", "float16"},
+                                  FieldChoice{"f32", "float32"}, FieldChoice{"int8"}};
 constexpr std::array kQuantizations = {FieldChoice{"none"}, FieldChoice{"int8"}, FieldChoice{"int4"}};
 constexpr std::array kLogLevels = {FieldChoice{"debug"}, FieldChoice{"info"}, FieldChoice{"warning", "warn"},
                                    FieldChoice{"error"}, FieldChoice{"off"}};
@@ -109,7 +111,7 @@ constexpr std::array kFields = {
                 .member = &C::kv_cache_dtype,
                 .help = "Type of the KV cache; auto: the type of computation",
                 .metavar = "TYPE",
-                .choices = kDTypes,
+                .choices = kKvDTypes,
                 .per_model = true},
     ConfigField{.name = "chat_template",
                 .group = G::models,

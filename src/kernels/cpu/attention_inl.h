@@ -16,6 +16,8 @@ struct SplitView {
   int64_t end_token = 0;  // no row of the item sees it or later ones
   const std::byte* k[kSplitTiles];
   const std::byte* v[kSplitTiles];
+  const float* k_scales[kSplitTiles];  // int8: [tokens of the tile]
+  const float* v_scales[kSplitTiles];
 };
 
 struct RowStates {  // of the rows of an item
@@ -83,6 +85,10 @@ SIMD_INLINE SplitView view_split(const AttentionArgs& args, const AttentionItem&
     const std::byte* base = args.plane + static_cast<size_t>(block) * block_bytes;
     view.k[t] = base + k_offset + tile * tile_bytes * kv.padded_head_dim();
     view.v[t] = base + v_offset + tile * tile_bytes * kv.head_dim;
+    if (kv.has_scales()) {
+      view.k_scales[t] = reinterpret_cast<const float*>(base + k_offset + kv.k_scales()) + tile * kTileTokens;
+      view.v_scales[t] = reinterpret_cast<const float*>(base + v_offset + kv.v_scales()) + tile * kTileTokens;
+    }
   }
   return view;
 }
@@ -160,6 +166,7 @@ void weigh_row(const AttentionArgs& args, const AttentionItem& item, const Work&
   V largest = set1(kMinusInfinity);
   for (int64_t t = view.tile_begin; t < view.tile_end; ++t) {
     V s = mul(load(scores + t * kTileTokens), scale);
+    if constexpr (W == Operand::i8) s = mul(s, load(view.k_scales[t]));
     if (args.softcap > 0.0F) s = mul(set1(args.softcap), tanh(div(s, set1(args.softcap))));
     s = keep_lanes(s, low - t * kTileTokens, end - t * kTileTokens, set1(kMinusInfinity));
     store(scores + t * kTileTokens, s);
@@ -173,6 +180,8 @@ void weigh_row(const AttentionArgs& args, const AttentionItem& item, const Work&
     sum = add(sum, p);
     if constexpr (W == Operand::bf16 && kPairDot) {
       store_bf16(reinterpret_cast<uint16_t*>(scores) + t * kTileTokens, p);
+    } else if constexpr (W == Operand::i8) {  // tokens that were never written have any scale, and nobody reads their p
+      store(scores + t * kTileTokens, mul(p, load(view.v_scales[t])));
     } else {
       store(scores + t * kTileTokens, W == Operand::bf16 ? round_bf16(p) : p);
     }
@@ -223,7 +232,13 @@ void weighted_sum(const Work& work, const SplitView& view, int64_t row, int64_t 
       for (int64_t i = 0; i < tokens; ++i, v += work.head_dim) {
         V b[D];
 #pragma GCC unroll 4
-        for (int d = 0; d < D; ++d) b[d] = d + 1 < D ? load(v + 16 * d) : load_n(v + 16 * d, last_dims);
+        for (int d = 0; d < D; ++d) {
+          if constexpr (W == Operand::i8) {
+            b[d] = load(v + 16 * d);  // beyond the last token lie the scales: a whole vector may be read
+          } else {
+            b[d] = d + 1 < D ? load(v + 16 * d) : load_n(v + 16 * d, last_dims);
+          }
+        }
 #pragma GCC unroll 4
         for (int r = 0; r < R; ++r) {
           const V p = set1(work.scores[(row + r) * kScoreStride + t * kTileTokens + i]);
@@ -350,6 +365,8 @@ void attention(const AttentionArgs& args, const AttentionItem& item, float* scra
       return attend<Operand::f16>(args, item, scratch);
     case Operand::f32:
       return attend<Operand::f32>(args, item, scratch);
+    case Operand::i8:
+      return attend<Operand::i8>(args, item, scratch);
   }
 }
 

@@ -6,7 +6,7 @@
 // products of many rows are cut along K to stay in the second-level cache; the sums rest in `partial` as they are, so
 // the cut changes no bit.
 
-enum class Operand { f32, f16, bf16 };
+enum class Operand { f32, f16, bf16, i8 };  // i8: of caches alone
 
 SIMD_INLINE constexpr int64_t tile_rows(int64_t rows) {
   return rows <= 2 ? rows : rows <= 4 ? 4 : rows <= 8 ? 8 : rows <= 12 ? 12 : 16;
@@ -19,13 +19,24 @@ SIMD_INLINE int64_t packed_row_bytes(Operand operand, int64_t cols) {
   return operand == Operand::bf16 && kPairDot ? (cols + 1) / 2 * 4 : cols * 4;
 }
 SIMD_INLINE Operand operand_of(DType dtype) {
-  return dtype == DType::bf16 ? Operand::bf16 : dtype == DType::f16 ? Operand::f16 : Operand::f32;
+  switch (dtype) {
+    case DType::bf16:
+      return Operand::bf16;
+    case DType::f16:
+      return Operand::f16;
+    case DType::i8:
+      return Operand::i8;
+    default:
+      return Operand::f32;
+  }
 }
 
 template <Operand W>
 SIMD_INLINE auto element_pointer(const std::byte* p) {
   if constexpr (W == Operand::f32) {
     return reinterpret_cast<const float*>(p);
+  } else if constexpr (W == Operand::i8) {
+    return reinterpret_cast<const int8_t*>(p);
   } else {
     return reinterpret_cast<const uint16_t*>(p);
   }
@@ -72,7 +83,7 @@ SIMD_INLINE void tile_dot(const std::byte* packed, const std::byte* const (&w)[N
     }
   } else {
     const float* x = reinterpret_cast<const float*>(packed);
-    constexpr int64_t kStep = W == Operand::f32 ? 64 : 32;
+    constexpr int64_t kStep = W == Operand::f32 ? 64 : W == Operand::i8 ? 16 : 32;
     for (int64_t k = 0; k < cols; ++k) {
       V b[N];
 #pragma GCC unroll 4
@@ -207,7 +218,7 @@ void matmul_panels(const MatmulPanelArgs& args, int64_t begin, int64_t end) {
       return multiply_panels<Operand::bf16>(args, begin, end);
     case Operand::f16:
       return multiply_panels<Operand::f16>(args, begin, end);
-    case Operand::f32:
+    default:
       return multiply_panels<Operand::f32>(args, begin, end);
   }
 }

@@ -15,6 +15,8 @@ float load(const std::byte* region, DType dtype, int64_t i) {
       return bf16_to_f32(reinterpret_cast<const uint16_t*>(region)[i]);
     case DType::f16:
       return f16_to_f32(reinterpret_cast<const uint16_t*>(region)[i]);
+    case DType::i8:  // times its token's scale
+      return static_cast<float>(reinterpret_cast<const int8_t*>(region)[i]);
     default:
       return reinterpret_cast<const float*>(region)[i];
   }
@@ -31,6 +33,26 @@ void store(std::byte* region, DType dtype, int64_t i, float value) {
     default:
       reinterpret_cast<float*>(region)[i] = value;
   }
+}
+
+// The token's values as int8 are x over this; NaN where one of them is no finite number.
+float int8_scale(const float* x, int32_t count) {
+  float largest = 0.0F;
+  for (int32_t i = 0; i < count; ++i) {
+    if (!std::isfinite(x[i])) return std::numeric_limits<float>::quiet_NaN();
+    largest = std::max(largest, std::abs(x[i]));
+  }
+  return largest / 127.0F;
+}
+
+// The scale that multiplies what load() gives; scales: of the region.
+float scale_of(const KvLayout& kv, const std::byte* scales, int64_t token) {
+  return kv.has_scales() ? reinterpret_cast<const float*>(scales)[token] : 1.0F;
+}
+
+void store_int8(std::byte* region, int64_t i, float value, float scale) {
+  const float scaled = scale > 0.0F ? std::nearbyint(value / scale) : 0.0F;
+  reinterpret_cast<int8_t*>(region)[i] = static_cast<int8_t>(std::clamp(scaled, -127.0F, 127.0F));
 }
 
 float as_operand(DType dtype, float value) { return dtype == DType::bf16 ? bf16_to_f32(f32_to_bf16(value)) : value; }
@@ -57,6 +79,7 @@ RowState row_split(const AttentionArgs& args, const AttentionItem& item, const f
       dot += as_operand(kv.dtype, q[d]) * load(k, kv.dtype, kv.k_index(t % kv.block_size, d));
     }
     dot *= args.scale;
+    if (kv.has_scales()) dot *= scale_of(kv, k + kv.k_scales(), t % kv.block_size);
     if (args.softcap > 0.0F) dot = args.softcap * std::tanh(dot / args.softcap);
     scores[t - begin] = dot;
     state.max = std::max(state.max, dot);
@@ -67,8 +90,9 @@ RowState row_split(const AttentionArgs& args, const AttentionItem& item, const f
         args.plane + static_cast<size_t>(block) * kv.bytes_per_block() + kv.v_offset(args.layer, item.kv_head);
     const float p = std::exp(scores[t - begin] - state.max);
     state.sum += p;
+    const float weight = as_operand(kv.dtype, p) * scale_of(kv, v + kv.v_scales(), t % kv.block_size);
     for (int32_t d = 0; d < kv.head_dim; ++d) {
-      acc[d] += as_operand(kv.dtype, p) * load(v, kv.dtype, kv.v_index(t % kv.block_size, d));
+      acc[d] += weight * load(v, kv.dtype, kv.v_index(t % kv.block_size, d));
     }
   }
   return state;
@@ -89,6 +113,19 @@ void write_out(const RowState& total, float* out, int32_t head_dim) {
   for (int32_t d = 0; d < head_dim; ++d) out[d] = total.acc[d] * inverse;
 }
 
+// One token's K and V of one head.
+void write_int8(const KvLayout& kv, const float* k, int64_t slot, std::byte* k_region, const float* v,
+                std::byte* v_region) {
+  const float k_scale = int8_scale(k, kv.head_dim);
+  const float v_scale = int8_scale(v, kv.head_dim);
+  reinterpret_cast<float*>(k_region + kv.k_scales())[slot] = k_scale;
+  reinterpret_cast<float*>(v_region + kv.v_scales())[slot] = v_scale;
+  for (int32_t d = 0; d < kv.head_dim; ++d) {
+    store_int8(k_region, kv.k_index(slot, d), k[d], k_scale);
+    store_int8(v_region, kv.v_index(slot, d), v[d], v_scale);
+  }
+}
+
 }  // namespace
 
 void kv_write(const KvWriteArgs& args, const SequenceRows& rows, int32_t kv_head) {
@@ -102,6 +139,10 @@ void kv_write(const KvWriteArgs& args, const SequenceRows& rows, int32_t kv_head
     std::byte* k_region = base + kv.k_offset(args.layer, kv_head);
     std::byte* v_region = base + kv.v_offset(args.layer, kv_head);
     const int64_t slot = token % kv.block_size;
+    if (kv.has_scales()) {
+      write_int8(kv, k, slot, k_region, v, v_region);
+      continue;
+    }
     for (int32_t d = 0; d < kv.head_dim; ++d) {
       store(k_region, kv.dtype, kv.k_index(slot, d), k[d]);
       store(v_region, kv.dtype, kv.v_index(slot, d), v[d]);

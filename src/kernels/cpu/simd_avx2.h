@@ -46,6 +46,11 @@ SIMD_INLINE V load_n(const uint16_t* f16, int64_t n) {
   for (int64_t i = 0; i < n; ++i) padded[i] = f16[i];
   return load(padded);
 }
+SIMD_INLINE V load(const int8_t* p) {
+  const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)),
+          _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(bytes, 8)))};
+}
 SIMD_INLINE P load_pairs(const void* p) {
   const __m256i* from = static_cast<const __m256i*>(p);
   return {_mm256_loadu_si256(from), _mm256_loadu_si256(from + 1)};

@@ -23,6 +23,9 @@ SIMD_INLINE V load(const uint16_t* f16) {
 SIMD_INLINE V load_n(const uint16_t* f16, int64_t n) {
   return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(first(n), f16));
 }
+SIMD_INLINE V load(const int8_t* p) {
+  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+}
 SIMD_INLINE P load_pairs(const void* p) { return _mm512_loadu_si512(p); }
 SIMD_INLINE P load_pairs_n(const void* p, int64_t n) { return _mm512_maskz_loadu_epi32(first(n), p); }
 SIMD_INLINE P keep_even(P p) { return _mm512_and_si512(p, _mm512_set1_epi32(0xffff)); }

@@ -20,11 +20,13 @@ namespace {
 
 Result<DType> resolve_kv_dtype(const std::string& name, DType weights) {
   if (name == "auto") return weights;
+  if (name == "int8") return DType::i8;
   for (const DType dtype : {DType::f32, DType::bf16, DType::f16}) {
     if (dtype_name(dtype) == name) return dtype;
   }
   return make_error(ErrorCode::invalid_argument,
-                    fmt::format("kv_cache_dtype '{}' is not one of auto, f32, bf16, f16", name), "kv_cache_dtype");
+                    fmt::format("kv_cache_dtype '{}' is not one of auto, f32, bf16, f16, int8", name),
+                    "kv_cache_dtype");
 }
 
 Result<Quantization> resolve_quantization(const std::string& name) {

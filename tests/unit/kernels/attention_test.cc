@@ -50,6 +50,8 @@ class Cache {
   }
   void write(const OpTable& ops, Workbench& bench) {
     for (size_t s = 0; s < tables_.size(); ++s) {
+      stored_k_.push_back(stored(k_[s]));
+      stored_v_.push_back(stored(v_[s]));
       const int32_t total = case_.sequences[s].first + case_.sequences[s].second;
       const SequenceRows all = rows(s, 0, 0, total);
       Context context = bench.context(ops);
@@ -66,6 +68,10 @@ class Cache {
     }
   }
   const std::byte* plane() const { return memory_.data(); }
+  // The first key of a token of the first sequence, before write().
+  void spoil(int32_t token, float value) {
+    k_[0][static_cast<size_t>(token) * static_cast<size_t>(case_.kv_heads * case_.head_dim)] = value;
+  }
 
   // Attention of one head of one query in f64 over the stored values: [head_dim].
   std::vector<double> want(size_t s, int32_t query, int32_t head) const {
@@ -77,14 +83,14 @@ class Cache {
     for (int32_t t = first; t <= position; ++t) {
       double dot = 0.0;
       for (int32_t e = 0; e < case_.head_dim; ++e) {
-        dot += static_cast<double>(query_at(s, query, head, e)) * stored_as(case_.dtype, at(k_[s], t, kv_head, e));
+        dot += static_cast<double>(query_at(s, query, head, e)) * static_cast<double>(at(stored_k_[s], t, kv_head, e));
       }
       dot *= scale();
       if (case_.softcap > 0.0F) dot = case_.softcap * std::tanh(dot / case_.softcap);
       const double p = std::exp(dot);
       sum += p;
       for (int32_t d = 0; d < case_.head_dim; ++d) {
-        result[static_cast<size_t>(d)] += p * stored_as(case_.dtype, at(v_[s], t, kv_head, d));
+        result[static_cast<size_t>(d)] += p * static_cast<double>(at(stored_v_[s], t, kv_head, d));
       }
     }
     for (double& value : result) value /= sum;
@@ -105,6 +111,21 @@ class Cache {
   float at(const std::vector<float>& values, int32_t t, int32_t head, int32_t d) const {
     return values[static_cast<size_t>((t * case_.kv_heads + head) * case_.head_dim + d)];
   }
+  // What the cache makes of the values.
+  std::vector<float> stored(const std::vector<float>& values) const {
+    std::vector<float> result;
+    const auto dims = static_cast<size_t>(case_.head_dim);
+    for (size_t first = 0; first < values.size(); first += dims) {  // a token's head
+      float largest = 0.0F;
+      for (size_t d = first; d < first + dims; ++d) largest = std::max(largest, std::abs(values[d]));
+      const float scale = largest / 127.0F;
+      for (size_t d = first; d < first + dims; ++d) {
+        const float as_int8 = scale > 0.0F ? scale * std::nearbyint(values[d] / scale) : 0.0F;
+        result.push_back(case_.dtype == DType::i8 ? as_int8 : stored_as(case_.dtype, values[d]));
+      }
+    }
+    return result;
+  }
   void forget_before_window(size_t s) {
     if (case_.window == 0) return;
     const int32_t needed = std::max(0, case_.sequences[s].first - case_.window + 1);
@@ -122,6 +143,7 @@ class Cache {
   std::vector<std::byte> memory_;
   std::vector<std::vector<int32_t>> tables_;
   std::vector<std::vector<float>> k_, v_, q_;
+  std::vector<std::vector<float>> stored_k_, stored_v_;
 };
 
 // Attention of the given pieces {sequence, first query, count} in one call; rows in the order of the pieces.
@@ -161,7 +183,7 @@ GuardedOutput attend(const OpTable& ops, const Case& c, const Cache& cache, cons
 
 std::vector<Case> cases() {
   std::vector<Case> all;
-  for (const DType dtype : {DType::f32, DType::bf16, DType::f16}) {
+  for (const DType dtype : {DType::f32, DType::bf16, DType::f16, DType::i8}) {
     all.push_back({dtype, 4, 2, 64, 16, 0, 0.0F, {{0, 40}, {17, 1}, {300, 1}, {5, 3}}});
     all.push_back({dtype, 8, 1, 128, 32, 0, 30.0F, {{250, 9}, {600, 1}}});
     all.push_back({dtype, 3, 3, 13, 8, 20, 0.0F, {{0, 50}, {63, 1}, {40, 7}}});
@@ -232,8 +254,27 @@ TEST(Attention, ARowIsTheSameBitForBitAloneBatchedChunkedAndCutAlongTheContext) 
   }
 }
 
+TEST(Attention, AnInt8CacheTakesHalfTheMemoryAndHandsNaNOn) {
+  const KvLayout half{DType::i8, 4, 8, 64, 16};
+  const KvLayout whole{DType::bf16, 4, 8, 64, 16};
+  EXPECT_EQ(half.bytes_per_block() * 32, whole.bytes_per_block() * 17);  // a scale per 64 values
+  Workbench bench(1);
+  for (const OpTable* ops : testing::runnable_tables()) {
+    for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
+      const Case c{DType::i8, 2, 1, 16, 16, 0, 0.0F, {{0, 20}}};
+      Cache cache(c, 9);
+      cache.spoil(3, bad);
+      cache.write(*ops, bench);
+      GuardedOutput out = attend(*ops, c, cache, {{0, 0, 20}}, bench);
+      for (int32_t row = 0; row < 20; ++row) {
+        EXPECT_EQ(std::isnan(out.at(row, 0)), row >= 3) << describe(*ops, c) << " row " << row;
+      }
+    }
+  }
+}
+
 TEST(KvLayout, NoTwoElementsShareAPlaceAndAllLieInTheirRegion) {
-  for (const DType dtype : {DType::f32, DType::bf16, DType::f16}) {
+  for (const DType dtype : {DType::f32, DType::bf16, DType::f16, DType::i8}) {
     for (const int32_t block_size : {1, 2, 7, 8, 16, 24, 64}) {
       for (const int32_t head_dim : {1, 8, 13, 64}) {
         const KvLayout kv{dtype, 2, 3, head_dim, block_size};
@@ -245,8 +286,11 @@ TEST(KvLayout, NoTwoElementsShareAPlaceAndAllLieInTheirRegion) {
             EXPECT_TRUE(v_seen.insert(kv.v_index(t, d)).second);
           }
         }
-        EXPECT_LE((*k_seen.rbegin() + 1) * kv.element_bytes(), static_cast<int64_t>(kv.k_bytes()));
-        EXPECT_LE((*v_seen.rbegin() + 1) * kv.element_bytes(), static_cast<int64_t>(kv.v_bytes()));
+        EXPECT_LE((*k_seen.rbegin() + 1) * kv.element_bytes(), static_cast<int64_t>(kv.k_scales()));
+        EXPECT_LE((*v_seen.rbegin() + 1) * kv.element_bytes(), static_cast<int64_t>(kv.v_scales()));
+        const size_t scales = kv.has_scales() ? static_cast<size_t>(block_size) * sizeof(float) : 0;
+        EXPECT_LE(kv.k_scales() + scales, kv.k_bytes());
+        EXPECT_LE(kv.v_scales() + scales, kv.v_bytes());
         EXPECT_EQ(kv.v_offset(1, 2) + kv.v_bytes(), kv.bytes_per_block());
       }
     }

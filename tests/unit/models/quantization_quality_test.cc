@@ -47,7 +47,8 @@ class QuantizationQuality : public ::testing::TestWithParam<const char*> {
  protected:
   std::string path() const { return std::string(INFERNEO_SOURCE_DIR) + "/models/" + GetParam(); }
 
-  std::unique_ptr<ModelRunner> load(const std::string& from, const std::string& quantization) {
+  std::unique_ptr<ModelRunner> load(const std::string& from, const std::string& quantization,
+                                    const std::string& cache = "f32") {
     directories_.push_back(std::make_unique<ModelDirectory>(open_model(from).value()));
     LoadOptions options;
     options.directory = directories_.back().get();
@@ -55,7 +56,7 @@ class QuantizationQuality : public ::testing::TestWithParam<const char*> {
     options.ledger = &ledger_;
     options.pool = &pool_;
     options.quantization = quantization;
-    options.kv_cache_dtype = "f32";  // weights alone are looked at
+    options.kv_cache_dtype = cache;
     auto runner = load_transformers_model(options);
     EXPECT_TRUE(runner.ok()) << runner.error().message;
     return runner.ok() ? std::move(runner).value() : nullptr;
@@ -182,8 +183,9 @@ TEST_P(QuantizationQuality, IsThatOfTheBestFormatsOfTheSameBits) {
 
   std::map<std::string, Quality> found;
   std::vector<std::string> order;
-  const auto row = [&](const std::string& name, const std::string& from, const std::string& quantization, double bits) {
-    const auto runner = load(from, quantization);
+  const auto row = [&](const std::string& name, const std::string& from, const std::string& quantization, double bits,
+                       const std::string& cache = "f32") {
+    const auto runner = load(from, quantization, cache);
     found[name] = measure(*runner, texts, exact);
     if (bits > 0.0) found[name].bits_per_weight = bits;
     order.push_back(name);
@@ -191,6 +193,8 @@ TEST_P(QuantizationQuality, IsThatOfTheBestFormatsOfTheSameBits) {
   row("bf16", path(), "none", 0.0);
   row("int8", path(), "int8", 0.0);
   row("int4", path(), "int4", 0.0);
+  row("bf16, KV cache bf16", path(), "none", 0.0, "bf16");
+  row("bf16, KV cache int8", path(), "none", 0.0, "int8");
   // As llama.cpp computes: inputs in 8 bits too. Loading the changed weights as int8 does that; it keeps those of Q8_0
   // as they are and moves those of 4 bits by less than a tenth of their own error. Embeddings have 8 bits, as in int4
   // mode.
@@ -203,6 +207,7 @@ TEST_P(QuantizationQuality, IsThatOfTheBestFormatsOfTheSameBits) {
                 100.0 * q.agreement);
   }
   EXPECT_LT(found["bf16"].divergence, 1e-4);
+  EXPECT_LT(found["bf16, KV cache int8"].divergence, 5e-4);
   EXPECT_LT(found["int8"].divergence, 1e-3);
   // Rounding errors of the same size, drawn otherwise, move a divergence by some per cent: equals differ.
   EXPECT_LE(found["int8"].divergence, 1.25 * found["Q8_0"].divergence);
