@@ -57,7 +57,8 @@ class Trial {
 Status Trial::bind(MemoryLedger& ledger, const std::string& model) {
   memory_.clear();
   std::vector<std::byte*> planes;
-  for (const KvPlaneSpec& plane : slot_spec(graph_, slot_tokens_).groups[0].planes) {
+  const KvCacheSpec slots = slot_spec(graph_, slot_tokens_);
+  for (const KvPlaneSpec& plane : slots.groups[0].planes) {
     ASSIGN_OR_RETURN(Buffer memory, Buffer::allocate(ledger, model, MemoryPurpose::staging,
                                                      plane.bytes_per_block * static_cast<size_t>(kSlots)));
     planes.push_back(memory.data());

@@ -39,10 +39,12 @@ struct GoldenAnswer {
 inline std::vector<GoldenAnswer> golden_answers() {
   std::ifstream file(golden_folder() + "/golden.json");
   std::vector<GoldenAnswer> answers;
-  for (const auto& row : nlohmann::json::parse(file)["answers"]) {
+  const nlohmann::json golden = nlohmann::json::parse(file);
+  for (const auto& row : golden["answers"]) {
     answers.push_back({row["prompt"].get<std::vector<Token>>(), row["answer"].get<std::vector<Token>>(),
                        row["logits"].get<std::vector<float>>()});
   }
+  EXPECT_EQ(answers.size(), 5U);
   return answers;
 }
 
