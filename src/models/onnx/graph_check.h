@@ -28,7 +28,7 @@ struct GraphCheckOptions {
 
 struct GraphCheckRequest {
   std::string path;     // of the graph
-  std::string library;  // as configured; empty: searched
+  std::string library;  // file of ONNX Runtime, the one that this process has
   std::string label;    // names the graph in errors
   std::string key;      // of the files as they are; the same key is checked once
   uint64_t bytes = 0;   // of all files

@@ -74,13 +74,14 @@ Error named(const OnnxLoadOptions& options, const OnnxDescription& about, Error 
   return error;
 }
 
-Status check_first(const OnnxLoadOptions& options, const OnnxDescription& about, const OnnxFiles& files) {
+Status check_first(const OnnxLoadOptions& options, const OnnxDescription& about, const OnnxFiles& files,
+                   const OrtLibrary& library) {
   using When = GraphCheckOptions::When;
   const bool foreign = files.facts.producer != kOwnProducer;
   if (options.check.when == When::never || (options.check.when == When::foreign && !foreign)) return ok_status();
   GraphCheckRequest request;
   request.path = files.path;
-  request.library = options.library;
+  request.library = library.path();
   request.label = fmt::format("model '{}': {}", options.directory->name(), about.file);
   request.key = files.key;
   request.bytes = files.file_bytes + files.external_bytes;
@@ -207,7 +208,7 @@ Result<std::unique_ptr<ModelRunner>> load_onnx_model(const OnnxLoadOptions& opti
   ASSIGN_OR_RETURN(const OnnxFiles files,
                    scan_onnx_files(*options.directory, about.file, *options.ledger, options.model_name));
   RETURN_IF_ERROR(refuse_bfloat16(options, files.facts));
-  RETURN_IF_ERROR(check_first(options, about, files));
+  RETURN_IF_ERROR(check_first(options, about, files, *library));
   RETURN_IF_ERROR(report(options, "opening the graph"));
   OnnxModel model;
   RETURN_IF_ERROR(open_session(options, about, files, *library, model));

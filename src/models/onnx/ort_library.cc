@@ -62,11 +62,14 @@ Result<std::unique_ptr<OrtLibrary>> OrtLibrary::load(const std::string& path) {
   }
   const OrtApiBase* const base = get_base();
   auto library = std::unique_ptr<OrtLibrary>(new OrtLibrary());
+  Dl_info place = {};
+  const bool known = ::dladdr(reinterpret_cast<const void*>(get_base), &place) != 0 && place.dli_fname != nullptr;
+  library->path_ = known ? place.dli_fname : path;
   library->version_ = base->version();
   library->table_ = base->get_api(kOrtApiVersion);
   if (library->table_ == nullptr) return missing(fmt::format("and {} is version {}", path, library->version_));
   RETURN_IF_ERROR(library->start());
-  log_info("ONNX Runtime {} from {}", library->version_, path);
+  log_info("ONNX Runtime {} from {}", library->version_, library->path_);
   return library;
 }
 

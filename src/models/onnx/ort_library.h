@@ -24,6 +24,7 @@ class OrtLibrary {
   static std::vector<std::string> search_paths();
 
   const std::string& version() const { return version_; }
+  const std::string& path() const { return path_; }  // of the file that was opened
   OrtEnv* env() const { return env_; }
   const OrtMemoryInfo* cpu_memory() const { return cpu_memory_; }
 
@@ -46,6 +47,7 @@ class OrtLibrary {
 
   const OrtApiTable* table_ = nullptr;
   std::string version_;
+  std::string path_;
   OrtEnv* env_ = nullptr;
   OrtMemoryInfo* cpu_memory_ = nullptr;
 };
