@@ -7,9 +7,9 @@ namespace inferneo {
 namespace {
 
 using G = ConfigGroup;
-constexpr std::array kServerGroups = {G::server, G::models,    G::hub,     G::batching, G::kv_cache,
-                                      G::device, G::admission, G::logging, G::tracing};
-constexpr std::array kEngineGroups = {G::models, G::hub, G::batching, G::kv_cache, G::device, G::logging};
+constexpr std::array kServerGroups = {G::server, G::models, G::hub,       G::batching, G::kv_cache,
+                                      G::device, G::onnx,   G::admission, G::logging,  G::tracing};
+constexpr std::array kEngineGroups = {G::models, G::hub, G::batching, G::kv_cache, G::device, G::onnx, G::logging};
 constexpr std::array kHubGroups = {G::hub, G::logging};
 constexpr std::array kLogGroups = {G::logging};
 constexpr std::array<std::string_view, 3> kRegistryFields = {"registry", "home", "admin_key"};

@@ -3,11 +3,13 @@
 
 #include <exception>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/config/suggest.h"
 #include "cli/command.h"
 #include "cli/help.h"
+#include "models/onnx/graph_check.h"
 
 namespace inferneo {
 namespace {
@@ -42,7 +44,14 @@ int unknown_command(const std::string& name, Terminal& terminal) {
   return kExitUsage;
 }
 
+// What a child process of this program is asked to do (models/onnx/graph_check.h); in no list of commands.
+constexpr std::string_view kOnnxCheck = "onnx-check";
+
 int run_program(std::vector<std::string> arguments) {
+  if (!arguments.empty() && arguments.front() == kOnnxCheck) {
+    arguments.erase(arguments.begin());
+    return onnx::run_graph_check(arguments);
+  }
   Signals signals;
   const Environment environment = Environment::of_process();
   Terminal terminal(environment);

@@ -79,6 +79,10 @@ struct EngineConfig {
   double gpu_memory_utilization = 0.9;  // share of a GPU's memory
   bool enable_cuda_graph = true;
 
+  // ONNX
+  std::string onnxruntime = {};        // file of its shared library; empty: searched for
+  std::string onnx_check = "foreign";  // which graphs a child process opens first: foreign, always, never
+
   // Server
   std::string host = "127.0.0.1";
   int port = 8000;                                // 0: any free port

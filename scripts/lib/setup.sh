@@ -181,6 +181,51 @@ setup_python_package() {
 sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))'
 }
 
+# ---- ONNX Runtime: a shared library that the program opens at run time; a build does without ---------------------------
+# build/onnxruntime/libonnxruntime.so.1, where programs built here look: a link to the one that ONNXRUNTIME_ROOT or the
+# system has, else that of the Python package, pinned and compared with its hash. False: there is none.
+ONNXRUNTIME_VERSION=1.30.0
+declare -A ONNXRUNTIME_SHA256=([x86_64]=fd54b314ea385bcecac69ab431f020ba503e3878dad4ebb645fec5a24b041242
+                               [aarch64]=bac3aee7b40acd805659fd81a2acd6096312d5b0f014c97ddfe75fb4c1644627)
+
+setup_onnxruntime() {
+  local folder=$ROOT/build/onnxruntime machine installed
+  local library=$folder/libonnxruntime.so.1
+  mkdir -p "$folder"
+  for installed in ${ONNXRUNTIME_ROOT:+"$ONNXRUNTIME_ROOT"/lib*/libonnxruntime.so*} \
+                   $(ldconfig -p 2>/dev/null | sed -n 's/.*libonnxruntime\.so\.1 .*=> //p'); do
+    [ -f "$installed" ] && ln -sf "$installed" "$library" && return 0
+  done
+  if [ -n "${ONNXRUNTIME_ROOT:-}" ]; then warn "no lib/libonnxruntime.so below ONNXRUNTIME_ROOT=$ONNXRUNTIME_ROOT"; return 1; fi
+  [ -f "$library" ] && [ "$(cat "$folder/version" 2>/dev/null)" = $ONNXRUNTIME_VERSION ] && return 0
+  machine=$(uname -m)
+  [ -n "${ONNXRUNTIME_SHA256[$machine]:-}" ] || { warn "no ONNX Runtime is known for $machine; set ONNXRUNTIME_ROOT"; return 1; }
+  setup_venv pip || return 1
+  say "fetching ONNX Runtime $ONNXRUNTIME_VERSION"
+  # Any Python may unpack it: the library does not depend on the interpreter that the package is for.
+  if ! "$ROOT/.venv/bin/python" - "$folder" $ONNXRUNTIME_VERSION "${ONNXRUNTIME_SHA256[$machine]}" "$machine" <<'END' >"$ROOT/build/onnxruntime.log" 2>&1
+import pathlib, subprocess, sys, tempfile, zipfile
+folder, version, sha256, machine = sys.argv[1:]
+with tempfile.TemporaryDirectory() as temporary:
+    wanted = pathlib.Path(temporary, "wanted.txt")
+    wanted.write_text(f"onnxruntime=={version} --hash=sha256:{sha256}\n")
+    subprocess.run([sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--require-hashes",
+                    "--platform", f"manylinux_2_28_{machine}", "--python-version", "3.11", "--implementation", "cp", "--abi", "cp311",
+                    "--dest", temporary, "--requirement", str(wanted)], check=True)
+    with zipfile.ZipFile(next(pathlib.Path(temporary).glob("onnxruntime-*.whl"))) as wheel:
+        name = f"onnxruntime/capi/libonnxruntime.so.{version}"
+        target = pathlib.Path(folder, "libonnxruntime.so.1")
+        target.with_suffix(".new").write_bytes(wheel.read(name))
+        target.with_suffix(".new").replace(target)
+        pathlib.Path(folder, "LICENSE").write_bytes(wheel.read("onnxruntime/LICENSE"))
+        pathlib.Path(folder, "version").write_text(version + "\n")
+END
+  then
+    warn "could not fetch ONNX Runtime (log: build/onnxruntime.log); ONNX models are refused without it, all else works"
+    return 1
+  fi
+}
+
 # ---- Configure and build --------------------------------------------------------------------------------------------
 # configure PRESET [OPTION...]: again only where an option is not what it was.
 configure() {

@@ -49,7 +49,10 @@ std::string default_name(const std::string& source) {
   std::error_code error;
   std::string name = source.substr(0, source.find('@'));
   if (std::filesystem::exists(source, error) && !error) {
-    name = std::filesystem::weakly_canonical(source, error).filename().string();
+    std::filesystem::path path = std::filesystem::weakly_canonical(source, error);
+    // The path of a graph: most are called model.onnx, and their folder says what they are.
+    if (path.extension() == ".onnx") path = path.stem() == "model" ? path.parent_path() : path.replace_extension();
+    name = path.filename().string();
     if (error || name.empty()) name = source;
   }
   if (is_model_name(name)) return name;

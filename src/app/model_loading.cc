@@ -20,6 +20,7 @@
 #include "base/system.h"
 #include "formats/generation_config.h"
 #include "formats/model_source.h"
+#include "models/onnx/onnx_loader.h"
 #include "models/transformers/loader.h"
 
 namespace inferneo {
@@ -92,11 +93,7 @@ Result<std::shared_ptr<const Tokenizer>> load_directory_tokenizer(const ModelDir
   return load_tokenizer(files);
 }
 
-Result<GenerationDefaults> read_defaults(const ModelDirectory& directory, int64_t vocab_size) {
-  ASSIGN_OR_RETURN(const ConfigReader config, read_config(directory));
-  ASSIGN_OR_RETURN(const std::optional<ConfigReader> generation,
-                   read_optional_config(directory, "generation_config.json"));
-  ASSIGN_OR_RETURN(const GenerationConfig parsed, read_generation_config(config, generation, vocab_size));
+GenerationDefaults defaults_of(const GenerationConfig& parsed) {
   GenerationDefaults defaults;
   defaults.temperature = parsed.temperature;
   defaults.top_p = parsed.top_p;
@@ -191,7 +188,9 @@ class DirectoryLoader final : public ModelLoader {
   }
 
   Result<std::vector<FileCheck>> verify(const ModelRecord& record) override {
-    ASSIGN_OR_RETURN(const ModelSource source, resolve(context_.config, record));
+    ASSIGN_OR_RETURN(const Found found, find(record));
+    const ModelSource& source = found.source;
+    if (found.row->format != ModelFormat::HuggingFace) return ModelLoader::verify(record);
     ASSIGN_OR_RETURN(const std::vector<WeightFileCheck> files, context_.weights.verify(source.directory));
     std::vector<FileCheck> checks;
     for (const WeightFileCheck& file : files) {
@@ -249,17 +248,29 @@ class DirectoryLoader final : public ModelLoader {
   // One row per format that has a runner.
   using LoadFunction = Result<std::unique_ptr<ModelRunner>> (DirectoryLoader::*)(const Found&, const LoadReport&);
   using EstimateFunction = Result<ModelFootprint> (DirectoryLoader::*)(const Found&);
+  using GenerationFunction = Result<GenerationConfig> (DirectoryLoader::*)(const Found&, int64_t vocab_size);
   struct Row {
     ModelFormat format;
     LoadFunction load;
     EstimateFunction estimate;
+    GenerationFunction generation;
   };
-  static const std::array<Row, 1> kRows;
+  static const std::array<Row, 2> kRows;
+
+  // The format to open: the one asked for, where the files can be opened so.
+  static Result<ModelFormat> format_of(const ModelRecord& record, const ModelSource& source) {
+    if (!source.file.empty() && (!record.format || *record.format == ModelFormat::ONNX)) return ModelFormat::ONNX;
+    if (record.format) {
+      ASSIGN_OR_RETURN(const bool has, source.directory.has_format(*record.format));
+      if (has) return *record.format;
+    }
+    return source.directory.detect_format();
+  }
 
   Result<Found> find(const ModelRecord& record) const {
     ASSIGN_OR_RETURN(EngineConfig config, config_of(context_.config, record));
     ASSIGN_OR_RETURN(ModelSource source, resolve(context_.config, record));
-    ASSIGN_OR_RETURN(const ModelFormat format, source.directory.detect_format());
+    ASSIGN_OR_RETURN(const ModelFormat format, format_of(record, source));
     if (record.format && *record.format != format) {
       return make_error(ErrorCode::malformed,
                         fmt::format("{} was registered as a {} model, and its files are those of a {} model",
@@ -270,7 +281,7 @@ class DirectoryLoader final : public ModelLoader {
     if (row == kRows.end()) {
       return make_error(ErrorCode::unsupported,
                         fmt::format("{} is a {} model, and there is no runner for that format yet; use a directory in "
-                                    "Hugging Face layout with safetensors",
+                                    "Hugging Face layout with safetensors, or an ONNX graph",
                                     record.source, model_format_name(format)));
     }
     return Found{record.id.text(), record.source, std::move(config), std::move(source), &*row};
@@ -315,10 +326,71 @@ class DirectoryLoader final : public ModelLoader {
     return runner;
   }
 
+  Result<GenerationConfig> generation_transformers(const Found& found, int64_t vocab_size) {
+    const ModelDirectory& directory = found.source.directory;
+    ASSIGN_OR_RETURN(const ConfigReader config, read_config(directory));
+    ASSIGN_OR_RETURN(const std::optional<ConfigReader> generation,
+                     read_optional_config(directory, "generation_config.json"));
+    return read_generation_config(config, generation, vocab_size);
+  }
+
+  // A graph has its types and its weights as they are: what would change them is refused, not passed over.
+  static Status check_onnx_settings(const Found& found) {
+    const EngineConfig& config = found.config;
+    const auto fixed = [&](const char* field, const std::string& value, std::string_view free) {
+      if (value == free) return ok_status();
+      return Status(
+          make_error(ErrorCode::unsupported,
+                     fmt::format("{} is an ONNX graph, whose types were fixed when it was written: {} {} cannot "
+                                 "be had of it; convert the model again, or leave {} at {}",
+                                 found.source_name, field, value, field, free),
+                     field));
+    };
+    RETURN_IF_ERROR(fixed("dtype", config.dtype, "auto"));
+    RETURN_IF_ERROR(fixed("quantization", config.quantization, "none"));
+    return fixed("kv_cache_dtype", config.kv_cache_dtype, "auto");
+  }
+
+  onnx::OnnxLoadOptions onnx_options(const Found& found) const {
+    const EngineConfig& config = found.config;
+    using When = onnx::GraphCheckOptions::When;
+    onnx::OnnxLoadOptions options;
+    options.directory = &found.source.directory;
+    options.file = found.source.file;
+    options.model_name = found.id;
+    options.ledger = &context_.ledger;
+    options.pool = &context_.pool;
+    options.library = config.onnxruntime;
+    options.check.when = config.onnx_check == "always"  ? When::always
+                         : config.onnx_check == "never" ? When::never
+                                                        : When::foreign;
+    options.max_model_len = config.max_model_len.value_or(0);
+    return options;
+  }
+
+  Result<ModelFootprint> estimate_onnx(const Found& found) {
+    const EngineCoreConfig core = core_config(found);
+    ASSIGN_OR_RETURN(const onnx::OnnxEstimate memory,
+                     onnx::estimate_onnx_memory(onnx_options(found), core.max_num_seqs, core.max_num_batched_tokens));
+    return ModelFootprint{memory.bytes, memory.max_model_len, memory.kv_bytes_per_token, memory.max_model_len,
+                          memory.dtype};
+  }
+
+  Result<std::unique_ptr<ModelRunner>> load_onnx(const Found& found, const LoadReport& report) {
+    RETURN_IF_ERROR(check_onnx_settings(found));
+    onnx::OnnxLoadOptions options = onnx_options(found);
+    options.progress = [&](const char* stage) { return report({stage}); };
+    return onnx::load_onnx_model(options);
+  }
+
+  Result<GenerationConfig> generation_onnx(const Found& found, int64_t) {
+    ASSIGN_OR_RETURN(onnx::OnnxDescription about, onnx::describe_onnx(found.source.directory, found.source.file));
+    return std::move(about.generation);
+  }
+
   Result<std::shared_ptr<LoadedModel>> assemble(const Found& found, std::unique_ptr<ModelRunner> runner,
                                                 std::future<Result<std::shared_ptr<const Tokenizer>>>& tokenizer,
                                                 const LoadReport& report) {
-    const ModelDirectory& directory = found.source.directory;
     auto model = std::make_shared<LoadedModel>();
     model->id = found.id;
     model->root = found.source_name;
@@ -333,7 +405,8 @@ class DirectoryLoader final : public ModelLoader {
                       "belong together",
                       found.source_name, model->tokenizer->vocab_size(), model->spec.vocab_size));
     }
-    ASSIGN_OR_RETURN(model->defaults, read_defaults(directory, model->spec.vocab_size));
+    ASSIGN_OR_RETURN(const GenerationConfig generation, (this->*found.row->generation)(found, model->spec.vocab_size));
+    model->defaults = defaults_of(generation);
     RETURN_IF_ERROR(report({"starting the engine"}));
     ASSIGN_OR_RETURN(model->core,
                      EngineCore::create(core_config(found), std::move(runner), context_.ledger, context_.clock));
@@ -400,9 +473,11 @@ class DirectoryLoader final : public ModelLoader {
   LoadingContext context_;
 };
 
-const std::array<DirectoryLoader::Row, 1> DirectoryLoader::kRows = {
+const std::array<DirectoryLoader::Row, 2> DirectoryLoader::kRows = {
     DirectoryLoader::Row{ModelFormat::HuggingFace, &DirectoryLoader::load_transformers,
-                         &DirectoryLoader::estimate_transformers},
+                         &DirectoryLoader::estimate_transformers, &DirectoryLoader::generation_transformers},
+    DirectoryLoader::Row{ModelFormat::ONNX, &DirectoryLoader::load_onnx, &DirectoryLoader::estimate_onnx,
+                         &DirectoryLoader::generation_onnx},
 };
 
 }  // namespace

@@ -222,6 +222,12 @@ Result<std::shared_ptr<const MappedFile>> ModelDirectory::map_front(MemoryLedger
   return MappedFile::open_front(ledger, model, path, readable);
 }
 
+Result<bool> ModelDirectory::has_format(ModelFormat format) const {
+  ASSIGN_OR_RETURN(const std::vector<std::string> files, list());
+  return std::any_of(kFormats.begin(), kFormats.end(),
+                     [&](const FormatRow& row) { return row.format == format && row.matches(files); });
+}
+
 Result<ModelFormat> ModelDirectory::detect_format() const {
   ASSIGN_OR_RETURN(const std::vector<std::string> files, list());
   for (const FormatRow& row : kFormats) {

@@ -49,6 +49,8 @@ class ModelDirectory {
 
   // By the files that are there. not_found says what was looked for; refused when there are only pickled weights.
   Result<ModelFormat> detect_format() const;
+  // Whether it could be opened as this format; a directory may hold several.
+  Result<bool> has_format(ModelFormat format) const;
 
   static constexpr size_t kMaxEntries = 10'000;
 

@@ -14,6 +14,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr size_t kMaxNameBytes = 4096;
+constexpr std::string_view kGraphEnding = ".onnx";
 
 bool is_directory(const std::string& path) {
   struct stat info {};
@@ -74,14 +75,21 @@ std::string snapshot_repository(const std::string& path) {
 Result<ModelSource> open_local(const std::string& name, const ModelSourceOptions& options) {
   std::vector<std::string> roots = options.roots;
   roots.push_back(options.hub_cache);
+  std::string path = name;
+  std::string file;
+  if (name.ends_with(kGraphEnding) && !is_directory(name)) {
+    const size_t slash = name.find_last_of('/');
+    path = slash == std::string::npos ? "." : name.substr(0, slash + 1);
+    file = name.substr(slash + 1);  // npos + 1 is 0
+  }
   if (options.named_by_operator) {
-    roots.push_back(name);
-    roots.push_back(snapshot_repository(name));
+    roots.push_back(path);
+    roots.push_back(snapshot_repository(path));
   } else if (climbs(name)) {
     return make_error(ErrorCode::refused, fmt::format("model '{}': a path may not contain '..'", name), "path");
   }
-  ASSIGN_OR_RETURN(ModelDirectory directory, ModelDirectory::open(name, name, roots));
-  return ModelSource{std::move(directory), ""};
+  ASSIGN_OR_RETURN(ModelDirectory directory, ModelDirectory::open(name, path, roots));
+  return ModelSource{std::move(directory), "", std::move(file)};
 }
 
 // The commit that a revision stands for in the cache, or empty.
@@ -117,7 +125,7 @@ Result<ModelSource> open_cached(const std::string& name, const HubId& id, const 
   const std::string snapshot = repository + "/snapshots/" + commit;
   if (commit.empty() || !is_directory(snapshot)) return missing();
   ASSIGN_OR_RETURN(ModelDirectory directory, ModelDirectory::open(name, snapshot, {options.hub_cache}));
-  return ModelSource{std::move(directory), commit};
+  return ModelSource{std::move(directory), commit, {}};
 }
 
 }  // namespace

@@ -34,9 +34,11 @@ struct ModelSourceOptions {
 
 struct ModelSource {
   ModelDirectory directory;
-  std::string revision;  // the commit of a hub snapshot; empty for a local path
+  std::string revision;   // the commit of a hub snapshot; empty for a local path
+  std::string file = {};  // the .onnx file in the directory that was named outright; empty: the directory was
 };
 
+// The path of an .onnx file stands for the directory that holds it, and for that file in it.
 // An existing directory wins over a hub id, as in transformers.
 // Errors: not_found says what to do; refused; invalid_argument when the name is neither a path nor a hub id.
 Result<ModelSource> resolve_model_source(const std::string& name, const ModelSourceOptions& options);

@@ -94,6 +94,10 @@ class EngineConfig:
     """Share of a GPU's memory to use. Expected: a number from 0.01 to 1."""
     enable_cuda_graph: bool
     """Replay decode steps as CUDA graphs. Expected: true or false."""
+    onnxruntime: str
+    """Shared library of ONNX Runtime. Expected: text."""
+    onnx_check: str
+    """Graphs that a child process opens first; foreign: those that Inferneo did not write. Expected: one of foreign, always, never."""
     host: str
     """Address; a public one needs an API key. Expected: text."""
     port: int
@@ -189,6 +193,8 @@ class EngineConfig:
                  max_memory_gb: float = ...,
                  gpu_memory_utilization: float = ...,
                  enable_cuda_graph: bool = ...,
+                 onnxruntime: str | os.PathLike[str] = ...,
+                 onnx_check: str = ...,
                  host: str = ...,
                  port: int = ...,
                  api_key: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] = ...,

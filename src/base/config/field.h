@@ -20,7 +20,7 @@
 
 namespace inferneo {
 
-enum class ConfigGroup : uint8_t { models, hub, batching, kv_cache, device, server, admission, logging, tracing };
+enum class ConfigGroup : uint8_t { models, hub, batching, kv_cache, device, onnx, server, admission, logging, tracing };
 std::string_view config_group_title(ConfigGroup group);  // "KV cache"
 
 using FieldPointer =

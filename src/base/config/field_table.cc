@@ -12,6 +12,7 @@ constexpr std::array kDTypes = {FieldChoice{"auto"}, FieldChoice{"bf16", "bfloat
 constexpr std::array kKvDTypes = {FieldChoice{"auto"}, FieldChoice{"bf16", "bfloat16"}, FieldChoice{"f16", "float16"},
                                   FieldChoice{"f32", "float32"}, FieldChoice{"int8"}};
 constexpr std::array kQuantizations = {FieldChoice{"none"}, FieldChoice{"int8"}, FieldChoice{"int4"}};
+constexpr std::array kOnnxChecks = {FieldChoice{"foreign"}, FieldChoice{"always"}, FieldChoice{"never"}};
 constexpr std::array kLogLevels = {FieldChoice{"debug"}, FieldChoice{"info"}, FieldChoice{"warning", "warn"},
                                    FieldChoice{"error"}, FieldChoice{"off"}};
 constexpr double kMaxTokens = 1 << 24;  // of a context or a step
@@ -383,6 +384,20 @@ constexpr std::array kFields = {
                 .member = &C::enable_cuda_graph,
                 .help = "Replay decode steps as CUDA graphs",
                 .notice = "enable_cuda_graph has no effect yet: this build has no GPU runner"},
+    // ---- ONNX
+    ConfigField{.name = "onnxruntime",
+                .group = G::onnx,
+                .member = &C::onnxruntime,
+                .help = "Shared library of ONNX Runtime",
+                .metavar = "FILE",
+                .zero_means = "beside the program, or the system's",
+                .is_path = true},
+    ConfigField{.name = "onnx_check",
+                .group = G::onnx,
+                .member = &C::onnx_check,
+                .help = "Graphs that a child process opens first; foreign: those that Inferneo did not write",
+                .metavar = "WHICH",
+                .choices = kOnnxChecks},
     // ---- server
     ConfigField{.name = "host",
                 .group = G::server,
@@ -575,6 +590,8 @@ std::string_view config_group_title(ConfigGroup group) {
       return "KV cache";
     case ConfigGroup::device:
       return "Device and memory";
+    case ConfigGroup::onnx:
+      return "ONNX";
     case ConfigGroup::server:
       return "Server";
     case ConfigGroup::admission:

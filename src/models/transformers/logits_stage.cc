@@ -1,7 +1,8 @@
 #include "models/transformers/logits_stage.h"
 
 #include <algorithm>
-#include <cmath>
+
+#include "models/sampling/step_rows.h"
 
 namespace inferneo {
 
@@ -15,7 +16,7 @@ std::vector<LogitsStage::Job> LogitsStage::plan(const StepBatch& batch) const {
     const SequenceStep& step = batch.sequences[s];
     const auto num_tokens = static_cast<int32_t>(step.tokens.size());
     const auto sequence = static_cast<int32_t>(s);
-    const int32_t chosen = step.want == Want::sample ? 1 : step.want == Want::verify ? step.num_draft + 1 : 0;
+    const int32_t chosen = rows_chosen_from(step);
     const int32_t rows = step.want == Want::logits ? num_tokens : static_cast<int32_t>(step.prompt_targets.size());
     for (int32_t t = 0; t < std::min(rows, num_tokens - chosen); ++t) jobs.push_back({sequence, t, 1, false, 0, {}});
     if (chosen > 0) jobs.push_back({sequence, num_tokens - chosen, chosen, true, 0, {}});
@@ -26,9 +27,7 @@ std::vector<LogitsStage::Job> LogitsStage::plan(const StepBatch& batch) const {
 void LogitsStage::prepare(const StepBatch& batch, StepResult& result) const {
   result.sequences.resize(batch.sequences.size());
   for (size_t s = 0; s < batch.sequences.size(); ++s) {
-    const SequenceStep& step = batch.sequences[s];
-    if (step.want == Want::logits) result.sequences[s].logits.resize(step.tokens.size() * vocab_size_);
-    result.sequences[s].prompt_logprobs.resize(step.prompt_targets.size());
+    prepare_rows(batch.sequences[s], vocab_size_, result.sequences[s]);
   }
 }
 
@@ -80,39 +79,8 @@ void LogitsStage::run_piece(kernels::Context& context, Forward& forward, const S
 // Jobs of one sequence write to different places of its result: rows of their own, and one job alone chooses tokens.
 Status LogitsStage::finish(const SequenceStep& step, const Job& job, std::span<float> rows, Sampler& sampler,
                            SequenceResult& result) const {
-  for (int32_t i = 0; i < job.num_rows; ++i) {
-    const std::span<float> row = rows.subspan(static_cast<size_t>(i) * vocab_size_, vocab_size_);
-    const auto token = static_cast<size_t>(job.token + i);
-    if (step.want == Want::logits) {
-      if (std::any_of(row.begin(), row.end(), [](float x) { return std::isnan(x); })) {
-        return make_error(ErrorCode::numeric, "the model's logits are not numbers");
-      }
-      std::copy(row.begin(), row.end(), result.logits.begin() + static_cast<std::ptrdiff_t>(token * vocab_size_));
-    }
-    if (token < step.prompt_targets.size()) {
-      ASSIGN_OR_RETURN(result.prompt_logprobs[token],
-                       sampler.logprobs_of(row, step.prompt_targets[token], step.prompt_top_logprobs));
-    }
-  }
-  return job.chooses ? choose(step, job, rows, sampler, result) : ok_status();
-}
-
-Status LogitsStage::choose(const SequenceStep& step, const Job& job, std::span<float> rows, Sampler& sampler,
-                           SequenceResult& result) const {
-  const int64_t position = step.position + static_cast<int64_t>(step.tokens.size());
-  if (step.want == Want::verify) {
-    const std::span<const Token> drafts = step.tokens.last(static_cast<size_t>(step.num_draft));
-    ASSIGN_OR_RETURN(VerifiedDrafts verified, sampler.verify_drafts(rows, static_cast<int>(vocab_size_), drafts, {},
-                                                                    step.sampling, position - step.num_draft));
-    result.tokens = std::move(verified.tokens);
-    result.logprobs = std::move(verified.logprobs);
-    return ok_status();
-  }
-  (void)job;
-  ASSIGN_OR_RETURN(SampledToken sampled, sampler.sample(rows, step.sampling, position));
-  result.tokens = {sampled.token};
-  if (step.sampling.params->logprobs) result.logprobs = {std::move(sampled.logprobs)};
-  return ok_status();
+  RETURN_IF_ERROR(take_rows(step, job.token, rows, vocab_size_, sampler, result));
+  return job.chooses ? choose_tokens(step, rows, vocab_size_, sampler, result) : ok_status();
 }
 
 }  // namespace inferneo

@@ -39,8 +39,6 @@ class LogitsStage {
                  const std::vector<int32_t>& first_rows, std::span<Job> jobs, StepResult& result);
   Status finish(const SequenceStep& step, const Job& job, std::span<float> rows, Sampler& sampler,
                 SequenceResult& result) const;
-  Status choose(const SequenceStep& step, const Job& job, std::span<float> rows, Sampler& sampler,
-                SequenceResult& result) const;
 
   size_t vocab_size_;
   std::vector<std::unique_ptr<Sampler>> samplers_;  // one per thread

@@ -178,6 +178,27 @@ TEST_F(DirectoryTest, KernelFilesAreRefusedWhereverTheRootIs) {
   EXPECT_EQ(m.read("zero", 100).error().code, ErrorCode::refused);
 }
 
+TEST_F(DirectoryTest, AGraphsPathStandsForItsDirectory) {
+  tree_.write("a/q4.onnx", "x");
+  tree_.directory("b/folder.onnx");
+  ModelSourceOptions options;
+  options.named_by_operator = true;
+  const Result<ModelSource> graph = resolve_model_source(tree_.path("a/q4.onnx"), options);
+  ASSERT_TRUE(graph.ok()) << graph.error().message;
+  EXPECT_EQ(graph->directory.path(), std::filesystem::canonical(tree_.path("a")));
+  EXPECT_EQ(graph->file, "q4.onnx");
+  const Result<ModelSource> folder = resolve_model_source(tree_.path("b/folder.onnx"), options);
+  ASSERT_TRUE(folder.ok());
+  EXPECT_EQ(folder->file, "");
+  // Named by others, it must lie in a root, and its path must not climb.
+  options.named_by_operator = false;
+  EXPECT_EQ(resolve_model_source(tree_.path("a/q4.onnx"), options).error().code, ErrorCode::refused);
+  options.roots = {tree_.path("b")};
+  EXPECT_EQ(resolve_model_source(tree_.path("b/../a/q4.onnx"), options).error().code, ErrorCode::refused);
+  options.roots = {tree_.root()};
+  EXPECT_TRUE(resolve_model_source(tree_.path("a/q4.onnx"), options).ok());
+}
+
 TEST_F(DirectoryTest, DetectsFormats) {
   EXPECT_EQ(directory().detect_format().error().code, ErrorCode::not_found);
   tree_.write("model.gguf", "x");
@@ -194,6 +215,8 @@ TEST_F(DirectoryTest, DetectsFormats) {
   tree_.write("config.json", "{}");
   EXPECT_EQ(*directory().detect_format(), ModelFormat::HuggingFace);
   EXPECT_EQ(model_format_name(ModelFormat::HuggingFace), "huggingface");
+  EXPECT_TRUE(*directory().has_format(ModelFormat::ONNX));
+  EXPECT_TRUE(*directory().has_format(ModelFormat::HuggingFace));
   EXPECT_THAT(*directory().list(), ElementsAre("config.json", "model.gguf", "model.onnx", "model.safetensors",
                                                "pytorch_model.bin", "rank0.engine"));
 }

@@ -1,0 +1,218 @@
+#include "models/onnx/graph_check.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <poll.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <charconv>
+#include <climits>
+#include <cstring>
+#include <mutex>
+#include <optional>
+#include <set>
+
+#include "base/file_descriptor.h"
+#include "base/log.h"
+#include "models/onnx/onnx_session.h"
+
+namespace inferneo::onnx {
+namespace {
+
+constexpr const char* kProgram = "inferneo";
+constexpr const char* kCommand = "onnx-check";
+constexpr const char* kFine = "ok\n";
+constexpr size_t kMaxAnswer = 4096;
+constexpr uint64_t kChildAddressSpace = uint64_t{4} << 30;  // beside several times the files
+constexpr uint64_t kBytesPerFileByte = 6;
+
+// Keys of files that have passed.
+class Passed {
+ public:
+  bool contains(const std::string& key) {
+    const std::lock_guard lock(mutex_);
+    return keys_.contains(key);
+  }
+  void add(const std::string& key) {
+    const std::lock_guard lock(mutex_);
+    if (keys_.size() >= kMaxKeys) keys_.clear();
+    keys_.insert(key);
+  }
+
+ private:
+  static constexpr size_t kMaxKeys = 1024;
+  std::mutex mutex_;
+  std::set<std::string> keys_;
+};
+Passed& passed() {
+  static Passed instance;
+  return instance;
+}
+
+struct Child {
+  pid_t pid = -1;
+  FileDescriptor output;
+};
+
+Result<Child> spawn(const std::vector<std::string>& command) {
+  std::array<int, 2> ends = {-1, -1};
+  if (::pipe2(ends.data(), O_CLOEXEC) != 0) {
+    return make_error(ErrorCode::io_error, fmt::format("no pipe for a child process: {}", std::strerror(errno)));
+  }
+  Child child{-1, FileDescriptor(ends[0])};
+  const FileDescriptor input(ends[1]);
+  posix_spawn_file_actions_t actions;
+  posix_spawn_file_actions_init(&actions);
+  posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
+  posix_spawn_file_actions_adddup2(&actions, input.get(), STDOUT_FILENO);
+  posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, "/dev/null", O_WRONLY, 0);
+  // The signals of a server's threads are blocked; the child must be one that can be ended.
+  posix_spawnattr_t attributes;
+  posix_spawnattr_init(&attributes);
+  sigset_t none;
+  sigemptyset(&none);
+  posix_spawnattr_setsigmask(&attributes, &none);
+  posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK);
+  std::vector<char*> arguments;
+  for (const std::string& argument : command) arguments.push_back(const_cast<char*>(argument.c_str()));
+  arguments.push_back(nullptr);
+  std::array<char*, 1> environment = {nullptr};  // nothing of ours is the child's to know
+  const int error =
+      ::posix_spawn(&child.pid, arguments[0], &actions, &attributes, arguments.data(), environment.data());
+  posix_spawnattr_destroy(&attributes);
+  posix_spawn_file_actions_destroy(&actions);
+  if (error == 0) return Result<Child>(std::move(child));
+  return make_error(ErrorCode::io_error, fmt::format("{} could not be started: {}", command[0], std::strerror(error)));
+}
+
+// What the child writes until it ends or `deadline`; false: it was not done.
+bool read_answer(int fd, TimePoint deadline, std::string& answer) {
+  const SteadyClock clock;
+  for (;;) {
+    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - clock.now()).count();
+    if (left <= 0) return false;
+    struct pollfd waiting = {fd, POLLIN, 0};
+    const int ready = ::poll(&waiting, 1, static_cast<int>(std::min<int64_t>(left, 1000)));
+    if (ready < 0 && errno != EINTR) return false;
+    if (ready <= 0) continue;
+    std::array<char, 1024> part;
+    const ssize_t got = ::read(fd, part.data(), part.size());
+    if (got < 0 && errno == EINTR) continue;
+    if (got <= 0) return true;
+    if (answer.size() < kMaxAnswer) answer.append(part.data(), static_cast<size_t>(got));
+  }
+}
+
+Status limit(int resource, uint64_t amount) {
+  const struct rlimit wanted = {amount, amount};
+  if (::setrlimit(static_cast<__rlimit_resource>(resource), &wanted) == 0) return ok_status();
+  return make_error(ErrorCode::io_error, fmt::format("a limit could not be set: {}", std::strerror(errno)));
+}
+
+// A sanitizer reserves more addresses than any limit would allow.
+constexpr bool kCanLimitAddresses =
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    false;
+#else
+    true;
+#endif
+
+std::optional<uint64_t> number_of(const std::string& text) {
+  uint64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
+  return value;
+}
+
+Status check_here(const std::vector<std::string>& arguments) {
+  const std::optional<uint64_t> bytes = arguments.size() == 4 ? number_of(arguments[0]) : std::nullopt;
+  const std::optional<uint64_t> seconds = bytes ? number_of(arguments[1]) : std::nullopt;
+  if (!seconds)
+    return make_error(ErrorCode::invalid_argument, "onnx-check BYTES SECONDS LIBRARY GRAPH: not for people");
+  ::prctl(PR_SET_PDEATHSIG, SIGKILL);  // the server's end is the child's
+  RETURN_IF_ERROR(limit(RLIMIT_CORE, 0));
+  RETURN_IF_ERROR(limit(RLIMIT_CPU, *seconds));
+  if (kCanLimitAddresses) RETURN_IF_ERROR(limit(RLIMIT_AS, *bytes));
+  RETURN_IF_ERROR(limit(RLIMIT_FSIZE, 0));
+  ASSIGN_OR_RETURN(const OrtLibrary* library, OrtLibrary::open(arguments[2]));
+  const Result<std::unique_ptr<OnnxSession>> session = OnnxSession::create(*library, arguments[3], 1);
+  return session.ok() ? ok_status() : Status(session.error());
+}
+
+std::string end_of(int status) {
+  if (WIFSIGNALED(status)) {
+    const int signal = WTERMSIG(status);
+    if (signal == SIGXCPU || signal == SIGKILL) return "took more time or memory than it may";
+    return fmt::format("ended with signal {}", signal);
+  }
+  return fmt::format("ended with status {}", WIFEXITED(status) ? WEXITSTATUS(status) : -1);
+}
+
+}  // namespace
+
+std::vector<std::string> default_check_command() {
+  std::array<char, PATH_MAX> path;
+  const ssize_t length = ::readlink("/proc/self/exe", path.data(), path.size());
+  if (length <= 0) return {};
+  const std::string self(path.data(), static_cast<size_t>(length));
+  const size_t slash = self.find_last_of('/');
+  const std::string beside = self.substr(0, slash + 1) + kProgram;
+  // By this link the program is found even when a newer one lies at its path by now.
+  if (self == beside) return {"/proc/self/exe", kCommand};
+  if (::access(beside.c_str(), X_OK) == 0) return {beside, kCommand};
+  return {};
+}
+
+Status check_graph_in_child(const GraphCheckOptions& options, const GraphCheckRequest& request) {
+  if (passed().contains(request.key)) return ok_status();
+  std::vector<std::string> command = options.command.empty() ? default_check_command() : options.command;
+  if (command.empty()) {
+    log_warning("{}: opened without a look by a child process, since no program '{}' is beside this one", request.label,
+                kProgram);
+    return ok_status();
+  }
+  const auto seconds = std::max<int64_t>(1, static_cast<int64_t>(to_seconds(options.patience)));
+  command.push_back(std::to_string(kChildAddressSpace + kBytesPerFileByte * request.bytes));
+  command.push_back(std::to_string(seconds));
+  command.push_back(request.library);
+  command.push_back(request.path);
+  ASSIGN_OR_RETURN(Child child, spawn(command));
+  std::string answer;
+  const bool done = read_answer(child.output.get(), SteadyClock().now() + options.patience, answer);
+  if (!done) ::kill(child.pid, SIGKILL);
+  int status = 0;
+  while (::waitpid(child.pid, &status, 0) < 0 && errno == EINTR) {
+  }
+  if (done && answer == kFine && WIFEXITED(status) && WEXITSTATUS(status) == 0) {
+    passed().add(request.key);
+    return ok_status();
+  }
+  if (done && !answer.empty() && WIFEXITED(status)) {
+    while (!answer.empty() && answer.back() == '\n') answer.pop_back();
+    return make_error(ErrorCode::malformed, fmt::format("{}: {}", request.label, answer));
+  }
+  return make_error(ErrorCode::refused,
+                    fmt::format("{}: a child process that opened the graph first {}, so it is not opened here",
+                                request.label, done ? end_of(status) : "was not done in time"));
+}
+
+int run_graph_check(const std::vector<std::string>& arguments) {
+  const Status checked = check_here(arguments);
+  const std::string answer = checked.ok() ? kFine : checked.error().message + "\n";
+  size_t written = 0;
+  while (written < answer.size()) {
+    const ssize_t put = ::write(STDOUT_FILENO, answer.data() + written, answer.size() - written);
+    if (put <= 0) break;
+    written += static_cast<size_t>(put);
+  }
+  return checked.ok() ? 0 : 1;
+}
+
+}  // namespace inferneo::onnx

@@ -1,0 +1,237 @@
+#include "models/onnx/onnx_loader.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <set>
+
+#include "base/log.h"
+#include "models/onnx/graph_trial.h"
+#include "models/onnx/onnx_runner.h"
+
+namespace inferneo::onnx {
+namespace {
+
+constexpr const char* kOwnProducer = "inferneo";
+constexpr int32_t kSlotRounding = 16;  // tokens, so that slots keep the alignment of planes
+constexpr int32_t kFirstSequences = 1;
+
+Error of_model(const OnnxLoadOptions& options, ErrorCode code, std::string_view what, const char* param = "") {
+  return make_error(code, fmt::format("model '{}': {}", options.directory->name(), what), param);
+}
+
+// Tokens of a slot and the longest context, which it is at least.
+Result<int32_t> resolve_context(const OnnxLoadOptions& options, const OnnxDescription& about, const OnnxGraph& graph) {
+  const int32_t wanted = options.max_model_len;
+  if (wanted > 0 && about.max_position > 0 && wanted > about.max_position) {
+    return of_model(
+        options, ErrorCode::invalid_argument,
+        fmt::format("max_model_len {} exceeds its longest context of {} tokens", wanted, about.max_position),
+        "max_model_len");
+  }
+  if (wanted > 0) return wanted;
+  if (about.max_position == 0) {
+    return of_model(options, ErrorCode::invalid_argument,
+                    "neither config.json nor genai_config.json states its longest context; give max_model_len",
+                    "max_model_len");
+  }
+  return std::min(about.max_position, graph.cache == CacheKind::none ? kAutoContextWithoutCache : kAutoContext);
+}
+
+int32_t round_slot(int32_t tokens) { return (tokens + kSlotRounding - 1) / kSlotRounding * kSlotRounding; }
+
+Status refuse_bfloat16(const OnnxLoadOptions& options, const OnnxFacts& facts) {
+  if (!facts.uses_bfloat16) return ok_status();
+  return of_model(
+      options, ErrorCode::unsupported,
+      "its graph has tensors in bfloat16, for which ONNX Runtime has no CPU kernels; convert the model again "
+      "with precision f16, f32 or int4");
+}
+
+// What the weights are multiplied as.
+std::string weight_type(const OnnxFacts& facts, const OnnxGraph& graph) {
+  const auto has = [&](const char* op) { return facts.ops.contains(op); };
+  if (has("com.microsoft.MatMulNBits")) return "int4";
+  if (has("MatMulInteger") || has("QLinearMatMul") || has("com.microsoft.DynamicQuantizeMatMul") ||
+      has("DequantizeLinear")) {
+    return "int8";
+  }
+  return graph.logits.type == ElementType::float16 || graph.cache_type == ElementType::float16 ? "f16" : "f32";
+}
+
+std::vector<OnnxPort> ports_of(const std::vector<OnnxValue>& values) {
+  std::vector<OnnxPort> ports;
+  for (const OnnxValue& value : values) ports.push_back({value.name, true, value.type, value.shape});
+  return ports;
+}
+
+Status report(const OnnxLoadOptions& options, const char* stage) {
+  return options.progress ? options.progress(stage) : ok_status();
+}
+
+Error named(const OnnxLoadOptions& options, const OnnxDescription& about, Error error) {
+  error.message = fmt::format("model '{}': {}: {}", options.directory->name(), about.file, error.message);
+  return error;
+}
+
+Status check_first(const OnnxLoadOptions& options, const OnnxDescription& about, const OnnxFiles& files,
+                   const OrtLibrary& library) {
+  using When = GraphCheckOptions::When;
+  const bool foreign = files.facts.producer != kOwnProducer;
+  if (options.check.when == When::never || (options.check.when == When::foreign && !foreign)) return ok_status();
+  GraphCheckRequest request;
+  request.path = files.path;
+  request.library = library.path();
+  request.label = fmt::format("model '{}': {}", options.directory->name(), about.file);
+  request.key = files.key;
+  request.bytes = files.file_bytes + files.external_bytes;
+  RETURN_IF_ERROR(report(options, "checking the graph in a child process"));
+  return check_graph_in_child(options.check, request);
+}
+
+// The files beside the graph, by their real paths, as /proc/self/maps names them.
+Result<std::set<std::string>> data_paths(const OnnxLoadOptions& options, const OnnxDescription& about,
+                                         const OnnxFiles& files) {
+  std::set<std::string> paths;
+  const std::string folder = about.file.substr(0, about.file.find_last_of('/') + 1);
+  for (const auto& [location, data] : files.facts.external) {
+    ASSIGN_OR_RETURN(std::string path, options.directory->resolve(folder + location));
+    paths.insert(std::move(path));
+  }
+  return paths;
+}
+
+void tell(const OnnxLoadOptions& options, const OnnxGraph& graph, const GraphTrial& trial) {
+  const std::string& model = options.model_name;
+  if (graph.cache == CacheKind::none) {
+    log_warning(
+        "{}: the graph has no cache, so every token computes the whole text again; export it with past and "
+        "present",
+        model);
+    return;
+  }
+  if (graph.cache == CacheKind::copied) {
+    log_info(
+        "{}: the graph hands out a new cache with every step (no GroupQueryAttention), so caches are copied: right, "
+        "and slower than a graph with a shared buffer",
+        model);
+  }
+  if (!trial.abilities.chunks) {
+    log_warning(
+        "{}: the graph takes several tokens only where a sequence begins (they differ by {:.2g} of the largest "
+        "logit), so later parts of a prompt are read token by token",
+        model, trial.chunk_difference);
+  }
+  if (!trial.abilities.batches) {
+    log_warning(
+        "{}: sequences of different lengths do not go through the graph together (they differ by {:.2g} of the "
+        "largest logit), so each is computed alone",
+        model, trial.batch_difference);
+  }
+}
+
+Status check_tokens(const OnnxLoadOptions& options, const OnnxDescription& about, const OnnxGraph& graph) {
+  for (const Token token : about.generation.eos_token_ids) {
+    if (token < graph.vocab_size) continue;
+    return of_model(options, ErrorCode::malformed,
+                    fmt::format("eos_token_id {} lies outside the graph's vocabulary of {}", token, graph.vocab_size));
+  }
+  return ok_status();
+}
+
+ModelSpec spec_of(const OnnxDescription& about, const OnnxFiles& files, const OnnxModel& model) {
+  ModelSpec spec;
+  spec.architecture = about.architecture;
+  spec.vocab_size = model.graph.vocab_size;
+  spec.max_position = about.max_position;
+  spec.eos_token_ids = about.generation.eos_token_ids;
+  spec.bos_token_id = about.generation.bos_token_id;
+  spec.weight_bytes = model.weights.bytes();
+  spec.weight_origin = model.data.bytes() > 0 ? "mapped" : "packed";
+  spec.dtype = weight_type(files.facts, model.graph);
+  spec.stored_dtype = spec.dtype;
+  spec.device = fmt::format("cpu (ONNX Runtime {})", model.session->library().version());
+  return spec;
+}
+
+// Opens the session with its memory booked, first as the most that it can be, then as it is.
+Status open_session(const OnnxLoadOptions& options, const OnnxDescription& about, const OnnxFiles& files,
+                    const OrtLibrary& library, OnnxModel& model) {
+  ASSIGN_OR_RETURN(model.weights, options.ledger->reserve(options.model_name, MemoryPurpose::weights,
+                                                          2 * static_cast<size_t>(files.facts.tensor_bytes)));
+  ASSIGN_OR_RETURN(const std::set<std::string> paths, data_paths(options, about, files));
+  const std::set<MappedData::Range> before = MappedData::find(paths);
+  Result<std::unique_ptr<OnnxSession>> session = OnnxSession::create(library, files.path, options.pool->size());
+  if (!session.ok()) return named(options, about, std::move(session).error());
+  model.session = std::move(session).value();
+  std::set<MappedData::Range> after = MappedData::find(paths);
+  for (const MappedData::Range& range : before) after.erase(range);
+  model.data = MappedData(after);
+  model.session_bytes = model.session->account().bytes();
+  return model.weights.resize(model.session_bytes + model.data.bytes());
+}
+
+}  // namespace
+
+Result<OnnxEstimate> estimate_onnx_memory(const OnnxLoadOptions& options, int32_t max_num_seqs,
+                                          int32_t max_num_batched_tokens) {
+  ASSIGN_OR_RETURN(const OnnxDescription about, describe_onnx(*options.directory, options.file));
+  MemoryLedger books(SIZE_MAX);
+  ASSIGN_OR_RETURN(const OnnxFiles files, scan_onnx_files(*options.directory, about.file, books, options.model_name));
+  RETURN_IF_ERROR(refuse_bfloat16(options, files.facts));
+  const std::vector<OnnxPort> inputs = ports_of(files.facts.inputs);
+  const std::vector<OnnxPort> outputs = ports_of(files.facts.outputs);
+  Result<OnnxGraph> graph = discover_graph(inputs, outputs, files.facts, about.names, about.sizes);
+  if (!graph.ok()) return named(options, about, std::move(graph).error());
+  ASSIGN_OR_RETURN(const int32_t context, resolve_context(options, about, *graph));
+  const int32_t slot_tokens = round_slot(context);
+  OnnxEstimate estimate;
+  estimate.max_model_len = context;
+  estimate.kv_bytes_per_token = graph->cache_bytes_per_token();
+  estimate.dtype = weight_type(files.facts, *graph);
+  const size_t slots = static_cast<size_t>(slot_tokens) * graph->cache_bytes_per_token() * kFirstSequences;
+  const size_t planes = slot_spec(*graph, slot_tokens).groups[0].planes.size();
+  const size_t weights = 2 * static_cast<size_t>(files.facts.tensor_bytes);
+  const size_t opening = static_cast<size_t>(files.file_bytes);  // while it is looked at, before the weights
+  const ForwardLimits limits{max_num_seqs, max_num_batched_tokens};
+  const size_t workspace = OnnxForward::most_workspace_bytes(*graph, slot_tokens, limits);
+  estimate.bytes = std::max(opening, weights + workspace + slots + planes * kHugePage);
+  return estimate;
+}
+
+Result<std::unique_ptr<ModelRunner>> load_onnx_model(const OnnxLoadOptions& options) {
+  INFERNEO_CHECK(options.directory != nullptr && options.ledger != nullptr && options.pool != nullptr,
+                 "OnnxLoadOptions without directory, ledger or pool");
+  ASSIGN_OR_RETURN(const OrtLibrary* library, OrtLibrary::open(options.library));
+  RETURN_IF_ERROR(report(options, "looking at the graph"));
+  ASSIGN_OR_RETURN(const OnnxDescription about, describe_onnx(*options.directory, options.file));
+  ASSIGN_OR_RETURN(const OnnxFiles files,
+                   scan_onnx_files(*options.directory, about.file, *options.ledger, options.model_name));
+  RETURN_IF_ERROR(refuse_bfloat16(options, files.facts));
+  RETURN_IF_ERROR(check_first(options, about, files, *library));
+  RETURN_IF_ERROR(report(options, "opening the graph"));
+  OnnxModel model;
+  RETURN_IF_ERROR(open_session(options, about, files, *library, model));
+  Result<OnnxGraph> graph =
+      discover_graph(model.session->inputs(), model.session->outputs(), files.facts, about.names, about.sizes);
+  if (!graph.ok()) return named(options, about, std::move(graph).error());
+  model.graph = std::move(graph).value();
+  RETURN_IF_ERROR(check_tokens(options, about, model.graph));
+  ASSIGN_OR_RETURN(const int32_t context, resolve_context(options, about, model.graph));
+  model.slot_tokens = round_slot(context);
+  RETURN_IF_ERROR(report(options, "trying the graph"));
+  {
+    ThreadPool::Session turn(*options.pool);
+    Result<GraphTrial> trial =
+        try_graph(*model.session, model.graph, model.slot_tokens, *options.ledger, options.model_name);
+    if (!trial.ok()) return named(options, about, std::move(trial).error());
+    model.abilities = trial->abilities;
+    tell(options, model.graph, *trial);
+  }
+  model.session->account().reset_peak();
+  model.spec = spec_of(about, files, model);
+  return std::unique_ptr<ModelRunner>(
+      std::make_unique<OnnxRunner>(std::move(model), *options.ledger, *options.pool, options.model_name));
+}
+
+}  // namespace inferneo::onnx

@@ -1,0 +1,96 @@
+// One ONNX graph, ready to run: the library's session behind values and spans.
+//
+// Owns the session and its account; the library outlives it. One thread at a time. The session has its own compute
+// threads beside the caller's, which sleep between runs: whoever runs it holds a turn on the process's pool meanwhile.
+// Errors: malformed, with the library's own words.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "formats/onnx/graph_scan.h"
+#include "models/onnx/ort_library.h"
+#include "models/onnx/ort_memory.h"
+
+namespace inferneo::onnx {
+
+// An input or output as the graph declares it.
+struct OnnxPort {
+  std::string name;
+  bool is_tensor = false;
+  ElementType type = ElementType::undefined;
+  std::vector<int64_t> shape;  // -1: any
+};
+std::string shape_text(std::span<const int64_t> shape);  // "[?, 8, ?, 64]"
+
+// A tensor in memory that is the caller's; data null, for an output: the library allocates it.
+struct OnnxTensor {
+  const char* name = "";
+  ElementType type = ElementType::float32;
+  std::array<int64_t, 4> shape = {};
+  size_t rank = 0;
+  void* data = nullptr;
+  size_t bytes = 0;
+};
+
+// A tensor that the library has allocated.
+class OnnxOutput {
+ public:
+  OnnxOutput(const OrtLibrary& library, OrtValue* value) : library_(&library), value_(value) {}
+  OnnxOutput(OnnxOutput&& other) noexcept : library_(other.library_), value_(std::exchange(other.value_, nullptr)) {}
+  OnnxOutput& operator=(OnnxOutput&& other) noexcept {
+    std::swap(library_, other.library_);
+    std::swap(value_, other.value_);
+    return *this;
+  }
+  ~OnnxOutput();
+  Result<std::vector<int64_t>> shape() const;
+  Result<const std::byte*> data() const;
+
+ private:
+  const OrtLibrary* library_;
+  OrtValue* value_;
+};
+
+class OnnxSession {
+ public:
+  static Result<std::unique_ptr<OnnxSession>> create(const OrtLibrary& library, const std::string& path,
+                                                     int num_threads);
+  ~OnnxSession();
+  OnnxSession(const OnnxSession&) = delete;
+  OnnxSession& operator=(const OnnxSession&) = delete;
+
+  const std::vector<OnnxPort>& inputs() const { return inputs_; }
+  const std::vector<OnnxPort>& outputs() const { return outputs_; }
+
+  // The outputs whose data are null come back in their order.
+  Result<std::vector<OnnxOutput>> run(std::span<const OnnxTensor> inputs, std::span<const OnnxTensor> outputs);
+
+  OrtAccount& account() { return account_; }
+  const OrtLibrary& library() const { return library_; }
+
+ private:
+  explicit OnnxSession(const OrtLibrary& library) : library_(library) {}
+  Status open(const std::string& path, int num_threads);
+  Result<std::vector<OnnxPort>> ports(bool of_inputs) const;
+  Status describe(OrtTypeInfo* info, OnnxPort& port) const;
+  Status wrap(std::span<const OnnxTensor> tensors, std::vector<OrtValue*>& values) const;
+  void release(std::vector<OrtValue*>& values) const;
+
+  const OrtLibrary& library_;
+  OrtAccount account_;
+  OrtSession* session_ = nullptr;
+  std::vector<OnnxPort> inputs_;
+  std::vector<OnnxPort> outputs_;
+  std::vector<OrtValue*> in_;  // scratch of run()
+  std::vector<OrtValue*> out_;
+  std::vector<const char*> names_;
+};
+
+}  // namespace inferneo::onnx
