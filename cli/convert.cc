@@ -34,10 +34,10 @@ struct Choice {
 constexpr std::array kPrecisions = {
     Choice<Precision>{"f32", Precision::Float32}, Choice<Precision>{"f16", Precision::Float16},
     Choice<Precision>{"int8", Precision::Int8}, Choice<Precision>{"int4", Precision::Int4}};
-constexpr std::array kOpsets = {
-    Choice<OnnxOperators>{"genai", OnnxOperators::GenAI}, Choice<OnnxOperators>{"standard", OnnxOperators::Standard21},
-    Choice<OnnxOperators>{"standard-21", OnnxOperators::Standard21},
-    Choice<OnnxOperators>{"standard-23", OnnxOperators::Standard23}};
+constexpr std::array kOpsets = {Choice<OnnxOperators>{"genai", OnnxOperators::GenAI},
+                                Choice<OnnxOperators>{"standard", OnnxOperators::Standard21},
+                                Choice<OnnxOperators>{"standard-21", OnnxOperators::Standard21},
+                                Choice<OnnxOperators>{"standard-23", OnnxOperators::Standard23}};
 constexpr std::array kActivations = {Choice<bool>{"f32", false}, Choice<bool>{"f16", true}};
 
 template <typename T, size_t N>
@@ -54,8 +54,9 @@ Status choose(const Invocation& invocation, std::string_view flag, const std::ar
     names.push_back(choice.name);
     listed += (listed.empty() ? "" : ", ") + std::string(choice.name);
   }
-  return make_error(ErrorCode::invalid_argument, fmt::format("convert: {} '{}' is not one of {}{}", flag,
-                                                             given->substr(0, 60), listed, did_you_mean(*given, names)));
+  return make_error(ErrorCode::invalid_argument,
+                    fmt::format("convert: {} '{}' is not one of {}{}", flag, given->substr(0, 60), listed,
+                                did_you_mean(*given, names)));
 }
 
 Status read_integer(const Invocation& invocation, std::string_view flag, int& out) {
@@ -81,9 +82,8 @@ Result<ConvertOptions> read_options(const Invocation& invocation) {
 }
 
 std::string closing_text(const ConvertedModel& done, bool wanted_verification) {
-  std::string text =
-      fmt::format("{} ({} from {}, in {})\n", done.path, size_text(done.graph_bytes + done.data_bytes),
-                  size_text(done.source_bytes), duration_text(done.seconds));
+  std::string text = fmt::format("{} ({} from {}, in {})\n", done.path, size_text(done.graph_bytes + done.data_bytes),
+                                 size_text(done.source_bytes), duration_text(done.seconds));
   const ConvertVerification& check = done.verification;
   if (check.done) {
     text += fmt::format(

@@ -58,9 +58,9 @@ struct ConvertVerification {
 };
 
 struct ConvertedModel {
-  std::string path;         // the directory
-  uint64_t graph_bytes = 0; // of model.onnx
-  uint64_t data_bytes = 0;  // of model.onnx.data
+  std::string path;          // the directory
+  uint64_t graph_bytes = 0;  // of model.onnx
+  uint64_t data_bytes = 0;   // of model.onnx.data
   uint64_t source_bytes = 0;
   int32_t max_model_len = 0;
   double seconds = 0.0;

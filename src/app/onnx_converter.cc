@@ -65,8 +65,8 @@ Result<ConvertedModel> ONNXConverter::convert_model(const std::string& model, co
   if (options.verify) {
     request.accept = [&](const std::string& path) -> Status {
       if (options.on_progress) RETURN_IF_ERROR(options.on_progress({"verifying", 0, 0}));
-      ASSIGN_OR_RETURN(verification, verify_conversion(source.directory, path, options, impl_->pool,
-                                                       converted_model_loader()));
+      ASSIGN_OR_RETURN(verification,
+                       verify_conversion(source.directory, path, options, impl_->pool, converted_model_loader()));
       return ok_status();
     };
   }

@@ -14,8 +14,9 @@ Result<ConvertVerification> verify_conversion(const ModelDirectory& native, cons
                                               const ConvertOptions& options, ThreadPool& pool,
                                               const ConvertedLoader& load_converted) {
   if (!load_converted) {
-    return ConvertVerification{.reason = "this build cannot run ONNX models, so the result was not compared with the "
-                                         "native model"};
+    return ConvertVerification{.reason =
+                                   "this build cannot run ONNX models, so the result was not compared with the "
+                                   "native model"};
   }
   ASSIGN_OR_RETURN(const std::unique_ptr<ModelRunner> runner, load_converted(converted));
   MemoryLedger ledger(SIZE_MAX);
@@ -27,8 +28,7 @@ Result<ConvertVerification> verify_conversion(const ModelDirectory& native, cons
   load.kv_cache_dtype = "f32";
   load.max_model_len = options.max_model_len;  // longrope chooses its factors by it
   ASSIGN_OR_RETURN(const std::unique_ptr<ModelRunner> reference, load_transformers_model(load));
-  const int32_t context =
-      options.max_model_len == 0 ? reference->spec().max_position : options.max_model_len;
+  const int32_t context = options.max_model_len == 0 ? reference->spec().max_position : options.max_model_len;
   const int32_t tokens = std::min(context, kVerifiedTokens);
   ASSIGN_OR_RETURN(const SequenceLogits expected, logits_of(*reference, tokens));
   ASSIGN_OR_RETURN(const SequenceLogits got, logits_of(*runner, tokens));

@@ -12,16 +12,17 @@ Json decoder_section(const GenaiDecoder& decoder) {
   if (decoder.position_ids) inputs["position_ids"] = "position_ids";
   inputs["past_key_names"] = "past_key_values.%d.key";
   inputs["past_value_names"] = "past_key_values.%d.value";
-  return {{"session_options", {{"log_id", "onnxruntime-genai"}, {"provider_options", Json::array()}}},
-          {"filename", "model.onnx"},
-          {"head_size", decoder.head_dim},
-          {"hidden_size", decoder.hidden_size},
-          {"inputs", inputs},
-          {"outputs",
-           {{"logits", "logits"}, {"present_key_names", "present.%d.key"}, {"present_value_names", "present.%d.value"}}},
-          {"num_attention_heads", decoder.num_heads},
-          {"num_hidden_layers", decoder.num_layers},
-          {"num_key_value_heads", decoder.num_kv_heads}};
+  return {
+      {"session_options", {{"log_id", "onnxruntime-genai"}, {"provider_options", Json::array()}}},
+      {"filename", "model.onnx"},
+      {"head_size", decoder.head_dim},
+      {"hidden_size", decoder.hidden_size},
+      {"inputs", inputs},
+      {"outputs",
+       {{"logits", "logits"}, {"present_key_names", "present.%d.key"}, {"present_value_names", "present.%d.value"}}},
+      {"num_attention_heads", decoder.num_heads},
+      {"num_hidden_layers", decoder.num_layers},
+      {"num_key_value_heads", decoder.num_kv_heads}};
 }
 
 Json search_section(const GenaiDecoder& decoder, const GenerationConfig& generation) {

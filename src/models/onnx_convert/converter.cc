@@ -27,9 +27,15 @@ constexpr const char* kDataFile = "model.onnx.data";
 constexpr size_t kMaxCopiedBytes = size_t{256} << 20;
 constexpr int32_t kMostPositions = 1 << 20;  // of rope tables, which take up to a kilobyte for each
 // What a runtime reads beside the graph, where the model has it.
-constexpr std::array kCopiedFiles = {"config.json",        "generation_config.json",  "tokenizer.json",
-                                     "tokenizer.model",    "tokenizer_config.json",   "special_tokens_map.json",
-                                     "added_tokens.json",  "vocab.json",              "merges.txt",
+constexpr std::array kCopiedFiles = {"config.json",
+                                     "generation_config.json",
+                                     "tokenizer.json",
+                                     "tokenizer.model",
+                                     "tokenizer_config.json",
+                                     "special_tokens_map.json",
+                                     "added_tokens.json",
+                                     "vocab.json",
+                                     "merges.txt",
                                      "chat_template.jinja"};
 
 Error file_error(const std::string& file, const std::error_code& error) {
@@ -150,11 +156,12 @@ Result<int32_t> longest_sequence(const DecoderSpec& spec, int32_t wanted) {
                       "max_model_len");
   }
   if (longest > kMostPositions) {
-    return make_error(ErrorCode::unsupported,
-                      fmt::format("the model's context of {} tokens is more than the {} that a graph's tables of rotary "
-                                  "positions are made for; give a shorter one with --max-model-len",
-                                  longest, kMostPositions),
-                      "max_model_len");
+    return make_error(
+        ErrorCode::unsupported,
+        fmt::format("the model's context of {} tokens is more than the {} that a graph's tables of rotary "
+                    "positions are made for; give a shorter one with --max-model-len",
+                    longest, kMostPositions),
+        "max_model_len");
   }
   return longest;
 }
@@ -192,12 +199,14 @@ struct Description {
 Result<Description> describe(const ModelDirectory& source) {
   ASSIGN_OR_RETURN(const ModelFormat format, source.detect_format());
   if (format != ModelFormat::HuggingFace) {
-    return make_error(ErrorCode::unsupported, fmt::format("model '{}' holds no safetensors; only models in Hugging Face "
-                                                          "layout can be converted",
-                                                          source.name()));
+    return make_error(ErrorCode::unsupported,
+                      fmt::format("model '{}' holds no safetensors; only models in Hugging Face "
+                                  "layout can be converted",
+                                  source.name()));
   }
   ASSIGN_OR_RETURN(const ConfigReader config, read_config(source));
-  ASSIGN_OR_RETURN(const std::optional<ConfigReader> generation, read_optional_config(source, "generation_config.json"));
+  ASSIGN_OR_RETURN(const std::optional<ConfigReader> generation,
+                   read_optional_config(source, "generation_config.json"));
   Description description;
   ASSIGN_OR_RETURN(description.spec, describe_model(config));
   ASSIGN_OR_RETURN(description.generation, read_generation_config(config, generation, description.spec.vocab_size));

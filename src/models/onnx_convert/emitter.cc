@@ -89,8 +89,8 @@ Value Emitter::soft_capped(const Value& x, float cap, OnnxType type) {
 // Rows of integers and of scales, multiplied: GatherBlockQuantized, or the same by hand.
 Value Emitter::embed_quantized() {
   const std::string name = weight_name(TensorRole::token_embedding);
-  embedding_blocks_ = weights_.blocks(name, {key(TensorRole::token_embedding)}, options_.compute, kHeadBits,
-                                      options_.block);
+  embedding_blocks_ =
+      weights_.blocks(name, {key(TensorRole::token_embedding)}, options_.compute, kHeadBits, options_.block);
   const int64_t hidden = spec_.hidden_size;
   const Value integers = weights_.alias(name + ".rows", embedding_blocks_.values, {spec_.vocab_size, hidden});
   if (genai()) {
@@ -113,14 +113,14 @@ void Emitter::embed() {
   if (options_.bits != 0 && spec_.hidden_size % options_.block == 0) {
     hidden_ = embed_quantized();
   } else {
-    embedding_ = weights_.rows(weight_name(TensorRole::token_embedding), key(TensorRole::token_embedding),
-                               options_.compute);
+    embedding_ =
+        weights_.rows(weight_name(TensorRole::token_embedding), key(TensorRole::token_embedding), options_.compute);
     hidden_ = builder_.node("Gather", {embedding_, "input_ids"});
   }
   hidden_ = scaled(to_float(hidden_), spec_.embedding_multiplier);
   if (!spec_.learned_positions) return;
-  const Value table = weights_.rows(weight_name(TensorRole::position_embedding), key(TensorRole::position_embedding),
-                                    options_.compute);
+  const Value table =
+      weights_.rows(weight_name(TensorRole::position_embedding), key(TensorRole::position_embedding), options_.compute);
   hidden_ = builder_.node("Add", {hidden_, to_float(builder_.node("Gather", {table, "position_ids"}))});
 }
 
@@ -229,7 +229,8 @@ void Emitter::emit() {
     layer_ = static_cast<int32_t>(i);
     const LayerSpec& spec = layer_spec();
     builder_.scope(layer_scope(layer_) + ".attention");
-    Value x = normed_stream(spec.attention_pre_norm, TensorRole::attention_pre_norm, TensorRole::attention_pre_norm_bias);
+    Value x =
+        normed_stream(spec.attention_pre_norm, TensorRole::attention_pre_norm, TensorRole::attention_pre_norm_bias);
     add_to_stream(to_float(attention(to_compute(x))), spec.attention_post_norm, TensorRole::attention_post_norm);
     builder_.scope(layer_scope(layer_) + ".ffn");
     x = normed_stream(spec.ffn_pre_norm, TensorRole::ffn_pre_norm, TensorRole::ffn_pre_norm_bias);

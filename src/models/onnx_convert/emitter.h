@@ -2,10 +2,10 @@
 // architecture that the native runner executes. It has no case for an architecture; a new kind of layer is a new branch
 // on a field of the spec.
 //
-// Types: the residual stream, norms, routing and everything behind the output head are f32; what lies between (products,
-// attention, the cache) is f32 or f16, as the options say. The inputs and outputs are those of docs/convert.md.
-// Pure: no file, no weight is read here.
-// Errors: unsupported, naming the field and the way out, for what no graph of the wanted kind can compute.
+// Types: the residual stream, norms, routing and everything behind the output head are f32; what lies between
+// (products, attention, the cache) is f32 or f16, as the options say. The inputs and outputs are those of
+// docs/convert.md. Pure: no file, no weight is read here. Errors: unsupported, naming the field and the way out, for
+// what no graph of the wanted kind can compute.
 #pragma once
 
 #include <string>
@@ -123,13 +123,13 @@ class Emitter {
   GraphBuilder builder_;
   WeightPlan weights_;
   int32_t layer_ = -1;
-  Value hidden_;   // the residual stream, f32 [batch, seq, hidden]
-  Value pending_;  // to be added to it, f32; empty: nothing
+  Value hidden_;        // the residual stream, f32 [batch, seq, hidden]
+  Value pending_;       // to be added to it, f32; empty: nothing
   Value key_lengths_;   // GroupQueryAttention: tokens of each sequence, less one, i32 [batch]
   Value total_length_;  // i32
   BlockedNames embedding_blocks_;
   Value embedding_;
-  std::map<int32_t, Value> visible_;                    // by window; boolean [batch, 1, seq, total]
+  std::map<int32_t, Value> visible_;                      // by window; boolean [batch, 1, seq, total]
   std::map<int32_t, std::pair<Value, Value>> rotations_;  // by rope: cos and sin of this call's positions
 };
 

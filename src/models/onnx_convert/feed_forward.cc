@@ -44,9 +44,8 @@ Value Emitter::routing(const Value& tokens) {
   const Value matrix = weights_.columns(weight_name(TensorRole::router), {key(TensorRole::router)}, OnnxType::f32);
   const Value logits = builder_.node("MatMul", {tokens, matrix});
   const Value probabilities = builder_.node("Softmax", {logits}, {{"axis", int64_t{-1}}});
-  const std::vector<Value> best =
-      builder_.nodes("TopK", {probabilities, builder_.ints({f.experts_per_token})}, {"values", "indices"},
-                     {{"axis", int64_t{-1}}});
+  const std::vector<Value> best = builder_.nodes("TopK", {probabilities, builder_.ints({f.experts_per_token})},
+                                                 {"values", "indices"}, {{"axis", int64_t{-1}}});
   Value chosen = best[0];
   if (f.normalize_routing) {
     const Value total = builder_.node("ReduceSum", {chosen, builder_.ints({-1})});

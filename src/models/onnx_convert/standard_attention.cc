@@ -1,6 +1,6 @@
-// Attention by standard operators. Which keys a query sees follows from positions, not from places in the cache, so that
-// a batch may be padded left, right or between a prompt and its answer: a key's position is the number of tokens before
-// it in its row of attention_mask.
+// Attention by standard operators. Which keys a query sees follows from positions, not from places in the cache, so
+// that a batch may be padded left, right or between a prompt and its answer: a key's position is the number of tokens
+// before it in its row of attention_mask.
 #include <fmt/format.h>
 
 #include "models/onnx_convert/emitter.h"

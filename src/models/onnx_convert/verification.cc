@@ -97,7 +97,8 @@ double difference_bound(Precision precision) {
 
 Result<ConvertVerification> compare_logits(const SequenceLogits& native, const SequenceLogits& converted,
                                            int32_t vocab_size, int32_t max_tokens, Precision precision) {
-  ConvertVerification verification{.bound = difference_bound(precision)};
+  ConvertVerification verification;
+  verification.bound = difference_bound(precision);
   const auto vocab = static_cast<size_t>(vocab_size);
   for (int s = 0; s < kSequences; ++s) {
     const std::vector<Token> tokens =
@@ -117,8 +118,7 @@ Result<ConvertVerification> compare_logits(const SequenceLogits& native, const S
         // What is no number differs without limit.
         largest = std::isfinite(difference) ? std::max(largest, difference) : HUGE_VAL;
       }
-      verification.largest_difference =
-          std::max(verification.largest_difference, largest / standard_deviation(want));
+      verification.largest_difference = std::max(verification.largest_difference, largest / standard_deviation(want));
       const bool same = std::max_element(want.begin(), want.end()) - want.begin() ==
                         std::max_element(have.begin(), have.end()) - have.begin();
       verification.agreeing += same ? 1 : 0;

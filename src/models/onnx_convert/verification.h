@@ -1,9 +1,9 @@
-// Whether a converted model computes what the native one does: both are given the same tokens, and their logits at every
-// position are compared.
+// Whether a converted model computes what the native one does: both are given the same tokens, and their logits at
+// every position are compared.
 //
 // Differences are in units of the native logits' spread (the standard deviation of a row), so that one bound serves all
-// models. Tokens are pseudo-random: what is compared is arithmetic, not language, and no tokenizer is needed. The bounds
-// are several times what was measured over all golden and bundled models (docs/convert.md).
+// models. Tokens are pseudo-random: what is compared is arithmetic, not language, and no tokenizer is needed. The
+// bounds are several times what was measured over all golden and bundled models (docs/convert.md).
 #pragma once
 
 #include <functional>

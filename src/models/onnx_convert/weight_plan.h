@@ -1,8 +1,8 @@
 // Which initializers a graph has, where each lies in the data file and how its bytes follow from the checkpoint.
 //
-// The emitter asks for weights by role; each question adds the tensors to the graph and a job to the plan, or names what
-// an earlier one has added (tied embeddings). Writing comes later (weight_writer.h), job by job, with every size known.
-// Plain data, one thread.
+// The emitter asks for weights by role; each question adds the tensors to the graph and a job to the plan, or names
+// what an earlier one has added (tied embeddings). Writing comes later (weight_writer.h), job by job, with every size
+// known. Plain data, one thread.
 #pragma once
 
 #include <map>

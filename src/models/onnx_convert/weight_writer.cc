@@ -107,7 +107,7 @@ class JobWriter {
       });
     }
     const std::lock_guard lock(mutex_);
-    return status_;
+    return failure_;
   }
 
  private:
@@ -176,11 +176,10 @@ class JobWriter {
 
   Error does_not_fit(const Piece& piece) const {
     const bool blocks = job_.bits != 0;
-    return make_error(
-        ErrorCode::unsupported,
-        fmt::format("tensor {} has values that {} cannot hold; convert with --precision f32", piece.tensor->name,
-                    blocks ? fmt::format("int{}", job_.bits) : std::string("f16")),
-        "precision");
+    return make_error(ErrorCode::unsupported,
+                      fmt::format("tensor {} has values that {} cannot hold; convert with --precision f32",
+                                  piece.tensor->name, blocks ? fmt::format("int{}", job_.bits) : std::string("f16")),
+                      "precision");
   }
 
   Status put(const OnnxTensor::Range& range, uint64_t at, std::span<const std::byte> bytes) const {
@@ -205,7 +204,8 @@ class JobWriter {
     std::vector<float> part(static_cast<size_t>(end - begin));
     for (int64_t r = 0; r < job_.rows; ++r) {
       const Piece& piece = read(r, begin, end, part.data());
-      for (size_t c = 0; c < part.size(); ++c) out.put(c * static_cast<size_t>(job_.rows) + static_cast<size_t>(r), part[c]);
+      for (size_t c = 0; c < part.size(); ++c)
+        out.put(c * static_cast<size_t>(job_.rows) + static_cast<size_t>(r), part[c]);
       if (!out.fits()) return does_not_fit(piece);
     }
     return put(job_.values, static_cast<uint64_t>(begin * job_.rows) * out.element_size(), out.bytes());
@@ -244,7 +244,8 @@ class JobWriter {
     }
     const auto row_begin = static_cast<uint64_t>(begin);
     RETURN_IF_ERROR(put(job_.values, row_begin * padded * static_cast<uint64_t>(job_.bits) / 8, integers.bytes()));
-    RETURN_IF_ERROR(put(job_.scales, row_begin * static_cast<uint64_t>(blocks) * scales.element_size(), scales.bytes()));
+    RETURN_IF_ERROR(
+        put(job_.scales, row_begin * static_cast<uint64_t>(blocks) * scales.element_size(), scales.bytes()));
     if (job_.zero_points.bytes == 0) return ok_status();
     return put(job_.zero_points, row_begin * pairs / 2, zero_points.bytes());
   }
@@ -318,7 +319,7 @@ class JobWriter {
   void note(Status status) {
     if (status.ok()) return;
     const std::lock_guard lock(mutex_);
-    if (status_.ok()) status_ = std::move(status);
+    if (failure_.ok()) failure_ = std::move(status);
     stopped_ = true;
   }
 
@@ -330,7 +331,7 @@ class JobWriter {
   int64_t step_ = 1;
   std::atomic<bool> stopped_{false};
   std::mutex mutex_;
-  Status status_;
+  Status failure_;
 };
 
 }  // namespace

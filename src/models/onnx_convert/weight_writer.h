@@ -1,9 +1,9 @@
 // The data file of a converted model: carries out a WeightPlan's jobs, piece by piece, on the compute pool.
 //
-// Memory: a few megabytes for each thread, and those pages of the checkpoint that the job under way has read, at most one
-// tensor; they are given back when the job is done.
-// Errors: unsupported, naming the tensor, for values that the wanted type cannot hold; malformed when a weight file was
-// cut short meanwhile; disk_full, io_error; what `progress` returns.
+// Memory: a few megabytes for each thread, and those pages of the checkpoint that the job under way has read, at most
+// one tensor; they are given back when the job is done. Errors: unsupported, naming the tensor, for values that the
+// wanted type cannot hold; malformed when a weight file was cut short meanwhile; disk_full, io_error; what `progress`
+// returns.
 #pragma once
 
 #include <functional>

@@ -11,8 +11,8 @@
 namespace inferneo {
 
 // One for each of spec.tensors, in that order; they live as long as the checkpoint.
-// Errors: malformed, naming the tensor, for missing, surplus and mis-shaped tensors; unsupported for element types other
-// than f32, f16 and bf16.
+// Errors: malformed, naming the tensor, for missing, surplus and mis-shaped tensors; unsupported for element types
+// other than f32, f16 and bf16.
 Result<std::vector<const SafetensorsTensor*>> bind_tensors(const DecoderSpec& spec, const Checkpoint& checkpoint);
 
 // The whole tensor that a matrix binding names rows of, as [source_rows, cols].

@@ -72,14 +72,13 @@ TEST(OnnxProto, EncodesAWholeModel) {
   model.graph.inputs = {{"x", OnnxType::i64, {OnnxDim("b"), OnnxDim(int64_t{0})}}};
 
   const std::string node = bytes_of({0x0a, 1, 'x', 0x0a, 0, 0x12, 1, 'y', 0x1a, 1, 'n', 0x22, 2, 'O', 'p'}) +
-                           bytes_of({0x2a, 8, 0x0a, 1, 'a', 0x18, 2, 0xa0, 1, 2}) +            // i, type INT
-                           bytes_of({0x2a, 9, 0x0a, 1, 's', 0x22, 1, 't', 0xa0, 1, 3}) +        // s, type STRING
+                           bytes_of({0x2a, 8, 0x0a, 1, 'a', 0x18, 2, 0xa0, 1, 2}) +       // i, type INT
+                           bytes_of({0x2a, 9, 0x0a, 1, 's', 0x22, 1, 't', 0xa0, 1, 3}) +  // s, type STRING
                            bytes_of({0x3a, 1, 'd'});
-  const std::string constant =
-      bytes_of({0x08, 1, 0x10, 7, 0x42, 1, 'c', 0x4a, 8}) + std::string(8, '\0');
+  const std::string constant = bytes_of({0x08, 1, 0x10, 7, 0x42, 1, 'c', 0x4a, 8}) + std::string(8, '\0');
   const auto entry = [](const std::string& key, const std::string& value) {
-    const std::string text = bytes_of({0x0a, static_cast<int>(key.size())}) + key +
-                             bytes_of({0x12, static_cast<int>(value.size())}) + value;
+    const std::string text =
+        bytes_of({0x0a, static_cast<int>(key.size())}) + key + bytes_of({0x12, static_cast<int>(value.size())}) + value;
     return bytes_of({0x6a, static_cast<int>(text.size())}) + text;
   };
   const std::string weight = bytes_of({0x08, 2, 0x08, 3, 0x10, 10, 0x42, 1, 'w'}) + entry("location", "f") +
@@ -90,8 +89,8 @@ TEST(OnnxProto, EncodesAWholeModel) {
   const auto field = [](int tag, const std::string& bytes) {
     return bytes_of({tag, static_cast<int>(bytes.size())}) + bytes;
   };
-  const std::string graph = field(0x0a, node) + field(0x12, "g") + field(0x2a, constant) + field(0x2a, weight) +
-                            field(0x5a, input);
+  const std::string graph =
+      field(0x0a, node) + field(0x12, "g") + field(0x2a, constant) + field(0x2a, weight) + field(0x5a, input);
   ASSERT_LT(graph.size(), 16384U);
   const std::string graph_field =
       bytes_of({0x3a, static_cast<int>(graph.size() % 128 + 128), static_cast<int>(graph.size() / 128)}) + graph;

@@ -81,7 +81,8 @@ TEST_F(OnnxConvert, WritesAWholeDirectory) {
 }
 
 TEST_F(OnnxConvert, CopiesTokenizerAndTemplate) {
-  const auto done = convert(std::string(INFERNEO_SOURCE_DIR) + "/models/inferneo-story", {.precision = Precision::Int8});
+  const auto done =
+      convert(std::string(INFERNEO_SOURCE_DIR) + "/models/inferneo-story", {.precision = Precision::Int8});
   ASSERT_TRUE(done.ok()) << done.error().message;
   EXPECT_TRUE(fs::exists(done->path + "/tokenizer.json"));
   EXPECT_TRUE(fs::exists(done->path + "/tokenizer_config.json"));
@@ -194,7 +195,8 @@ TEST_F(OnnxConvert, RefusesOptionsThatDoNotGoTogether) {
   EXPECT_EQ(check_convert_options({.precision = Precision::Float32, .half_activations = true}).error().param,
             "activations");
   const std::string model = golden_root() + "/llama2";
-  for (const int32_t length : {-1, 257}) EXPECT_EQ(convert(model, {.max_model_len = length}).error().param, "max_model_len");
+  for (const int32_t length : {-1, 257})
+    EXPECT_EQ(convert(model, {.max_model_len = length}).error().param, "max_model_len");
   EXPECT_THAT(entries(), IsEmpty());
 }
 

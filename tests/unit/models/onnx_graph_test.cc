@@ -1,5 +1,5 @@
-// Laws of every graph that the emitter makes, for all golden models, kinds of graph and precisions: what a node reads is
-// there before it, names are unique, every weight of the spec is in the plan, and the data file has no holes and no
+// Laws of every graph that the emitter makes, for all golden models, kinds of graph and precisions: what a node reads
+// is there before it, names are unique, every weight of the spec is in the plan, and the data file has no holes and no
 // overlaps. What the graphs compute is checked in ONNX Runtime (tests/integration/onnx_convert.py).
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -174,7 +174,8 @@ TEST(OnnxGraph, TiedEmbeddingsAreOneRangeOfTheFile) {
   const EmittedModel emitted = emit(spec, options(GraphKind::genai, 4, OnnxType::f32));
   std::vector<OnnxTensor::Range> ranges;
   for (const OnnxTensor& tensor : emitted.model.graph.initializers) {
-    if (tensor.name.starts_with("model.token_embedding") && tensor.type == OnnxType::u8) ranges.push_back(*tensor.external);
+    if (tensor.name.starts_with("model.token_embedding") && tensor.type == OnnxType::u8)
+      ranges.push_back(*tensor.external);
   }
   ASSERT_EQ(ranges.size(), 2U) << "rows to look up and blocks to multiply with";
   EXPECT_EQ(ranges[0].offset, ranges[1].offset);
