@@ -103,10 +103,10 @@ class Graph:
         binding = self.session.io_binding()
         for name, array in feeds.items():
             binding.bind_cpu_input(name, array)
+        binding.bind_output("logits")
         for name, value in shared.items():
             binding.bind_ortvalue_input(f"past_key_values.{name}", value)
             binding.bind_ortvalue_output(f"present.{name}", value)
-        binding.bind_output("logits")
         self.session.run_with_iobinding(binding)
         return binding.copy_outputs_to_cpu()[0], shared
 
