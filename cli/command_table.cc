@@ -11,6 +11,7 @@ constexpr std::array kServerGroups = {G::server, G::models, G::hub,       G::bat
                                       G::device, G::onnx,   G::admission, G::logging,  G::tracing};
 constexpr std::array kEngineGroups = {G::models, G::hub, G::batching, G::kv_cache, G::device, G::onnx, G::logging};
 constexpr std::array kHubGroups = {G::hub, G::logging};
+constexpr std::array<std::string_view, 1> kConvertFields = {"num_threads"};
 constexpr std::array kLogGroups = {G::logging};
 constexpr std::array<std::string_view, 3> kRegistryFields = {"registry", "home", "admin_key"};
 // Without a server it is checked here whether one would take the model.
@@ -81,6 +82,17 @@ std::vector<Command> engine_commands() {
               .options = pull_options(),
               .logs = false,
               .run = run_pull},
+      Command{.name = "convert",
+              .summary = "Write a model as ONNX",
+              .usage = "convert MODEL OUTPUT [options]",
+              .max_positionals = 2,
+              .num_models = 0,
+              .groups = kHubGroups,
+              .options = convert_options(),
+              .logs = false,
+              .run = run_convert,
+              .fields = kConvertFields,
+              .examples = "  inferneo convert models/inferneo-story story-onnx --precision int8\n"},
       Command{.name = "config",
               .summary = "Print the configuration and where it comes from",
               .usage = "config [MODEL...] [options]",

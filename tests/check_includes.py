@@ -23,6 +23,7 @@ ROOMS = {
     "models/sampling": LOW | {"models", "models/sampling"},
     "models/transformers": LOW | {"formats", "kernels", "models", "models/sampling", "models/transformers"},
     "models/onnx": LOW | {"formats", "models", "models/sampling", "models/onnx"},
+    "models/onnx_convert": LOW | {"formats", "kernels", "models", "models/transformers", "models/onnx_convert"},
     # Pure: who may join a queue, how long it takes, who is served next.
     "admission": {"base", "admission", "api"},
     # The engine knows neither formats nor devices.

@@ -1,6 +1,8 @@
 #include "formats/checkpoint.h"
 
 #include <fmt/format.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <map>
@@ -181,6 +183,15 @@ size_t Checkpoint::booked_bytes() const {
 
 bool Checkpoint::truncated() const {
   return std::any_of(shards_.begin(), shards_.end(), [](const auto& shard) { return shard->mapping->truncated(); });
+}
+
+void Checkpoint::forget(const SafetensorsTensor& tensor) const {
+  const auto page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
+  const auto begin = (reinterpret_cast<uintptr_t>(tensor.bytes.data()) + page - 1) / page * page;
+  const auto end = (reinterpret_cast<uintptr_t>(tensor.bytes.data()) + tensor.bytes.size()) / page * page;
+  if (end <= begin) return;
+  // A read-only mapping of a file: what goes is a copy. Failing costs memory and nothing else.
+  (void)::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
 }
 
 }  // namespace inferneo

@@ -33,6 +33,9 @@ class Checkpoint {
   size_t total_bytes() const { return total_bytes_; }                                // of all tensors
   // A shard was cut short on disk after it was mapped: its values can no longer be trusted.
   bool truncated() const;
+  // Gives a tensor's pages back to the system; they are read from the file again when they are touched. For who reads
+  // each tensor once.
+  void forget(const SafetensorsTensor& tensor) const;
   std::vector<std::string> shards() const;  // names of the files in the directory
   size_t file_bytes() const;                // of all of them
   size_t booked_bytes() const;              // of their mappings

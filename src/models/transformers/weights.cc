@@ -1,14 +1,13 @@
 #include "models/transformers/weights.h"
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <atomic>
 #include <map>
-#include <set>
 
 #include "formats/content_key.h"
+#include "models/transformers/bound_tensors.h"
 
 namespace inferneo {
 namespace {
@@ -24,8 +23,6 @@ constexpr size_t kRoundBytes = size_t{64} << 20;  // between two calls of the pr
 // What quantize_row() makes of the same weights; files of packed weights made by another version are not used.
 constexpr int kQuantizerVersion = 1;
 
-bool is_loadable(DType dtype) { return dtype == DType::f32 || dtype == DType::f16 || dtype == DType::bf16; }
-
 // Roles that share an input are stacked; the others stand alone.
 TensorRole stack_of(TensorRole role) {
   switch (role) {
@@ -37,22 +34,6 @@ TensorRole stack_of(TensorRole role) {
     default:
       return role;
   }
-}
-
-float read_element(const SafetensorsTensor& tensor, int64_t i) {
-  const std::byte* data = tensor.bytes.data();
-  switch (tensor.dtype) {
-    case DType::bf16:
-      return bf16_to_f32(reinterpret_cast<const uint16_t*>(data)[i]);
-    case DType::f16:
-      return f16_to_f32(reinterpret_cast<const uint16_t*>(data)[i]);
-    default:
-      return reinterpret_cast<const float*>(data)[i];
-  }
-}
-
-bool has_suffix(const std::string& name, const std::vector<std::string>& suffixes) {
-  return std::any_of(suffixes.begin(), suffixes.end(), [&](const std::string& s) { return name.ends_with(s); });
 }
 
 }  // namespace
@@ -93,9 +74,6 @@ class WeightLoader {
     int64_t end = 0;
   };
 
-  const SafetensorsTensor* find(const TensorBinding& binding) const;
-  Status check(const TensorBinding& binding, const SafetensorsTensor* tensor) const;
-  Status check_surplus(const std::set<const SafetensorsTensor*>& used) const;
   void add_matrix(const TensorBinding& binding, const SafetensorsTensor* tensor);
   WeightFormat format_of(TensorRole role, const Stack& stack) const;
   std::vector<Task> make_tasks() const;
@@ -119,43 +97,6 @@ class WeightLoader {
   ModelWeights weights_;
 };
 
-const SafetensorsTensor* WeightLoader::find(const TensorBinding& binding) const {
-  if (const SafetensorsTensor* tensor = checkpoint_.find(binding.name)) return tensor;
-  if (spec_.optional_prefix.empty() || !binding.name.starts_with(spec_.optional_prefix)) return nullptr;
-  return checkpoint_.find(std::string_view(binding.name).substr(spec_.optional_prefix.size()));
-}
-
-Status WeightLoader::check(const TensorBinding& binding, const SafetensorsTensor* tensor) const {
-  if (tensor == nullptr) {
-    return make_error(ErrorCode::malformed,
-                      fmt::format("the checkpoint has no tensor {}, which {} needs", binding.name, spec_.architecture));
-  }
-  if (!is_loadable(tensor->dtype)) {
-    return make_error(ErrorCode::unsupported, fmt::format("tensor {} is of type {}; f32, f16 and bf16 can be loaded",
-                                                          tensor->name, dtype_name(tensor->dtype)));
-  }
-  std::vector<int64_t> shape{binding.source_rows};
-  if (binding.cols > 0) shape.push_back(binding.cols);
-  if (binding.transposed) std::reverse(shape.begin(), shape.end());
-  if (tensor->shape != shape) {
-    return make_error(ErrorCode::malformed,
-                      fmt::format("tensor {} has shape [{}]; config.json makes it [{}]", tensor->name,
-                                  fmt::join(tensor->shape, ", "), fmt::join(shape, ", ")));
-  }
-  return ok_status();
-}
-
-Status WeightLoader::check_surplus(const std::set<const SafetensorsTensor*>& used) const {
-  for (const SafetensorsTensor* tensor : checkpoint_.tensors()) {
-    if (used.contains(tensor) || has_suffix(tensor->name, spec_.ignored_suffixes)) continue;
-    return make_error(ErrorCode::malformed,
-                      fmt::format("the checkpoint has a tensor {}, which {} with this config.json "
-                                  "does not use",
-                                  tensor->name, spec_.architecture));
-  }
-  return ok_status();
-}
-
 void WeightLoader::add_matrix(const TensorBinding& binding, const SafetensorsTensor* tensor) {
   Stack& stack = stacks_[{binding.layer, stack_of(binding.role)}];
   // Routers decide: their inputs are not rounded to bf16. Parts of unlike types meet in f32.
@@ -168,11 +109,10 @@ void WeightLoader::add_matrix(const TensorBinding& binding, const SafetensorsTen
 }
 
 Status WeightLoader::plan() {
-  std::set<const SafetensorsTensor*> used;
-  for (const TensorBinding& binding : spec_.tensors) {
-    const SafetensorsTensor* tensor = find(binding);
-    RETURN_IF_ERROR(check(binding, tensor));
-    used.insert(tensor);
+  ASSIGN_OR_RETURN(const std::vector<const SafetensorsTensor*> bound, bind_tensors(spec_, checkpoint_));
+  for (size_t i = 0; i < bound.size(); ++i) {
+    const TensorBinding& binding = spec_.tensors[i];
+    const SafetensorsTensor* tensor = bound[i];
     if (binding.cols > 0) {
       add_matrix(binding, tensor);
     } else {
@@ -181,7 +121,7 @@ Status WeightLoader::plan() {
     }
   }
   for (auto& [key, stack] : stacks_) stack.format = format_of(key.second, stack);
-  return check_surplus(used);
+  return ok_status();
 }
 
 WeightFormat WeightLoader::format_of(TensorRole role, const Stack& stack) const {
@@ -289,13 +229,7 @@ std::vector<WeightLoader::Task> WeightLoader::make_tasks() const {
 
 void WeightLoader::pack_task(const Task& task) {
   const TensorBinding& binding = *task.part->binding;
-  WeightView source;
-  source.data = task.part->tensor->bytes.data();
-  source.dtype = task.part->tensor->dtype;
-  source.rows = binding.source_rows;
-  source.cols = binding.cols;
-  source.row_stride = binding.transposed ? 1 : binding.cols;
-  source.col_stride = binding.transposed ? binding.source_rows : 1;
+  const WeightView source = source_view(binding, *task.part->tensor);
   const int64_t refused = weights_.matrix_storage[task.stack->storage].pack(
       source, binding.row_begin + task.begin, binding.row_begin + task.end, task.part->dest_row + task.begin);
   if (refused > 0) refused_ = task.part;

@@ -25,7 +25,7 @@ TEST(Program, VersionAndHelp) {
   EXPECT_THAT(run("--version").text, ::testing::StartsWith("inferneo "));
   EXPECT_EQ(run("--help").code, 0);
   EXPECT_EQ(run("").code, 2) << "nothing asked for is a mistake";
-  for (const auto* command : {"serve", "run", "bench", "pull", "config"}) {
+  for (const auto* command : {"serve", "run", "bench", "pull", "convert", "config"}) {
     const Outcome help = run(std::string(command) + " --zebra --help");
     EXPECT_EQ(help.code, 0);
     EXPECT_THAT(help.text, HasSubstr(std::string("Usage: inferneo ") + command));
@@ -37,7 +37,8 @@ TEST(Program, MistakesEndWithTwo) {
   EXPECT_EQ(run("sreve m").text, "inferneo: no command 'sreve', did you mean 'serve'?\n");
   for (const auto* line :
        {"sreve", "serve --zebra", "serve m --port x", "run", "config --config absent.yaml", "pull", "pull ./x",
-        "pull a/b c/d", "bench m --input-len x", "bench --no-peaks", "run m --temperature hot"}) {
+        "pull a/b c/d", "bench m --input-len x", "bench --no-peaks", "run m --temperature hot", "convert", "convert m",
+        "convert m o --precision bf16", "convert m o --block-size x"}) {
     const Outcome outcome = run(line);
     EXPECT_EQ(outcome.code, 2) << line << ": " << outcome.text;
     EXPECT_THAT(outcome.text, HasSubstr("inferneo: ")) << line;
@@ -51,6 +52,22 @@ TEST(Program, ModelsThatAreNotThereAreAFailure) {
     EXPECT_EQ(outcome.code, 1) << line << ": " << outcome.text;
     EXPECT_THAT(outcome.text, HasSubstr("absent")) << line;
   }
+}
+
+TEST(Program, ConvertsAModel) {
+  const inferneo::testing::TempTree tree;
+  const std::string model = std::string(INFERNEO_SOURCE_DIR) + "/tests/golden/models/llama3";
+  const std::string output = tree.path("out");
+  const Outcome done = run("convert " + model + " " + output + " --precision int8 --block-size 64");
+  EXPECT_EQ(done.code, 0) << done.text;
+  EXPECT_THAT(done.text, HasSubstr(output));
+  EXPECT_TRUE(std::filesystem::exists(output + "/model.onnx.data"));
+  EXPECT_EQ(run("convert " + model + " " + output).code, 1) << "it is there already";
+  EXPECT_EQ(run("convert " + model + " " + output + " --overwrite --no-verify").code, 0);
+  EXPECT_EQ(run("convert " + model + " " + tree.path("b") + " --block-size 33").code, 2);
+  const Outcome absent = run("convert ./absent " + tree.path("c"), "HF_HUB_OFFLINE=1");
+  EXPECT_EQ(absent.code, 1);
+  EXPECT_THAT(absent.text, HasSubstr("absent"));
 }
 
 TEST(Program, PullPutsAModelWhereRunFindsIt) {
