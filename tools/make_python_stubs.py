@@ -21,6 +21,10 @@ class Ticket:
 class EventQueue:
     def __init__(self) -> None: ...
     def take(self, timeout: float, interruptible: bool = True) -> list[tuple[int, int, Any]]: ...
+    def put_text(self, request: int, sample: int, text: str) -> None: ...
+    def put_error(self, request: int, code: str, message: str, param: str, retry_after: int) -> None: ...
+    def put_result(self, request: int, model: str, samples: list[tuple[str, str]], prompt_tokens: int, cached_tokens: int,
+                   completion_tokens: int, time_to_first_token: float, total_time: float) -> None: ...
     def close(self) -> None: ...
 
 class Config:
@@ -57,6 +61,9 @@ class Manager:
                  config: Config) -> None: ...
     def __getattr__(self, name: str) -> Any: ...
 
+def make_model_info(*, id: str, name: str, version: str, path: str, format: ModelFormat | None, state: str, failure: str,
+                    active: bool, pinned: bool, aliases: list[str], leases: int, memory_bytes: int, load_count: int,
+                    load_seconds: float, last_used: int) -> ModelInfo: ...
 def error_codes() -> list[str]: ...
 def set_log_level(name: str) -> None: ...
 '''
@@ -76,6 +83,8 @@ def data_class(name, cls):
             lines.append(f'    @property\n    def {field}(self) -> {kind}:\n        """{doc}"""\n')
     if name == "GenerationResult":
         lines.append('    @property\n    def text(self) -> str:\n        """The first sample\'s text."""\n')
+        lines.append(f'    @property\n    def prompt_rows(self) -> NDArray[np.float32] | None:\n'
+                     f'        """{cls.prompt_rows.__doc__}"""\n')
     if cls.__made_by_users__:
         given = ", ".join(f"{field}: {kind} = ..." for field, kind, _ in rows)
         lines.append(f"    def __init__(self, *, {given}) -> None: ...\n")
@@ -84,7 +93,7 @@ def data_class(name, cls):
 
 
 def native_stub(native):
-    parts = [HEADER, "import enum\nfrom typing import Any, Literal\n\n__version__: str\n\n"]
+    parts = [HEADER, "import enum\nfrom typing import Any, Literal\n\nimport numpy as np\nfrom numpy.typing import NDArray\n\n__version__: str\n\n"]
     members = "".join(f"    {name} = {number}\n" for number, name in enumerate(("HUGGINGFACE", "ONNX", "TENSORRT")))
     parts.append(f'class ModelFormat(enum.Enum):\n    """{native.ModelFormat.__doc__}"""\n{members}\n')
     for name, cls in sorted(vars(native).items()):

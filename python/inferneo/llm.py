@@ -4,8 +4,8 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterable, Sequence
-from typing import Any, TextIO, overload
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar, overload
 
 from inferneo import _bridge, _native
 from inferneo._native import GenerationResult, SamplingParams
@@ -13,7 +13,13 @@ from inferneo.core import _generation
 from inferneo.core.config import EngineConfig
 from inferneo.core.engine import InferneoEngine
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 __all__ = ["LLM"]
+
+T = TypeVar("T")
 
 
 class _Progress:
@@ -76,14 +82,31 @@ class LLM:
         chosen = _generation.sampling_of(sampling, fields)
         if isinstance(prompts, str):
             return self.engine.generate_sync(prompts, chosen)
-        return self._run([_generation.text_of(prompt) for prompt in prompts], chosen, progress)
+        return self._run([_generation.text_of(prompt) for prompt in prompts], chosen, progress, lambda result: result)
 
-    def _run(self, prompts: Sequence[str], sampling: SamplingParams, progress: bool | None) -> list[GenerationResult]:
+    def logits(self, prompt: str) -> NDArray[np.float32]:
+        """float32 [prompt tokens, vocabulary]: row i is of the token that follows token i. Needs numpy."""
+        return self.engine.logits_sync(prompt)
+
+    def embed(self, texts: str | Iterable[str], *, pooling: str = "mean", normalize: bool = True,
+              progress: bool | None = None) -> NDArray[np.float32]:
+        """Embeddings: of one text float32 [hidden size], of several [texts, hidden size], computed in one batch; arguments as
+        InferneoEngine.embed(). Needs numpy."""
+        _generation.check_pooling(pooling)
+        if isinstance(texts, str):
+            return self.engine.embed_sync(texts, pooling=pooling, normalize=normalize)
+        chosen = [_generation.text_of(text) for text in texts]
+        vectors = self._run(chosen, SamplingParams(prompt_rows="hidden"), progress,
+                            lambda result: _generation.pooled(_generation.rows_of(result), pooling, normalize))
+        return _generation.stacked(vectors)
+
+    def _run(self, prompts: Sequence[str], sampling: SamplingParams, progress: bool | None,
+             take: Callable[[GenerationResult], T]) -> list[T]:
         # More than a step takes, so that no seat stays empty, and fewer than the queue may hold.
         window = min(2 * self.engine.config.max_num_seqs, self.engine.config.max_queue_requests)
         bar = _Progress(len(prompts), progress)
         queue = _native.EventQueue()
-        results: list[GenerationResult | None] = [None] * len(prompts)
+        results: dict[int, T] = {}
         running: dict[int, _native.Ticket] = {}
         begun = done = 0
         try:
@@ -95,13 +118,13 @@ class LLM:
                     del running[index]
                     if isinstance(value, BaseException):
                         raise value
-                    results[index] = value
+                    results[index] = take(value)
                     done += 1
                     bar.show(done, value.completion_tokens)
         finally:
             for ticket in running.values():
                 ticket.cancel()
-        return [result for result in results if result is not None]
+        return [results[index] for index in range(len(prompts))]
 
     def close(self) -> None:
         """Gives the memory back."""

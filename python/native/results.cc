@@ -1,4 +1,5 @@
 #include <fmt/format.h>
+#include <nanobind/ndarray.h>
 
 #include <charconv>
 
@@ -8,17 +9,40 @@ namespace nb = nanobind;
 
 namespace inferneo::python {
 
+namespace {
+
+// Not copied: the array keeps the result alive.
+nb::object prompt_rows(nb::handle self) {
+  const auto& result = nb::cast<const GenerationResult&>(self);
+  if (result.prompt_rows.empty() || result.prompt_tokens < 1) return nb::none();
+  const auto tokens = static_cast<size_t>(result.prompt_tokens);
+  const nb::ndarray<nb::numpy, const float, nb::ndim<2>> rows(result.prompt_rows.data(),
+                                                              {tokens, result.prompt_rows.size() / tokens}, self);
+  return nb::cast(rows);
+}
+
+}  // namespace
+
 void bind_results(nb::module_& module) {
   nb::enum_<ModelFormat>(module, "ModelFormat", "What a model's files can be.")
       .value("HUGGINGFACE", ModelFormat::HuggingFace)
       .value("ONNX", ModelFormat::ONNX)
       .value("TENSORRT", ModelFormat::TensorRT);
 
+  using L = TokenLogprob;
+  Fields<L>(module, "TokenLogprob", "How likely a token was.")
+      .result("token", &L::token, "Its id.")
+      .result("logprob", &L::logprob, "Natural log, of the distribution before temperature and filters.")
+      .result("text", &L::text, "Of the token alone; may hold U+FFFD.")
+      .result("top", &L::top, "The most likely tokens and their logprobs, best first; as many as asked for.")
+      .finish(false);
+
   using Sample = GenerationSample;
   Fields<Sample>(module, "GenerationSample", "One of the samples of a generation.")
       .result("text", &Sample::text, "Without stop strings and end-of-sequence tokens.")
       .result("tokens", &Sample::tokens, "Ids of the generated tokens.")
       .result("finish_reason", &Sample::finish_reason, "\"stop\" or \"length\".")
+      .result("logprobs", &Sample::logprobs, "One for each token, with SamplingParams.logprobs.")
       .finish(false);
 
   using R = GenerationResult;
@@ -31,12 +55,17 @@ void bind_results(nb::module_& module) {
           .result("completion_tokens", &R::completion_tokens, "Generated tokens over all samples.")
           .result("draft_tokens", &R::draft_tokens, "Guessed by speculative decoding.")
           .result("accepted_tokens", &R::accepted_tokens, "Of the guessed ones, those that were right.")
-          .result("time_to_first_token", &R::time_to_first_token, "Seconds since submission.")
+          .result("time_to_first_token", &R::time_to_first_token, "Seconds since submission; 0: there is none.")
           .result("total_time", &R::total_time, "Seconds since submission.")
+          .result("prompt_logprobs", &R::prompt_logprobs,
+                  "Of every token of the prompt but the first, with SamplingParams.prompt_logprobs.")
           .finish(false);
   const auto text = [](const R& self) { return self.samples.empty() ? std::string() : self.samples.front().text; };
   result.def_prop_ro("text", text, "The first sample's text.");
   result.def("__str__", text);
+  result.def_prop_ro("prompt_rows", &prompt_rows,
+                     "float32 [prompt tokens, width], read-only, with SamplingParams.prompt_rows; else None. It is the "
+                     "result's own memory, not a copy. Needs numpy.");
 
   using I = ModelInfo;
   Fields<I>(module, "ModelInfo", "One registered version of a model, as it is at this moment.")
