@@ -12,7 +12,7 @@ import os
 import pathlib
 
 from inferneo import _native
-from inferneo._native import GenerationResult, GenerationSample, SamplingParams
+from inferneo._native import GenerationResult, GenerationSample, SamplingParams, TokenLogprob
 from inferneo.core._generation import GenerationChunk, GenerationStream
 from inferneo.core.config import EngineConfig
 from inferneo.core.engine import InferneoEngine
@@ -28,7 +28,7 @@ __version__: str = _native.__version__
 __all__ = [
     "ABTestConfig", "EngineConfig", "EnhancedInferneoEngine", "GenerationChunk", "GenerationResult", "GenerationSample",
     "GenerationStream", "InferneoEngine", "LLM", "Model", "ModelFormat", "ModelInfo", "ModelManager", "RequestOptions",
-    "RoutingRule", "SamplingParams", "ShadowConfig", "TransformersModel", "bundled_model", "set_log_level", *_errors,
+    "RoutingRule", "SamplingParams", "ShadowConfig", "TokenLogprob", "TransformersModel", "bundled_model", "set_log_level", *_errors,
 ]
 
 

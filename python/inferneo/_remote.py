@@ -326,8 +326,8 @@ def _shadow(shadow: dict[str, Any]) -> dict[str, Any]:
     copies, differences = shadow["copies"], shadow["differences"]
     return {"name": shadow["name"], **{name: copies[name] for name in ("sent", "completed", "dropped", "failed")},
             "same_text": differences["same_text"],
-            "tokens_ratio": differences["completion_tokens"]["ratio"]["p50"] or 0.0,
-            "compute_ratio": differences["computing"]["end_to_end"]["ratio"]["p50"] or 0.0}
+            "tokens_ratio": (differences["completion_tokens"]["ratio"] or {}).get("p50", 0.0),
+            "compute_ratio": (differences["computing"]["end_to_end"]["ratio"] or {}).get("p50", 0.0)}
 
 
 def _info(model: dict[str, Any]) -> ModelInfo:

@@ -97,8 +97,8 @@ void StepLoop::take_prompt_rows(const ScheduledSequence& row, const SequenceResu
   const std::vector<float>& rows = wanted == PromptRows::logits ? result.logits : result.hidden;
   if (rows.size() != static_cast<size_t>(row.num_tokens) * width) {
     return finish(*row.sequence, FinishReason::failed, std::nullopt,
-                  make_error(ErrorCode::internal,
-                             fmt::format("the model runner gave {} numbers for {} tokens", rows.size(), row.num_tokens)));
+                  make_error(ErrorCode::internal, fmt::format("the model runner gave {} numbers for {} tokens",
+                                                              rows.size(), row.num_tokens)));
   }
   request.prompt_rows.resize(request.request.prompt.size() * width);
   std::ranges::copy(rows, request.prompt_rows.begin() + static_cast<std::ptrdiff_t>(row.position) *
