@@ -42,7 +42,7 @@ def registration(name: str, version: str, path: str, model_format: ModelFormat |
     return ModelRegistration(name=name, version=version, path=str(path), format=model_format, **fields)
 
 
-class EnhancedInferneoEngine(EngineBase, _generation.ReadsPrompts):
+class EnhancedInferneoEngine(EngineBase):
     """Routes each request by rules and A/B tests, loads its model if need be, and measures it.
 
     Rules, tests and shadows that are added before the engine has started come into force once their models are there;
