@@ -11,7 +11,11 @@ from __future__ import annotations
 import os
 import pathlib
 
-from inferneo import _native
+try:
+    from inferneo import _native
+except ImportError as error:
+    raise ImportError("the extension of the package inferneo is missing or of another Python: scripts/quickstart.sh builds it "
+                      "into build/release/python, pip install . installs it") from error
 from inferneo._native import GenerationResult, GenerationSample, SamplingParams, TokenLogprob
 from inferneo.core._generation import GenerationChunk, GenerationStream
 from inferneo.core.config import EngineConfig

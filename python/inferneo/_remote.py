@@ -305,7 +305,8 @@ class EnhancedEngine(_Face):
         for test in stats["ab_tests"]:
             for arm in test["arms"]:
                 arm["stopped_because"] = arm.pop("stopped") or ""
-        stats.pop("object")
+        for name in ("object", "queue"):
+            stats.pop(name, None)
         stats["shadows"] = [_shadow(shadow) for shadow in self.call("GET", "/admin/shadow")["data"]]
         return dict(stats)
 
