@@ -12,6 +12,8 @@ binary=build/release/inferneo
 
 setup_packages
 setup_rust
+# The Python package joins where it can; the rest does without.
+if setup_python_package; then configure release -DINFERNEO_PYTHON=ON; fi
 [ -x "$ROOT/$binary" ] || say "building Release (the first time takes some minutes on two cores)"
 build release || die "the build failed (log: build/build-release.log)"
 
@@ -26,3 +28,10 @@ cat <<LINES
      curl -N http://127.0.0.1:8000/v1/chat/completions -H 'Content-Type: application/json' \\
        -d '{"model": "inferneo-story", "stream": true, "messages": [{"role": "user", "content": "Tell me a story about a fox."}]}'
 LINES
+if ls build/release/python/inferneo/_native*.so >/dev/null 2>&1; then
+  cat <<LINES
+   From Python:
+     . .venv/bin/activate
+     python examples/basic/basic_usage.py
+LINES
+fi

@@ -118,11 +118,13 @@ main() {
   setup_clang_format
   setup_onnxruntime || true  # without it the tests of ONNX models say that they are left out
   if [ -n "$only_label" ]; then
+    if [ "$only_label" = soak ] && setup_python_package; then configure dev -DINFERNEO_PYTHON=ON; fi
     build_stage dev && ctest_stage "$only_label" dev -L "$only_label"
     return
   fi
   # The Python package joins this build where it can; its tests say that they are skipped where not.
   if setup_python_package; then configure ci -DINFERNEO_PYTHON=ON; fi
+  setup_venv 'openai>=1.50,<3'  # of one example, and of a stage below
   if build_stage ci; then
     ctest_stage "fast" ci -L fast
     ctest_stage "full" ci -L full

@@ -1,6 +1,6 @@
 # The Python package's tests as CTest sees them; without the extension each says so and is skipped.
-# inferneo_python_test(<name> <pytest arguments>...)
-function(inferneo_python_test name)
+# inferneo_python_test(<name> <label> <timeout in s> <pytest arguments>...)
+function(inferneo_python_test name label timeout)
   if(TARGET inferneo_python)
     add_test(NAME python_${name} COMMAND ${INFERNEO_PYTHON_INTERPRETER} tests/run_pytest.py --package ${CMAKE_BINARY_DIR}/python -q ${ARGN}
              WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
@@ -9,8 +9,9 @@ function(inferneo_python_test name)
     set_tests_properties(python_${name} PROPERTIES SKIP_REGULAR_EXPRESSION "skipped: no Python extension")
   endif()
   # Not for the sanitizers' runs, whose runtimes would have to be there before the interpreter.
-  set_tests_properties(python_${name} PROPERTIES LABELS "full;repo;python" TIMEOUT 600 SKIP_RETURN_CODE 77)
+  set_tests_properties(python_${name} PROPERTIES LABELS "${label};repo;python" TIMEOUT ${timeout} SKIP_RETURN_CODE 77)
 endfunction()
 
-inferneo_python_test(unit tests/unit)
-inferneo_python_test(integration tests/integration)
+inferneo_python_test(unit full 900 tests/unit)
+inferneo_python_test(integration full 1200 tests/integration)
+inferneo_python_test(soak soak 3600 tests/unit/test_engine.py -k ten_thousand)

@@ -2,10 +2,11 @@
 
   python tests/run_tests.py                          the same as --all
   python tests/run_tests.py --unit --integration     some of them
+  python tests/run_tests.py --coverage               all or some of them, and which lines they ran
 
-C++ tests run through CTest in the build folder, which is brought up to date first; those of the Python package through
-pytest, where its extension has been built (cmake -DINFERNEO_PYTHON=ON; scripts/test.sh does it). Exit code 1: something
-failed, could not be built, or nothing ran. The soak tests are scripts/soak.sh's, the sanitizers scripts/test.sh's.
+C++ tests run through CTest in the build folder, which is set up if need be and brought up to date first; those of the
+Python package through pytest, where its extension can be built. Exit code 1: something failed, could not be built, was
+covered too little, or nothing ran. The soak tests are scripts/soak.sh's, the sanitizers scripts/test.sh's.
 """
 import argparse
 import os
@@ -15,6 +16,8 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ElementTree
+
+import coverage_report
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 # Which tests of CTest belong to which option; the Python ones run by themselves below.
@@ -40,16 +43,41 @@ class Summary:
         return 0 if passed > 0 and failed == 0 else 1
 
 
+# What scripts/test.sh does before it builds: packages that are missing, Rust, the Python package's tools, the preset.
+SETUP = """set -euo pipefail
+. scripts/lib/setup.sh
+setup_packages
+setup_test_packages
+setup_rust
+python=()
+if setup_python_package; then python=(-DINFERNEO_PYTHON=ON); fi
+if [ "$1" = coverage ]; then setup_venv 'gcovr>=7' 'pytest-cov>=5'; fi
+configure "$1" "${python[@]}"
+"""
+PRESETS = ("dev", "ci", "coverage", "asan", "tsan")
+
+
+def set_up(folder):
+    """Of a preset's folder; others are their makers' business."""
+    if (folder / "CMakeCache.txt").is_file() and folder.name != "coverage":
+        return True
+    if folder.parent != ROOT / "build" or folder.name not in PRESETS:
+        print(f"{folder} has not been configured: cmake --preset dev, or leave --build out", file=sys.stderr)
+        return False
+    return subprocess.run(["bash", "-c", SETUP, "setup", folder.name], cwd=ROOT).returncode == 0
+
+
 def build(folder, summary, jobs):
     begin = time.monotonic()
-    if not (folder / "CMakeCache.txt").is_file():
-        print(f"{folder} has not been configured: scripts/test.sh --quick sets everything up, or cmake --preset dev", file=sys.stderr)
-        summary.add("build", 0, 0, 1, note="no build folder")
+    if not set_up(folder):
+        summary.add("build", time.monotonic() - begin, 0, 1, note="could not be set up")
         return False
-    done = subprocess.run(["cmake", "--build", str(folder), "-j", str(jobs)], cwd=ROOT, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, text=True)
+    print(f"== building {folder.name} (from scratch it takes some minutes)", flush=True)
+    shown = sys.stdout.isatty()
+    done = subprocess.run(["cmake", "--build", str(folder), "-j", str(jobs)], cwd=ROOT,
+                          stdout=None if shown else subprocess.PIPE, stderr=None if shown else subprocess.STDOUT, text=True)
     if done.returncode != 0:
-        print(done.stdout[-4000:], file=sys.stderr)
+        print((done.stdout or "")[-4000:], file=sys.stderr)
         summary.add("build", time.monotonic() - begin, 0, 1, note="FAILED")
     return done.returncode == 0
 
@@ -64,11 +92,14 @@ def counted_by_ctest(folder):
     return passed, failed
 
 
-def run_ctest(kind, folder, summary, jobs, pattern):
+def run_ctest(kind, folder, summary, jobs, pattern, counted=False):
     begin = time.monotonic()
     (folder / "Testing" / "Temporary" / "LastTest.log").unlink(missing_ok=True)
     further = ["-R", pattern] if pattern else []
-    command = ["ctest", "--test-dir", str(folder), "-j", str(jobs), "--output-on-failure", *CTEST_ARGUMENTS[kind], *further]
+    arguments = list(CTEST_ARGUMENTS[kind])
+    if counted:  # the tree's own checks run no line of it, and counting takes time
+        arguments[-1] += "|repo|timing"
+    command = ["ctest", "--test-dir", str(folder), "-j", str(jobs), "--output-on-failure", *arguments, *further]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     passed, failed = counted_by_ctest(folder)
     if done.returncode != 0:
@@ -86,7 +117,7 @@ def interpreter_of(folder):
     return sys.executable
 
 
-def run_pytest(kind, folder, summary, pattern):
+def run_pytest(kind, folder, summary, pattern, counted=False):
     begin = time.monotonic()
     junit = folder / f"python-{kind}.xml"
     junit.unlink(missing_ok=True)
@@ -94,7 +125,11 @@ def run_pytest(kind, folder, summary, pattern):
                f"tests/{kind}"]
     if pattern:
         command += ["-k", pattern.replace("|", " or ").replace("^", "").replace("$", "")]
-    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    environment = dict(os.environ)
+    if counted:
+        command += ["--cov=inferneo", "--cov-append", "--cov-report="]
+        environment["COVERAGE_FILE"] = str(folder / "python.coverage")
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
     seconds = time.monotonic() - begin
     if done.returncode == NO_EXTENSION:
         return summary.add(f"Python {kind}", seconds, 0, 0, 1, done.stdout.strip().splitlines()[0])
@@ -117,25 +152,28 @@ def main():
     parser.add_argument("--all", action="store_true", help="unit and integration tests, C++ and Python (the default)")
     parser.add_argument("--unit", action="store_true", help="tests/unit")
     parser.add_argument("--integration", action="store_true", help="tests/integration")
-    parser.add_argument("--coverage", action="store_true", help="covered lines; not there yet")
-    parser.add_argument("--build", metavar="FOLDER", default="build/dev", help="the CMake build (%(default)s)")
+    parser.add_argument("--coverage", action="store_true", help="also: which lines ran, C++ and Python, with a page")
+    parser.add_argument("--build", metavar="FOLDER", help="the CMake build (build/dev; with --coverage build/coverage)")
     parser.add_argument("--no-build", action="store_true", help="test what has been built")
     parser.add_argument("--match", metavar="REGEX", help="only tests whose names match; words with | between them for pytest")
     parser.add_argument("-j", "--jobs", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
-    if options.coverage:
-        print("--coverage is not there yet: no build of Inferneo counts covered lines.", file=sys.stderr)
-        return 1
     kinds = [kind for kind in ("unit", "integration") if getattr(options, kind)]
     if options.all or not kinds:
         kinds = ["unit", "integration"]
-    folder = (ROOT / options.build).resolve()
+    folder = (ROOT / (options.build or ("build/coverage" if options.coverage else "build/dev"))).resolve()
     summary = Summary()
     if options.no_build or build(folder, summary, options.jobs):
+        if options.coverage:
+            coverage_report.clear(folder)
         for kind in kinds:
             if (folder / "CTestTestfile.cmake").is_file():
-                run_ctest(kind, folder, summary, options.jobs, options.match)
-            run_pytest(kind, folder, summary, options.match)
+                run_ctest(kind, folder, summary, options.jobs, options.match, options.coverage)
+            run_pytest(kind, folder, summary, options.match, options.coverage)
+        if options.coverage:
+            begin = time.monotonic()
+            covered = coverage_report.report(folder, interpreter_of(folder), options.jobs, whole=not options.match)
+            summary.add("coverage", time.monotonic() - begin, 0, 0 if covered else 1, note="" if covered else "FAILED")
     return summary.show()
 
 

@@ -18,7 +18,7 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 sys.path[:0] = [str(pathlib.Path(__file__).resolve().parent)]
-sys.path += [str(ROOT / "build" / preset / "python") for preset in ("release", "dev")]
+sys.path += [str(ROOT / "build" / preset / "python") for preset in ("release", "dev", "ci")]
 
 import report  # noqa: E402
 from targets import EndpointTarget, LibraryTarget  # noqa: E402
@@ -124,7 +124,8 @@ def parse(arguments):
     parser.add_argument("--num-threads", type=whole(0), default=0, help="of the library; 0: the CPU quota")
     parser.add_argument("--url", help="of an OpenAI-compatible server, instead of the library")
     parser.add_argument("--api-key")
-    parser.add_argument("--json", metavar="FILE", help="writes all numbers")
+    parser.add_argument("--no-stream", action="store_true", help="of the library: ask for whole results")
+    parser.add_argument("--json", metavar="FILE", help="writes all numbers; '-': to stdout, and nothing else")
     parser.add_argument("--report", metavar="FILE", help="writes a page; FILE.svg: the picture alone")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     return parser.parse_args(arguments)
@@ -135,7 +136,7 @@ async def run(options):
         target = EndpointTarget(options.url, options.model, options.api_key)
     else:
         settings = {"max_memory_gb": options.max_memory_gb, "num_threads": options.num_threads}
-        target = LibraryTarget(options.model or str(ROOT / "models" / "inferneo-story"), settings)
+        target = LibraryTarget(options.model or str(ROOT / "models" / "inferneo-story"), settings, not options.no_stream)
     await target.start()
     try:
         modes = await measure(target, options)
@@ -158,8 +159,11 @@ def main(arguments=None):
         print("benchmark_latency: no package inferneo; pip install . or build with -DINFERNEO_PYTHON=ON, or give --url",
               file=sys.stderr)
         return 1
-    print(f"{result['setup']['target']}\n{report.text_table(result['modes'])}")
-    if options.json:
+    if options.json == "-":
+        print(json.dumps(result, indent=1))
+    else:
+        print(f"{result['setup']['target']}\n{report.text_table(result['modes'])}")
+    if options.json and options.json != "-":
         pathlib.Path(options.json).write_text(json.dumps(result, indent=1) + "\n")
     if options.report:
         text = report.svg(result["modes"]) if options.report.endswith(".svg") else report.page(result)

@@ -14,6 +14,7 @@ class Sample:
     first_token: float
     total: float
     tokens: int
+    prompt_tokens: int = 0
 
     @property
     def inter_token(self):
@@ -24,9 +25,10 @@ class Sample:
 class LibraryTarget:
     """The engine in this process, through the Python package."""
 
-    def __init__(self, model, settings):
+    def __init__(self, model, settings, stream=True):
         from inferneo import EngineConfig, InferneoEngine
 
+        self._stream = stream
         self.name = f"library, {model}"
         self._engine = InferneoEngine(EngineConfig(model=model, **settings))
 
@@ -35,12 +37,15 @@ class LibraryTarget:
 
     async def ask(self, prompt, max_tokens):
         begin = time.perf_counter()
+        if not self._stream:
+            result = await self._engine.generate(prompt, max_tokens=max_tokens, temperature=0, ignore_eos=True)
+            return Sample(result.time_to_first_token, time.perf_counter() - begin, result.completion_tokens, result.prompt_tokens)
         first = None
         stream = self._engine.generate_stream(prompt, max_tokens=max_tokens, temperature=0, ignore_eos=True)
         async for _ in stream:
             first = first or time.perf_counter() - begin
         total = time.perf_counter() - begin
-        return Sample(first or total, total, stream.result.completion_tokens)
+        return Sample(first or total, total, stream.result.completion_tokens, stream.result.prompt_tokens)
 
     async def stop(self):
         await self._engine.stop()
@@ -74,7 +79,7 @@ class EndpointTarget:
                    "stream_options": {"include_usage": True}, "ignore_eos": True}
         begin = time.perf_counter()
         first = tokens = None
-        pieces = 0
+        pieces = prompt_tokens = 0
         rest = b""
         async for part in self._exchange("POST", "/completions", json.dumps(request).encode()):
             *lines, rest = (rest + part).split(b"\n")
@@ -89,8 +94,9 @@ class EndpointTarget:
                     pieces += 1
                 if event.get("usage"):
                     tokens = event["usage"]["completion_tokens"]
+                    prompt_tokens = event["usage"]["prompt_tokens"]
         total = time.perf_counter() - begin
-        return Sample(first or total, total, pieces if tokens is None else tokens)
+        return Sample(first or total, total, pieces if tokens is None else tokens, prompt_tokens)
 
     async def stop(self):
         pass

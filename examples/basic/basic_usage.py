@@ -2,23 +2,23 @@
 
   python examples/basic/basic_usage.py [MODEL] [PROMPT]
 
-The package is found where it is installed, or in build/release/python or build/dev/python of this checkout.
+The package is found where it is installed, or in a build of this checkout.
 """
 import asyncio
-import os
 import pathlib
 import sys
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
-sys.path += [str(ROOT / "build" / preset / "python") for preset in ("release", "dev")]
+sys.path += [str(ROOT / "build" / preset / "python") for preset in ("release", "dev", "ci")]
 
+from inferneo import bundled_model  # noqa: E402
 from inferneo.core.config import EngineConfig  # noqa: E402
 from inferneo.core.engine import InferneoEngine  # noqa: E402
 
 
 async def main():
-    model = sys.argv[1] if len(sys.argv) > 1 else os.fspath(ROOT / "models" / "inferneo-story")
+    model = sys.argv[1] if len(sys.argv) > 1 else bundled_model("inferneo-story")
     prompt = sys.argv[2] if len(sys.argv) > 2 else "Once upon a time"
 
     config = EngineConfig(model=model, max_memory_gb=1.0)

@@ -2,16 +2,16 @@
 
   python examples/multi_model/multi_model_serving.py
 
-The package is found where it is installed, or in build/release/python or build/dev/python of this checkout.
+The package is found where it is installed, or in a build of this checkout.
 """
 import asyncio
-import os
 import pathlib
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
-sys.path += [str(ROOT / "build" / preset / "python") for preset in ("release", "dev")]
+sys.path += [str(ROOT / "build" / preset / "python") for preset in ("release", "dev", "ci")]
 
+from inferneo import bundled_model  # noqa: E402
 from inferneo.core.config import EngineConfig  # noqa: E402
 from inferneo.core.enhanced_engine import ABTestConfig, EnhancedInferneoEngine, RequestOptions, RoutingRule  # noqa: E402
 
@@ -19,7 +19,7 @@ from inferneo.core.enhanced_engine import ABTestConfig, EnhancedInferneoEngine, 
 async def main():
     engine = EnhancedInferneoEngine(EngineConfig(max_memory_gb=1.0))
     for name, folder in (("story", "inferneo-story"), ("draft", "inferneo-story-draft"), ("code", "inferneo-code")):
-        model_id = await engine.register_model(name, "1.0", os.fspath(ROOT / "models" / folder))
+        model_id = await engine.register_model(name, "1.0", bundled_model(folder))
         print(f"registered {model_id}; it is loaded at its first request")
 
     engine.add_routing_rule(RoutingRule(name="code_routing", condition="prompt contains 'function'", model_name="code",

@@ -3,16 +3,25 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "inferneo/sampling_params.h"
 
 namespace inferneo {
 
+struct TokenLogprob {
+  Token token = 0;
+  float logprob = 0.0F;                      // natural log, of the distribution before temperature and filters
+  std::string text;                          // of the token alone; may hold U+FFFD
+  std::vector<std::pair<Token, float>> top;  // the most likely tokens and theirs, best first; as many as asked for
+};
+
 struct GenerationSample {
   std::string text;  // without stop strings and end-of-sequence tokens
   std::vector<Token> tokens;
-  std::string finish_reason;  // "stop" or "length"
+  std::string finish_reason;                // "stop" or "length"
+  std::vector<TokenLogprob> logprobs = {};  // one for each token, with SamplingParams::logprobs
 };
 
 struct GenerationResult {
@@ -23,8 +32,10 @@ struct GenerationResult {
   int32_t completion_tokens = 0;     // over all samples
   int32_t draft_tokens = 0;          // guessed by speculative decoding
   int32_t accepted_tokens = 0;       // of them, that were right
-  double time_to_first_token = 0.0;  // seconds since submission
+  double time_to_first_token = 0.0;  // seconds since submission; 0: there is none
   double total_time = 0.0;           // seconds since submission
+  // With SamplingParams::prompt_logprobs: of every token of the prompt but the first.
+  std::vector<TokenLogprob> prompt_logprobs = {};
 };
 
 }  // namespace inferneo

@@ -11,8 +11,12 @@ from __future__ import annotations
 import os
 import pathlib
 
-from inferneo import _native
-from inferneo._native import GenerationResult, GenerationSample, SamplingParams
+try:
+    from inferneo import _native
+except ImportError as error:
+    raise ImportError("the extension of the package inferneo is missing or of another Python: scripts/quickstart.sh builds it "
+                      "into build/release/python, pip install . installs it") from error
+from inferneo._native import GenerationResult, GenerationSample, SamplingParams, TokenLogprob
 from inferneo.core._generation import GenerationChunk, GenerationStream
 from inferneo.core.config import EngineConfig
 from inferneo.core.engine import InferneoEngine
@@ -28,7 +32,7 @@ __version__: str = _native.__version__
 __all__ = [
     "ABTestConfig", "EngineConfig", "EnhancedInferneoEngine", "GenerationChunk", "GenerationResult", "GenerationSample",
     "GenerationStream", "InferneoEngine", "LLM", "Model", "ModelFormat", "ModelInfo", "ModelManager", "RequestOptions",
-    "RoutingRule", "SamplingParams", "ShadowConfig", "TransformersModel", "bundled_model", "set_log_level", *_errors,
+    "RoutingRule", "SamplingParams", "ShadowConfig", "TokenLogprob", "TransformersModel", "bundled_model", "set_log_level", *_errors,
 ]
 
 

@@ -117,10 +117,13 @@ class GenerationResult:
         """Of the guessed ones, those that were right."""
     @property
     def time_to_first_token(self) -> float:
-        """Seconds since submission."""
+        """Seconds since submission; 0: there is none."""
     @property
     def total_time(self) -> float:
         """Seconds since submission."""
+    @property
+    def prompt_logprobs(self) -> list[TokenLogprob]:
+        """Of every token of the prompt but the first, with SamplingParams.prompt_logprobs."""
     @property
     def text(self) -> str:
         """The first sample's text."""
@@ -136,6 +139,9 @@ class GenerationSample:
     @property
     def finish_reason(self) -> str:
         """"stop" or "length"."""
+    @property
+    def logprobs(self) -> list[TokenLogprob]:
+        """One for each token, with SamplingParams.logprobs."""
 
 class ModelInfo:
     """One registered version of a model, as it is at this moment."""
@@ -329,6 +335,10 @@ class SamplingParams:
     """Tokens guessed at a time, at most; None: as the model is set; 0: no guesses. The output is the same."""
     n: int
     """Independent samples of one prompt, 1 to 16."""
+    logprobs: int | None
+    """0 to 20: the logprob of each token and this many best; None: none."""
+    prompt_logprobs: int | None
+    """0 to 20: the same of the prompt's tokens."""
     json_schema: str | None
     """The text is JSON of this schema (JSON text)."""
     regex: str | None
@@ -339,7 +349,7 @@ class SamplingParams:
     """The text is a JSON object."""
     choices: list[str]
     """The text is one of these."""
-    def __init__(self, *, temperature: float = ..., top_k: int = ..., top_p: float = ..., min_p: float = ..., typical_p: float = ..., repetition_penalty: float = ..., presence_penalty: float = ..., frequency_penalty: float = ..., logit_bias: list[tuple[int, float]] = ..., seed: int | None = ..., stop: list[str] = ..., stop_token_ids: list[int] = ..., ignore_eos: bool = ..., min_tokens: int = ..., max_tokens: int | None = ..., num_speculative_tokens: int | None = ..., n: int = ..., json_schema: str | None = ..., regex: str | None = ..., grammar: str | None = ..., json_object: bool = ..., choices: list[str] = ...) -> None: ...
+    def __init__(self, *, temperature: float = ..., top_k: int = ..., top_p: float = ..., min_p: float = ..., typical_p: float = ..., repetition_penalty: float = ..., presence_penalty: float = ..., frequency_penalty: float = ..., logit_bias: list[tuple[int, float]] = ..., seed: int | None = ..., stop: list[str] = ..., stop_token_ids: list[int] = ..., ignore_eos: bool = ..., min_tokens: int = ..., max_tokens: int | None = ..., num_speculative_tokens: int | None = ..., n: int = ..., logprobs: int | None = ..., prompt_logprobs: int | None = ..., json_schema: str | None = ..., regex: str | None = ..., grammar: str | None = ..., json_object: bool = ..., choices: list[str] = ...) -> None: ...
     def replace(self, **fields: Any) -> SamplingParams:
         """A copy with these fields changed."""
 
@@ -371,12 +381,31 @@ class ShadowConfig:
     def replace(self, **fields: Any) -> ShadowConfig:
         """A copy with these fields changed."""
 
+class TokenLogprob:
+    """How likely a token was."""
+    @property
+    def token(self) -> int:
+        """Its id."""
+    @property
+    def logprob(self) -> float:
+        """Natural log, of the distribution before temperature and filters."""
+    @property
+    def text(self) -> str:
+        """Of the token alone; may hold U+FFFD."""
+    @property
+    def top(self) -> list[tuple[int, float]]:
+        """The most likely tokens and their logprobs, best first; as many as asked for."""
+
 class Ticket:
     def cancel(self) -> None: ...
 
 class EventQueue:
     def __init__(self) -> None: ...
     def take(self, timeout: float, interruptible: bool = True) -> list[tuple[int, int, Any]]: ...
+    def put_text(self, request: int, sample: int, text: str) -> None: ...
+    def put_error(self, request: int, code: str, message: str, param: str, retry_after: int) -> None: ...
+    def put_result(self, request: int, model: str, samples: list[tuple[str, str]], prompt_tokens: int, cached_tokens: int,
+                   completion_tokens: int, time_to_first_token: float, total_time: float) -> None: ...
     def close(self) -> None: ...
 
 class Config:
@@ -413,5 +442,8 @@ class Manager:
                  config: Config) -> None: ...
     def __getattr__(self, name: str) -> Any: ...
 
+def make_model_info(*, id: str, name: str, version: str, path: str, format: ModelFormat | None, state: str, failure: str,
+                    active: bool, pinned: bool, aliases: list[str], leases: int, memory_bytes: int, load_count: int,
+                    load_seconds: float, last_used: int) -> ModelInfo: ...
 def error_codes() -> list[str]: ...
 def set_log_level(name: str) -> None: ...

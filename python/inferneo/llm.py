@@ -4,8 +4,8 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterable, Sequence
-from typing import Any, TextIO, overload
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TextIO, TypeVar, overload
 
 from inferneo import _bridge, _native
 from inferneo._native import GenerationResult, SamplingParams
@@ -14,6 +14,8 @@ from inferneo.core.config import EngineConfig
 from inferneo.core.engine import InferneoEngine
 
 __all__ = ["LLM"]
+
+T = TypeVar("T")
 
 
 class _Progress:
@@ -76,14 +78,15 @@ class LLM:
         chosen = _generation.sampling_of(sampling, fields)
         if isinstance(prompts, str):
             return self.engine.generate_sync(prompts, chosen)
-        return self._run([_generation.text_of(prompt) for prompt in prompts], chosen, progress)
+        return self._run([_generation.text_of(prompt) for prompt in prompts], chosen, progress, lambda result: result)
 
-    def _run(self, prompts: Sequence[str], sampling: SamplingParams, progress: bool | None) -> list[GenerationResult]:
+    def _run(self, prompts: Sequence[str], sampling: SamplingParams, progress: bool | None,
+             take: Callable[[GenerationResult], T]) -> list[T]:
         # More than a step takes, so that no seat stays empty, and fewer than the queue may hold.
         window = min(2 * self.engine.config.max_num_seqs, self.engine.config.max_queue_requests)
         bar = _Progress(len(prompts), progress)
         queue = _native.EventQueue()
-        results: list[GenerationResult | None] = [None] * len(prompts)
+        results: dict[int, T] = {}
         running: dict[int, _native.Ticket] = {}
         begun = done = 0
         try:
@@ -95,13 +98,13 @@ class LLM:
                     del running[index]
                     if isinstance(value, BaseException):
                         raise value
-                    results[index] = value
+                    results[index] = take(value)
                     done += 1
                     bar.show(done, value.completion_tokens)
         finally:
             for ticket in running.values():
                 ticket.cancel()
-        return [result for result in results if result is not None]
+        return [results[index] for index in range(len(prompts))]
 
     def close(self) -> None:
         """Gives the memory back."""

@@ -19,6 +19,10 @@ struct PythonType<ModelFormat> {
   static std::string name() { return "ModelFormat"; }
 };
 template <>
+struct PythonType<TokenLogprob> {
+  static std::string name() { return "TokenLogprob"; }
+};
+template <>
 struct PythonType<GenerationSample> {
   static std::string name() { return "GenerationSample"; }
 };

@@ -1,5 +1,8 @@
 #include "event_queue.h"
 
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/vector.h>
+
 #include <algorithm>
 
 #include "engines.h"
@@ -45,6 +48,45 @@ nb::list take(const PyEventQueue& self, double timeout, bool interruptible) {
   return list;
 }
 
+// ---- what a server elsewhere has told (inferneo/_remote.py), as if an engine of this process had
+
+ErrorCode code_named(std::string_view name) {
+  for (int code = 0; code <= static_cast<int>(ErrorCode::internal); ++code) {
+    if (error_info(static_cast<ErrorCode>(code)).name == name) return static_cast<ErrorCode>(code);
+  }
+  return ErrorCode::internal;
+}
+
+void put(const PyEventQueue& self, Event event) {
+  if (::getpid() == self.owner) self.queue->push(std::move(event));
+}
+
+void put_text(const PyEventQueue& self, uint64_t id, int sample, std::string text) {
+  put(self, {id, TextPiece{sample, std::move(text)}});
+}
+
+void put_error(const PyEventQueue& self, uint64_t id, const std::string& code, std::string message, std::string param,
+               int retry_after) {
+  Error error = make_error(code_named(code), std::move(message), std::move(param));
+  error.retry_after = retry_after;
+  put(self, {id, Result<GenerationResult>(std::move(error))});
+}
+
+// samples: (text, finish_reason) of each.
+void put_result(const PyEventQueue& self, uint64_t id, std::string model,
+                const std::vector<std::pair<std::string, std::string>>& samples, int32_t prompt_tokens,
+                int32_t cached_tokens, int32_t completion_tokens, double time_to_first_token, double total_time) {
+  GenerationResult result;
+  result.model = std::move(model);
+  for (const auto& [text, reason] : samples) result.samples.push_back({.text = text, .tokens = {}, .finish_reason = reason});
+  result.prompt_tokens = prompt_tokens;
+  result.cached_tokens = cached_tokens;
+  result.completion_tokens = completion_tokens;
+  result.time_to_first_token = time_to_first_token;
+  result.total_time = total_time;
+  put(self, {id, Result<GenerationResult>(std::move(result))});
+}
+
 }  // namespace
 
 PyEventQueue::~PyEventQueue() {
@@ -57,6 +99,9 @@ void bind_event_queue(nb::module_& module) {
   nb::class_<PyEventQueue>(module, "EventQueue")
       .def(nb::init<>())
       .def("take", &take, nb::arg("timeout"), nb::arg("interruptible") = true)
+      .def("put_text", &put_text)
+      .def("put_error", &put_error)
+      .def("put_result", &put_result)
       .def("close", [](const PyEventQueue& self) {
         if (::getpid() == self.owner) self.queue->close();
       });

@@ -49,6 +49,28 @@ void acquire(PyManager& self, const PyEventQueue& queue, uint64_t id, const std:
   }));
 }
 
+// What a server elsewhere says of one of its models (inferneo/_remote.py).
+ModelInfo make_model_info(std::string id, std::string name, std::string version, std::string path,
+                          std::optional<ModelFormat> format, std::string state, std::string failure, bool active,
+                          bool pinned, std::vector<std::string> aliases, int32_t leases, uint64_t memory_bytes,
+                          uint64_t load_count, double load_seconds, int64_t last_used) {
+  return {.id = std::move(id),
+          .name = std::move(name),
+          .version = std::move(version),
+          .path = std::move(path),
+          .format = format,
+          .state = std::move(state),
+          .failure = std::move(failure),
+          .active = active,
+          .pinned = pinned,
+          .aliases = std::move(aliases),
+          .leases = leases,
+          .memory_bytes = memory_bytes,
+          .load_count = load_count,
+          .load_seconds = load_seconds,
+          .last_used = last_used};
+}
+
 PyTicket submit(PyLease& self, const PyEventQueue& queue, uint64_t id, std::string prompt,
                 const SamplingParams& sampling, bool stream) {
   PyTicket ticket;
@@ -79,6 +101,11 @@ void bind_manager(nb::module_& module) {
       .field("settings", &R::settings, "Of its engine, by their configuration names.")
       .field("metadata", &R::metadata, "The owner's notes.")
       .finish();
+
+  module.def("make_model_info", &make_model_info, nb::arg("id"), nb::arg("name"), nb::arg("version"), nb::arg("path"),
+             nb::arg("format").none(), nb::arg("state"), nb::arg("failure"), nb::arg("active"), nb::arg("pinned"),
+             nb::arg("aliases"), nb::arg("leases"), nb::arg("memory_bytes"), nb::arg("load_count"),
+             nb::arg("load_seconds"), nb::arg("last_used"));
 
   nb::class_<PyLease>(module, "Lease")
       .def("id",

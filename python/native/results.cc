@@ -14,11 +14,20 @@ void bind_results(nb::module_& module) {
       .value("ONNX", ModelFormat::ONNX)
       .value("TENSORRT", ModelFormat::TensorRT);
 
+  using L = TokenLogprob;
+  Fields<L>(module, "TokenLogprob", "How likely a token was.")
+      .result("token", &L::token, "Its id.")
+      .result("logprob", &L::logprob, "Natural log, of the distribution before temperature and filters.")
+      .result("text", &L::text, "Of the token alone; may hold U+FFFD.")
+      .result("top", &L::top, "The most likely tokens and their logprobs, best first; as many as asked for.")
+      .finish(false);
+
   using Sample = GenerationSample;
   Fields<Sample>(module, "GenerationSample", "One of the samples of a generation.")
       .result("text", &Sample::text, "Without stop strings and end-of-sequence tokens.")
       .result("tokens", &Sample::tokens, "Ids of the generated tokens.")
       .result("finish_reason", &Sample::finish_reason, "\"stop\" or \"length\".")
+      .result("logprobs", &Sample::logprobs, "One for each token, with SamplingParams.logprobs.")
       .finish(false);
 
   using R = GenerationResult;
@@ -31,8 +40,10 @@ void bind_results(nb::module_& module) {
           .result("completion_tokens", &R::completion_tokens, "Generated tokens over all samples.")
           .result("draft_tokens", &R::draft_tokens, "Guessed by speculative decoding.")
           .result("accepted_tokens", &R::accepted_tokens, "Of the guessed ones, those that were right.")
-          .result("time_to_first_token", &R::time_to_first_token, "Seconds since submission.")
+          .result("time_to_first_token", &R::time_to_first_token, "Seconds since submission; 0: there is none.")
           .result("total_time", &R::total_time, "Seconds since submission.")
+          .result("prompt_logprobs", &R::prompt_logprobs,
+                  "Of every token of the prompt but the first, with SamplingParams.prompt_logprobs.")
           .finish(false);
   const auto text = [](const R& self) { return self.samples.empty() ? std::string() : self.samples.front().text; };
   result.def_prop_ro("text", text, "The first sample's text.");

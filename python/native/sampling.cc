@@ -77,7 +77,9 @@ void bind_sampling(nb::module_& module) {
       .field("max_tokens", &P::max_tokens, "Tokens; None: up to the context's end.")
       .field("num_speculative_tokens", &P::num_speculative_tokens,
              "Tokens guessed at a time, at most; None: as the model is set; 0: no guesses. The output is the same.")
-      .field("n", &P::n, "Independent samples of one prompt, 1 to 16.");
+      .field("n", &P::n, "Independent samples of one prompt, 1 to 16.")
+      .field("logprobs", &P::logprobs, "0 to 20: the logprob of each token and this many best; None: none.")
+      .field("prompt_logprobs", &P::prompt_logprobs, "0 to 20: the same of the prompt's tokens.");
   add_constraints(fields);
   fields.finish();
 }

@@ -176,7 +176,7 @@ setup_venv() {
 
 # What the Python package is built and tested with; false where it cannot be, which leaves its tests out.
 setup_python_package() {
-  install_packages optional python3-dev
+  install_packages optional python3-dev python3-venv
   setup_venv 'nanobind>=2.4' 'pytest>=8' 'numpy>=1.24' && "$ROOT/.venv/bin/python" -c 'import sysconfig, os, sys
 sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))'
 }

@@ -1,9 +1,11 @@
 #include "app/generation_future.h"
 
+#include <limits>
 #include <memory>
 #include <mutex>
 #include <utility>
 
+#include "models/sampling/validate_sampling.h"
 #include "serving/model_metrics.h"
 
 namespace inferneo {
@@ -25,6 +27,12 @@ void GenerationTicket::cancel() const {
 
 namespace {
 
+TokenLogprob plain(TokenLogprobText entry) {
+  TokenLogprob logprob{.token = entry.token, .logprob = entry.logprob, .text = std::move(entry.text), .top = {}};
+  for (const TokenLogprobText& other : entry.top) logprob.top.emplace_back(other.token, other.logprob);
+  return logprob;
+}
+
 // Gathers a generation and tells its owner at the end.
 class ResultSink final : public OutputSink {
  public:
@@ -33,12 +41,16 @@ class ResultSink final : public OutputSink {
     result_.samples.resize(num_samples);
   }
 
-  void on_prompt(PromptInfo info) override { result_.model = std::move(info.model); }
+  void on_prompt(PromptInfo info) override {
+    result_.model = std::move(info.model);
+    for (TokenLogprobText& entry : info.logprobs) result_.prompt_logprobs.push_back(plain(std::move(entry)));
+  }
 
   void on_delta(OutputDelta delta) override {
     GenerationSample& sample = result_.samples[static_cast<size_t>(delta.sample)];
     sample.text += delta.text;
     sample.tokens.insert(sample.tokens.end(), delta.tokens.begin(), delta.tokens.end());
+    for (TokenLogprobText& entry : delta.logprobs) sample.logprobs.push_back(plain(std::move(entry)));
     if (delta.finish) sample.finish_reason = finish_reason_name(*delta.finish);
     if (callbacks_.on_text && !delta.text.empty()) callbacks_.on_text(delta.sample, delta.text);
   }
@@ -59,7 +71,9 @@ class ResultSink final : public OutputSink {
     result_.completion_tokens = outcome.usage.completion_tokens;
     result_.draft_tokens = outcome.usage.draft_tokens;
     result_.accepted_tokens = outcome.usage.accepted_tokens;
-    result_.time_to_first_token = to_seconds(outcome.stats.first_token - outcome.stats.submitted);
+    if (outcome.stats.first_token != TimePoint{}) {
+      result_.time_to_first_token = to_seconds(outcome.stats.first_token - outcome.stats.submitted);
+    }
     result_.total_time = to_seconds(outcome.stats.finished - outcome.stats.submitted);
     callbacks.on_done(std::move(result_));
   }
@@ -78,10 +92,11 @@ GenerationTicket failed_submission(Error error, const GenerationCallbacks& callb
 }
 
 GenerationTicket submit_generation(InferenceService& service, GenerateRequest request, GenerationCallbacks callbacks) {
-  const int n = request.sampling.n;
-  if (n < 1 || n > 16) {
-    return failed_submission(make_error(ErrorCode::invalid_argument, "n must be from 1 to 16", "n"), callbacks);
+  // Token ids are held to the model's vocabulary by its engine.
+  if (const Status valid = validate_sampling(request.sampling, std::numeric_limits<int>::max()); !valid.ok()) {
+    return failed_submission(valid.error(), callbacks);
   }
+  const int n = request.sampling.n;
   auto ticket = std::make_shared<GenerationTicket::Impl>();
   auto sink = std::make_shared<ResultSink>(static_cast<size_t>(n), std::move(callbacks), ticket);
   request.explicit_sampling = {true, true, true, true, true};

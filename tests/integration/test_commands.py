@@ -90,6 +90,79 @@ def address_of(server):
     return found[0]
 
 
+def test_throughput_of_the_library(tmp_path):
+    program = "benchmarks/throughput/benchmark_throughput.py"
+    small = ["--num-requests=8", "--warmup=1", "--output-len=6", "--input-len=10"]
+    text = run(program, *small, "--concurrency=4", "--lengths=random", "--json", tmp_path / "out.json", "--report", tmp_path / "out.html")
+    assert "closed loop, 4 clients" in text and "goodput" in text
+    [rounds] = json.loads((tmp_path / "out.json").read_text())["rounds"].values()
+    assert rounds[0]["requests"] == 8 and rounds[0]["failed"] == 0 and rounds[0]["goodput"] <= rounds[0]["requests_per_second"]
+    assert "<svg" in (tmp_path / "out.html").read_text()
+    text = run(program, *small, "--rate=50", "--lengths=sharegpt", "--rounds=2", "--goodput=ttft:1000,e2e:1000", "--shared-prefix=8")
+    assert "open loop, 50 requests/s" in text and re.search(r"share within the goals +1\.00 \(1\.00 to 1\.00\)", text)
+    assert "expected ttft:SECONDS" in run(program, "--goodput=fast", code=2)
+    assert "expected more than 0" in run(program, "--rate=0", code=2)
+
+
+def test_loads_are_what_they_are_called():
+    import argparse
+
+    sys.path.insert(0, str(ROOT / "benchmarks" / "throughput"))
+    import load
+
+    options = argparse.Namespace(num_requests=4000, lengths="sharegpt", input_len=10**6, output_len=10**6, shared_prefix=3, rate=20.0,
+                                 burstiness=1.0)
+    requests = load.plan(options, 1)
+    assert [vars(request) for request in requests[:5]] == [vars(request) for request in load.plan(options, 1)[:5]]
+    assert len({request.prompt.split()[3] for request in requests}) == 4000 and len({tuple(r.prompt.split()[:3]) for r in requests}) == 1
+    gaps = [after.arrival - before.arrival for before, after in zip(requests, requests[1:])]
+    mean = sum(gaps) / len(gaps)
+    assert abs(mean - 0.05) < 0.005  # 1 / rate; 4,000 exponential gaps: five standard errors are 8 % of it
+    assert 0.8 < sum((gap - mean) ** 2 for gap in gaps) / len(gaps) / mean**2 < 1.2  # of a Poisson process
+    assert abs(sum(request.max_tokens for request in requests) / 4000 - 338) < 45
+    options.burstiness, options.lengths, options.input_len, options.output_len = 0.25, "random", 5, 7
+    bursts = load.plan(options, 1)
+    gaps = [after.arrival - before.arrival for before, after in zip(bursts, bursts[1:])]
+    assert sum(gap**2 for gap in gaps) / len(gaps) / (sum(gaps) / len(gaps)) ** 2 > 3  # 1 + 1 / shape
+    assert {request.max_tokens for request in bursts} == set(range(1, 8))
+
+
+def test_two_endpoints_side_by_side(tmp_path):
+    program = server_program()
+    if program is None:
+        pytest.skip("the program inferneo has not been built")
+    environment = {**os.environ, "INFERNEO_HOME": str(tmp_path)}
+    with subprocess.Popen([program, "serve", ROOT / "models" / "inferneo-story-draft", "--port", "0", "--log-level", "info",
+                           "--max-memory-gb", "0.25"], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as server:
+        try:
+            url = address_of(server)
+            text = run("benchmarks/throughput/benchmark_throughput.py", "--url", url, "--url", url.replace("127.0.0.1", "localhost"),
+                       "--num-requests=4", "--output-len=3", "--warmup=1", "--rounds=2")
+            assert re.search(r"output tokens/s, .*localhost.* over .*127\.0\.0\.1.*: \d", text)
+        finally:
+            server.terminate()
+
+
+def test_overhead_of_python_over_cpp():
+    build = server_program().parent if server_program() else None
+    if build is None or not (build / "benchmarks" / "latency" / "latency_bench").is_file():
+        pytest.skip("latency_bench has not been built")
+    text = run("benchmarks/latency/overhead.py", "--build", build, "--rounds=1", "--num-runs=8", "--concurrency=4", "--max-tokens=3")
+    assert len(re.findall(r"throughput at 4 at once, Python over C\+\+: \d\.\d+ .*; single requests take -?\d", text)) == 2
+
+
+def test_cpp_examples():
+    build = server_program().parent if server_program() else None
+    names = ("basic_usage", "many_models", "multi_model_serving")
+    if build is None or not all((build / "examples" / name).is_file() for name in names):
+        pytest.skip("the C++ examples have not been built")
+    arguments = {"basic_usage": ["models/inferneo-story-draft"], "many_models": ["models/inferneo-story", "models/inferneo-code"],
+                 "multi_model_serving": ["models"]}
+    for name in names:
+        done = subprocess.run([build / "examples" / name, *arguments[name]], cwd=ROOT, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0 and len(done.stdout) > 50, done.stdout + done.stderr
+
+
 def test_bad_use_of_the_benchmark_is_said():
     assert "expected 1 or more" in run("benchmarks/latency/benchmark_latency.py", "--num-runs=0", code=2)
     assert "unknown mode" in run("benchmarks/latency/benchmark_latency.py", "--modes=fast", code=2)
@@ -111,5 +184,6 @@ def test_statistics_are_those_of_the_definition():
 
 def test_the_runner_fails_when_nothing_ran_or_cannot_be_done(tmp_path):
     assert "nothing ran" in run("tests/run_tests.py", "--no-build", "--build", tmp_path, "--match", "xyzzy", code=1)
-    assert "not there yet" in run("tests/run_tests.py", "--coverage", code=1)
+    counted = run("tests/run_tests.py", "--no-build", "--coverage", "--unit", "--build", tmp_path, "--match", "xyzzy", code=1)
+    assert "nothing ran" in counted and "no line was counted" not in counted  # that goes to stdout
     assert "has not been configured" in run("tests/run_tests.py", "--unit", "--build", tmp_path, code=1)

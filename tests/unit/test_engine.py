@@ -33,11 +33,11 @@ def test_every_error_code_has_a_class_of_its_own():
 
 
 # ---- configuration
-def test_the_stubs_are_current():
+@pytest.mark.parametrize("tool", ["make_python_stubs.py", "make_api_reference.py"])
+def test_what_is_made_of_the_package_is_current(tool):
     root = os.path.join(os.path.dirname(__file__), "..", "..")
-    done = subprocess.run([sys.executable, os.path.join(root, "tools", "make_python_stubs.py"), "--check"],
-                          capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout
+    done = subprocess.run([sys.executable, os.path.join(root, "tools", tool), "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_unknown_fields_are_errors_that_name_the_nearest():

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from inferneo import _bridge, _native
+from inferneo import _bridge, _http, _native, _remote
 from inferneo._native import GenerationResult, SamplingParams
 from inferneo.core import _generation
 from inferneo.core._generation import GenerationChunk, GenerationStream
@@ -22,18 +22,30 @@ class EngineBase(_generation.OwnedByProcess):
 
     An engine starts itself once, at the first call that needs it running; ``start()`` does it earlier, so that its errors
     come there. Once stopped it stays stopped until ``start()``. Thread-safe; calls from several event loops are fine.
+
+    With ``url="http://HOST:PORT"`` it attaches to a running server instead: the same calls over HTTP, with the server's
+    models and configuration; ``stop()`` leaves the server alone. ``api_key`` is sent as a bearer token.
     """
 
     _native: Any
 
-    def __init__(self, config: EngineConfig | None, native: type[Any]) -> None:
+    def __init__(self, config: EngineConfig | None, native: type[Any], remote: type[Any], url: str | None,
+                 api_key: str | None) -> None:
         super().__init__()
-        if config is None:
-            config = EngineConfig()
-        if not isinstance(config, EngineConfig):
+        if config is not None and not isinstance(config, EngineConfig):
             raise InvalidArgumentError(f"config: expected EngineConfig, got {config!r}", "config")
         self._make = native
-        self._configure(config)
+        #: Where its server is; None: in this process.
+        self.url = url
+        if url is None:
+            if api_key is not None:
+                raise InvalidArgumentError("api_key: only a url= asks for one", "api_key")
+            self._configure(EngineConfig() if config is None else config)
+        else:
+            if config is not None:
+                raise InvalidArgumentError("config: the server at url= has its own", "config")
+            self.config = EngineConfig(use_environment=False)
+            self._native = remote(_http.Address(url, api_key))
         self._starting = threading.Lock()
         self._started = False
         self._stopped = False
@@ -120,8 +132,8 @@ class InferneoEngine(EngineBase):
     >>> result = await engine.generate("Once upon a time", max_tokens=40)        # doctest: +SKIP
     """
 
-    def __init__(self, config: EngineConfig | None = None) -> None:
-        super().__init__(config, _native.Engine)
+    def __init__(self, config: EngineConfig | None = None, *, url: str | None = None, api_key: str | None = None) -> None:
+        super().__init__(config, _native.Engine, _remote.Engine, url, api_key)
 
     def _submission(self, prompt: str, sampling: SamplingParams | None, model: str,
                     fields: dict[str, Any]) -> _generation.Submission:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from inferneo import _native
+from inferneo import _native, _remote
 from inferneo._native import (ABTestArm, ABTestConfig, ABTestGuardrails, ABTestRampStep, GenerationResult, ModelFormat,
                               ModelRegistration, RoutingCandidate, RoutingOptions, RoutingRefusal, RoutingRule,
                               SamplingOverrides, SamplingParams, ShadowConfig)
@@ -50,8 +50,8 @@ class EnhancedInferneoEngine(EngineBase):
     memory unless ``EngineConfig(registry=PATH)`` names a file.
     """
 
-    def __init__(self, config: EngineConfig | None = None) -> None:
-        super().__init__(config, _native.EnhancedEngine)
+    def __init__(self, config: EngineConfig | None = None, *, url: str | None = None, api_key: str | None = None) -> None:
+        super().__init__(config, _native.EnhancedEngine, _remote.EnhancedEngine, url, api_key)
 
     # ---- models
     def register_model_sync(self, name: str, version: str = "", path: str = "", *, format: ModelFormat | None = None,

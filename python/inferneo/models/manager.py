@@ -2,15 +2,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Iterator
 from typing import Any
 
-from inferneo import _bridge, _native
+from inferneo import _bridge, _http, _native, _remote
 from inferneo._native import GenerationResult, ModelFormat, ModelInfo, SamplingParams
 from inferneo.core import _generation
 from inferneo.core._generation import GenerationChunk, GenerationStream
 from inferneo.core.config import EngineConfig
 from inferneo.core.enhanced_engine import registration
+from inferneo.errors import InvalidArgumentError
 
 __all__ = ["Model", "ModelFormat", "ModelInfo", "ModelManager"]
 
@@ -28,7 +30,7 @@ class Model(_generation.OwnedByProcess):
     It may outlive its manager; generations then raise UnavailableError.
     """
 
-    def __init__(self, native: _native.Lease) -> None:
+    def __init__(self, native: _native.Lease | _remote.Lease) -> None:
         super().__init__()
         self._native = native
         self.id: str = native.id()  #: name:version
@@ -92,16 +94,29 @@ class ModelManager(_generation.OwnedByProcess):
         enable_lazy_loading: False: register_model() loads the model before it returns.
         registry: a file that remembers what is registered, for one process at a time; "memory": forgotten at the end.
         config: everything else; None: EngineConfig(), which reads the environment. Its models are registered too.
+        url: of a running server, whose models these then are: the same calls over HTTP. It has its own limits, registry and
+            configuration, so nothing else may be given; a Model does not hold its model in memory there.
+        api_key: that the server asks operators for.
 
     Raises: InvalidArgumentError; ConflictError: another process holds the registry.
     """
 
     def __init__(self, max_models: int = 0, max_memory_gb: float = 0.0, enable_lazy_loading: bool = True, *,
-                 registry: str = "memory", config: EngineConfig | None = None) -> None:
+                 registry: str | os.PathLike[str] = "memory", config: EngineConfig | None = None, url: str | None = None,
+                 api_key: str | None = None) -> None:
         super().__init__()
-        self.config = EngineConfig() if config is None else config
-        self._native = _native.Manager(max_models, max_memory_gb, enable_lazy_loading, str(registry),
-                                       self.config._native)
+        self._native: Any
+        if url is None:
+            if api_key is not None:
+                raise InvalidArgumentError("api_key: only a url= asks for one", "api_key")
+            self.config = EngineConfig() if config is None else config
+            self._native = _native.Manager(max_models, max_memory_gb, enable_lazy_loading, os.fspath(registry),
+                                           self.config._native)
+        else:
+            if config is not None or (max_models, max_memory_gb, enable_lazy_loading, registry) != (0, 0.0, True, "memory"):
+                raise InvalidArgumentError("url: the server there has its own limits, registry and configuration", "url")
+            self.config = EngineConfig(use_environment=False)
+            self._native = _remote.Manager(_http.Address(url, api_key))
         _bridge.keep(self)
 
     # ---- registering
@@ -140,8 +155,9 @@ class ModelManager(_generation.OwnedByProcess):
 
         Raises: NotFoundError names the nearest; OutOfMemoryError: it can never fit; what its files have wrong.
         """
-        lease = await _bridge.wait(lambda queue, request: self._native.acquire(queue, request, name))
-        return Model(lease)
+        if isinstance(self._native, _remote.Manager):
+            return Model(await asyncio.to_thread(self._native.load, name))
+        return Model(await _bridge.wait(lambda queue, request: self._native.acquire(queue, request, name)))
 
     async def get_model(self, name: str) -> Model:
         """The same as load_model(): models are loaded when they are asked for."""
@@ -149,6 +165,8 @@ class ModelManager(_generation.OwnedByProcess):
 
     def load_model_sync(self, name: str) -> Model:
         """As load_model(), for threads without an event loop."""
+        if isinstance(self._native, _remote.Manager):
+            return Model(self._native.load(name))
         return Model(_bridge.wait_sync(lambda queue, request: self._native.acquire(queue, request, name)))
 
     async def unload_model(self, name: str, patience: int = _PATIENCE) -> None:

@@ -1,0 +1,225 @@
+// The twin of benchmark_latency.py: the same requests, modes and numbers, from C++, so that what Python costs can be told
+// apart (overhead.py runs both).
+//   latency_bench [--model DIR] [--num-runs N] [--warmup N] [--batch-size N] [--concurrency N] [--max-tokens N]
+//                 [--num-threads N] [--max-memory-gb X] [--modes single,batch,concurrent] [--no-stream]
+// Prints what benchmark_latency.py --json writes. With --no-stream nothing is told before the end.
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <condition_variable>
+#include <cstdio>
+#include <functional>
+#include <mutex>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "inferneo/engine.h"
+
+namespace inferneo {
+namespace {
+
+using Json = nlohmann::ordered_json;
+using Clock = std::chrono::steady_clock;
+
+struct Options {
+  std::string model = INFERNEO_SOURCE_DIR "/models/inferneo-story";
+  std::string prompt = "Once upon a time there was a fox who";
+  std::vector<std::string> modes = {"single", "batch", "concurrent"};
+  int num_runs = 100;
+  int warmup = 3;
+  int batch_size = 8;
+  int concurrency = 16;
+  int max_tokens = 32;
+  int num_threads = 0;
+  double max_memory_gb = 1.0;
+  bool no_stream = false;
+};
+
+struct Sample {  // seconds since it was sent
+  double first_token = 0.0;
+  double total = 0.0;
+  int tokens = 0;
+};
+
+double seconds_since(Clock::time_point begin) { return std::chrono::duration<double>(Clock::now() - begin).count(); }
+
+// Requests under way, each of which may ask for the next at its end; wait() returns when there are none.
+class Mode {
+ public:
+  Mode(InferneoEngine& engine, const Options& options, std::string name)
+      : engine_(engine), options_(options), name_(std::move(name)) {}
+
+  // Calls `then` on a thread of the engine.
+  void ask(int number, std::function<void()> then) {
+    {
+      const std::lock_guard lock(mutex_);
+      ++open_;
+    }
+    SamplingParams sampling;
+    sampling.temperature = 0.0F;
+    sampling.ignore_eos = true;
+    sampling.max_tokens = options_.max_tokens;
+    auto sample = std::make_shared<Sample>();
+    const Clock::time_point begin = Clock::now();
+    GenerationCallbacks callbacks;
+    if (!options_.no_stream) {
+      callbacks.on_text = [sample, begin](int, std::string_view) {
+        if (sample->first_token == 0.0) sample->first_token = seconds_since(begin);
+      };
+    }
+    callbacks.on_done = [this, sample, begin, then = std::move(then)](Result<GenerationResult> result) {
+      sample->total = seconds_since(begin);
+      ended(*sample, result);
+      if (result.ok()) then();
+      const std::lock_guard lock(mutex_);
+      if (--open_ == 0) empty_.notify_all();
+    };
+    engine_.submit(fmt::format("{} {}: {}", number, name_, options_.prompt), sampling, std::move(callbacks));
+  }
+  void wait() {
+    std::unique_lock lock(mutex_);
+    empty_.wait(lock, [this] { return open_ == 0; });
+  }
+  int next() {
+    const std::lock_guard lock(mutex_);
+    return next_++;
+  }
+
+  std::vector<Sample> samples;
+  std::string error;
+
+ private:
+  void ended(Sample sample, const Result<GenerationResult>& result) {
+    const std::lock_guard lock(mutex_);
+    if (!result.ok()) {
+      error = result.error().message;
+      return;
+    }
+    sample.tokens = result->completion_tokens;
+    if (sample.first_token == 0.0) sample.first_token = options_.no_stream ? result->time_to_first_token : sample.total;
+    samples.push_back(sample);
+  }
+
+  InferneoEngine& engine_;
+  const Options& options_;
+  const std::string name_;
+  std::mutex mutex_;
+  std::condition_variable empty_;
+  int open_ = 0;
+  int next_ = 0;
+};
+
+// Linear between the two nearest ranks, as numpy's default.
+double percentile(const std::vector<double>& ordered, double share) {
+  const double place = share * static_cast<double>(ordered.size() - 1);
+  const auto low = static_cast<size_t>(std::floor(place));
+  const auto high = static_cast<size_t>(std::ceil(place));
+  return ordered[low] + (ordered[high] - ordered[low]) * (place - static_cast<double>(low));
+}
+
+Json statistics_of(std::vector<double> values) {
+  if (values.empty()) return nullptr;
+  std::sort(values.begin(), values.end());
+  double sum = 0.0;
+  for (const double value : values) sum += value;
+  return {{"count", values.size()},
+          {"mean", sum / static_cast<double>(values.size())},
+          {"median", percentile(values, 0.5)},
+          {"p95", percentile(values, 0.95)},
+          {"p99", percentile(values, 0.99)},
+          {"min", values.front()},
+          {"max", values.back()}};
+}
+
+Json report_of(const std::vector<Sample>& samples, double seconds) {
+  std::vector<double> totals;
+  std::vector<double> firsts;
+  std::vector<double> gaps;
+  int tokens = 0;
+  for (const Sample& sample : samples) {
+    totals.push_back(sample.total);
+    firsts.push_back(sample.first_token);
+    if (sample.tokens > 1) gaps.push_back((sample.total - sample.first_token) / (sample.tokens - 1));
+    tokens += sample.tokens;
+  }
+  return {{"requests", samples.size()},
+          {"tokens", tokens},
+          {"seconds", seconds},
+          {"requests_per_second", static_cast<double>(samples.size()) / seconds},
+          {"tokens_per_second", tokens / seconds},
+          {"latency", statistics_of(totals)},
+          {"time_to_first_token", statistics_of(firsts)},
+          {"inter_token", statistics_of(gaps)},
+          {"latencies", totals}};
+}
+
+// At most `at_once` under way: 1 is "single", a batch waits for all of its requests before the next begins.
+void run_mode(Mode& mode, const std::string& name, const Options& options, int count) {
+  if (name == "concurrent") {
+    std::function<void()> again = [&] {
+      const int number = mode.next();
+      if (number < count) mode.ask(number, again);
+    };
+    for (int client = 0; client < std::min(options.concurrency, count); ++client) again();
+    return mode.wait();
+  }
+  const int at_once = name == "batch" ? options.batch_size : 1;
+  for (int begin = 0; begin < count && mode.error.empty(); begin += at_once) {
+    for (int number = begin; number < std::min(begin + at_once, count); ++number) mode.ask(number, [] {});
+    mode.wait();
+  }
+}
+
+int run(const Options& options) {
+  EngineConfig config;
+  config.model = {options.model};
+  config.max_memory_gb = options.max_memory_gb;
+  config.num_threads = options.num_threads;
+  InferneoEngine engine(config);
+  if (const Status started = engine.start(); !started.ok()) {
+    fmt::print(stderr, "latency_bench: {}\n", started.error().message);
+    return 1;
+  }
+  Json modes;
+  for (const std::string& name : options.modes) {
+    Mode warm(engine, options, "warm-up " + name);
+    run_mode(warm, "single", options, options.warmup);
+    Mode mode(engine, options, name);
+    const Clock::time_point begin = Clock::now();
+    run_mode(mode, name, options, options.num_runs);
+    const double seconds = seconds_since(begin);
+    if (!mode.error.empty() || !warm.error.empty()) {
+      fmt::print(stderr, "latency_bench: {}{}\n", warm.error, mode.error);
+      return 1;
+    }
+    modes[name] = report_of(mode.samples, seconds);
+  }
+  const Json setup = {{"target", "C++, " + options.model}};
+  fmt::print("{}\n", Json{{"setup", setup}, {"modes", modes}}.dump(1));
+  return 0;
+}
+
+}  // namespace
+}  // namespace inferneo
+
+int main(int argc, char** argv) {
+  inferneo::Options options;
+  CLI::App app("Latency of the engine from C++");
+  app.add_option("--model", options.model);
+  app.add_option("--prompt", options.prompt);
+  app.add_option("--modes", options.modes)->delimiter(',')->check(CLI::IsMember({"single", "batch", "concurrent"}));
+  app.add_option("--num-runs", options.num_runs)->check(CLI::PositiveNumber);
+  app.add_option("--warmup", options.warmup)->check(CLI::NonNegativeNumber);
+  app.add_option("--batch-size", options.batch_size)->check(CLI::PositiveNumber);
+  app.add_option("--concurrency", options.concurrency)->check(CLI::PositiveNumber);
+  app.add_option("--max-tokens", options.max_tokens)->check(CLI::PositiveNumber);
+  app.add_option("--num-threads", options.num_threads)->check(CLI::NonNegativeNumber);
+  app.add_option("--max-memory-gb", options.max_memory_gb)->check(CLI::PositiveNumber);
+  app.add_flag("--no-stream", options.no_stream);
+  CLI11_PARSE(app, argc, argv);
+  return inferneo::run(options);
+}
