@@ -102,6 +102,15 @@ std::vector<Command> engine_commands() {
               .options = config_options(),
               .logs = false,
               .run = run_config},
+      Command{.name = "doctor",
+              .summary = "Say what this machine has to compute with, and what is missing",
+              .usage = "doctor",
+              .max_positionals = 0,
+              .num_models = 0,
+              .groups = kLogGroups,
+              .options = {},
+              .logs = false,
+              .run = run_doctor},
   };
 }
 

@@ -12,6 +12,7 @@ int run_run(const Invocation& invocation, CommandContext& context);
 int run_bench(const Invocation& invocation, CommandContext& context);
 int run_pull(const Invocation& invocation, CommandContext& context);
 int run_convert(const Invocation& invocation, CommandContext& context);
+int run_doctor(const Invocation& invocation, CommandContext& context);
 int run_config(const Invocation& invocation, CommandContext& context);
 int run_models(const Invocation& invocation, CommandContext& context);
 int run_register(const Invocation& invocation, CommandContext& context);

@@ -26,6 +26,7 @@ ROOMS = {
     "models/onnx_convert": LOW | {"formats", "kernels", "models", "models/transformers", "models/onnx_convert"},
     # Pure: who may join a queue, how long it takes, who is served next.
     "admission": {"base", "admission", "api"},
+    "models/cuda": LOW | {"formats", "kernels", "models", "models/sampling", "models/transformers", "models/cuda"},
     # The engine knows neither formats nor devices.
     "engine": LOW | {"models", "admission", "engine"},
     # Pure: definitions, assignment, outcomes and statistics of A/B tests.
@@ -141,14 +142,14 @@ def check_file(name):
     except UnicodeDecodeError:
         yield 1, "not UTF-8"
         return
-    source = name.endswith((".h", ".cc", ".rs", ".py", ".sh", ".cmake", ".cu"))
+    source = name.endswith((".h", ".cc", ".rs", ".py", ".sh", ".cmake", ".cu", ".cuh"))
     if source and len(lines) > HARD_LIMIT:
         yield len(lines), f"{len(lines)} lines; split it (the limit is {HARD_LIMIT}, {SOFT_LIMIT} is the aim)"
     if name.startswith("include/") and len(lines) > HEADER_LIMIT:
         yield len(lines), f"a public header of {len(lines)} lines; the limit is {HEADER_LIMIT}"
-    if name.endswith(".h") and "#pragma once" not in lines and not TEXTUAL.match(name):
+    if name.endswith((".h", ".cuh")) and "#pragma once" not in lines and not TEXTUAL.match(name):
         yield 1, "a header without #pragma once"
-    if name.endswith((".h", ".cc", ".cu")):
+    if name.endswith((".h", ".cc", ".cu", ".cuh")):
         yield from check_source(name, lines)
     if name.startswith(PROGRAM_FOLDERS) and source:
         yield from check_build_and_locale(name, lines)

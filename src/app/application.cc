@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "app/compute_device.h"
 #include "app/model_loading.h"
 #include "app/registry_traffic_store.h"
 #include "app/tenants.h"
@@ -172,15 +173,18 @@ ManagerCore::Options manager_options(const EngineConfig& config, const Registry:
 // delivers the last events and still asks the manager, then both go.
 struct Application::Impl {
   Impl(const EngineConfig& given, const Registry::ConfigEntries& entries, std::unique_ptr<Registry> registry,
-       const std::optional<Collector>& collector)
+       const std::optional<Collector>& collector, const ComputeDevice& device)
       : config(given),
         idle_gate(clock, given.idle_compute_share),
         pool(config.num_threads > 0 ? config.num_threads : available_cpus()),
-        ledger(memory_budget_of(config)),
+        host(memory_budget_of(config)),
+        gpu(device.gpu == nullptr ? nullptr : std::make_unique<MemoryLedger>(device.memory_budget)),
+        ledger(gpu != nullptr ? *gpu : host),
         weights(weight_options(config)),
         admission(tenants_of(config), server_queue_of(config), clock),
-        manager(std::make_unique<ManagerCore>(make_model_loader({config, pool, ledger, weights, clock, &idle_gate}),
-                                              ledger, clock, manager_options(given, entries), std::move(registry))) {
+        manager(std::make_unique<ManagerCore>(
+            make_model_loader({config, pool, ledger, host, device.gpu, weights, clock, &idle_gate}), ledger, clock,
+            manager_options(given, entries), std::move(registry))) {
     if (collector) {
       const TraceResource resource{config.otlp_service_name, random_id("", kInstanceIdLength)};
       exporter = std::make_unique<OtlpExporter>(*collector, resource, ExporterTuning{});
@@ -235,7 +239,9 @@ struct Application::Impl {
   IdleGate idle_gate;
   std::atomic<int64_t> next_shadow_load{0};  // nanoseconds of the clock
   ThreadPool pool;
-  MemoryLedger ledger;
+  MemoryLedger host;
+  std::unique_ptr<MemoryLedger> gpu;  // null: everything computes on the CPU
+  MemoryLedger& ledger;               // that models share: the GPU's where there is one
   WeightStore weights;
   Admission admission;
   std::unique_ptr<ManagerCore> manager;
@@ -269,17 +275,14 @@ Result<std::unique_ptr<Application>> Application::create(const EngineConfig& con
     return make_error(ErrorCode::invalid_argument, "no model is named; give a directory in Hugging Face layout",
                       "model");
   }
-  if (config.device != "auto" && config.device != "cpu") {
-    return make_error(ErrorCode::unsupported,
-                      fmt::format("device {} is not there yet; this build computes on cpu", config.device), "device");
-  }
   ASSIGN_OR_RETURN(const Registry::ConfigEntries entries, entries_of(config));
   std::optional<Collector> collector;
   if (options.serves) {
     ASSIGN_OR_RETURN(collector, collector_of(config));
   }
+  ASSIGN_OR_RETURN(const ComputeDevice device, choose_device(config));
   ASSIGN_OR_RETURN(std::unique_ptr<Registry> registry, Registry::open(options.registry));
-  auto impl = std::make_unique<Impl>(config, entries, std::move(registry), collector);
+  auto impl = std::make_unique<Impl>(config, entries, std::move(registry), collector, device);
   if (options.progress) impl->tell(std::move(options.progress));
   RETURN_IF_ERROR(impl->manager->register_config(entries));
   RETURN_IF_ERROR(impl->traffic->begin(configured_traffic(config)));

@@ -11,6 +11,7 @@
 #include <system_error>
 #include <utility>
 
+#include "app/compute_device.h"
 #include "app/hub_access.h"
 #include "app/tenants.h"
 #include "base/config/field.h"
@@ -20,6 +21,7 @@
 #include "base/system.h"
 #include "formats/generation_config.h"
 #include "formats/model_source.h"
+#include "models/cuda/cuda_loader.h"
 #include "models/onnx/onnx_loader.h"
 #include "models/transformers/loader.h"
 
@@ -292,7 +294,7 @@ class DirectoryLoader final : public ModelLoader {
     LoadOptions options;
     options.directory = &found.source.directory;
     options.model_name = found.id;
-    options.ledger = &context_.ledger;
+    options.ledger = &context_.host;
     options.pool = &context_.pool;
     options.store = &context_.weights;
     options.isa = config.isa;
@@ -303,20 +305,42 @@ class DirectoryLoader final : public ModelLoader {
     return options;
   }
 
+  cuda::CudaLoadOptions cuda_options(const Found& found) const {
+    cuda::CudaLoadOptions options;
+    options.model = transformers_options(found);
+    options.device = context_.gpu;
+    options.ledger = &context_.ledger;
+    options.deterministic = found.config.deterministic;
+    options.enable_graphs = found.config.enable_cuda_graph;
+    options.max_num_seqs = found.config.max_num_seqs;
+    return options;
+  }
+
+  // Graphs are computed on the CPU, whatever device is set.
+  Result<bool> is_on_gpu(const Found& found) const {
+    if (found.row->format == ModelFormat::ONNX) return false;
+    return computes_on_gpu(found.config.device, context_.gpu.get());
+  }
+
+  // Of the ledger that the manager looks at; a model on the CPU beside a GPU takes none of that.
   Result<ModelFootprint> estimate_transformers(const Found& found) {
-    ASSIGN_OR_RETURN(
-        const MemoryEstimate memory,
-        estimate_transformers_memory(transformers_options(found), core_config(found).max_num_batched_tokens));
+    ASSIGN_OR_RETURN(const bool on_gpu, computes_on_gpu(found.config.device, context_.gpu.get()));
+    const int32_t tokens = core_config(found).max_num_batched_tokens;
+    ASSIGN_OR_RETURN(MemoryEstimate memory, on_gpu ? cuda::estimate_cuda_memory(cuda_options(found), tokens)
+                                                   : estimate_transformers_memory(transformers_options(found), tokens));
+    if (!on_gpu && context_.gpu != nullptr) memory.bytes = 0;
     return ModelFootprint{memory.bytes, memory.first_context, memory.kv_bytes_per_token, memory.max_model_len,
                           memory.dtype};
   }
 
   Result<std::unique_ptr<ModelRunner>> load_transformers(const Found& found, const LoadReport& report) {
-    LoadOptions options = transformers_options(found);
-    options.progress = [&](const LoadProgress& progress) {
+    ASSIGN_OR_RETURN(const bool on_gpu, computes_on_gpu(found.config.device, context_.gpu.get()));
+    cuda::CudaLoadOptions options = cuda_options(found);
+    options.model.progress = [&](const LoadProgress& progress) {
       return report({progress.stage, progress.bytes_done, progress.bytes_total});
     };
-    ASSIGN_OR_RETURN(std::unique_ptr<ModelRunner> runner, load_transformers_model(options));
+    ASSIGN_OR_RETURN(std::unique_ptr<ModelRunner> runner,
+                     on_gpu ? cuda::load_cuda_model(options) : load_transformers_model(options.model));
     if (found.config.dtype != "auto" && found.config.dtype != runner->spec().stored_dtype) {
       return make_error(ErrorCode::unsupported,
                         fmt::format("{} is stored in {}; converting it to dtype {} at load is not there yet, use auto",
@@ -358,7 +382,7 @@ class DirectoryLoader final : public ModelLoader {
     options.directory = &found.source.directory;
     options.file = found.source.file;
     options.model_name = found.id;
-    options.ledger = &context_.ledger;
+    options.ledger = &context_.host;
     options.pool = &context_.pool;
     options.library = config.onnxruntime;
     options.check.when = config.onnx_check == "always"  ? When::always
@@ -372,8 +396,9 @@ class DirectoryLoader final : public ModelLoader {
     const EngineCoreConfig core = core_config(found);
     ASSIGN_OR_RETURN(const onnx::OnnxEstimate memory,
                      onnx::estimate_onnx_memory(onnx_options(found), core.max_num_seqs, core.max_num_batched_tokens));
-    return ModelFootprint{memory.bytes, memory.max_model_len, memory.kv_bytes_per_token, memory.max_model_len,
-                          memory.dtype};
+    // Beside a GPU the manager looks at that one's memory, of which a graph takes none.
+    return ModelFootprint{context_.gpu != nullptr ? 0 : memory.bytes, memory.max_model_len, memory.kv_bytes_per_token,
+                          memory.max_model_len, memory.dtype};
   }
 
   Result<std::unique_ptr<ModelRunner>> load_onnx(const Found& found, const LoadReport& report) {
@@ -408,8 +433,9 @@ class DirectoryLoader final : public ModelLoader {
     ASSIGN_OR_RETURN(const GenerationConfig generation, (this->*found.row->generation)(found, model->spec.vocab_size));
     model->defaults = defaults_of(generation);
     RETURN_IF_ERROR(report({"starting the engine"}));
-    ASSIGN_OR_RETURN(model->core,
-                     EngineCore::create(core_config(found), std::move(runner), context_.ledger, context_.clock));
+    ASSIGN_OR_RETURN(const bool on_gpu, is_on_gpu(found));
+    MemoryLedger& ledger = on_gpu ? context_.ledger : context_.host;
+    ASSIGN_OR_RETURN(model->core, EngineCore::create(core_config(found), std::move(runner), ledger, context_.clock));
     model->max_model_len = model->core->max_model_len();
     return model;
   }

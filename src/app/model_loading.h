@@ -12,6 +12,7 @@
 #include "inferneo/config.h"
 #include "manager/manager_core.h"
 #include "models/transformers/weight_store.h"
+#include "tensor/cuda/device.h"
 #include "tensor/ledger.h"
 
 namespace inferneo {
@@ -19,7 +20,9 @@ namespace inferneo {
 struct LoadingContext {
   const EngineConfig& config;
   ThreadPool& pool;
-  MemoryLedger& ledger;
+  MemoryLedger& ledger;  // that the manager keeps models within: of the GPU where there is one, else of the host
+  MemoryLedger& host;    // of the host
+  std::shared_ptr<cuda::Device> gpu;  // null: everything computes on the CPU
   WeightStore& weights;
   const Clock& clock;
   IdleGate* idle_gate = nullptr;  // of all models of the process; null: each model has its own

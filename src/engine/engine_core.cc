@@ -115,7 +115,8 @@ Result<std::unique_ptr<EngineCore>> EngineCore::create(const EngineCoreConfig& c
         "{}: KV memory holds {} tokens of one sequence, less than max_model_len {}: longer requests are refused",
         config.model, plan.context_limit, plan.max_model_len);
   }
-  ASSIGN_OR_RETURN(KvArena arena, KvArena::reserve(ledger, config.model, runner->kv_spec(), plan.cache.groups));
+  ASSIGN_OR_RETURN(KvArena arena,
+                   KvArena::reserve(ledger, config.model, runner->kv_spec(), plan.cache.groups, runner->kv_pages()));
   RETURN_IF_ERROR(runner->bind(arena.binding(), config.max_num_seqs, config.max_num_batched_tokens));
   auto impl = std::make_unique<Impl>(config, std::move(plan), std::move(arena), std::move(runner), clock);
   RETURN_IF_ERROR(impl->kv.commit_minimum());

@@ -12,7 +12,7 @@ constexpr size_t kSpareShare = 16;  // a sixteenth of the memory is not for idle
 }  // namespace
 
 Result<KvArena> KvArena::reserve(MemoryLedger& ledger, const std::string& model, const KvCacheSpec& spec,
-                                 const std::vector<KvGroupConfig>& groups) {
+                                 const std::vector<KvGroupConfig>& groups, PageSource& pages) {
   KvArena arena;
   arena.ledger_ = &ledger;
   for (size_t g = 0; g < spec.groups.size(); ++g) {
@@ -23,7 +23,7 @@ Result<KvArena> KvArena::reserve(MemoryLedger& ledger, const std::string& model,
                                                                    model, plane.bytes_per_block, plane.alignment));
       }
       const size_t bytes = plane.bytes_per_block * static_cast<size_t>(groups[g].capacity);
-      ASSIGN_OR_RETURN(ReservedRange range, ReservedRange::reserve(ledger, model, MemoryPurpose::kv, bytes));
+      ASSIGN_OR_RETURN(std::unique_ptr<PageRange> range, pages.reserve(ledger, model, MemoryPurpose::kv, bytes));
       planes.push_back({std::move(range), plane.bytes_per_block});
     }
     arena.groups_.push_back(std::move(planes));
@@ -37,7 +37,7 @@ Status KvArena::commit(int32_t group, int32_t num_blocks) {
   const auto g = static_cast<size_t>(group);
   INFERNEO_CHECK(num_blocks <= capacity_[g], "KV memory grows beyond its reservation");
   for (Plane& plane : groups_[g]) {
-    Status committed = plane.range.commit(static_cast<size_t>(num_blocks) * plane.bytes_per_block);
+    Status committed = plane.range->commit(static_cast<size_t>(num_blocks) * plane.bytes_per_block);
     if (committed.ok()) continue;
     shrink(group, committed_[g]);  // the planes before this one
     return committed;
@@ -57,7 +57,7 @@ bool KvArena::has_spare(int32_t group, int32_t num_blocks) const {
 
 void KvArena::shrink(int32_t group, int32_t num_blocks) {
   const auto g = static_cast<size_t>(group);
-  for (Plane& plane : groups_[g]) plane.range.shrink(static_cast<size_t>(num_blocks) * plane.bytes_per_block);
+  for (Plane& plane : groups_[g]) plane.range->shrink(static_cast<size_t>(num_blocks) * plane.bytes_per_block);
   committed_[g] = std::min(committed_[g], num_blocks);
 }
 
@@ -66,7 +66,7 @@ KvBinding KvArena::binding() const {
   binding.capacity_blocks = capacity_;
   for (const std::vector<Plane>& planes : groups_) {
     std::vector<std::byte*> bases;
-    for (const Plane& plane : planes) bases.push_back(plane.range.data());
+    for (const Plane& plane : planes) bases.push_back(plane.range->data());
     binding.bases.push_back(std::move(bases));
   }
   return binding;

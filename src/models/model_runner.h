@@ -25,6 +25,7 @@
 #include "base/clock.h"
 #include "base/result.h"
 #include "inferneo/sampling_params.h"
+#include "tensor/memory.h"
 
 namespace inferneo {
 
@@ -139,6 +140,8 @@ class ModelRunner {
   virtual const ModelSpec& spec() const = 0;
   virtual const KvCacheSpec& kv_spec() const = 0;
   virtual int max_in_flight() const { return 1; }
+  // Where the cache's planes lie; outlives the runner.
+  virtual PageSource& kv_pages() { return host_pages(); }
   // Workspace for steps of at most this size is allocated (and booked) here, once, before the first submit.
   virtual Status bind(const KvBinding& kv, int32_t max_num_seqs, int32_t max_num_batched_tokens) = 0;
   virtual Result<Ticket> submit(const StepBatch& batch) = 0;

@@ -140,6 +140,37 @@ void ReservedRange::shrink(size_t bytes) {
   (void)booking_.resize(wanted);
 }
 
+namespace {
+
+class HostRange final : public PageRange {
+ public:
+  explicit HostRange(ReservedRange range) : range_(std::move(range)) {}
+  std::byte* data() const override { return range_.data(); }
+  size_t capacity() const override { return range_.capacity(); }
+  size_t committed() const override { return range_.committed(); }
+  Status commit(size_t bytes) override { return range_.commit(bytes); }
+  void shrink(size_t bytes) override { range_.shrink(bytes); }
+
+ private:
+  ReservedRange range_;
+};
+
+class HostPages final : public PageSource {
+ public:
+  Result<std::unique_ptr<PageRange>> reserve(MemoryLedger& ledger, const std::string& model, MemoryPurpose purpose,
+                                             size_t max_bytes) override {
+    ASSIGN_OR_RETURN(ReservedRange range, ReservedRange::reserve(ledger, model, purpose, max_bytes));
+    return std::unique_ptr<PageRange>(std::make_unique<HostRange>(std::move(range)));
+  }
+};
+
+}  // namespace
+
+PageSource& host_pages() {
+  static HostPages pages;
+  return pages;
+}
+
 Result<std::shared_ptr<MappedFile>> MappedFile::open_regular(int fd, const std::string& path) {
   std::shared_ptr<MappedFile> file(new MappedFile());
   file->fd_ = fd;

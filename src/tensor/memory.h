@@ -60,6 +60,25 @@ class ReservedRange {
   MemoryLedger::Booking booking_;
 };
 
+// The same wherever the memory is: in the host's, or a device's (tensor/cuda/memory.h). Pages stand under fixed
+// addresses; one owner thread.
+class PageRange {
+ public:
+  virtual ~PageRange() = default;
+  virtual std::byte* data() const = 0;
+  virtual size_t capacity() const = 0;
+  virtual size_t committed() const = 0;
+  virtual Status commit(size_t bytes) = 0;
+  virtual void shrink(size_t bytes) = 0;
+};
+class PageSource {
+ public:
+  virtual ~PageSource() = default;
+  virtual Result<std::unique_ptr<PageRange>> reserve(MemoryLedger& ledger, const std::string& model,
+                                                     MemoryPurpose purpose, size_t max_bytes) = 0;
+};
+PageSource& host_pages();  // ReservedRange
+
 // A read-only private mapping of a whole regular file, booked at its full length. The path must be a regular file; the
 // caller has checked that it lies within the allowed roots. A file truncated under the mapping reads as zeroes from
 // there on (a SIGBUS handler maps a zero page), instead of killing the process; truncated() tells. The file is kept

@@ -18,17 +18,6 @@
 namespace inferneo {
 namespace {
 
-Result<DType> resolve_kv_dtype(const std::string& name, DType weights) {
-  if (name == "auto") return weights;
-  if (name == "int8") return DType::i8;
-  for (const DType dtype : {DType::f32, DType::bf16, DType::f16}) {
-    if (dtype_name(dtype) == name) return dtype;
-  }
-  return make_error(ErrorCode::invalid_argument,
-                    fmt::format("kv_cache_dtype '{}' is not one of auto, f32, bf16, f16, int8", name),
-                    "kv_cache_dtype");
-}
-
 Result<Quantization> resolve_quantization(const std::string& name) {
   if (const auto quantization = quantization_from_name(name)) return *quantization;
   return make_error(ErrorCode::invalid_argument, fmt::format("quantization '{}' is not one of none, int8, int4", name),
@@ -65,23 +54,40 @@ ModelSpec describe(const DecoderSpec& spec, const GenerationConfig& generation, 
   return description;
 }
 
-// What the files say, before any weight is read.
-struct Description {
-  DecoderSpec spec;
-  GenerationConfig generation;
-  int32_t max_model_len = 0;
-  int32_t block_size = 0;
-  Quantization quantization = Quantization::none;
-};
+WeightRequest weight_request(const LoadOptions& options, const DirectoryDescription& description,
+                             std::string_view isa) {
+  WeightRequest request;
+  request.directory = options.directory;
+  request.spec = &description.spec;
+  request.quantization = description.quantization;
+  request.isa = isa;
+  request.model = options.model_name;
+  request.ledger = options.ledger;
+  request.pool = options.pool;
+  request.progress = options.progress;
+  return request;
+}
 
-Result<Description> describe_directory(const LoadOptions& options) {
-  INFERNEO_CHECK(options.directory != nullptr && options.ledger != nullptr && options.pool != nullptr,
-                 "LoadOptions without directory, ledger or pool");
+}  // namespace
+
+Result<DType> resolve_kv_dtype(const std::string& name, DType weights) {
+  if (name == "auto") return weights;
+  if (name == "int8") return DType::i8;
+  for (const DType dtype : {DType::f32, DType::bf16, DType::f16}) {
+    if (dtype_name(dtype) == name) return dtype;
+  }
+  return make_error(ErrorCode::invalid_argument,
+                    fmt::format("kv_cache_dtype '{}' is not one of auto, f32, bf16, f16, int8", name),
+                    "kv_cache_dtype");
+}
+
+Result<DirectoryDescription> describe_directory(const LoadOptions& options) {
+  INFERNEO_CHECK(options.directory != nullptr && options.ledger != nullptr, "LoadOptions without directory or ledger");
   const ModelDirectory& directory = *options.directory;
   ASSIGN_OR_RETURN(const ConfigReader config, read_config(directory));
   ASSIGN_OR_RETURN(const std::optional<ConfigReader> generation_file,
                    read_optional_config(directory, "generation_config.json"));
-  Description description;
+  DirectoryDescription description;
   ASSIGN_OR_RETURN(description.spec, describe_model(config));
   ASSIGN_OR_RETURN(description.generation,
                    read_generation_config(config, generation_file, description.spec.vocab_size));
@@ -98,24 +104,9 @@ Result<Description> describe_directory(const LoadOptions& options) {
   return description;
 }
 
-WeightRequest weight_request(const LoadOptions& options, const Description& description, std::string_view isa) {
-  WeightRequest request;
-  request.directory = options.directory;
-  request.spec = &description.spec;
-  request.quantization = description.quantization;
-  request.isa = isa;
-  request.model = options.model_name;
-  request.ledger = options.ledger;
-  request.pool = options.pool;
-  request.progress = options.progress;
-  return request;
-}
-
-}  // namespace
-
 Result<MemoryEstimate> estimate_transformers_memory(const LoadOptions& options, int32_t max_num_batched_tokens) {
   ASSIGN_OR_RETURN(const kernels::OpTable* ops, kernels::select_op_table(options.isa));
-  ASSIGN_OR_RETURN(const Description description, describe_directory(options));
+  ASSIGN_OR_RETURN(const DirectoryDescription description, describe_directory(options));
   MemoryLedger books(SIZE_MAX);  // the same allocations, never touched
   WeightRequest request = weight_request(options, description, ops->name);
   request.ledger = &books;
@@ -151,7 +142,7 @@ Result<MemoryEstimate> estimate_transformers_memory(const LoadOptions& options, 
 
 Result<std::unique_ptr<ModelRunner>> load_transformers_model(const LoadOptions& options) {
   ASSIGN_OR_RETURN(const kernels::OpTable* ops, kernels::select_op_table(options.isa));
-  ASSIGN_OR_RETURN(Description description, describe_directory(options));
+  ASSIGN_OR_RETURN(DirectoryDescription description, describe_directory(options));
   NativeModel model;
   WeightStore nothing(WeightStore::Options{});
   ASSIGN_OR_RETURN(

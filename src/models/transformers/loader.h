@@ -15,7 +15,9 @@
 
 #include "base/result.h"
 #include "base/thread_pool.h"
+#include "formats/generation_config.h"
 #include "formats/model_directory.h"
+#include "models/decoder_spec.h"
 #include "models/model_runner.h"
 #include "models/transformers/weight_store.h"
 #include "tensor/ledger.h"
@@ -35,6 +37,18 @@ struct LoadOptions {
   int32_t max_model_len = 0;                  // longest context to be served; 0: the model's
   LoadProgressCallback progress;              // may be empty
 };
+
+// What the files say before any weight is read, checked against the options.
+struct DirectoryDescription {
+  DecoderSpec spec;
+  GenerationConfig generation;
+  int32_t max_model_len = 0;
+  int32_t block_size = 0;
+  Quantization quantization = Quantization::none;
+};
+Result<DirectoryDescription> describe_directory(const LoadOptions& options);
+// kv_cache_dtype; "auto" is the weights' type.
+Result<DType> resolve_kv_dtype(const std::string& name, DType weights);
 
 // The most that the ledger sees from load_transformers_model() to the first steps of an engine with these limits, whose
 // cache holds one sequence of at most kFirstContext tokens by then. Reads headers, no weights. Errors: as loading.

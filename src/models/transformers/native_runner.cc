@@ -5,14 +5,6 @@
 #include <algorithm>
 
 namespace inferneo {
-namespace {
-
-Error bad_batch(std::string_view problem) {
-  return make_error(ErrorCode::invalid_argument, fmt::format("a malformed step: {}", problem));
-}
-
-}  // namespace
-
 NativeRunner::NativeRunner(NativeModel model, const kernels::OpTable& ops, MemoryLedger& ledger, ThreadPool& pool,
                            std::string name)
     : model_(std::move(model)),
@@ -45,67 +37,18 @@ Status NativeRunner::bind(const KvBinding& kv, int32_t max_num_seqs, int32_t max
   if (max_num_seqs < 1 || max_num_batched_tokens < 1) {
     return make_error(ErrorCode::invalid_argument, "max_num_seqs and max_num_batched_tokens must be positive");
   }
-  capacities_ = kv.capacity_blocks;
-  max_num_seqs_ = max_num_seqs;
-  max_num_tokens_ = max_num_batched_tokens;
-  forward_batch_.sequences.resize(planes_.size());
-  return forward_.allocate(ledger_, name_, max_num_tokens_, std::min(kMaxLogitRows, std::max(max_num_tokens_, 1)),
-                           pool_.size());
-}
-
-Status NativeRunner::check_blocks(const SequenceStep& step) const {
-  const int32_t end = step.position + static_cast<int32_t>(step.tokens.size());
-  if (step.block_tables.size() != planes_.size()) return bad_batch("one block table per group is needed");
+  limits_ = {.block_size = model_.block_size,
+             .max_model_len = model_.max_model_len,
+             .vocab_size = model_.spec.vocab_size,
+             .max_num_seqs = max_num_seqs,
+             .max_num_tokens = max_num_batched_tokens,
+             .max_rows_to_verify = kMaxLogitRows};
   for (size_t g = 0; g < planes_.size(); ++g) {
-    const KvGroup& group = kv_plan_.groups[g];
-    const std::span<const int32_t> table = step.block_tables[g];
-    const int32_t num_blocks = (end + model_.block_size - 1) / model_.block_size;
-    if (table.size() < static_cast<size_t>(num_blocks)) return bad_batch("a block table is too short");
-    const int32_t first_seen = group.window > 0 ? std::max(0, step.position - group.window + 1) : 0;
-    for (int32_t b = first_seen / model_.block_size; b < num_blocks; ++b) {
-      const int32_t block = table[static_cast<size_t>(b)];
-      if (block < 0 || block >= capacities_[g]) return bad_batch("a block that is needed is missing or out of range");
-    }
+    limits_.groups.push_back({kv_plan_.groups[g].window, kv.capacity_blocks[g]});
   }
-  return ok_status();
-}
-
-Status NativeRunner::check_sequence(const SequenceStep& step) const {
-  const auto num_tokens = static_cast<int64_t>(step.tokens.size());
-  if (num_tokens == 0) return bad_batch("a sequence without tokens");
-  if (step.position < 0 || step.position + num_tokens > model_.max_model_len) {
-    return bad_batch(fmt::format("positions {} to {} exceed the context of {} tokens", step.position,
-                                 step.position + num_tokens, model_.max_model_len));
-  }
-  if (step.want == Want::verify &&
-      (step.num_draft < 0 || step.num_draft >= num_tokens || step.num_draft >= kMaxLogitRows)) {
-    return bad_batch("drafts exceed the tokens of the step");
-  }
-  if ((step.want == Want::sample || step.want == Want::verify) && step.sampling.params == nullptr) {
-    return bad_batch("no sampling parameters");
-  }
-  if (step.prompt_targets.size() > step.tokens.size()) return bad_batch("more prompt targets than tokens");
-  for (const Token target : step.prompt_targets) {
-    if (target < 0 || target >= model_.spec.vocab_size) return bad_batch("a prompt target outside the vocabulary");
-  }
-  return check_blocks(step);
-}
-
-Status NativeRunner::check(const StepBatch& batch) const {
-  if (planes_.empty()) return bad_batch("the runner is not bound to a cache");
-  if (open_) return bad_batch("the last ticket has not been collected");
-  if (batch.sequences.empty() || batch.sequences.size() > static_cast<size_t>(max_num_seqs_)) {
-    return bad_batch(fmt::format("{} sequences; 1 to {} fit", batch.sequences.size(), max_num_seqs_));
-  }
-  size_t num_tokens = 0;
-  for (const SequenceStep& step : batch.sequences) {
-    RETURN_IF_ERROR(check_sequence(step));
-    num_tokens += step.tokens.size();
-  }
-  if (num_tokens > static_cast<size_t>(max_num_tokens_)) {
-    return bad_batch(fmt::format("{} tokens; {} fit", num_tokens, max_num_tokens_));
-  }
-  return ok_status();
+  forward_batch_.sequences.resize(planes_.size());
+  return forward_.allocate(ledger_, name_, max_num_batched_tokens, std::min(kMaxLogitRows, max_num_batched_tokens),
+                           pool_.size());
 }
 
 Status NativeRunner::flatten(const StepBatch& batch) {
@@ -125,7 +68,7 @@ Status NativeRunner::flatten(const StepBatch& batch) {
       } else {
         const auto row = static_cast<size_t>(ref.row);
         if (ref.ticket != last_ticket_ || ref.row < 0 || row >= last_tokens_.size()) {
-          return bad_batch("a token of a ticket that is no longer known");
+          return bad_step("a token of a ticket that is no longer known");
         }
         tokens_.back() = last_tokens_[row];
       }
@@ -136,7 +79,7 @@ Status NativeRunner::flatten(const StepBatch& batch) {
     }
   }
   for (const Token token : tokens_) {
-    if (token < 0 || token >= model_.spec.vocab_size) return bad_batch("a token outside the vocabulary");
+    if (token < 0 || token >= model_.spec.vocab_size) return bad_step("a token outside the vocabulary");
   }
   forward_batch_.tokens = tokens_;
   forward_batch_.positions = positions_;
@@ -144,7 +87,8 @@ Status NativeRunner::flatten(const StepBatch& batch) {
 }
 
 Result<Ticket> NativeRunner::submit(const StepBatch& batch) {
-  RETURN_IF_ERROR(check(batch));
+  if (open_) return bad_step("the last ticket has not been collected");
+  RETURN_IF_ERROR(check_step(limits_, batch));
   RETURN_IF_ERROR(flatten(batch));
   batch_ = batch;
   open_ = true;
@@ -163,7 +107,7 @@ StepResult NativeRunner::compute() {
 }
 
 Result<StepResult> NativeRunner::collect(Ticket ticket) {
-  if (!open_ || ticket != last_ticket_) return bad_batch("no such ticket is open");
+  if (!open_ || ticket != last_ticket_) return bad_step("no such ticket is open");
   open_ = false;
   StepResult result = compute();
   if (model_.weights.weights->truncated()) {

@@ -12,6 +12,7 @@
 #include "kernels/op_table.h"
 #include "models/decoder_spec.h"
 #include "models/model_runner.h"
+#include "models/step_check.h"
 #include "models/transformers/forward.h"
 #include "models/transformers/logits_stage.h"
 #include "models/transformers/weight_store.h"
@@ -40,9 +41,6 @@ class NativeRunner final : public ModelRunner {
   Result<StepResult> collect(Ticket ticket) override;
 
  private:
-  Status check(const StepBatch& batch) const;
-  Status check_sequence(const SequenceStep& step) const;
-  Status check_blocks(const SequenceStep& step) const;
   Status flatten(const StepBatch& batch);
   StepResult compute();
 
@@ -58,10 +56,8 @@ class NativeRunner final : public ModelRunner {
   Forward forward_;
   LogitsStage logits_;
 
-  std::vector<std::byte*> planes_;   // [groups]
-  std::vector<int32_t> capacities_;  // [groups] blocks
-  int32_t max_num_seqs_ = 0;
-  int32_t max_num_tokens_ = 0;
+  std::vector<std::byte*> planes_;  // [groups]
+  StepLimits limits_;               // once bound
 
   Ticket last_ticket_ = 0;
   bool open_ = false;                // last_ticket_ is not collected yet

@@ -51,7 +51,9 @@ class GoldenTest : public testing::TestWithParam<Case> {
     expected_ = std::move(expected).value();
   }
 
-  std::unique_ptr<ModelRunner> load(int32_t block_size) {
+  virtual std::unique_ptr<HarnessMemory> memory() { return std::make_unique<HarnessMemory>(); }
+
+  virtual std::unique_ptr<ModelRunner> load(int32_t block_size) {
     LoadOptions options;
     options.directory = directory_.get();
     options.model_name = GetParam().model;
@@ -141,7 +143,7 @@ class GoldenTest : public testing::TestWithParam<Case> {
   void expect_matches_transformers() {
     auto runner = load(16);
     ASSERT_NE(runner, nullptr);
-    PagedHarness harness(*runner, 64);
+    PagedHarness harness(*runner, 64, 1, memory());
     ASSERT_TRUE(harness.bind(4, kMaxTokens).ok());
     const std::vector<float> logits = prompt_logits(harness, {kMaxTokens});
     ASSERT_EQ(logits.size(), expected_.logits.size());

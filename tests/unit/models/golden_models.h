@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstdlib>
 #include <filesystem>
 #include <memory>
 #include <span>
@@ -16,7 +17,11 @@
 
 namespace inferneo {
 
-inline std::string golden_root() { return std::string(INFERNEO_SOURCE_DIR) + "/tests/golden/models"; }
+// INFERNEO_TEST_ROOT: of a tree that is not where the tests were compiled.
+inline std::string golden_root() {
+  const char* root = std::getenv("INFERNEO_TEST_ROOT");
+  return std::string(root != nullptr ? root : INFERNEO_SOURCE_DIR) + "/tests/golden/models";
+}
 
 inline std::vector<std::string> golden_names() {
   std::vector<std::string> names;

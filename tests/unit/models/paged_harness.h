@@ -14,15 +14,31 @@
 
 namespace inferneo {
 
+// Where the blocks lie. On the host, unless a test has another place.
+class HarnessMemory {
+ public:
+  virtual ~HarnessMemory() = default;
+  // Aligned to 64 bytes; lives as long as this.
+  virtual std::byte* allocate(size_t bytes) {
+    memory_.push_back(std::make_unique<std::vector<std::byte>>(bytes + 64));
+    std::byte* base = memory_.back()->data();
+    return base + (64 - reinterpret_cast<uintptr_t>(base) % 64) % 64;
+  }
+  virtual void fill(std::byte* at, size_t bytes) { std::memset(at, 0xff, bytes); }  // NaN in every element type
+
+ private:
+  std::vector<std::unique_ptr<std::vector<std::byte>>> memory_;
+};
+
 class PagedHarness {
  public:
-  PagedHarness(ModelRunner& runner, int32_t blocks_per_group, uint32_t seed = 1) : runner_(runner), random_(seed) {
+  PagedHarness(ModelRunner& runner, int32_t blocks_per_group, uint32_t seed = 1,
+               std::unique_ptr<HarnessMemory> memory = std::make_unique<HarnessMemory>())
+      : runner_(runner), random_(seed), memory_(std::move(memory)) {
     KvBinding binding;
     for (const KvGroupSpec& group : runner.kv_spec().groups) {
       const size_t bytes = group.planes[0].bytes_per_block;
-      memory_.push_back(std::make_unique<std::vector<std::byte>>(bytes * static_cast<size_t>(blocks_per_group) + 64));
-      auto* base = memory_.back()->data();
-      base += (64 - reinterpret_cast<uintptr_t>(base) % 64) % 64;
+      std::byte* base = memory_->allocate(bytes * static_cast<size_t>(blocks_per_group));
       binding.bases.push_back({base});
       binding.capacity_blocks.push_back(blocks_per_group);
       free_.emplace_back();
@@ -103,8 +119,8 @@ class PagedHarness {
   }
 
  private:
-  static void poison(std::byte* base, size_t bytes, int32_t block) {
-    std::memset(base + bytes * static_cast<size_t>(block), 0xff, bytes);  // NaN in every element type
+  void poison(std::byte* base, size_t bytes, int32_t block) {
+    memory_->fill(base + bytes * static_cast<size_t>(block), bytes);
   }
   void give_back(size_t group, int32_t block) {
     if (block < 0) return;
@@ -140,7 +156,7 @@ class PagedHarness {
   ModelRunner& runner_;
   std::mt19937 random_;
   KvBinding binding_;
-  std::vector<std::unique_ptr<std::vector<std::byte>>> memory_;
+  std::unique_ptr<HarnessMemory> memory_;
   std::vector<std::vector<int32_t>> free_;
 };
 

@@ -1,0 +1,193 @@
+#include "kernels/cuda/ops.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace inferneo::cuda {
+namespace {
+
+constexpr unsigned kRowThreads = 256;
+constexpr unsigned kWarpsPerBlock = 4;           // of kernels that have a warp per piece
+constexpr int32_t kWarpsPerMultiprocessor = 16;  // that keep enough reads in flight
+constexpr int32_t kMostSplit = 8;
+
+unsigned blocks_of(int64_t count, int64_t per_block) {
+  return static_cast<unsigned>((count + per_block - 1) / per_block);
+}
+
+// Tile shapes of gemm.cuh. All give the same bits, so the choice is one of speed.
+struct TileKernel {
+  const char* name;
+  int32_t rows;
+  int32_t cols;
+  unsigned threads;
+  unsigned shared_bytes;
+};
+constexpr TileKernel kSmall{"inferneo_gemm_small", 16, 32, 128, 6 * (16 + 32) * 128};
+constexpr TileKernel kMiddle{"inferneo_gemm_middle", 64, 64, 128, 4 * (64 + 64) * 128};
+constexpr TileKernel kLarge{"inferneo_gemm_large", 128, 128, 256, 3 * (128 + 128) * 128};
+
+constexpr int kTilePad = 64;  // of inferneo_gemm_plain
+
+}  // namespace
+
+Status Ops::embed(const EmbedArgs& args) {
+  return launch("inferneo_embed", {{static_cast<unsigned>(args.rows), 1, 1}, kRowThreads, 0}, args);
+}
+
+Status Ops::norm(const NormArgs& args) {
+  return launch("inferneo_norm", {{static_cast<unsigned>(args.rows), 1, 1}, kRowThreads, 0}, args);
+}
+
+Status Ops::activation(const ActivationArgs& args) {
+  return launch("inferneo_activation",
+                {{blocks_of(args.out_stride, kRowThreads), static_cast<unsigned>(args.rows), 1}, kRowThreads, 0}, args);
+}
+
+Status Ops::convert(const ConvertArgs& args) {
+  return launch("inferneo_convert",
+                {{blocks_of(args.out_stride, kRowThreads), static_cast<unsigned>(args.rows), 1}, kRowThreads, 0}, args);
+}
+
+Status Ops::softcap(const SoftcapArgs& args) {
+  return launch("inferneo_softcap", {{blocks_of(args.count, kRowThreads), 1, 1}, kRowThreads, 0}, args);
+}
+
+Status Ops::rope_table(const RopeTableArgs& args) {
+  return launch("inferneo_rope_table", {{static_cast<unsigned>(args.rows), 1, 1}, 64, 0}, args);
+}
+
+Status Ops::qkv_post(const QkvArgs& args) {
+  const int64_t warps = int64_t{args.rows} * (args.num_heads + 2 * args.layout.num_kv_heads);
+  return launch("inferneo_qkv_post", {{blocks_of(warps, kWarpsPerBlock), 1, 1}, kWarpsPerBlock * 32, 0}, args);
+}
+
+// Depends on the matrix alone, so that a row's sum has one order.
+int32_t Ops::k_split(int64_t pairs, int64_t k) const {
+  const int64_t wanted = int64_t{device_.facts().multiprocessors} * kWarpsPerMultiprocessor;
+  int32_t split = 1;
+  while (split < kMostSplit && pairs * split < wanted && k >= int64_t{256} * 2 * split) split *= 2;
+  return split;
+}
+
+Status Ops::gemv(const GemvArgs& args) {
+  const char* kernel = "inferneo_gemv_f32";
+  if (args.m.weight_elem == Elem::f16) kernel = "inferneo_gemv_f16";
+  if (args.m.weight_elem == Elem::bf16) {
+    kernel = args.m.rows == 1   ? "inferneo_gemv_bf16_1"
+             : args.m.rows == 2 ? "inferneo_gemv_bf16_2"
+                                : "inferneo_gemv_bf16_4";
+  }
+  GemvArgs split = args;
+  const int64_t pairs = args.gated_out != nullptr ? args.m.n : (args.m.n + 1) / 2;
+  split.k_split = k_split(pairs, args.m.k);
+  const int64_t pairs_per_block = 8 / split.k_split;
+  return launch(kernel, {{blocks_of(pairs, pairs_per_block), 1, 1}, 256, 0}, split);
+}
+
+Status Ops::tiles(const MatmulArgs& args, int32_t rows, int32_t experts) {
+  const auto layers = static_cast<unsigned>(experts);
+  if (args.weight_elem != Elem::bf16) {
+    return launch("inferneo_gemm_plain", {{blocks_of(args.n, kTilePad), blocks_of(rows, kTilePad), layers}, 256, 0},
+                  args);
+  }
+  // The largest tile that still gives every multiprocessor one.
+  const TileKernel* kernel = &kSmall;
+  for (const TileKernel* larger : {&kMiddle, &kLarge}) {
+    const int64_t blocks =
+        int64_t{blocks_of(args.n, larger->cols)} * blocks_of(rows, larger->rows) * std::max(1, experts / 4);
+    if (rows > larger->rows / 2 && blocks >= device_.facts().multiprocessors / 2) kernel = larger;
+  }
+  return launch(
+      kernel->name,
+      {{blocks_of(args.n, kernel->cols), blocks_of(rows, kernel->rows), layers}, kernel->threads, kernel->shared_bytes},
+      args);
+}
+
+Status Ops::matmul(const MatmulArgs& args) {
+  if (args.rows <= kMaxGemvRows && !options_.invariant) {
+    GemvArgs few{};
+    few.m = args;
+    return gemv(few);
+  }
+  if (args.weight_elem == Elem::bf16 && options_.blas != nullptr && !options_.invariant) {
+    ASSIGN_OR_RETURN(const bool done, options_.blas->matmul(args, options_.blas_workspace, options_.stream));
+    if (done && args.bias == nullptr) return ok_status();
+    if (done) {
+      const BiasArgs bias{args.out, args.out_stride, args.bias, args.n, args.rows, args.scale};
+      return launch("inferneo_bias",
+                    {{blocks_of(args.n, kRowThreads), static_cast<unsigned>(args.rows), 1}, kRowThreads, 0}, bias);
+    }
+  }
+  return tiles(args, args.rows, 1);
+}
+
+Result<bool> Ops::gated_matmul(const GemvArgs& args) {
+  if (args.m.rows > kMaxGemvRows || options_.invariant || args.gated_stride != args.m.n) return false;
+  RETURN_IF_ERROR(gemv(args));
+  return true;
+}
+
+Status Ops::expert_matmul(const MatmulArgs& args, int32_t num_experts) { return tiles(args, args.rows, num_experts); }
+
+Status Ops::moe_route(const MoeRouteArgs& args) {
+  return launch("inferneo_moe_route", {{blocks_of(args.rows, kWarpsPerBlock), 1, 1}, kWarpsPerBlock * 32, 0}, args);
+}
+
+Status Ops::moe_group(const MoeGroupArgs& args) { return launch("inferneo_moe_group", {{1, 1, 1}, 256, 0}, args); }
+
+Status Ops::moe_combine(const MoeCombineArgs& args) {
+  return launch("inferneo_moe_combine",
+                {{blocks_of(args.dim, kRowThreads), static_cast<unsigned>(args.rows), 1}, kRowThreads, 0}, args);
+}
+
+Status Ops::attention_items(const AttentionArgs& args, bool decode, int32_t blocks) {
+  const int32_t width = args.layout.head_dim <= 64 ? 64 : args.layout.head_dim <= 128 ? 128 : 256;
+  const char* kernel = nullptr;
+  if (decode) {
+    kernel = width == 64    ? "inferneo_attention_decode_64"
+             : width == 128 ? "inferneo_attention_decode_128"
+                            : "inferneo_attention_decode_256";
+  } else {
+    kernel = width == 64    ? "inferneo_attention_prefill_64"
+             : width == 128 ? "inferneo_attention_prefill_128"
+                            : "inferneo_attention_prefill_256";
+  }
+  // As PagedAttention::kSharedBytes.
+  const int32_t rows = decode ? kDecodeRows : kPrefillRows;
+  const int32_t stages = decode ? 3 : 2;
+  const auto shared = static_cast<unsigned>((rows + stages * 2 * kAttentionTile) * width * 2);
+  return launch(kernel, {{static_cast<unsigned>(blocks), 1, 1}, 128, shared}, args);
+}
+
+Status Ops::attention_plain(const AttentionArgs& args) {
+  const int64_t warps = int64_t{args.rows} * args.num_heads;
+  return launch("inferneo_attention_plain", {{blocks_of(warps, kWarpsPerBlock), 1, 1}, kWarpsPerBlock * 32, 0}, args);
+}
+
+Status Ops::sample(const SampleArgs& args, const Sampling& wanted) {
+  const LaunchShape by_part{{kScanParts, static_cast<unsigned>(args.rows), 1}, kRowThreads, 0};
+  const LaunchShape by_row{{static_cast<unsigned>(args.rows), 1, 1}, 512, 0};
+  SampleArgs step = args;
+  step.processed = false;
+  RETURN_IF_ERROR(launch("inferneo_row_scan", by_part, step));
+  if (wanted.top_logprobs) RETURN_IF_ERROR(launch("inferneo_top_logprobs", by_row, step));
+  if (wanted.processes) {
+    RETURN_IF_ERROR(launch("inferneo_process", by_part, step));
+    step.processed = true;
+    RETURN_IF_ERROR(launch("inferneo_row_scan", by_part, step));
+  }
+  return launch("inferneo_choose", by_row, step);
+}
+
+Status Ops::copy(const CopyArgs& args) {
+  const auto blocks = static_cast<unsigned>(device_.facts().multiprocessors) * 4;
+  return launch("inferneo_copy", {{blocks, 1, 1}, 512, 0}, args);
+}
+
+Status Ops::fill(const FillArgs& args) {
+  const auto blocks = static_cast<unsigned>(device_.facts().multiprocessors) * 8;
+  return launch("inferneo_fill", {{blocks, 1, 1}, 256, 0}, args);
+}
+
+}  // namespace inferneo::cuda

@@ -1,0 +1,30 @@
+// From a directory in Hugging Face layout to a runner on a GPU: the same descriptions and weights map as
+// models/transformers/loader.h, in the memory of a device.
+//
+// Threads: any thread. Errors: those of load_transformers_model(); unsupported for what is not there on a GPU yet
+// (quantised weights), with the way out. Nothing stays booked after an error.
+#pragma once
+
+#include <memory>
+
+#include "base/result.h"
+#include "models/cuda/cuda_runner.h"
+#include "models/transformers/loader.h"
+
+namespace inferneo::cuda {
+
+struct CudaLoadOptions {
+  LoadOptions model;  // its ledger is the host's; pool, store and isa are not used
+  std::shared_ptr<Device> device;
+  MemoryLedger* ledger = nullptr;  // of the device
+  bool deterministic = false;
+  bool enable_graphs = true;
+  int32_t max_num_seqs = 1;  // for estimates
+};
+
+// The most that the device's ledger sees, as estimate_transformers_memory(). Reads headers, no weights.
+Result<MemoryEstimate> estimate_cuda_memory(const CudaLoadOptions& options, int32_t max_num_batched_tokens);
+
+Result<std::unique_ptr<ModelRunner>> load_cuda_model(const CudaLoadOptions& options);
+
+}  // namespace inferneo::cuda

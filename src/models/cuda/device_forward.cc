@@ -1,0 +1,591 @@
+#include "models/cuda/device_forward.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+
+namespace inferneo::cuda {
+namespace {
+
+constexpr int32_t kFfnPiece = 1024;  // tokens that go through a feed-forward at once: bounds the workspace
+
+Norm to_norm(NormKind kind) { return kind == NormKind::layer ? Norm::layer : Norm::rms; }
+
+Act to_act(Activation activation) {
+  switch (activation) {
+    case Activation::gelu_tanh:
+      return Act::gelu_tanh;
+    case Activation::gelu_erf:
+      return Act::gelu_erf;
+    case Activation::relu:
+      return Act::relu;
+    case Activation::silu:
+      break;
+  }
+  return Act::silu;
+}
+
+Elem kv_elem(DType dtype) {
+  if (dtype == DType::bf16) return Elem::bf16;
+  return dtype == DType::f16 ? Elem::f16 : Elem::f32;
+}
+
+}  // namespace
+
+Result<DeviceKvPlan> plan_device_kv(const DecoderSpec& spec, DType dtype, int32_t block_size, int32_t max_model_len,
+                                    int32_t multiprocessors, bool invariant) {
+  if (dtype == DType::i8) {
+    return make_error(ErrorCode::unsupported, "kv_cache_dtype int8 does not run on cuda yet; take auto or bf16",
+                      "kv_cache_dtype");
+  }
+  const KvPlan plan = plan_kv(spec, dtype, block_size, max_model_len);
+  DeviceKvPlan device{{}, plan.placement};
+  for (const KvGroup& group : plan.groups) {
+    const AttentionSpec& first = spec.layers[static_cast<size_t>(group.layers[0])].attention;
+    for (const int32_t layer : group.layers) {
+      if (spec.layers[static_cast<size_t>(layer)].attention.num_heads == first.num_heads) continue;
+      return make_error(ErrorCode::unsupported, "layers whose numbers of query heads differ do not run on cuda yet");
+    }
+    DeviceKvGroup on_device;
+    on_device.layout = {group.layout.num_layers, group.layout.num_kv_heads, group.layout.head_dim, block_size,
+                        kv_elem(dtype)};
+    on_device.shape = {first.num_heads, first.num_kv_heads, first.head_dim, group.window,
+                       kv_elem(dtype),  multiprocessors,    invariant};
+    on_device.layers = group.layers;
+    if (!on_device.shape.has_tiles() && first.head_dim > kMaxPlainHeadDim) {
+      return make_error(ErrorCode::unsupported,
+                        fmt::format("heads of {} dimensions do not run on cuda yet; {} is the most", first.head_dim,
+                                    kMaxPlainHeadDim));
+    }
+    device.groups.push_back(std::move(on_device));
+  }
+  return device;
+}
+
+// The widest layer decides the workspace.
+struct DeviceForward::Widths {
+  int64_t q = 0;
+  int64_t qkv = 0;
+  int64_t gate_up = 0;  // of one row
+  int64_t inner = 0;
+  int64_t experts = 0;
+  int64_t top_k = 1;
+};
+
+DeviceForward::Widths DeviceForward::measure() const {
+  Widths w;
+  for (const LayerSpec& layer : spec_.layers) {
+    const AttentionSpec& a = layer.attention;
+    const FeedForwardSpec& f = layer.ffn;
+    w.q = std::max(w.q, int64_t{a.num_heads} * a.head_dim);
+    w.qkv = std::max(w.qkv, int64_t{a.num_heads + 2 * a.num_kv_heads} * a.head_dim);
+    w.inner = std::max<int64_t>(w.inner, f.intermediate);
+    w.gate_up = std::max<int64_t>(w.gate_up, int64_t{f.intermediate} * (f.gated ? 2 : 1));
+    w.experts = std::max<int64_t>(w.experts, f.num_experts);
+    w.top_k = std::max<int64_t>(w.top_k, f.experts_per_token);
+  }
+  return w;
+}
+
+// Hands out 256-byte aligned pieces of one allocation; without a base it only counts.
+class DeviceForward::Carver {
+ public:
+  explicit Carver(std::byte* base) : base_(base) {}
+  template <typename T>
+  void take(T*& pointer, int64_t count, int64_t element_bytes = sizeof(T)) {
+    if (base_ != nullptr) pointer = reinterpret_cast<T*>(base_ + used_);
+    used_ += (static_cast<size_t>(count * element_bytes) + 255) / 256 * 256;
+  }
+  size_t used() const { return used_; }
+
+ private:
+  std::byte* base_;
+  size_t used_ = 0;
+};
+
+DeviceForward::DeviceForward(const DecoderSpec& spec, const DeviceWeights& weights, const DeviceKvPlan& kv,
+                             int32_t max_model_len)
+    : spec_(spec), weights_(weights), kv_(kv) {
+  for (const RopeSpec& rope : spec.ropes) ropes_.push_back({RopeFrequencies(rope, max_model_len)});
+}
+
+size_t DeviceForward::carve(std::byte* base, int32_t max_tokens, int32_t max_seqs, int32_t max_logit_rows) {
+  const Widths w = measure();
+  const int64_t tokens = max_tokens;
+  const int64_t hidden = spec_.hidden_size;
+  ffn_rows_ = std::min(max_tokens, kFfnPiece);
+  const int64_t slots = ffn_rows_ * w.top_k;
+  Carver carver(base);
+  carver.take(hidden_, tokens * hidden);
+  carver.take(operand_, tokens * padded_cols(hidden), 4);
+  carver.take(qkv_, tokens * w.qkv);
+  carver.take(attended_, tokens * padded_cols(w.q), 4);
+  carver.take(branch_, tokens * hidden);
+  carver.take(gate_up_, slots * w.gate_up);
+  carver.take(act_, slots * padded_cols(w.inner), 4);
+  if (w.experts > 0) {
+    carver.take(router_operand_, tokens * padded_cols(hidden), 4);
+    carver.take(expert_out_, slots * hidden);
+    carver.take(router_, ffn_rows_ * w.experts);
+    carver.take(expert_weights_, slots);
+    carver.take(expert_ids_, slots);
+    carver.take(expert_slots_, slots);
+    carver.take(slot_tokens_, slots);
+    carver.take(expert_begin_, w.experts + 1);
+  }
+  for (Rope& rope : ropes_) {
+    const int64_t half = rope.frequencies.rotary_dim() / 2;
+    carver.take(rope.inverse, half);
+    carver.take(rope.cosines, tokens * half);
+    carver.take(rope.sines, tokens * half);
+  }
+  int64_t partial_floats = 0;
+  int64_t jobs = 0;
+  for (const DeviceKvGroup& group : kv_.groups) {
+    const AttentionLimits limits = attention_limits(group.shape, max_seqs, max_tokens);
+    partial_stride_ = std::max<int64_t>(partial_stride_, int64_t{kDecodeRows} * (group.shape.head_dim + 2));
+    partial_floats = std::max(partial_floats, limits.decode_items * partial_stride_);
+    jobs = std::max<int64_t>(jobs, limits.jobs);
+  }
+  carver.take(partials_, partial_floats);
+  carver.take(arrived_, jobs);
+  carver.take(logit_operand_, max_logit_rows * padded_cols(hidden), 4);
+  carver.take(logits_, int64_t{max_logit_rows} * spec_.vocab_size);
+  return carver.used();
+}
+
+size_t DeviceForward::workspace_bytes(int32_t max_tokens, int32_t max_seqs, int32_t max_logit_rows) const {
+  DeviceForward copy(spec_, weights_, kv_, 1);
+  return copy.carve(nullptr, max_tokens, max_seqs, max_logit_rows);
+}
+
+Status DeviceForward::allocate(std::shared_ptr<Device> device, MemoryLedger& ledger, const std::string& model,
+                               CuStream stream, int32_t max_tokens, int32_t max_seqs, int32_t max_logit_rows) {
+  const size_t bytes = carve(nullptr, max_tokens, max_seqs, max_logit_rows);
+  ASSIGN_OR_RETURN(workspace_, DeviceBuffer::allocate(device, ledger, model, MemoryPurpose::workspace, bytes));
+  carve(workspace_.data(), max_tokens, max_seqs, max_logit_rows);
+  // Padding of operands and the counters of split attention are zero from here on.
+  RETURN_IF_ERROR(
+      device->check(device->driver().set_bytes(workspace_.address(), 0, bytes, stream), "clearing the workspace"));
+  for (const Rope& rope : ropes_) {
+    const std::vector<float>& inverse = rope.frequencies.inverse_frequencies();
+    RETURN_IF_ERROR(
+        device->check(device->driver().copy_to_device(reinterpret_cast<CuPointer>(rope.inverse), inverse.data(),
+                                                      inverse.size() * sizeof(float), stream),
+                      "copying rotary frequencies"));
+  }
+  return device->check(device->driver().stream_synchronize(stream), "clearing the workspace");
+}
+
+Status DeviceForward::run(Ops& ops, const DeviceBatch& batch) {
+  const DeviceMatrix& table = weights_.ends.matrix(TensorRole::token_embedding);
+  EmbedArgs embed{};
+  embed.table = table.data;
+  embed.elem = table.elem;
+  embed.tokens = batch.tokens;
+  embed.sampled = batch.sampled;
+  embed.positions = batch.positions;
+  embed.out = hidden_;
+  embed.dim = spec_.hidden_size;
+  embed.rows = batch.rows;
+  embed.vocab = spec_.vocab_size;
+  embed.scale = spec_.embedding_multiplier;
+  if (spec_.learned_positions) {
+    const DeviceMatrix& positions = weights_.ends.matrix(TensorRole::position_embedding);
+    embed.position_table = positions.data;
+    embed.position_elem = positions.elem;
+    embed.num_positions = static_cast<int32_t>(positions.rows);
+  }
+  RETURN_IF_ERROR(ops.embed(embed));
+  RETURN_IF_ERROR(rope_tables(ops, batch));
+  for (size_t layer = 0; layer < spec_.layers.size(); ++layer) {
+    RETURN_IF_ERROR(attention_block(ops, batch, layer));
+    RETURN_IF_ERROR(ffn_block(ops, batch, layer));
+  }
+  return ok_status();
+}
+
+Status DeviceForward::rope_tables(Ops& ops, const DeviceBatch& batch) {
+  for (size_t i = 0; i < ropes_.size(); ++i) {
+    const Rope& rope = ropes_[i];
+    const RopeSpec& spec = spec_.ropes[i];
+    RopeTableArgs args{};
+    args.positions = batch.positions;
+    args.inverse = rope.inverse;
+    args.cosines = rope.cosines;
+    args.sines = rope.sines;
+    args.rows = batch.rows;
+    args.half = rope.frequencies.rotary_dim() / 2;
+    args.attention_factor = static_cast<float>(spec.attention_factor);
+    if (!rope.frequencies.is_static()) {
+      args.dynamic_original_max = spec.original_max_position;
+      args.theta = spec.theta;
+      args.factor = spec.factor;
+    }
+    RETURN_IF_ERROR(ops.rope_table(args));
+  }
+  return ok_status();
+}
+
+Status DeviceForward::operand(Ops& ops, const std::optional<NormSpec>& norm, const float* weight, const float* bias,
+                              Elem elem, int32_t rows, std::byte* out) {
+  const int64_t hidden = spec_.hidden_size;
+  if (!norm) {
+    return ops.convert({.x = hidden_,
+                        .x_stride = hidden,
+                        .out = out,
+                        .out_stride = padded_cols(hidden),
+                        .dim = hidden,
+                        .rows = rows,
+                        .out_elem = elem});
+  }
+  NormArgs args{};
+  args.x = hidden_;
+  args.x_stride = hidden;
+  args.weight = weight;
+  args.bias = bias;
+  args.out = out;
+  args.out_stride = args.out_width = padded_cols(hidden);
+  args.dim = hidden;
+  args.rows = rows;
+  args.eps = norm->epsilon;
+  args.weight_offset = norm->weight_offset;
+  args.kind = to_norm(norm->kind);
+  args.out_elem = elem;
+  return ops.norm(args);
+}
+
+MatmulArgs DeviceForward::into_residual(const LayerSpec& layer, bool has_post_norm, int32_t first) const {
+  MatmulArgs args{};
+  args.out = (has_post_norm ? branch_ : hidden_) + int64_t{first} * spec_.hidden_size;
+  args.out_stride = spec_.hidden_size;
+  args.n = spec_.hidden_size;
+  args.scale = has_post_norm ? 1.0F : layer.residual_multiplier;
+  args.accumulate = !has_post_norm;
+  return args;
+}
+
+Status DeviceForward::add_branch(Ops& ops, const LayerSpec& layer, const NormSpec& post_norm, const float* weight,
+                                 int32_t rows) {
+  NormArgs args{};
+  args.x = branch_;
+  args.x_stride = spec_.hidden_size;
+  args.weight = weight;
+  args.residual = hidden_;
+  args.residual_stride = spec_.hidden_size;
+  args.residual_scale = layer.residual_multiplier;
+  args.dim = spec_.hidden_size;
+  args.rows = rows;
+  args.eps = post_norm.epsilon;
+  args.weight_offset = post_norm.weight_offset;
+  args.kind = to_norm(post_norm.kind);
+  return ops.norm(args);
+}
+
+Status DeviceForward::attention_block(Ops& ops, const DeviceBatch& batch, size_t layer) {
+  const LayerSpec& spec = spec_.layers[layer];
+  const AttentionSpec& a = spec.attention;
+  const DeviceWeightSet& w = weights_.layers[layer];
+  const int64_t q_width = int64_t{a.num_heads} * a.head_dim;
+  const int64_t qkv_width = q_width + 2 * int64_t{a.num_kv_heads} * a.head_dim;
+
+  const DeviceMatrix& qkv = w.matrix(TensorRole::q);
+  RETURN_IF_ERROR(operand(ops, spec.attention_pre_norm, w.vector(TensorRole::attention_pre_norm),
+                          w.vector(TensorRole::attention_pre_norm_bias), operand_of(qkv.elem), batch.rows, operand_));
+  MatmulArgs project{};
+  project.x = operand_;
+  project.x_stride = padded_cols(spec_.hidden_size);
+  project.weight = qkv.data;
+  project.weight_stride = qkv.stride();
+  project.weight_elem = qkv.elem;
+  project.bias = w.vector(TensorRole::q_bias);
+  project.out = qkv_;
+  project.out_stride = qkv_width;
+  project.n = qkv_width;
+  project.k = spec_.hidden_size;
+  project.rows = batch.rows;
+  project.scale = 1.0F;
+  RETURN_IF_ERROR(ops.matmul(project));
+
+  const DeviceMatrix& output = w.matrix(TensorRole::attention_output);
+  RETURN_IF_ERROR(attend(ops, batch, layer, qkv_width, operand_of(output.elem)));
+
+  MatmulArgs out = into_residual(spec, spec.attention_post_norm.has_value(), 0);
+  out.x = attended_;
+  out.x_stride = padded_cols(q_width);
+  out.weight = output.data;
+  out.weight_stride = output.stride();
+  out.weight_elem = output.elem;
+  out.bias = w.vector(TensorRole::attention_output_bias);
+  out.k = q_width;
+  out.rows = batch.rows;
+  RETURN_IF_ERROR(ops.matmul(out));
+  if (!spec.attention_post_norm) return ok_status();
+  return add_branch(ops, spec, *spec.attention_post_norm, w.vector(TensorRole::attention_post_norm), batch.rows);
+}
+
+Status DeviceForward::attend(Ops& ops, const DeviceBatch& batch, size_t layer, int64_t qkv_width, Elem out_elem) {
+  const AttentionSpec& a = spec_.layers[layer].attention;
+  const DeviceWeightSet& w = weights_.layers[layer];
+  const KvPlacement place = kv_.placement[layer];
+  const DeviceKvGroup& group = kv_.groups[static_cast<size_t>(place.group)];
+  const DeviceBatch::Group& on_device = batch.groups[static_cast<size_t>(place.group)];
+  const int64_t q_width = int64_t{a.num_heads} * a.head_dim;
+  if (a.qk_norm == QkNorm::full_width) {
+    NormArgs norm{};
+    norm.x_stride = norm.out_stride = qkv_width;
+    norm.rows = batch.rows;
+    norm.eps = a.qk_norm_spec.epsilon;
+    norm.weight_offset = a.qk_norm_spec.weight_offset;
+    norm.kind = to_norm(a.qk_norm_spec.kind);
+    norm.out_elem = Elem::f32;
+    const std::array parts = {std::pair(TensorRole::q_norm, q_width),
+                              std::pair(TensorRole::k_norm, int64_t{a.num_kv_heads} * a.head_dim)};
+    int64_t at = 0;
+    for (const auto& [role, width] : parts) {
+      norm.x = qkv_ + at;
+      norm.out = qkv_ + at;
+      norm.weight = w.vector(role);
+      norm.dim = norm.out_width = width;
+      RETURN_IF_ERROR(ops.norm(norm));
+      at += width;
+    }
+  }
+  const BatchView view{batch.positions, batch.sequence_of, on_device.table_begin, batch.tables};
+  QkvArgs post{};
+  post.qkv = qkv_;
+  post.stride = qkv_width;
+  if (a.qk_norm == QkNorm::per_head) {
+    post.q_norm = w.vector(TensorRole::q_norm);
+    post.k_norm = w.vector(TensorRole::k_norm);
+    post.norm_eps = a.qk_norm_spec.epsilon;
+    post.norm_offset = a.qk_norm_spec.weight_offset;
+    post.norm_kind = to_norm(a.qk_norm_spec.kind);
+  }
+  if (a.rope >= 0) {
+    const Rope& rope = ropes_[static_cast<size_t>(a.rope)];
+    post.cosines = rope.cosines;
+    post.sines = rope.sines;
+    post.half = rope.frequencies.rotary_dim() / 2;
+  }
+  post.batch = view;
+  post.layout = group.layout;
+  post.plane = on_device.plane;
+  post.layer = place.index;
+  post.rows = batch.rows;
+  post.num_heads = a.num_heads;
+  RETURN_IF_ERROR(ops.qkv_post(post));
+
+  AttentionArgs args{};
+  args.q = qkv_;
+  args.q_stride = qkv_width;
+  args.out = attended_;
+  args.out_stride = padded_cols(q_width);
+  args.jobs = on_device.jobs;
+  args.partials = partials_;
+  args.partial_stride = partial_stride_;
+  args.arrived = arrived_;
+  args.batch = view;
+  args.layout = group.layout;
+  args.plane = on_device.plane;
+  args.layer = place.index;
+  args.num_heads = a.num_heads;
+  args.window = group.shape.window;
+  args.rows = batch.rows;
+  args.scale = a.scale;
+  args.softcap = a.soft_cap;
+  args.out_elem = out_elem;
+  if (!group.shape.has_tiles()) return ops.attention_plain(args);
+  if (on_device.decode_blocks > 0) {
+    args.items = on_device.decode;
+    args.counts = on_device.counts;
+    RETURN_IF_ERROR(ops.attention_items(args, true, on_device.decode_blocks));
+  }
+  if (on_device.prefill_blocks > 0) {
+    args.items = on_device.prefill;
+    args.counts = on_device.counts + 1;
+    RETURN_IF_ERROR(ops.attention_items(args, false, on_device.prefill_blocks));
+  }
+  return ok_status();
+}
+
+Status DeviceForward::ffn_block(Ops& ops, const DeviceBatch& batch, size_t layer) {
+  const LayerSpec& spec = spec_.layers[layer];
+  const DeviceWeightSet& w = weights_.layers[layer];
+  const float* weight = w.vector(TensorRole::ffn_pre_norm);
+  const float* bias = w.vector(TensorRole::ffn_pre_norm_bias);
+  const DeviceMatrix& up = w.matrix(TensorRole::gate);  // gate, then up; or up alone
+  const Elem elem = operand_of(up.elem);
+  RETURN_IF_ERROR(operand(ops, spec.ffn_pre_norm, weight, bias, elem, batch.rows, operand_));
+  if (spec.ffn.num_experts > 0) {
+    RETURN_IF_ERROR(operand(ops, spec.ffn_pre_norm, weight, bias, Elem::f32, batch.rows, router_operand_));
+  }
+  const int64_t row_bytes = padded_cols(spec_.hidden_size) * elem_bytes(elem);
+  for (int32_t first = 0; first < batch.rows; first += ffn_rows_) {
+    const int32_t rows = std::min(ffn_rows_, batch.rows - first);
+    RETURN_IF_ERROR(spec.ffn.num_experts > 0 ? expert_ffn(ops, layer, first, rows)
+                                             : dense_ffn(ops, layer, operand_ + first * row_bytes, first, rows));
+  }
+  if (!spec.ffn_post_norm) return ok_status();
+  return add_branch(ops, spec, *spec.ffn_post_norm, w.vector(TensorRole::ffn_post_norm), batch.rows);
+}
+
+Status DeviceForward::dense_ffn(Ops& ops, size_t layer, const std::byte* x, int32_t first, int32_t rows) {
+  const LayerSpec& spec = spec_.layers[layer];
+  const FeedForwardSpec& f = spec.ffn;
+  const DeviceWeightSet& w = weights_.layers[layer];
+  const DeviceMatrix& up = w.matrix(TensorRole::gate);
+  const DeviceMatrix& down = w.matrix(TensorRole::down);
+  const int64_t inner = f.intermediate;
+  const Elem act_elem = operand_of(down.elem);
+
+  GemvArgs args{};
+  args.m.x = x;
+  args.m.x_stride = padded_cols(spec_.hidden_size);
+  args.m.weight = up.data;
+  args.m.weight_stride = up.stride();
+  args.m.weight_elem = up.elem;
+  args.m.bias = w.vector(TensorRole::gate_bias);
+  args.m.k = spec_.hidden_size;
+  args.m.n = inner;
+  args.m.rows = rows;
+  args.m.scale = 1.0F;
+  args.gated_out = act_;
+  args.gated_stride = padded_cols(inner);
+  args.gated_elem = act_elem;
+  args.act = to_act(f.activation);
+  bool done = false;
+  if (f.gated) {
+    ASSIGN_OR_RETURN(done, ops.gated_matmul(args));
+  }
+  if (!done) {
+    args.m.n = f.gated ? 2 * inner : inner;
+    args.m.out = gate_up_;
+    args.m.out_stride = args.m.n;
+    RETURN_IF_ERROR(ops.matmul(args.m));
+    RETURN_IF_ERROR(ops.activation({.x = gate_up_,
+                                    .x_stride = args.m.n,
+                                    .up_offset = f.gated ? inner : 0,
+                                    .out = act_,
+                                    .out_stride = padded_cols(inner),
+                                    .dim = inner,
+                                    .rows = rows,
+                                    .kind = args.act,
+                                    .out_elem = act_elem}));
+  }
+  MatmulArgs out = into_residual(spec, spec.ffn_post_norm.has_value(), first);
+  out.x = act_;
+  out.x_stride = padded_cols(inner);
+  out.weight = down.data;
+  out.weight_stride = down.stride();
+  out.weight_elem = down.elem;
+  out.bias = w.vector(TensorRole::down_bias);
+  out.k = inner;
+  out.rows = rows;
+  return ops.matmul(out);
+}
+
+Status DeviceForward::expert_ffn(Ops& ops, size_t layer, int32_t first, int32_t rows) {
+  const LayerSpec& spec = spec_.layers[layer];
+  const FeedForwardSpec& f = spec.ffn;
+  const DeviceWeightSet& w = weights_.layers[layer];
+  const DeviceMatrix& router = w.matrix(TensorRole::router);
+  const DeviceMatrix& up = w.matrix(TensorRole::gate);
+  const DeviceMatrix& down = w.matrix(TensorRole::down);
+  const int64_t inner = f.intermediate;
+  const int64_t hidden = spec_.hidden_size;
+  const int32_t slots = rows * f.experts_per_token;
+  const Elem act_elem = operand_of(down.elem);
+
+  MatmulArgs route{};
+  route.x = router_operand_ + first * padded_cols(hidden) * 4;
+  route.x_stride = padded_cols(hidden);
+  route.weight = router.data;
+  route.weight_stride = router.stride();
+  route.weight_elem = router.elem;
+  route.out = router_;
+  route.out_stride = route.n = f.num_experts;
+  route.k = hidden;
+  route.rows = rows;
+  route.scale = 1.0F;
+  RETURN_IF_ERROR(ops.matmul(route));
+  RETURN_IF_ERROR(ops.moe_route(
+      {router_, expert_ids_, expert_weights_, rows, f.num_experts, f.experts_per_token, f.normalize_routing}));
+  RETURN_IF_ERROR(ops.moe_group(
+      {expert_ids_, expert_begin_, slot_tokens_, expert_slots_, rows, f.num_experts, f.experts_per_token}));
+
+  MatmulArgs args{};
+  args.x = operand_ + first * padded_cols(hidden) * elem_bytes(operand_of(up.elem));
+  args.x_stride = padded_cols(hidden);
+  args.weight = up.data;
+  args.weight_stride = up.stride();
+  args.weight_elem = up.elem;
+  args.out = gate_up_;
+  args.n = args.out_stride = f.gated ? 2 * inner : inner;
+  args.k = hidden;
+  args.row_index = slot_tokens_;
+  args.expert_begin = expert_begin_;
+  args.expert_stride = args.n * up.stride();
+  args.rows = rows;
+  args.scale = 1.0F;
+  RETURN_IF_ERROR(ops.expert_matmul(args, f.num_experts));
+  RETURN_IF_ERROR(ops.activation({.x = gate_up_,
+                                  .x_stride = args.n,
+                                  .up_offset = f.gated ? inner : 0,
+                                  .out = act_,
+                                  .out_stride = padded_cols(inner),
+                                  .dim = inner,
+                                  .rows = slots,
+                                  .kind = to_act(f.activation),
+                                  .out_elem = act_elem}));
+  args.x = act_;
+  args.x_stride = padded_cols(inner);
+  args.weight = down.data;
+  args.weight_stride = down.stride();
+  args.weight_elem = down.elem;
+  args.out = expert_out_;
+  args.n = args.out_stride = hidden;
+  args.k = inner;
+  args.row_index = nullptr;
+  args.expert_stride = hidden * down.stride();
+  RETURN_IF_ERROR(ops.expert_matmul(args, f.num_experts));
+  const MatmulArgs target = into_residual(spec, spec.ffn_post_norm.has_value(), first);
+  return ops.moe_combine({expert_out_, expert_slots_, expert_weights_, target.out, hidden, rows, f.experts_per_token,
+                          target.scale, target.accumulate});
+}
+
+Status DeviceForward::logits(Ops& ops, const int32_t* row_index, int32_t rows) {
+  const DeviceMatrix& head = weights_.lm_head(spec_);
+  NormArgs norm{};
+  norm.x = hidden_;
+  norm.x_stride = spec_.hidden_size;
+  norm.row_index = row_index;
+  norm.weight = weights_.ends.vector(TensorRole::final_norm);
+  norm.bias = weights_.ends.vector(TensorRole::final_norm_bias);
+  norm.out = logit_operand_;
+  norm.out_stride = norm.out_width = padded_cols(spec_.hidden_size);
+  norm.dim = spec_.hidden_size;
+  norm.rows = rows;
+  norm.eps = spec_.final_norm.epsilon;
+  norm.weight_offset = spec_.final_norm.weight_offset;
+  norm.kind = to_norm(spec_.final_norm.kind);
+  norm.out_elem = operand_of(head.elem);
+  RETURN_IF_ERROR(ops.norm(norm));
+  MatmulArgs args{};
+  args.x = logit_operand_;
+  args.x_stride = padded_cols(spec_.hidden_size);
+  args.weight = head.data;
+  args.weight_stride = head.stride();
+  args.weight_elem = head.elem;
+  args.out = logits_;
+  args.out_stride = args.n = spec_.vocab_size;
+  args.k = spec_.hidden_size;
+  args.rows = rows;
+  args.scale = spec_.logit_multiplier;
+  RETURN_IF_ERROR(ops.matmul(args));
+  if (spec_.logit_soft_cap <= 0.0F) return ok_status();
+  return ops.softcap({logits_, int64_t{rows} * spec_.vocab_size, spec_.logit_soft_cap});
+}
+
+}  // namespace inferneo::cuda

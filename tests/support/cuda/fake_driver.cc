@@ -1,0 +1,426 @@
+#include "support/cuda/fake_driver.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <vector>
+
+#include "support/cuda/emulated_kernels.h"
+
+namespace inferneo::cuda {
+namespace {
+
+constexpr size_t kPage = size_t{2} << 20;
+constexpr CuResult kInvalid = 1;
+
+struct Launched {
+  const simt::EmulatedKernel* kernel = nullptr;
+  simt::Grid grid;
+  std::vector<unsigned char> args;
+};
+// A copy or memset that was captured.
+struct GraphBody {
+  std::vector<Launched> launches;
+};
+
+struct Failure {
+  CuResult result = 0;
+  int after = 0;
+};
+
+struct State {
+  std::recursive_mutex mutex;
+  FakeDriverOptions options;
+  FakeDriverBooks books;
+  std::map<CuPointer, size_t> buffers;
+  std::map<void*, size_t> pinned;
+  std::map<CuPointer, size_t> ranges;
+  std::map<CuPointer, CuMemory> mapped;
+  std::set<CuMemory> pages;
+  CuMemory next_page = 1;
+  std::map<std::string, Failure> failures;
+  std::map<CuFunction, unsigned> shared_allowed;
+  GraphBody* capturing = nullptr;
+  CuResult lost = 0;  // as a context that an error has ended
+
+  size_t used() const {
+    return books.allocated + books.pages * kPage + static_cast<size_t>(books.contexts) * options.fixed_bytes;
+  }
+};
+State& state() {
+  static State* instance = new State();  // outlives everything that a test leaves behind
+  return *instance;
+}
+
+// What every call begins with.
+CuResult enter(const char* name) {
+  State& s = state();
+  const auto failure = s.failures.find(name);
+  if (failure != s.failures.end() && failure->second.after-- == 0) {
+    const CuResult result = failure->second.result;
+    s.failures.erase(failure);
+    if (result >= 700) s.lost = result;
+    return result;
+  }
+  return s.lost;
+}
+
+#define ENTER(name)                          \
+  const std::lock_guard lock(state().mutex); \
+  if (const CuResult entered = enter(name); entered != 0) return entered
+
+CuResult init(unsigned) { return 0; }
+CuResult driver_version(int* version) {
+  *version = 13000;
+  return 0;
+}
+CuResult error_name(CuResult error, const char** name) {
+  *name = error == kCuOutOfMemory ? "CUDA_ERROR_OUT_OF_MEMORY"
+          : error == 700          ? "CUDA_ERROR_ILLEGAL_ADDRESS"
+                                  : "CUDA_ERROR";
+  return 0;
+}
+CuResult error_string(CuResult, const char** text) {
+  *text = "as the fake driver was told";
+  return 0;
+}
+CuResult device_count(int* count) {
+  ENTER("device_count");
+  *count = state().options.devices;
+  return 0;
+}
+CuResult device_get(CuDevice* device, int ordinal) {
+  *device = ordinal;
+  return 0;
+}
+CuResult device_name(char* name, int length, CuDevice) {
+  std::strncpy(name, "Emulated GPU", static_cast<size_t>(length));
+  return 0;
+}
+CuResult device_attribute(int* value, int attribute, CuDevice) {
+  const FakeDriverOptions& options = state().options;
+  switch (attribute) {
+    case kCuMajor:
+      *value = options.major;
+      return 0;
+    case kCuMultiprocessors:
+      *value = options.multiprocessors;
+      return 0;
+    case kCuSharedOptIn:
+      *value = 227 << 10;
+      return 0;
+    case kCuVirtualMemory:
+      *value = 1;
+      return 0;
+    default:
+      *value = 0;
+      return 0;
+  }
+}
+CuResult device_memory(size_t* bytes, CuDevice) {
+  *bytes = state().options.memory_bytes;
+  return 0;
+}
+CuResult context_retain(CuContext* context, CuDevice) {
+  ENTER("context_retain");
+  ++state().books.contexts;
+  *context = reinterpret_cast<CuContext>(1);
+  return 0;
+}
+CuResult context_release(CuDevice) {
+  if (--state().books.contexts == 0) state().books.modules = 0;  // they end with it
+  return 0;
+}
+CuResult context_set(CuContext) { return 0; }
+CuResult memory_info(size_t* free, size_t* total) {
+  ENTER("memory_info");
+  *total = state().options.memory_bytes;
+  *free = *total - std::min(*total, state().used());
+  return 0;
+}
+CuResult memory_alloc(CuPointer* pointer, size_t bytes) {
+  ENTER("memory_alloc");
+  if (bytes == 0) return kInvalid;
+  if (state().used() + bytes > state().options.memory_bytes) return kCuOutOfMemory;
+  void* memory = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
+  if (memory == nullptr) return kCuOutOfMemory;
+  std::memset(memory, 0xff, bytes);  // NaN in every type
+  *pointer = reinterpret_cast<CuPointer>(memory);
+  state().buffers[*pointer] = bytes;
+  state().books.allocated += bytes;
+  return 0;
+}
+CuResult memory_free(CuPointer pointer) {
+  ENTER("memory_free");
+  const auto found = state().buffers.find(pointer);
+  if (found == state().buffers.end()) return kInvalid;
+  state().books.allocated -= found->second;
+  state().buffers.erase(found);
+  std::free(reinterpret_cast<void*>(pointer));
+  return 0;
+}
+CuResult host_alloc(void** pointer, size_t bytes, unsigned) {
+  ENTER("host_alloc");
+  *pointer = std::aligned_alloc(4096, (bytes + 4095) / 4096 * 4096);
+  std::memset(*pointer, 0xff, bytes);
+  state().pinned[*pointer] = bytes;
+  state().books.pinned += bytes;
+  return 0;
+}
+CuResult host_free(void* pointer) {
+  const std::lock_guard lock(state().mutex);
+  const auto found = state().pinned.find(pointer);
+  if (found == state().pinned.end()) return kInvalid;
+  state().books.pinned -= found->second;
+  state().pinned.erase(found);
+  std::free(pointer);
+  return 0;
+}
+CuResult copy_to_device(CuPointer to, const void* from, size_t bytes, CuStream) {
+  ENTER("copy_to_device");
+  if (state().capturing != nullptr) return kInvalid;  // nothing of ours captures copies
+  std::memcpy(reinterpret_cast<void*>(to), from, bytes);
+  return 0;
+}
+CuResult copy_to_host(void* to, CuPointer from, size_t bytes, CuStream) {
+  ENTER("copy_to_host");
+  if (state().capturing != nullptr) return kInvalid;
+  std::memcpy(to, reinterpret_cast<const void*>(from), bytes);
+  return 0;
+}
+CuResult set_bytes(CuPointer to, unsigned char value, size_t bytes, CuStream) {
+  ENTER("set_bytes");
+  if (state().capturing != nullptr) return kInvalid;
+  std::memset(reinterpret_cast<void*>(to), value, bytes);
+  return 0;
+}
+CuResult granularity(size_t* bytes, const CuMemProperties*, int) {
+  *bytes = kPage;
+  return 0;
+}
+CuResult address_reserve(CuPointer* pointer, size_t bytes, size_t, CuPointer, unsigned long long) {
+  ENTER("address_reserve");
+  if (bytes == 0 || bytes % kPage != 0) return kInvalid;
+  void* range = mmap(nullptr, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (range == MAP_FAILED) return kCuOutOfMemory;
+  *pointer = reinterpret_cast<CuPointer>(range);
+  state().ranges[*pointer] = bytes;
+  return 0;
+}
+CuResult address_free(CuPointer pointer, size_t bytes) {
+  ENTER("address_free");
+  const auto found = state().ranges.find(pointer);
+  if (found == state().ranges.end() || found->second != bytes) return kInvalid;
+  for (const auto& [at, memory] : state().mapped) {
+    if (at >= pointer && at < pointer + bytes) return kInvalid;  // still mapped
+  }
+  munmap(reinterpret_cast<void*>(pointer), bytes);
+  state().ranges.erase(found);
+  return 0;
+}
+CuResult memory_create(CuMemory* memory, size_t bytes, const CuMemProperties* properties, unsigned long long) {
+  ENTER("memory_create");
+  if (bytes != kPage || properties->type != 1 || properties->location.type != 1) return kInvalid;
+  if (state().used() + bytes > state().options.memory_bytes) return kCuOutOfMemory;
+  *memory = state().next_page++;
+  state().pages.insert(*memory);
+  ++state().books.pages;
+  return 0;
+}
+CuResult memory_release(CuMemory memory) {
+  ENTER("memory_release");
+  if (state().pages.erase(memory) == 0) return kInvalid;
+  --state().books.pages;
+  return 0;
+}
+CuResult memory_map(CuPointer pointer, size_t bytes, size_t offset, CuMemory memory, unsigned long long) {
+  ENTER("memory_map");
+  if (bytes != kPage || offset != 0 || !state().pages.contains(memory) || state().mapped.contains(pointer)) {
+    return kInvalid;
+  }
+  state().mapped[pointer] = memory;
+  return 0;
+}
+CuResult memory_unmap(CuPointer pointer, size_t bytes) {
+  ENTER("memory_unmap");
+  if (bytes != kPage || state().mapped.erase(pointer) == 0) return kInvalid;
+  madvise(reinterpret_cast<void*>(pointer), bytes, MADV_DONTNEED);
+  mprotect(reinterpret_cast<void*>(pointer), bytes, PROT_NONE);
+  return 0;
+}
+CuResult memory_access(CuPointer pointer, size_t bytes, const CuMemAccess*, size_t) {
+  ENTER("memory_access");
+  for (size_t at = 0; at < bytes; at += kPage) {
+    if (!state().mapped.contains(pointer + at)) return kInvalid;
+  }
+  mprotect(reinterpret_cast<void*>(pointer), bytes, PROT_READ | PROT_WRITE);
+  std::memset(reinterpret_cast<void*>(pointer), 0xff, bytes);
+  return 0;
+}
+CuResult stream_create(CuStream* stream, unsigned) {
+  ENTER("stream_create");
+  *stream = reinterpret_cast<CuStream>(static_cast<uintptr_t>(++state().books.streams));
+  return 0;
+}
+CuResult stream_destroy(CuStream) {
+  const std::lock_guard lock(state().mutex);
+  --state().books.streams;
+  return 0;
+}
+CuResult stream_synchronize(CuStream) {
+  ENTER("stream_synchronize");
+  return 0;
+}
+using EventTime = std::chrono::steady_clock::time_point;
+CuResult event_create(CuEvent* event, unsigned) {
+  ENTER("event_create");
+  ++state().books.events;
+  *event = reinterpret_cast<CuEvent>(new EventTime());
+  return 0;
+}
+CuResult event_destroy(CuEvent event) {
+  const std::lock_guard lock(state().mutex);
+  --state().books.events;
+  delete reinterpret_cast<EventTime*>(event);
+  return 0;
+}
+CuResult event_record(CuEvent event, CuStream) {
+  ENTER("event_record");
+  *reinterpret_cast<EventTime*>(event) = std::chrono::steady_clock::now();
+  return 0;
+}
+CuResult event_synchronize(CuEvent) {
+  ENTER("event_synchronize");
+  return 0;
+}
+CuResult event_elapsed(float* milliseconds, CuEvent from, CuEvent to) {
+  const auto passed = *reinterpret_cast<EventTime*>(to) - *reinterpret_cast<EventTime*>(from);
+  *milliseconds = std::chrono::duration<float, std::milli>(passed).count();
+  return 0;
+}
+CuResult module_load(CuModule* module, const void*) {
+  ENTER("module_load");
+  ++state().books.modules;
+  *module = reinterpret_cast<CuModule>(1);
+  return 0;
+}
+CuResult module_unload(CuModule) {
+  --state().books.modules;
+  return 0;
+}
+CuResult module_function(CuFunction* function, CuModule, const char* name) {
+  ENTER("module_function");
+  for (const simt::EmulatedKernel& kernel : simt::emulated_kernels()) {
+    if (kernel.name != name) continue;
+    *function = reinterpret_cast<CuFunction>(const_cast<simt::EmulatedKernel*>(&kernel));
+    return 0;
+  }
+  return 500;  // CUDA_ERROR_NOT_FOUND
+}
+CuResult function_attribute(CuFunction function, int attribute, int value) {
+  ENTER("function_attribute");
+  if (attribute != kCuFunctionShared || value > 227 << 10) return kInvalid;
+  state().shared_allowed[function] = static_cast<unsigned>(value);
+  return 0;
+}
+void execute(const Launched& launched) {
+  ++state().books.launches;
+  ++state().books.launches_of[std::string(launched.kernel->name)];
+  if (state().options.runs_kernels) launched.kernel->run(launched.grid, launched.args.data());
+}
+CuResult launch(CuFunction function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
+                unsigned shared, CuStream, void** parameters, void**) {
+  ENTER("launch");
+  const auto* kernel = reinterpret_cast<const simt::EmulatedKernel*>(function);
+  const auto allowed = state().shared_allowed.find(function);
+  const unsigned limit = allowed == state().shared_allowed.end() ? 48U << 10 : allowed->second;
+  if (gx == 0 || gy == 0 || gz == 0 || gy > 65535 || gz > 65535 || bx > kernel->max_threads || bx % 32 != 0 ||
+      by != 1 || bz != 1 || shared > std::max(limit, 48U << 10)) {
+    return kInvalid;
+  }
+  Launched launched{kernel, {gx, gy, gz, bx, shared}, {}};
+  const auto* bytes = static_cast<const unsigned char*>(parameters[0]);
+  launched.args.assign(bytes, bytes + kernel->args_bytes);
+  if (state().capturing != nullptr) {
+    state().capturing->launches.push_back(std::move(launched));
+  } else {
+    execute(launched);
+  }
+  return 0;
+}
+CuResult capture_begin(CuStream, int) {
+  ENTER("capture_begin");
+  if (state().capturing != nullptr) return kInvalid;
+  state().capturing = new GraphBody();
+  return 0;
+}
+CuResult capture_end(CuStream, CuGraph* graph) {
+  ENTER("capture_end");
+  *graph = reinterpret_cast<CuGraph>(state().capturing);
+  state().capturing = nullptr;
+  return 0;
+}
+CuResult graph_instantiate(CuGraphExec* exec, CuGraph graph, unsigned long long) {
+  ENTER("graph_instantiate");
+  ++state().books.graphs;
+  *exec = reinterpret_cast<CuGraphExec>(new GraphBody(*reinterpret_cast<GraphBody*>(graph)));
+  return 0;
+}
+CuResult graph_launch(CuGraphExec exec, CuStream) {
+  ENTER("graph_launch");
+  ++state().books.graph_launches;
+  for (const Launched& launched : reinterpret_cast<GraphBody*>(exec)->launches) execute(launched);
+  return 0;
+}
+CuResult graph_exec_destroy(CuGraphExec exec) {
+  const std::lock_guard lock(state().mutex);
+  --state().books.graphs;
+  delete reinterpret_cast<GraphBody*>(exec);
+  return 0;
+}
+CuResult graph_destroy(CuGraph graph) {
+  delete reinterpret_cast<GraphBody*>(graph);
+  return 0;
+}
+#undef ENTER
+
+constexpr DriverApi kApi = {init,           driver_version,     error_name,         error_string,
+                            device_count,   device_get,         device_name,        device_attribute,
+                            device_memory,  context_retain,     context_release,    context_set,
+                            memory_info,    memory_alloc,       memory_free,        host_alloc,
+                            host_free,      copy_to_device,     copy_to_host,       set_bytes,
+                            granularity,    address_reserve,    address_free,       memory_create,
+                            memory_release, memory_map,         memory_unmap,       memory_access,
+                            stream_create,  stream_destroy,     stream_synchronize, event_create,
+                            event_destroy,  event_record,       event_synchronize,  event_elapsed,
+                            module_load,    module_unload,      module_function,    function_attribute,
+                            launch,         capture_begin,      capture_end,        graph_instantiate,
+                            graph_launch,   graph_exec_destroy, graph_destroy};
+
+}  // namespace
+
+const DriverApi& fake_driver() { return kApi; }
+
+void reset_fake_driver(const FakeDriverOptions& options) {
+  const std::lock_guard lock(state().mutex);
+  state().options = options;
+  state().failures.clear();
+  state().lost = 0;
+  state().books.launches = state().books.graph_launches = 0;
+  state().books.launches_of.clear();
+}
+
+FakeDriverBooks& fake_driver_books() { return state().books; }
+
+void fail_fake_driver(const std::string& function, CuResult result, int after) {
+  const std::lock_guard lock(state().mutex);
+  state().failures[function] = {result, after};
+}
+
+}  // namespace inferneo::cuda
