@@ -66,7 +66,7 @@ Result<ConvertedModel> ONNXConverter::convert_model(const std::string& model, co
     request.accept = [&](const std::string& path) -> Status {
       if (options.on_progress) RETURN_IF_ERROR(options.on_progress({"verifying", 0, 0}));
       ASSIGN_OR_RETURN(verification,
-                       verify_conversion(source.directory, path, options, impl_->pool, converted_model_loader()));
+                       verify_conversion(source.directory, path, options, impl_->pool, impl_->config.onnxruntime));
       return ok_status();
     };
   }

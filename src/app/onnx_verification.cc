@@ -1,25 +1,33 @@
 #include "app/onnx_verification.h"
 
 #include <algorithm>
+#include <memory>
 
+#include "models/onnx/onnx_loader.h"
+#include "models/onnx/ort_library.h"
 #include "models/onnx_convert/verification.h"
 #include "models/transformers/loader.h"
 #include "tensor/ledger.h"
 
 namespace inferneo {
 
-ConvertedLoader converted_model_loader() { return {}; }
-
 Result<ConvertVerification> verify_conversion(const ModelDirectory& native, const std::string& converted,
                                               const ConvertOptions& options, ThreadPool& pool,
-                                              const ConvertedLoader& load_converted) {
-  if (!load_converted) {
-    return ConvertVerification{.reason =
-                                   "this build cannot run ONNX models, so the result was not compared with the "
-                                   "native model"};
+                                              const std::string& library) {
+  if (const auto opened = onnx::OrtLibrary::open(library); !opened.ok()) {
+    return ConvertVerification{.reason = opened.error().message};
   }
-  ASSIGN_OR_RETURN(const std::unique_ptr<ModelRunner> runner, load_converted(converted));
   MemoryLedger ledger(SIZE_MAX);
+  ASSIGN_OR_RETURN(const ModelDirectory directory, ModelDirectory::open(native.name(), converted, {converted}));
+  onnx::OnnxLoadOptions graph;
+  graph.directory = &directory;
+  graph.model_name = native.name() + " (converted)";
+  graph.ledger = &ledger;
+  graph.pool = &pool;
+  graph.library = library;
+  graph.check.when = onnx::GraphCheckOptions::When::never;  // it was written just now
+  graph.max_model_len = options.max_model_len;
+  ASSIGN_OR_RETURN(const std::unique_ptr<ModelRunner> runner, onnx::load_onnx_model(graph));
   LoadOptions load;
   load.directory = &native;
   load.model_name = native.name();
