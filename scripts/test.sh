@@ -122,6 +122,13 @@ main() {
   fi
   # The Python package joins this build where it can; its tests say that they are skipped where not.
   if setup_python_package; then configure ci -DINFERNEO_PYTHON=ON; fi
+  # The CUDA kernels are compiled into it where nvcc is; their tests run on an emulated GPU either way.
+  local nvcc
+  if nvcc=$(find_nvcc); then
+    configure ci -DINFERNEO_CUDA=ON -DINFERNEO_NVCC="$nvcc"
+  else
+    row "CUDA kernels" 0 0 0 'not compiled: no nvcc here (docs/cuda.md)'
+  fi
   if build_stage ci; then
     ctest_stage "fast" ci -L fast
     ctest_stage "full" ci -L full
