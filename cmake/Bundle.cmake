@@ -12,8 +12,7 @@ set_target_properties(${bundle_programs} PROPERTIES INSTALL_RPATH "$ORIGIN/../li
 foreach(target ${bundle_programs})
   target_link_options(${target} PRIVATE -Wl,--disable-new-dtags)  # the path holds for what libraries need as well
 endforeach()
-install(TARGETS ${bundle_programs} RUNTIME DESTINATION bin
-        RUNTIME_DEPENDENCY_SET bundle_libraries)
+install(TARGETS ${bundle_programs} RUNTIME_DEPENDENCY_SET bundle_libraries RUNTIME DESTINATION bin)
 install(RUNTIME_DEPENDENCY_SET bundle_libraries
         PRE_EXCLUDE_REGEXES "^ld-linux" "^libc[.]so" "^libm[.]so" "^libdl[.]so" "^libpthread[.]so" "^librt[.]so"
                             "^libresolv[.]so" "^linux-vdso" "^libcuda[.]so" "^libcublas"

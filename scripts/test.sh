@@ -125,6 +125,13 @@ main() {
   # The Python package joins this build where it can; its tests say that they are skipped where not.
   if setup_python_package; then configure ci -DINFERNEO_PYTHON=ON; fi
   setup_venv 'openai>=1.50,<3'  # of one example, and of a stage below
+  # The CUDA kernels are compiled into it where nvcc is; their tests run on an emulated GPU either way.
+  local nvcc
+  if nvcc=$(find_nvcc); then
+    configure ci -DINFERNEO_CUDA=ON -DINFERNEO_NVCC="$nvcc"
+  else
+    row "CUDA kernels" 0 0 0 'not compiled: no nvcc here (docs/cuda.md)'
+  fi
   if build_stage ci; then
     ctest_stage "fast" ci -L fast
     ctest_stage "full" ci -L full

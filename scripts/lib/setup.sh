@@ -226,6 +226,27 @@ END
   fi
 }
 
+# ---- CUDA: the toolkit's compiler, without root ----------------------------------------------------------------------
+# Prints an nvcc that is here: on PATH, of CUDA_HOME, of the usual place, or as setup_cuda has put it.
+find_nvcc() {
+  local nvcc
+  for nvcc in "$(command -v nvcc)" "${CUDA_HOME:-}/bin/nvcc" /usr/local/cuda/bin/nvcc \
+              "$ROOT"/build/cuda-toolkit/lib/python3*/site-packages/nvidia/cu13/bin/nvcc; do
+    [ -n "$nvcc" ] && [ -x "$nvcc" ] && { echo "$nvcc"; return 0; }
+  done
+  return 1
+}
+
+# The compiler of CUDA 13.0 from the Python packages that carry it, about 200 MB, into build/cuda-toolkit.
+setup_cuda() {
+  find_nvcc >/dev/null && return 0
+  say "installing: nvcc 13.0 into build/cuda-toolkit"
+  python3 -m venv "$ROOT/build/cuda-toolkit" || return 1
+  "$ROOT/build/cuda-toolkit/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps \
+    'nvidia-cuda-nvcc==13.0.*' 'nvidia-cuda-runtime==13.0.*' 'nvidia-cuda-crt==13.0.*' 'nvidia-nvvm==13.0.*' \
+    'nvidia-cuda-cccl==13.0.*' >"$ROOT/build/pip.log" 2>&1 || { warn "pip could not install nvcc (log: build/pip.log)"; return 1; }
+}
+
 # ---- Configure and build --------------------------------------------------------------------------------------------
 # configure PRESET [OPTION...]: again only where an option is not what it was.
 configure() {

@@ -1,7 +1,10 @@
 // What kernel bodies are written in: the few operations of a GPU that they need, by names of our own, so that the same
 // bodies compile for a GPU (nvcc) and for the host, where tests/support/cuda/simt.h runs them thread by thread.
 //
-// Every block is one-dimensional. A kernel is declared with INFERNEO_KERNEL and takes one struct by value.
+// Every block is one-dimensional. A kernel is declared with INFERNEO_KERNEL and takes one struct by value; its body begins
+// when the kernels before it in the stream have ended. INFERNEO_EARLY_KERNEL's begins when all blocks of the one before have
+// started: it may read what no kernel writes (weights), and must call wait_for_earlier() in every thread, on every path,
+// before it touches anything else or ends.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +16,14 @@
 #include <cmath>
 
 #define INFERNEO_DEVICE __device__ __forceinline__
-#define INFERNEO_KERNEL(name, Args, threads) \
+#define INFERNEO_KERNEL(name, Args, threads)                                                         \
+  __device__ __forceinline__ void name##_body(const Args& args);                                     \
+  extern "C" __global__ void __launch_bounds__(threads) name(const __grid_constant__ Args args) {    \
+    wait_for_earlier();                                                                              \
+    name##_body(args);                                                                               \
+  }                                                                                                  \
+  __device__ __forceinline__ void name##_body(const Args& args)
+#define INFERNEO_EARLY_KERNEL(name, Args, threads) \
   extern "C" __global__ void __launch_bounds__(threads) name(const __grid_constant__ Args args)
 #define INFERNEO_SHARED __shared__
 #define INFERNEO_UNROLL _Pragma("unroll")
@@ -32,6 +42,15 @@ INFERNEO_DEVICE int block_x() { return static_cast<int>(blockIdx.x); }
 INFERNEO_DEVICE int block_y() { return static_cast<int>(blockIdx.y); }
 INFERNEO_DEVICE int block_z() { return static_cast<int>(blockIdx.z); }
 INFERNEO_DEVICE int grid_x() { return static_cast<int>(gridDim.x); }
+
+// Where launches overlap (LaunchShape::overlaps): the next kernel may take free places from now on, and what the kernels
+// before this one have written is there from here on.
+INFERNEO_DEVICE void wait_for_earlier() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;");
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
 
 INFERNEO_DEVICE void sync_block() { __syncthreads(); }
 INFERNEO_DEVICE void sync_warp() { __syncwarp(); }

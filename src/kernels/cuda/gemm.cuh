@@ -253,8 +253,8 @@ INFERNEO_DEVICE void gemv(const GemvArgs& args) {
   const int64_t step = int64_t{256} * args.k_split;
   const int64_t from0 = has0 ? row0 * m.weight_stride : 0;
   const int64_t from1 = has1 ? row1 * m.weight_stride : 0;
-  for (int64_t k0 = slice * 256 + lane() * 8; k0 < m.k; k0 += 2 * step) {
-    Eight<kWeight> w[2][2];
+  Eight<kWeight> w[2][2];
+  const auto load_weights = [&](int64_t k0) {
     INFERNEO_UNROLL
     for (int c = 0; c < 2; ++c) {
       const int64_t k = k0 + c * step;
@@ -269,6 +269,12 @@ INFERNEO_DEVICE void gemv(const GemvArgs& args) {
         w[c][1].zero();
       }
     }
+  };
+  // The first weights are on their way while the kernel before makes the input.
+  int64_t k0 = slice * 256 + lane() * 8;
+  load_weights(k0);
+  wait_for_earlier();
+  while (k0 < m.k) {
     INFERNEO_UNROLL
     for (int c = 0; c < 2; ++c) {
       const int64_t k = k0 + c * step;
@@ -289,6 +295,8 @@ INFERNEO_DEVICE void gemv(const GemvArgs& args) {
         }
       }
     }
+    k0 += 2 * step;
+    if (k0 < m.k) load_weights(k0);
   }
   INFERNEO_UNROLL
   for (int r = 0; r < kRows; ++r) {
@@ -342,11 +350,11 @@ INFERNEO_DEVICE void gemv_rows(const GemvArgs& args) {
 }
 
 // One kernel per number of rows, so that one row does not pay for the registers of four.
-INFERNEO_KERNEL(inferneo_gemv_bf16_1, GemvArgs, kGemvThreads) { gemv<Elem::bf16, 1>(args); }
-INFERNEO_KERNEL(inferneo_gemv_bf16_2, GemvArgs, kGemvThreads) { gemv<Elem::bf16, 2>(args); }
-INFERNEO_KERNEL(inferneo_gemv_bf16_4, GemvArgs, kGemvThreads) { gemv<Elem::bf16, 4>(args); }
-INFERNEO_KERNEL(inferneo_gemv_f32, GemvArgs, kGemvThreads) { gemv_rows<Elem::f32>(args); }
-INFERNEO_KERNEL(inferneo_gemv_f16, GemvArgs, kGemvThreads) { gemv_rows<Elem::f16>(args); }
+INFERNEO_EARLY_KERNEL(inferneo_gemv_bf16_1, GemvArgs, kGemvThreads) { gemv<Elem::bf16, 1>(args); }
+INFERNEO_EARLY_KERNEL(inferneo_gemv_bf16_2, GemvArgs, kGemvThreads) { gemv<Elem::bf16, 2>(args); }
+INFERNEO_EARLY_KERNEL(inferneo_gemv_bf16_4, GemvArgs, kGemvThreads) { gemv<Elem::bf16, 4>(args); }
+INFERNEO_EARLY_KERNEL(inferneo_gemv_f32, GemvArgs, kGemvThreads) { gemv_rows<Elem::f32>(args); }
+INFERNEO_EARLY_KERNEL(inferneo_gemv_f16, GemvArgs, kGemvThreads) { gemv_rows<Elem::f16>(args); }
 
 // ---- experts --------------------------------------------------------------------------------------------------------
 // Softmax over experts and the best of them, ties to the lower id. A warp per token.

@@ -19,6 +19,8 @@ struct OpsOptions {
   CuStream stream = nullptr;
   Blas* blas = nullptr;                 // null: kernels of our own
   std::byte* blas_workspace = nullptr;  // kBlasWorkspace bytes
+  // Kernels start while those before them still run, and wait for them by themselves (compute capability 9.0).
+  bool overlaps = false;
   // Every row's bits are the same whatever else is in the step: one kernel for all numbers of rows.
   bool invariant = false;
 };
@@ -65,7 +67,9 @@ class Ops {
  private:
   template <typename Args>
   Status launch(const char* kernel, const LaunchShape& shape, const Args& args) {
-    return device_.launch(kernel, shape, options_.stream, args);
+    LaunchShape with_options = shape;
+    with_options.overlaps = options_.overlaps && device_.facts().major >= 9;
+    return device_.launch(kernel, with_options, options_.stream, args);
   }
   Status gemv(const GemvArgs& args);
   Status tiles(const MatmulArgs& args, int32_t rows, int32_t experts);

@@ -79,6 +79,7 @@ Status CudaRunner::prepare() {
   ops_ = std::make_unique<Ops>(*options_.device, OpsOptions{.stream = stream_.get(),
                                                             .blas = blas_.get(),
                                                             .blas_workspace = blas_workspace_.data(),
+                                                            .overlaps = options_.overlaps,
                                                             .invariant = options_.invariant});
   graphs_on_ = options_.use_graphs;
   return ok_status();

@@ -48,6 +48,7 @@ struct CudaRunnerOptions {
   bool invariant = false;   // `deterministic`
   bool use_graphs = true;   // enable_cuda_graph
   bool use_library = true;  // cuBLASLt, where it is
+  bool overlaps = false;    // kernels start early (OpsOptions::overlaps): not measured yet, so off
 };
 
 // Between the end of a step on the device and the beginning of the next one that was submitted before that end.

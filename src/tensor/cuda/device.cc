@@ -105,14 +105,34 @@ Result<std::shared_ptr<Device>> Device::open(const DriverApi& driver, int ordina
     device->context_ = nullptr;
     return driver_error(driver, result, "its context was made");
   }
-  int has_virtual_memory = 0;
-  (void)driver.device_attribute(&has_virtual_memory, kCuVirtualMemory, device->handle_);
-  if (has_virtual_memory == 0) {
-    return make_error(ErrorCode::unsupported,
-                      fmt::format("{} offers no virtual memory management here", device->facts_.name), "device");
-  }
   RETURN_IF_ERROR(device->load(images));
+  device->facts_.has_virtual_memory = device->can_map_pages();
   return device;
+}
+
+// Tried, since containers and virtual machines let the driver promise what they do not pass on.
+bool Device::can_map_pages() const {
+  constexpr size_t kPage = size_t{2} << 20;
+  int promised = 0;
+  if (driver_.device_attribute(&promised, kCuVirtualMemory, handle_) != kCuSuccess || promised == 0) return false;
+  CuMemProperties properties;
+  properties.location.id = facts_.ordinal;
+  size_t granularity = 0;
+  if (driver_.granularity(&granularity, &properties, 0) != kCuSuccess || kPage % granularity != 0) return false;
+  CuPointer base = 0;
+  CuMemory memory = 0;
+  if (driver_.address_reserve(&base, kPage, kPage, 0, 0) != kCuSuccess) return false;
+  bool works = driver_.memory_create(&memory, kPage, &properties, 0) == kCuSuccess;
+  if (works) {
+    CuMemAccess access;
+    access.location = properties.location;
+    const bool mapped = driver_.memory_map(base, kPage, 0, memory, 0) == kCuSuccess;
+    works = mapped && driver_.memory_access(base, kPage, &access, 1) == kCuSuccess;
+    if (mapped) (void)driver_.memory_unmap(base, kPage);
+    (void)driver_.memory_release(memory);
+  }
+  (void)driver_.address_free(base, kPage);
+  return works;
 }
 
 Device::~Device() {
@@ -194,9 +214,19 @@ Status Device::launch_raw(const char* kernel, const LaunchShape& shape, CuStream
   if (shape.grid[0] == 0 || shape.grid[1] == 0 || shape.grid[2] == 0) return ok_status();
   ASSIGN_OR_RETURN(CuFunction entry, function(kernel, shape.shared_bytes));
   std::array<void*, 1> parameters = {args};
-  return check(driver_.launch(entry, shape.grid[0], shape.grid[1], shape.grid[2], shape.block, 1, 1, shape.shared_bytes,
-                              stream, parameters.data(), nullptr),
-               fmt::format("launching {}", kernel));
+  CuLaunchAttribute overlap;
+  overlap.id = kCuLaunchOverlap;
+  overlap.number = 1;
+  CuLaunchConfig config;
+  config.grid_x = shape.grid[0];
+  config.grid_y = shape.grid[1];
+  config.grid_z = shape.grid[2];
+  config.block_x = shape.block;
+  config.shared_bytes = shape.shared_bytes;
+  config.stream = stream;
+  config.attributes = &overlap;
+  config.num_attributes = shape.overlaps ? 1 : 0;
+  return check(driver_.launch(&config, entry, parameters.data(), nullptr), fmt::format("launching {}", kernel));
 }
 
 Result<Stream> Stream::create(std::shared_ptr<Device> device) {

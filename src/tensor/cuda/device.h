@@ -37,6 +37,8 @@ struct DeviceFacts {
   int l2_bytes = 0;
   size_t memory_bytes = 0;
   int driver_version = 0;  // 13000: CUDA 13.0
+  // Pages can be mapped and unmapped. Without, KV caches are allocated whole (memory.h).
+  bool has_virtual_memory = false;
 };
 // The GPUs of this machine. Errors: those of load_driver().
 Result<std::vector<DeviceFacts>> list_devices(const DriverApi& driver);
@@ -51,12 +53,15 @@ struct LaunchShape {
   std::array<unsigned, 3> grid = {1, 1, 1};
   unsigned block = 1;
   unsigned shared_bytes = 0;
+  // The kernel may start while the one before it in the stream still runs: it waits for that by itself, before it reads
+  // what others have written (wait_for_earlier() of kernels/cuda/device.cuh, which all of them call).
+  bool overlaps = false;
 };
 
 class Device : public std::enable_shared_from_this<Device> {
  public:
-  // not_found: no such GPU, with how many there are; unsupported: older than compute capability 8.0, or without virtual
-  // memory; out_of_memory; unavailable.
+  // not_found: no such GPU, with how many there are; unsupported: older than compute capability 8.0; out_of_memory;
+  // unavailable.
   static Result<std::shared_ptr<Device>> open(const DriverApi& driver, int ordinal,
                                               std::span<const ModuleImage> images);
   ~Device();
@@ -87,6 +92,7 @@ class Device : public std::enable_shared_from_this<Device> {
  private:
   Device(const DriverApi& driver, DeviceFacts facts) : driver_(driver), facts_(std::move(facts)) {}
   Status load(std::span<const ModuleImage> images);
+  bool can_map_pages() const;
   Status launch_raw(const char* kernel, const LaunchShape& shape, CuStream stream, void* args);
   Result<CuFunction> function(const char* kernel, unsigned shared_bytes);
 
@@ -95,7 +101,7 @@ class Device : public std::enable_shared_from_this<Device> {
     unsigned shared_bytes = 0;  // allowed so far
   };
   const DriverApi& driver_;
-  const DeviceFacts facts_;
+  DeviceFacts facts_;
   CuDevice handle_ = 0;
   CuContext context_ = nullptr;
   std::vector<CuModule> modules_;

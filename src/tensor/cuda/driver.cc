@@ -65,7 +65,7 @@ std::string find_all(void* library, DriverApi& api) {
   symbols.find(api.module_unload, "cuModuleUnload");
   symbols.find(api.module_function, "cuModuleGetFunction");
   symbols.find(api.function_attribute, "cuFuncSetAttribute");
-  symbols.find(api.launch, "cuLaunchKernel");
+  symbols.find(api.launch, "cuLaunchKernelEx");
   symbols.find(api.capture_begin, "cuStreamBeginCapture_v2");
   symbols.find(api.capture_end, "cuStreamEndCapture");
   symbols.find(api.graph_instantiate, "cuGraphInstantiateWithFlags");

@@ -45,10 +45,27 @@ struct CuMemAccess {
   int flags = 3;  // CU_MEM_ACCESS_FLAGS_PROT_READWRITE
 };
 
+struct CuLaunchAttribute {
+  int id = 0;
+  char padding[4] = {};
+  union {
+    char bytes[64] = {};
+    int number;
+  };
+};
+struct CuLaunchConfig {
+  unsigned grid_x = 1, grid_y = 1, grid_z = 1;
+  unsigned block_x = 1, block_y = 1, block_z = 1;
+  unsigned shared_bytes = 0;
+  CuStream stream = nullptr;
+  CuLaunchAttribute* attributes = nullptr;
+  unsigned num_attributes = 0;
+};
+
 // Numbers of cuda.h that are used here.
 inline constexpr CuResult kCuSuccess = 0;
 inline constexpr CuResult kCuOutOfMemory = 2;
-inline constexpr CuResult kCuNotReady = 600;
+inline constexpr CuResult kCuNotSupported = 801;
 inline constexpr int kCuMultiprocessors = 16;  // CU_DEVICE_ATTRIBUTE_...
 inline constexpr int kCuMajor = 75;
 inline constexpr int kCuMinor = 76;
@@ -58,6 +75,7 @@ inline constexpr int kCuVirtualMemory = 102;
 inline constexpr int kCuFunctionShared = 8;      // CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
 inline constexpr unsigned kCuNonBlocking = 1;    // CU_STREAM_NON_BLOCKING
 inline constexpr int kCuCaptureThreadLocal = 1;  // CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+inline constexpr int kCuLaunchOverlap = 6;       // CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
 
 struct DriverApi {
   CuResult (*init)(unsigned flags) = nullptr;
@@ -103,9 +121,7 @@ struct DriverApi {
   CuResult (*module_unload)(CuModule module) = nullptr;
   CuResult (*module_function)(CuFunction* function, CuModule module, const char* name) = nullptr;
   CuResult (*function_attribute)(CuFunction function, int attribute, int value) = nullptr;
-  CuResult (*launch)(CuFunction function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,
-                     unsigned block_y, unsigned block_z, unsigned shared_bytes, CuStream stream, void** parameters,
-                     void** extra) = nullptr;
+  CuResult (*launch)(const CuLaunchConfig* config, CuFunction function, void** parameters, void** extra) = nullptr;
   CuResult (*capture_begin)(CuStream stream, int mode) = nullptr;
   CuResult (*capture_end)(CuStream stream, CuGraph* graph) = nullptr;
   CuResult (*graph_instantiate)(CuGraphExec* exec, CuGraph graph, unsigned long long flags) = nullptr;

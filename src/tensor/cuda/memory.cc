@@ -104,6 +104,23 @@ class DeviceRange final : public PageRange {
   MemoryLedger::Booking booking_;
 };
 
+// All of it at once, where pages cannot be mapped.
+class WholeRange final : public PageRange {
+ public:
+  explicit WholeRange(DeviceBuffer buffer) : buffer_(std::move(buffer)) {}
+  std::byte* data() const override { return buffer_.data(); }
+  size_t capacity() const override { return buffer_.size(); }
+  size_t committed() const override { return buffer_.size(); }
+  Status commit(size_t bytes) override {
+    INFERNEO_CHECK(whole_pages(bytes) <= buffer_.size(), "a range is committed within its reservation");
+    return ok_status();
+  }
+  void shrink(size_t bytes) override { (void)bytes; }
+
+ private:
+  DeviceBuffer buffer_;
+};
+
 }  // namespace
 
 Result<DeviceBuffer> DeviceBuffer::allocate(std::shared_ptr<Device> device, MemoryLedger& ledger,
@@ -173,7 +190,12 @@ PinnedBuffer::~PinnedBuffer() {
 
 Result<std::unique_ptr<PageRange>> DevicePages::reserve(MemoryLedger& ledger, const std::string& model,
                                                         MemoryPurpose purpose, size_t max_bytes) {
-  return DeviceRange::reserve(device_, ledger, model, purpose, max_bytes);
+  if (device_->facts().has_virtual_memory) {
+    return DeviceRange::reserve(device_, ledger, model, purpose, max_bytes);
+  }
+  const size_t bytes = std::max(whole_pages(max_bytes), kDevicePage);
+  ASSIGN_OR_RETURN(DeviceBuffer buffer, DeviceBuffer::allocate(device_, ledger, model, purpose, bytes));
+  return std::unique_ptr<PageRange>(std::make_unique<WholeRange>(std::move(buffer)));
 }
 
 }  // namespace inferneo::cuda

@@ -116,7 +116,7 @@ CuResult device_attribute(int* value, int attribute, CuDevice) {
       *value = 227 << 10;
       return 0;
     case kCuVirtualMemory:
-      *value = 1;
+      *value = options.has_virtual_memory ? 1 : 0;
       return 0;
     default:
       *value = 0;
@@ -334,17 +334,19 @@ void execute(const Launched& launched) {
   ++state().books.launches_of[std::string(launched.kernel->name)];
   if (state().options.runs_kernels) launched.kernel->run(launched.grid, launched.args.data());
 }
-CuResult launch(CuFunction function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
-                unsigned shared, CuStream, void** parameters, void**) {
+CuResult launch(const CuLaunchConfig* config, CuFunction function, void** parameters, void**) {
   ENTER("launch");
   const auto* kernel = reinterpret_cast<const simt::EmulatedKernel*>(function);
   const auto allowed = state().shared_allowed.find(function);
   const unsigned limit = allowed == state().shared_allowed.end() ? 48U << 10 : allowed->second;
-  if (gx == 0 || gy == 0 || gz == 0 || gy > 65535 || gz > 65535 || bx > kernel->max_threads || bx % 32 != 0 ||
-      by != 1 || bz != 1 || shared > std::max(limit, 48U << 10)) {
+  const CuLaunchConfig& c = *config;
+  if (c.grid_x == 0 || c.grid_y == 0 || c.grid_z == 0 || c.grid_y > 65535 || c.grid_z > 65535 ||
+      c.block_x > kernel->max_threads || c.block_x % 32 != 0 || c.block_y != 1 || c.block_z != 1 ||
+      c.shared_bytes > std::max(limit, 48U << 10)) {
     return kInvalid;
   }
-  Launched launched{kernel, {gx, gy, gz, bx, shared}, {}};
+  if (c.num_attributes > 0) ++state().books.overlapping;
+  Launched launched{kernel, {c.grid_x, c.grid_y, c.grid_z, c.block_x, c.shared_bytes}, {}};
   const auto* bytes = static_cast<const unsigned char*>(parameters[0]);
   launched.args.assign(bytes, bytes + kernel->args_bytes);
   if (state().capturing != nullptr) {

@@ -21,6 +21,7 @@ struct FakeDriverOptions {
   int multiprocessors = 4;
   int major = 9;
   int devices = 1;
+  bool has_virtual_memory = true;
   bool runs_kernels = true;  // false: launches are counted and nothing is computed
 };
 
@@ -35,6 +36,7 @@ struct FakeDriverBooks {
   int graphs = 0;
   uint64_t launches = 0;  // those in graphs included
   uint64_t graph_launches = 0;
+  uint64_t overlapping = 0;                          // launches that may begin before the one before them has ended
   std::map<std::string, uint64_t> launches_of = {};  // by kernel
 };
 

@@ -22,6 +22,7 @@
 #define INFERNEO_SIMT 1
 #define INFERNEO_DEVICE inline
 #define INFERNEO_KERNEL(name, Args, threads) inline void name(const Args& args)
+#define INFERNEO_EARLY_KERNEL(name, Args, threads) INFERNEO_KERNEL(name, Args, threads)
 #define INFERNEO_SHARED static
 #define INFERNEO_UNROLL
 
@@ -80,6 +81,7 @@ inline int block_y() { return simt::position.block_y; }
 inline int block_z() { return simt::position.block_z; }
 inline int grid_x() { return simt::position.grid_x; }
 
+inline void wait_for_earlier() {}
 inline void sync_block() { simt::meet_block(false); }
 inline void sync_warp() { simt::meet_warp(nullptr, 0); }
 inline bool any_in_block(bool value) { return simt::meet_block(value); }

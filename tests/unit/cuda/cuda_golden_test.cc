@@ -127,7 +127,6 @@ TEST_P(CudaGoldenLaws, RunsAhead) {
   EXPECT_EQ(tokens, plain);
 }
 
-
 std::vector<Case> all_models() {
   std::vector<Case> cases;
   for (const std::string& model : golden_names()) cases.push_back({model, "cuda"});
@@ -137,8 +136,13 @@ std::vector<Case> all_models() {
 // The laws hold for kernels, not for families: the emulator, a thousand times slower than a GPU, gets one of each kind.
 std::vector<Case> law_models() {
   if (!cuda::testing::is_emulated()) return all_models();
-  return {{"llama3_bf16", "cuda"}, {"gemma2_bf16", "cuda"}, {"llama2_f16", "cuda"}, {"gpt2", "cuda"},
-          {"olmo2", "cuda"},       {"mixtral", "cuda"},     {"qwen3_moe_unnormalised_bf16", "cuda"}};
+  return {{"llama3_bf16", "cuda"},
+          {"gemma2_bf16", "cuda"},
+          {"llama2_f16", "cuda"},
+          {"gpt2", "cuda"},
+          {"olmo2", "cuda"},
+          {"mixtral", "cuda"},
+          {"qwen3_moe_unnormalised_bf16", "cuda"}};
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, CudaGoldenTest, testing::ValuesIn(all_models()), case_name);

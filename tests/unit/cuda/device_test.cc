@@ -100,6 +100,26 @@ TEST_F(FakeDevice, PagesComeAndGoUnderTheirAddress) {
   EXPECT_EQ(ledger_.used(), 0U);
 }
 
+TEST_F(FakeDevice, WithoutVirtualMemoryARangeIsWhole) {
+  reset_fake_driver({.has_virtual_memory = false});
+  open_it();
+  EXPECT_FALSE(device_->facts().has_virtual_memory);
+  DevicePages pages(device_);
+  auto range = pages.reserve(ledger_, "m", MemoryPurpose::kv, 9 * kMiB);
+  ASSERT_TRUE(range.ok());
+  EXPECT_EQ(ledger_.used(), 10 * kMiB);
+  EXPECT_TRUE((*range)->commit(9 * kMiB).ok());
+  (*range)->shrink(0);
+  EXPECT_EQ((*range)->committed(), 10 * kMiB);
+  // A driver that promises pages and has none is found out.
+  range->reset();
+  device_.reset();
+  reset_fake_driver();
+  fail_fake_driver("memory_create", kCuNotSupported);
+  open_it();
+  EXPECT_FALSE(device_->facts().has_virtual_memory);
+}
+
 TEST_F(FakeDevice, RefusedPagesChangeNothing) {
   open_it();
   DevicePages pages(device_);
