@@ -87,8 +87,10 @@ std::string closing_text(const ConvertedModel& done, bool wanted_verification) {
   const ConvertVerification& check = done.verification;
   if (check.done) {
     text += fmt::format(
-        "verified: logits differ by at most {:.3g} standard deviations (bound {:.3g}), {} of {} greedy tokens agree\n",
-        check.largest_difference, check.bound, check.agreeing, check.tokens);
+        "verified: logits typically differ by {:.3g} of their spread (bound {:.3g}), at most by {:.3g}; {} of {} "
+        "greedy "
+        "tokens agree\n",
+        check.typical_difference, check.bound, check.largest_difference, check.agreeing, check.tokens);
   } else if (wanted_verification) {
     text += fmt::format("not verified: {}\n", check.reason);
   }

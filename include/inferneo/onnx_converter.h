@@ -50,9 +50,10 @@ struct ConvertOptions {
 // How far a converted model is from the native one.
 struct ConvertVerification {
   bool done = false;
-  std::string reason;             // why not
-  double largest_difference = 0;  // of logits
-  double bound = 0;               // that it had to keep
+  std::string reason = {};        // why not
+  double largest_difference = 0;  // of logits, in standard deviations of a row of them
+  double typical_difference = 0;  // the root of the mean square
+  double bound = 0;               // of the typical one
   int32_t tokens = 0;             // compared
   int32_t agreeing = 0;           // of them: the same most probable next token
 };

@@ -40,8 +40,9 @@ Result<ConvertVerification> verify_conversion(const ModelDirectory& native, cons
   const int32_t tokens = std::min(context, kVerifiedTokens);
   ASSIGN_OR_RETURN(const SequenceLogits expected, logits_of(*reference, tokens));
   ASSIGN_OR_RETURN(const SequenceLogits got, logits_of(*runner, tokens));
+  const double bound = difference_bound(options.precision, reference->spec().stored_dtype == "bf16");
   ASSIGN_OR_RETURN(ConvertVerification verification,
-                   compare_logits(expected, got, reference->spec().vocab_size, tokens, options.precision));
+                   compare_logits(expected, got, reference->spec().vocab_size, tokens, bound));
   RETURN_IF_ERROR(within_bounds(verification));
   return verification;
 }

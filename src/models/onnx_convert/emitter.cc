@@ -88,22 +88,20 @@ Value Emitter::soft_capped(const Value& x, float cap, OnnxType type) {
 
 // Rows of integers and of scales, multiplied: GatherBlockQuantized, or the same by hand.
 Value Emitter::embed_quantized() {
-  const std::string name = weight_name(TensorRole::token_embedding);
-  embedding_blocks_ =
-      weights_.blocks(name, {key(TensorRole::token_embedding)}, options_.compute, kHeadBits, options_.block);
   const int64_t hidden = spec_.hidden_size;
-  const Value integers = weights_.alias(name + ".rows", embedding_blocks_.values, {spec_.vocab_size, hidden});
+  embedding_rows_ = weights_.block_rows(weight_name(TensorRole::token_embedding), key(TensorRole::token_embedding),
+                                        options_.compute, options_.block);
   if (genai()) {
-    return builder_.node("GatherBlockQuantized", {integers, "input_ids", embedding_blocks_.scales},
+    return builder_.node("GatherBlockQuantized", {embedding_rows_.values, "input_ids", embedding_rows_.scales},
                          {{"bits", int64_t{kHeadBits}},
                           {"block_size", int64_t{options_.block}},
                           {"gather_axis", int64_t{0}},
                           {"quantize_axis", int64_t{1}}},
                          kMicrosoftDomain);
   }
-  const Value rows = builder_.cast(builder_.node("Gather", {integers, "input_ids"}), options_.compute);
+  const Value rows = builder_.cast(builder_.node("Gather", {embedding_rows_.values, "input_ids"}), options_.compute);
   const Value centred = builder_.node("Sub", {rows, builder_.number(128.0F, options_.compute)});
-  const Value scales = builder_.unsqueeze(builder_.node("Gather", {embedding_blocks_.scales, "input_ids"}), {3});
+  const Value scales = builder_.unsqueeze(builder_.node("Gather", {embedding_rows_.scales, "input_ids"}), {3});
   const Value blocks = builder_.reshape(centred, {0, 0, hidden / options_.block, options_.block});
   return builder_.reshape(builder_.node("Mul", {blocks, scales}), {0, 0, hidden});
 }
@@ -197,11 +195,14 @@ Value Emitter::linear(const Value& x, const std::vector<WeightKey>& matrices, co
 Value Emitter::head_product(const Value& x) {
   const int bits = options_.bits == 0 ? 0 : kHeadBits;
   if (!spec_.tied_embeddings) return product(x, {key(TensorRole::lm_head)}, weight_name(TensorRole::lm_head), bits);
-  if (bits != 0 && (embedding_blocks_.values.empty() || !genai())) {
+  if (bits != 0 && (embedding_rows_.values.empty() || !genai())) {
     return product(x, {key(TensorRole::token_embedding)}, "model.lm_head", bits);
   }
   if (bits != 0) {
-    return builder_.node("MatMulNBits", {x, embedding_blocks_.values, embedding_blocks_.scales},
+    const int64_t blocks = spec_.hidden_size / options_.block;
+    const Value matrix = weights_.alias(weight_name(TensorRole::token_embedding) + ".blocks", embedding_rows_.values,
+                                        {spec_.vocab_size, blocks, options_.block});
+    return builder_.node("MatMulNBits", {x, matrix, embedding_rows_.scales},
                          {{"K", int64_t{spec_.hidden_size}},
                           {"N", int64_t{spec_.vocab_size}},
                           {"bits", int64_t{bits}},

@@ -123,13 +123,13 @@ class Emitter {
   GraphBuilder builder_;
   WeightPlan weights_;
   int32_t layer_ = -1;
-  Value hidden_;        // the residual stream, f32 [batch, seq, hidden]
-  Value pending_;       // to be added to it, f32; empty: nothing
-  Value key_lengths_;   // GroupQueryAttention: tokens of each sequence, less one, i32 [batch]
-  Value total_length_;  // i32
-  BlockedNames embedding_blocks_;
-  Value embedding_;
-  std::map<int32_t, Value> visible_;                      // by window; boolean [batch, 1, seq, total]
+  Value hidden_;                      // the residual stream, f32 [batch, seq, hidden]
+  Value pending_;                     // to be added to it, f32; empty: nothing
+  Value key_lengths_;                 // GroupQueryAttention: tokens of each sequence, less one, i32 [batch]
+  Value total_length_;                // i32
+  BlockedNames embedding_rows_;       // where the embedding is quantised
+  Value embedding_;                   // where it is not
+  std::map<int32_t, Value> visible_;  // by window; boolean [batch, 1, seq, total]
   std::map<int32_t, std::pair<Value, Value>> rotations_;  // by rope: cos and sin of this call's positions
 };
 

@@ -96,6 +96,18 @@ BlockedNames WeightPlan::blocks(const std::string& name, const std::vector<Weigh
   return names;
 }
 
+BlockedNames WeightPlan::block_rows(const std::string& name, const WeightKey& key, OnnxType scale_type, int block) {
+  WeightJob made = job(WeightJob::Form::blocks, {key}, scale_type);
+  made.bits = 8;
+  made.block = block;
+  INFERNEO_CHECK(made.cols % block == 0, name);
+  BlockedNames names{name + ".rows", name + ".scales", {}};
+  made.values = tensor(names.values, OnnxType::u8, {made.rows, made.cols});
+  made.scales = tensor(names.scales, scale_type, {made.rows, made.blocks()});
+  jobs_.push_back(std::move(made));
+  return names;
+}
+
 BlockedNames WeightPlan::block_columns(const std::string& name, const std::vector<WeightKey>& keys, OnnxType scale_type,
                                        int bits, int block) {
   WeightJob made = job(WeightJob::Form::block_columns, keys, scale_type);

@@ -77,7 +77,9 @@ class WeightPlan {
                       int block);
   BlockedNames block_columns(const std::string& name, const std::vector<WeightKey>& keys, OnnxType scale_type, int bits,
                              int block);
-  // The bytes of `rows` under another shape: a second tensor over the same range of the file.
+  // Blocks of 8 bits with a row of values [N, K] for each output, to be looked up; K is a multiple of `block`.
+  BlockedNames block_rows(const std::string& name, const WeightKey& key, OnnxType scale_type, int block);
+  // The bytes of a tensor under another shape: a second tensor over the same range of the file.
   std::string alias(const std::string& name, const std::string& of, std::vector<int64_t> dims);
   RopeNames rope(int32_t index, OnnxType type);
 

@@ -46,7 +46,8 @@ class OnnxConvert : public ::testing::Test {
   std::string copy_model(const std::string& golden) const {
     const std::string to = tree_.directory("source");
     for (const auto& entry : fs::directory_iterator(golden_root() + "/" + golden)) {
-      fs::copy_file(entry.path(), to + "/" + entry.path().filename().string());
+      const std::string file = entry.path().filename().string();
+      if (!file.starts_with("expected")) fs::copy_file(entry.path(), to + "/" + file);
     }
     return to;
   }
@@ -142,7 +143,7 @@ TEST_F(OnnxConvert, IsTheSameOnAnyNumberOfThreads) {
         ASSERT_TRUE(done.ok()) << done.error().message;
         std::string& before = first[model + std::to_string(static_cast<int>(operators))];
         const std::string now = read_file(tree_.path("out/model.onnx.data"));
-        if (!before.empty()) EXPECT_EQ(now, before) << model;
+        EXPECT_TRUE(before.empty() || now == before) << model;
         before = now;
       }
     }
