@@ -17,3 +17,4 @@ install(RUNTIME_DEPENDENCY_SET bundle_libraries
         PRE_EXCLUDE_REGEXES "^ld-linux" "^libc[.]so" "^libm[.]so" "^libdl[.]so" "^libpthread[.]so" "^librt[.]so"
                             "^libresolv[.]so" "^linux-vdso" "^libcuda[.]so" "^libcublas"
         LIBRARY DESTINATION lib)
+add_custom_target(bundle DEPENDS ${bundle_programs})  # all that is installed

@@ -25,13 +25,22 @@ mkdir -p "$out"
 bin=$bundle/bin
 [ -x "$bin/inferneo" ] || { echo "no $bin/inferneo: make a bundle first (docs/cuda.md)" >&2; exit 1; }
 
+# cuBLASLt of a Python installation, where the system has none.
+if ! ldconfig -p 2>/dev/null | grep -q libcublasLt; then
+  blas=$(python3 -c 'import glob, sys
+print(next((f.rpartition("/")[0] for p in sys.path for f in sorted(glob.glob(p + "/nvidia/*/lib/libcublasLt.so.1[23]"), reverse=True)), ""))' 2>/dev/null)
+  [ -z "$blas" ] || export LD_LIBRARY_PATH=$blas${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+fi
+
 "$bin/inferneo" doctor | tee "$out/doctor.txt"
 if ! grep -q "^cuda:$device " "$out/doctor.txt" || grep -q '^CUDA kernels *none' "$out/doctor.txt"; then
   echo "skipped: no CUDA device $device that this bundle can use"
   exit 77
 fi
 
-export INFERNEO_CUDA_TEST_DEVICE=cuda:$device INFERNEO_TEST_ROOT=$ROOT INFERNEO_HOME=$out/home
+export INFERNEO_CUDA_TEST_DEVICE=cuda:$device INFERNEO_TEST_ROOT=$ROOT
+INFERNEO_HOME=$(mktemp -d)
+export INFERNEO_HOME
 failed=0 table=
 # stage NAME SECONDS COMMAND...: its whole output in $out/NAME.txt, one line in the table.
 stage() {

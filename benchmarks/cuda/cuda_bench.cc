@@ -158,6 +158,11 @@ Result<std::unique_ptr<Bench>> make_bench(Machine& machine, const DecoderSpec& s
     ASSIGN_OR_RETURN(std::unique_ptr<PageRange> range,
                      bench->runner->kv_pages().reserve(machine.ledger, "bench", MemoryPurpose::kv, bytes));
     RETURN_IF_ERROR(range->commit(bytes));
+    // What sequences are said to have computed: any numbers, and not those that were in the memory before.
+    ASSIGN_OR_RETURN(const Stream stream, Stream::create(machine.device));
+    Ops ops(*machine.device, {.stream = stream.get()});
+    RETURN_IF_ERROR(ops.fill({range->data(), static_cast<int64_t>(bytes / 2), 99, 1.0F, Elem::bf16}));
+    RETURN_IF_ERROR(stream.synchronize());
     binding.bases.push_back({range->data()});
     binding.capacity_blocks.push_back(blocks);
     bench->ranges.push_back(std::move(range));
