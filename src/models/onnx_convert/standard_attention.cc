@@ -64,7 +64,7 @@ const Value& Emitter::visible(int32_t window) {
 
 std::vector<Value> Emitter::extended_cache(const Value& k, const Value& v) {
   const auto extend = [&](const char* part, const Value& x) {
-    const Value present = fmt::format("present.{}.{}", layer_, part);
+    Value present = fmt::format("present.{}.{}", layer_, part);
     builder_.named(present, "Concat", {fmt::format("past_key_values.{}.{}", layer_, part), x}, {{"axis", int64_t{2}}});
     return present;
   };
