@@ -239,7 +239,8 @@ def measure_quality(program, folder):
         exact = Graph(convert(program, source, folder / f"{name}-f32", "--precision", "f32"))
         texts = own_texts(exact)
         want = np.concatenate([exact.prompt(text) for text in texts])
-        for flags in (["f16"], ["int8"], ["int4"], ["int4", "--block-size", "64"], ["int4", "--block-size", "128"],
+        for flags in (["f16"], ["int8"], ["int4"], ["int4", "--block-size", "16"],
+                      ["int4", "--block-size", "64"], ["int4", "--block-size", "128"],
                       ["int4", "--activations", "f16"], ["int4", "--accuracy-level", "1"]):
             title = " ".join(flags)
             graph = Graph(convert(program, source, folder / f"{name}-{title.replace(' ', '')}", "--precision", *flags))

@@ -216,9 +216,10 @@ Result<Description> describe(const ModelDirectory& source) {
 }  // namespace
 
 Status check_convert_options(const ConvertOptions& options) {
-  if (options.block_size != 32 && options.block_size != 64 && options.block_size != 128) {
+  constexpr std::array kBlocks = {16, 32, 64, 128};
+  if (std::find(kBlocks.begin(), kBlocks.end(), options.block_size) == kBlocks.end()) {
     return make_error(ErrorCode::invalid_argument,
-                      fmt::format("block_size {} must be 32, 64 or 128", options.block_size), "block_size");
+                      fmt::format("block_size {} must be 16, 32, 64 or 128", options.block_size), "block_size");
   }
   if (options.accuracy_level < 0 || options.accuracy_level > 4) {
     return make_error(ErrorCode::invalid_argument,

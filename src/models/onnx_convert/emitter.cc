@@ -186,7 +186,7 @@ Value Emitter::product(const Value& x, const std::vector<WeightKey>& matrices, c
 
 Value Emitter::linear(const Value& x, const std::vector<WeightKey>& matrices, const std::vector<WeightKey>& biases,
                       const std::string& name) {
-  const Value y = product(x, matrices, name, options_.bits);
+  Value y = product(x, matrices, name, options_.bits);
   if (biases.empty()) return y;
   return builder_.node("Add", {y, weights_.stacked_vector(name + "_bias", biases, options_.compute)});
 }

@@ -30,7 +30,7 @@ struct EmitOptions {
   GraphKind kind = GraphKind::genai;
   OnnxType compute = OnnxType::f32;  // f32 or f16
   int bits = 0;                      // of matrices: 4, 8; 0: as `compute`
-  int block = 32;                    // 32, 64 or 128
+  int block = 32;                    // 16, 32, 64 or 128
   int accuracy_level = 4;            // of MatMulNBits
   int32_t max_positions = 0;         // longest sequence
 };

@@ -64,7 +64,7 @@ const Value& Emitter::visible(int32_t window) {
 
 std::vector<Value> Emitter::extended_cache(const Value& k, const Value& v) {
   const auto extend = [&](const char* part, const Value& x) {
-    const Value present = fmt::format("present.{}.{}", layer_, part);
+    Value present = fmt::format("present.{}.{}", layer_, part);
     builder_.named(present, "Concat", {fmt::format("past_key_values.{}.{}", layer_, part), x}, {{"axis", int64_t{2}}});
     return present;
   };
@@ -106,7 +106,7 @@ Value Emitter::standard_attention(const Heads& heads) {
   const Value q = rotated_by_hand(split_heads(heads.q, a.num_heads));
   const Value k = rotated_by_hand(split_heads(heads.k, a.num_kv_heads));
   const Value v = split_heads(heads.v, a.num_kv_heads);
-  // The operator of opset 23 caps scores after the mask has gone onto them, which unhides what the mask hides.
+  // Early readers of opset 23's operator cap scores after the mask has gone onto them, which unhides what it hides.
   const bool by_operator = options_.kind == GraphKind::standard23 && a.soft_cap == 0.0F;
   const Value attended = by_operator ? attention_operator(q, k, v) : attention_by_hand(q, k, v);
   return builder_.reshape(builder_.transpose(attended, {0, 2, 1, 3}), {0, 0, int64_t{a.num_heads} * a.head_dim});
