@@ -137,6 +137,9 @@ class OwnedByProcess:
     def __init__(self) -> None:
         self._pid = os.getpid()
 
+    def __reduce__(self) -> Any:
+        raise TypeError(f"a {type(self).__name__} cannot be copied: it belongs to this process; make another where it is needed")
+
     def _require_owner(self) -> None:
         if os.getpid() != self._pid:
             raise UnavailableError(

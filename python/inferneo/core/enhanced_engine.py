@@ -211,6 +211,8 @@ class EnhancedInferneoEngine(EngineBase):
 
 
 def _options(model: str, options: RequestOptions | None) -> RequestOptions:
+    if options is not None and not isinstance(options, RequestOptions):
+        raise TypeError(f"options: expected RequestOptions, got {options!r}")
     if options is None:
         return RequestOptions(model=model) if model else _NOTHING
     if model:
