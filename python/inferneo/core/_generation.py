@@ -12,7 +12,7 @@ from inferneo._native import GenerationResult, SamplingParams
 from inferneo.errors import InvalidArgumentError, UnavailableError
 
 #: submit(queue, id, stream) of a native object, with the request bound.
-Submission = Callable[["_native.EventQueue", int, bool], "_native.Ticket"]
+Submission = Callable[["_native.EventQueue", int, bool], "_bridge.Ticket"]
 
 
 def sampling_of(sampling: SamplingParams | None, fields: dict[str, Any]) -> SamplingParams:
