@@ -1,5 +1,5 @@
-// The twin of benchmark_latency.py: the same requests, modes and numbers, from C++, so that what Python costs can be told
-// apart (overhead.py runs both).
+// The twin of benchmark_latency.py: the same requests, modes and numbers, from C++, so that what Python costs can be
+// told apart (overhead.py runs both).
 //   latency_bench [--model DIR] [--num-runs N] [--warmup N] [--batch-size N] [--concurrency N] [--max-tokens N]
 //                 [--num-threads N] [--max-memory-gb X] [--modes single,batch,concurrent] [--no-stream]
 // Prints what benchmark_latency.py --json writes. With --no-stream nothing is told before the end.

@@ -31,6 +31,12 @@ class Ends(Protocol):
     def end(self) -> None: ...
 
 
+class Ticket(Protocol):
+    """Of a request under way, here or at a server."""
+
+    def cancel(self) -> None: ...
+
+
 class _Waiter:
     """One request: what its loop does with each event."""
 
@@ -39,7 +45,7 @@ class _Waiter:
     def __init__(self, loop: asyncio.AbstractEventLoop, on_event: Callable[[int, Any], None]) -> None:
         self.loop = loop
         self.on_event = on_event
-        self.ticket: _native.Ticket | None = None
+        self.ticket: Ticket | None = None
 
 
 def _deliver(events: list[tuple[Callable[[int, Any], None], int, Any]]) -> None:
@@ -163,7 +169,7 @@ def num_waiting() -> int:
     return _bridge.num_waiting()
 
 
-Submit = Callable[[_native.EventQueue, int], "_native.Ticket | None"]
+Submit = Callable[[_native.EventQueue, int], "Ticket | None"]
 
 
 async def wait(submit: Submit) -> Any:

@@ -199,7 +199,8 @@ class _Face:
         """max_tokens=None: up to the end of the context, which the route has no word for."""
         asked = {"prompt": body["prompt"], **({"model": body["model"]} if "model" in body else {})}
         counted = await asyncio.to_thread(_http.call, self.address, "POST", "/tokenize", asked)
-        return max(1, counted["max_model_len"] - counted["count"])
+        room: int = counted["max_model_len"] - counted["count"]
+        return max(1, room)
 
 
 class Engine(_Face):

@@ -78,7 +78,8 @@ void put_result(const PyEventQueue& self, uint64_t id, std::string model,
                 int32_t cached_tokens, int32_t completion_tokens, double time_to_first_token, double total_time) {
   GenerationResult result;
   result.model = std::move(model);
-  for (const auto& [text, reason] : samples) result.samples.push_back({.text = text, .tokens = {}, .finish_reason = reason});
+  for (const auto& [text, reason] : samples)
+    result.samples.push_back({.text = text, .tokens = {}, .finish_reason = reason});
   result.prompt_tokens = prompt_tokens;
   result.cached_tokens = cached_tokens;
   result.completion_tokens = completion_tokens;

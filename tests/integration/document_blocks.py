@@ -86,9 +86,9 @@ def blocks_of(document):
 
 SHIM = """#!/usr/bin/env bash
 # inferneo as a document's reader uses it; see document_blocks.py.
-if [ "${1:-}" != serve ]; then exec "$INFERNEO_UNDER_TEST" "$@"; fi
+if [ "${1:-}" != serve ]; then exec "$PROGRAM_UNDER_TEST" "$@"; fi
 [ -f "$SESSION/server" ] && { kill "$(cat "$SESSION/server")" 2>/dev/null; tail --pid="$(cat "$SESSION/server")" -f /dev/null; }
-"$INFERNEO_UNDER_TEST" "$@" >>"$SESSION/server.log" 2>&1 </dev/null &
+"$PROGRAM_UNDER_TEST" "$@" >>"$SESSION/server.log" 2>&1 </dev/null &
 echo $! >"$SESSION/server"
 for _ in $(seq 600); do
   kill -0 $! 2>/dev/null || { echo "the server ended:" >&2; tail -n 5 "$SESSION/server.log" >&2; exit 1; }
@@ -152,7 +152,7 @@ class Session:
             **kept, "PATH": f"{commands}:{kept.get('PATH', '')}", "SESSION": str(self.folder), "HOME": str(self.folder / "home"),
             "INFERNEO_HOME": str(self.folder / "home"), "INFERNEO_PORT": str(self.port), "INFERNEO_HUB_OFFLINE": "true",
             "INFERNEO_MAX_MEMORY_GB": "0.5", "INFERNEO_NUM_THREADS": "2", "INFERNEO_LOG_LEVEL": "info",
-            "INFERNEO_UNDER_TEST": str(self.program),
+            "PROGRAM_UNDER_TEST": str(self.program),
             "PYTHONPATH": os.pathsep.join(filter(None, [str(build / "python"), kept.get("PYTHONPATH", "")])),
         }
         (self.folder / "home").mkdir()
@@ -167,7 +167,7 @@ class Session:
         for block in blocks:
             script += f"place={block.where}\n" + SERVE_BEHIND.sub(r"\1\2", self.here(block.code))
         done = subprocess.run(["bash", "-c", script], cwd=self.folder / "work", env=self.environment, stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True, timeout=420)
+                              stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True, timeout=900)
         log = self.folder / "server.log"
         assert done.returncode == 0, f"{done.stdout[-3000:]}\n---- server\n{log.read_text()[-2000:] if log.is_file() else ''}"
         return done.stdout

@@ -12,7 +12,7 @@ from inferneo._native import GenerationResult, SamplingParams
 from inferneo.errors import InvalidArgumentError, UnavailableError
 
 #: submit(queue, id, stream) of a native object, with the request bound.
-Submission = Callable[["_native.EventQueue", int, bool], "_native.Ticket"]
+Submission = Callable[["_native.EventQueue", int, bool], "_bridge.Ticket"]
 
 
 def sampling_of(sampling: SamplingParams | None, fields: dict[str, Any]) -> SamplingParams:
@@ -136,6 +136,9 @@ class OwnedByProcess:
 
     def __init__(self) -> None:
         self._pid = os.getpid()
+
+    def __reduce__(self) -> Any:
+        raise TypeError(f"a {type(self).__name__} cannot be copied: it belongs to this process; make another where it is needed")
 
     def _require_owner(self) -> None:
         if os.getpid() != self._pid:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -37,9 +38,9 @@ class RequestOptions:
 _NOTHING = RequestOptions()
 
 
-def registration(name: str, version: str, path: str, model_format: ModelFormat | None, fields: dict[str, Any],
+def registration(name: str, version: str, path: str | os.PathLike[str], model_format: ModelFormat | None, fields: dict[str, Any],
                  ) -> ModelRegistration:
-    return ModelRegistration(name=name, version=version, path=str(path), format=model_format, **fields)
+    return ModelRegistration(name=name, version=version, path=os.fspath(path), format=model_format, **fields)
 
 
 class EnhancedInferneoEngine(EngineBase):
@@ -54,7 +55,7 @@ class EnhancedInferneoEngine(EngineBase):
         super().__init__(config, _native.EnhancedEngine, _remote.EnhancedEngine, url, api_key)
 
     # ---- models
-    def register_model_sync(self, name: str, version: str = "", path: str = "", *, format: ModelFormat | None = None,
+    def register_model_sync(self, name: str, version: str = "", path: str | os.PathLike[str] = "", *, format: ModelFormat | None = None,
                             **fields: Any) -> str:
         """Makes a model known; it is loaded at its first request.
 
@@ -73,7 +74,7 @@ class EnhancedInferneoEngine(EngineBase):
         identity: str = self._native.register_model(record)
         return identity
 
-    async def register_model(self, name: str, version: str = "", path: str = "", *, format: ModelFormat | None = None,
+    async def register_model(self, name: str, version: str = "", path: str | os.PathLike[str] = "", *, format: ModelFormat | None = None,
                              **fields: Any) -> str:
         """As register_model_sync(), while the event loop goes on."""
         return await asyncio.to_thread(self.register_model_sync, name, version, path, format=format, **fields)
@@ -211,6 +212,8 @@ class EnhancedInferneoEngine(EngineBase):
 
 
 def _options(model: str, options: RequestOptions | None) -> RequestOptions:
+    if options is not None and not isinstance(options, RequestOptions):
+        raise TypeError(f"options: expected RequestOptions, got {options!r}")
     if options is None:
         return RequestOptions(model=model) if model else _NOTHING
     if model:

@@ -120,7 +120,7 @@ class ModelManager(_generation.OwnedByProcess):
         _bridge.keep(self)
 
     # ---- registering
-    def register_model_sync(self, name: str, version: str = "", path: str = "", format: ModelFormat | None = None,
+    def register_model_sync(self, name: str, version: str = "", path: str | os.PathLike[str] = "", format: ModelFormat | None = None,
                             **fields: Any) -> str:
         """Makes a model known.
 
@@ -140,7 +140,7 @@ class ModelManager(_generation.OwnedByProcess):
         identity: str = self._native.register_model(registration(name, version, path, format, fields))
         return identity
 
-    async def register_model(self, name: str, version: str = "", path: str = "", format: ModelFormat | None = None,
+    async def register_model(self, name: str, version: str = "", path: str | os.PathLike[str] = "", format: ModelFormat | None = None,
                              **fields: Any) -> str:
         """As register_model_sync(), while the event loop goes on."""
         return await asyncio.to_thread(self.register_model_sync, name, version, path, format, **fields)

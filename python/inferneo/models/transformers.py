@@ -1,6 +1,8 @@
 """One model from a Hugging Face directory or a hub id."""
 from __future__ import annotations
 
+import os
+
 from inferneo.core.config import EngineConfig
 from inferneo.core.engine import InferneoEngine
 
@@ -15,8 +17,8 @@ class TransformersModel(InferneoEngine):
         config: everything else; its own models are not looked at.
     """
 
-    def __init__(self, path: str, config: EngineConfig | None = None) -> None:
-        self.path = str(path)
+    def __init__(self, path: str | os.PathLike[str], config: EngineConfig | None = None) -> None:
+        self.path = os.fspath(path)
         super().__init__((EngineConfig() if config is None else config).replace(model=self.path))
 
     async def initialize(self, config: EngineConfig | None = None) -> None:
