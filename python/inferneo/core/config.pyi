@@ -21,7 +21,7 @@ class EngineConfig:
     quantization: str
     """Weights in fewer bits, made at load: none, int8 or int4. Expected: one of none, int8, int4."""
     kv_cache_dtype: str
-    """Type of the KV cache; auto: the type of computation. Expected: one of auto, bf16, f16, f32."""
+    """Type of the KV cache; auto: the type of computation. Expected: one of auto, bf16, f16, f32, int8."""
     chat_template: str
     """Jinja file instead of the model's own. Expected: text."""
     model_roots: list[str]
@@ -56,8 +56,10 @@ class EngineConfig:
     """Never ask the hub; use what is in its cache. Expected: true or false."""
     max_num_seqs: int
     """Most sequences computed in one step. Expected: a whole number from 1 to 65536."""
-    max_num_batched_tokens: int
-    """Most tokens computed in one step. Expected: a whole number from 1 to 16777216."""
+    max_num_batched_tokens: int | None
+    """Most tokens computed in one step. Expected: 'auto' or a whole number from 1 to 16777216."""
+    inter_token_target_ms: float
+    """With auto: ms between two tokens, or twice a step, while prompts come in. Expected: a number from 0.001 to 1000000."""
     max_queue_requests: int
     """Waiting requests before new ones get 429. Expected: a whole number from 1 to 1000000."""
     max_queue_tokens: int
@@ -174,7 +176,8 @@ class EngineConfig:
                  hub_token_file: str | os.PathLike[str] = ...,
                  hub_offline: bool = ...,
                  max_num_seqs: int = ...,
-                 max_num_batched_tokens: int = ...,
+                 max_num_batched_tokens: int | None = ...,
+                 inter_token_target_ms: float = ...,
                  max_queue_requests: int = ...,
                  max_queue_tokens: int = ...,
                  request_timeout: float = ...,

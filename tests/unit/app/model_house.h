@@ -115,8 +115,9 @@ struct ModelHouse {
     config.max_num_batched_tokens = 256;
     config.model_roots = {bundled_model(""), std::filesystem::temp_directory_path()};
     manager = std::make_unique<ManagerCore>(
-        std::make_unique<FaultyLoader>(make_model_loader({config, pool, ledger, weights, clock}), faults), ledger,
-        clock);
+        std::make_unique<FaultyLoader>(make_model_loader({config, pool, ledger, ledger, nullptr, weights, clock}),
+                                       faults),
+        ledger, clock);
   }
 
   void add(const std::string& id, const std::string& source, bool pinned = false) const {
