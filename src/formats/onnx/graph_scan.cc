@@ -155,8 +155,11 @@ Status GraphScan::graph(Message message, size_t depth, FunctionCalls::Body& body
         ASSIGN_OR_RETURN(OnnxValue described, value(field.bytes));
         if (described.type == ElementType::bfloat16) facts_.uses_bfloat16 = true;
         if (inputs.size() + outputs.size() >= OnnxLimits::kMaxValues) return fail("too many inputs and outputs");
-        if (field.number == 11) inputs.push_back(std::move(described));
-        if (field.number == 12) outputs.push_back(std::move(described));
+        if (field.number == 11) {
+          inputs.push_back(std::move(described));
+        } else if (field.number == 12) {
+          outputs.push_back(std::move(described));
+        }
       }
     }
   }

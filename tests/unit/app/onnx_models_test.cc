@@ -118,7 +118,9 @@ TEST_F(OnnxModels, WhatAGraphCannotBeIsRefused) {
   house_.add("copied", golden_folder() + "/copied");
   const auto lease = house_.acquire("copied");
   ASSERT_FALSE(lease.ok());
-  EXPECT_THAT(lease.error().message, HasSubstr("quantization int8"));
+  const ModelStatus status = house_.status("copied");
+  ASSERT_TRUE(status.failure);
+  EXPECT_THAT(status.failure->message, HasSubstr("quantization int8"));
 }
 
 TEST_F(OnnxModels, HostileFilesHarmNobody) {
