@@ -140,6 +140,8 @@ Status check_here(const std::vector<std::string>& arguments) {
   RETURN_IF_ERROR(limit(RLIMIT_CORE, 0));
   RETURN_IF_ERROR(limit(RLIMIT_CPU, *seconds));
   if (kCanLimitAddresses) RETURN_IF_ERROR(limit(RLIMIT_AS, *bytes));
+  ::signal(SIGXFSZ, SIG_IGN);  // log lines that go to a file fail, and that is all
+  RETURN_IF_ERROR(limit(RLIMIT_FSIZE, 0));
   ASSIGN_OR_RETURN(const OrtLibrary* library, OrtLibrary::open(arguments[2]));
   const Result<std::unique_ptr<OnnxSession>> session = OnnxSession::create(*library, arguments[3], 1);
   return session.ok() ? ok_status() : Status(session.error());

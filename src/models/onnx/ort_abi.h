@@ -58,6 +58,7 @@ struct OrtEntry {
 
 using OrtGetErrorMessage = OrtEntry<2, const char*(const OrtStatus*)>;
 using OrtCreateEnv = OrtEntry<3, OrtStatus*(OrtLoggingLevel, const char* log_id, OrtEnv**)>;
+using OrtDisableTelemetry = OrtEntry<6, OrtStatus*(const OrtEnv*)>;
 using OrtCreateSession =
     OrtEntry<7, OrtStatus*(const OrtEnv*, const char* path, const OrtSessionOptions*, OrtSession**)>;
 using OrtRun = OrtEntry<9, OrtStatus*(OrtSession*, const OrtRunOptions*, const char* const* input_names,

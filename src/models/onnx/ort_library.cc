@@ -7,6 +7,7 @@
 #include <array>
 #include <climits>
 #include <cstddef>
+#include <cstdlib>
 #include <mutex>
 
 #include "base/log.h"
@@ -52,6 +53,9 @@ std::vector<std::string> OrtLibrary::search_paths() {
 }
 
 Result<std::unique_ptr<OrtLibrary>> OrtLibrary::load(const std::string& path) {
+  // From 1.30 on the library reports its use over the network and keeps a database of that in the user's cache, unless
+  // this is set before it is opened.
+  ::setenv("ORT_DISABLE_TELEMETRY", "1", 1);
   // RTLD_LOCAL: its symbols are nobody else's.
   void* const handle = ::dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (handle == nullptr) return missing(fmt::format("which could not be opened: {}", ::dlerror()));
@@ -76,6 +80,7 @@ Result<std::unique_ptr<OrtLibrary>> OrtLibrary::load(const std::string& path) {
 Status OrtLibrary::start() {
   // What goes wrong is returned as a status; the library's own log lines would repeat it.
   RETURN_IF_ERROR(check<OrtCreateEnv>("starting ONNX Runtime", kOrtLogFatal, "inferneo", &env_));
+  RETURN_IF_ERROR(check<OrtDisableTelemetry>("starting ONNX Runtime", static_cast<const OrtEnv*>(env_)));
   RETURN_IF_ERROR(
       check<OrtCreateCpuMemoryInfo>("starting ONNX Runtime", kOrtDeviceAllocator, kOrtMemoryDefault, &cpu_memory_));
   counting_allocator.version = kOrtApiVersion;

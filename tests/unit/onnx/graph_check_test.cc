@@ -1,6 +1,8 @@
 // A graph that kills or hangs whoever opens it does so to a child process.
 #include <gmock/gmock.h>
 
+#include <filesystem>
+
 #include "onnx_fixture.h"
 #include "support/temp_tree.h"
 
@@ -79,6 +81,18 @@ TEST(GraphCheck, TheProgramChecks) {
   const Status refused = check_graph_in_child(options, bad);
   ASSERT_FALSE(refused.ok());
   EXPECT_EQ(refused.error().code, ErrorCode::malformed) << refused.error().message;
+}
+
+// ONNX Runtime 1.30 keeps a database of what is to be reported below the user's home, unless it is told not to.
+TEST(GraphCheck, TheLibraryReportsNothing) {
+  SKIP_WITHOUT_ONNX_RUNTIME();
+  testing::TempTree home;
+  GraphCheckOptions options;
+  options.command = {"/usr/bin/env", "HOME=" + home.root(), "XDG_CACHE_HOME=" + home.path("cache"), INFERNEO_PROGRAM,
+                     "onnx-check"};
+  const Status fine = check_graph_in_child(options, request_of("quiet"));
+  ASSERT_TRUE(fine.ok()) << fine.error().message;
+  EXPECT_TRUE(std::filesystem::is_empty(home.root()));
 }
 
 }  // namespace
