@@ -1,5 +1,5 @@
-// A graph is opened, used and closed again and again, and the process stays what it was, but for what the library itself
-// leaves behind with every session: some kilobytes, which are measured first, with bare sessions.
+// A graph is opened, used and closed again and again, and the process stays what it was, but for what the library
+// itself leaves behind with every session: some kilobytes, which are measured first, with bare sessions.
 #include <fmt/format.h>
 #include <malloc.h>
 
