@@ -168,7 +168,9 @@ Status open_session(const OnnxLoadOptions& options, const OnnxDescription& about
   for (const MappedData::Range& range : before) after.erase(range);
   model.data = MappedData(after);
   model.session_bytes = model.session->account().bytes();
-  return model.weights.resize(model.session_bytes + model.data.bytes());
+  // What the library keeps as it stands in the graph's own file it may keep beside its allocator.
+  const size_t measured = model.session_bytes + model.data.bytes();
+  return model.weights.resize(std::max(measured, static_cast<size_t>(files.facts.tensor_bytes)));
 }
 
 }  // namespace
