@@ -145,7 +145,7 @@ RopeNames WeightPlan::rope(int32_t index, OnnxType type) {
   made.rope = static_cast<size_t>(index);
   made.rows = max_positions_;
   made.cols = spec_.ropes[made.rope].rotary_dim / 2;
-  const RopeNames names{fmt::format("rope.{}.cos", index), fmt::format("rope.{}.sin", index)};
+  RopeNames names{fmt::format("rope.{}.cos", index), fmt::format("rope.{}.sin", index)};
   made.values = tensor(names.cosines, type, {made.rows, made.cols});
   made.scales = tensor(names.sines, type, {made.rows, made.cols});
   jobs_.push_back(std::move(made));
