@@ -20,7 +20,7 @@ import sys
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "latency")]
+sys.path[:0] = [str(HERE.parent / "latency"), str(HERE)]  # in this order: there is a report.py here, too
 sys.path += [str(ROOT / "build" / preset / "python") for preset in ("release", "dev", "ci")]
 
 import load  # noqa: E402

@@ -6,7 +6,7 @@ comment before them says why not; comments are in the documents' sources and not
   <!-- test: skip: REASON -->      this block is not run
   <!-- test: needs MODULE -->      it is not run where this Python has no such module
   <!-- test: hidden                a multi-line comment of shell commands that run at this place: what the page takes for
-  COMMANDS -->                     granted, or an end that a reader makes with Ctrl-C
+  COMMANDS -->                     granted; `ctrl_c` ends the server, as a reader does
   <!-- test: post PATH -->         of a JSON block: it is sent to the server there, which must take it
   <!-- test: keys of PATH -->      of a JSON block: what the server answers there has the same keys
   <!-- test: serve -->             of a YAML block: a server starts with it
@@ -103,10 +103,14 @@ PRELUDE = """set -euo pipefail
 curl() {
   local status=0
   case "$*" in
-    */admin/events*) command curl --fail-with-body --max-time 2 "$@" || status=$?; [ $status = 28 ] || return $status ;;
-    *) command curl --fail-with-body "$@" || { status=$?; echo >&2; return $status; } ;;
+    */admin/events*) command curl -sS --fail-with-body --max-time 2 "$@" || status=$?; [ $status = 28 ] || return $status ;;
+    *) command curl -sS --fail-with-body "$@" || { status=$?; echo >&2; return $status; } ;;
   esac
   echo
+}
+ctrl_c() {  # in the terminal of the server
+  kill "$(cat "$SESSION/server")"
+  tail --pid="$(cat "$SESSION/server")" -f /dev/null
 }
 place=
 trap 'echo "FAILED at $place: $BASH_COMMAND" >&2' ERR
