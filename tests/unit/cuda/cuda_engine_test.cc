@@ -1,5 +1,5 @@
-// The engine over the CUDA runner on the emulated GPU: requests to their ends, books against the driver's, and what becomes
-// of a model whose GPU is lost.
+// The engine over the CUDA runner on the emulated GPU: requests to their ends, books against the driver's, and what
+// becomes of a model whose GPU is lost.
 #include <future>
 
 #include "engine/engine_core.h"
