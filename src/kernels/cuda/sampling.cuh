@@ -446,6 +446,7 @@ INFERNEO_KERNEL(inferneo_choose, SampleArgs, kChooseThreads) {
   result.token = token;
   result.status = status;
   args.sampled[row] = token;
+  if (sample.num_logprobs <= 0) result.num_top = 0;  // the others' is there: inferneo_top_logprobs
   if (sample.num_logprobs < 0) return;
   float value = args.logits[row * args.vocab + token];
   for (int e = 0; args.processed && e < sample.edit_count; ++e) {

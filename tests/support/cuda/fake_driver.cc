@@ -65,7 +65,7 @@ CuResult enter(const char* name) {
   if (failure != s.failures.end() && failure->second.after-- == 0) {
     const CuResult result = failure->second.result;
     s.failures.erase(failure);
-    if (result >= 700) s.lost = result;
+    if (result >= 700 && result < 720) s.lost = result;
     return result;
   }
   return s.lost;
@@ -74,6 +74,21 @@ CuResult enter(const char* name) {
 #define ENTER(name)                          \
   const std::lock_guard lock(state().mutex); \
   if (const CuResult entered = enter(name); entered != 0) return entered
+
+// Everything ends with it: what a lost context could not give back.
+void end_context() {
+  State& s = state();
+  for (const auto& [pointer, bytes] : s.buffers) std::free(reinterpret_cast<void*>(pointer));
+  for (const auto& [pointer, bytes] : s.ranges) munmap(reinterpret_cast<void*>(pointer), bytes);
+  for (const auto& [pointer, bytes] : s.pinned) std::free(pointer);
+  s.buffers.clear();
+  s.ranges.clear();
+  s.pinned.clear();
+  s.mapped.clear();
+  s.pages.clear();
+  s.books.allocated = s.books.pages = s.books.pinned = 0;
+  s.books.modules = s.books.streams = s.books.events = s.books.graphs = 0;
+}
 
 CuResult init(unsigned) { return 0; }
 CuResult driver_version(int* version) {
@@ -134,7 +149,8 @@ CuResult context_retain(CuContext* context, CuDevice) {
   return 0;
 }
 CuResult context_release(CuDevice) {
-  if (--state().books.contexts == 0) state().books.modules = 0;  // they end with it
+  const std::lock_guard lock(state().mutex);
+  if (--state().books.contexts == 0) end_context();
   return 0;
 }
 CuResult context_set(CuContext) { return 0; }

@@ -12,6 +12,7 @@
 #include <ucontext.h>
 #endif
 #if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
 
@@ -135,6 +136,10 @@ void thread_main() {
 void prepare(int thread) {
   Context& context = machine.threads[static_cast<size_t>(thread)].context;
 #if defined(__x86_64__)
+#if defined(__SANITIZE_ADDRESS__)
+  // The frames that the thread before has not left: it ended in its last switch.
+  __asan_unpoison_memory_region(stack_of(thread) + kStackBytes - 8192, 8192);
+#endif
   // As the switch leaves a stack: six registers, then where to return to; the function sees its usual alignment.
   auto* top = reinterpret_cast<void**>(stack_of(thread) + kStackBytes);
   *--top = nullptr;

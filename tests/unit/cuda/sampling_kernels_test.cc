@@ -73,6 +73,7 @@ class SamplingKernels : public DeviceTest {
       const auto want = sampler.sample(row, step.sampling, step.position + 1);
       EXPECT_EQ(result.status == kSampleOk, want.ok()) << "row " << r;
       if (!want.ok() || result.status != kSampleOk) continue;
+      EXPECT_GE(result.num_top, 0) << "row " << r;
       ++outcome.chosen;
       EXPECT_EQ(tokens[static_cast<size_t>(r)], result.token);
       const bool greedy = params[static_cast<size_t>(r)].temperature < kGreedyTemperature;
@@ -150,6 +151,14 @@ TEST_F(SamplingKernels, LargeVocabulary) {
   const Outcome outcome = check(params, kVocab, numbers.floats(3 * kVocab, 8.0), {}, {}, 99);
   EXPECT_EQ(outcome.chosen, 3);
   EXPECT_EQ(outcome.differed, 0);
+}
+
+// The sampled token's logprob alone: nobody has written a list of the best.
+TEST_F(SamplingKernels, LogprobsWithoutTheBest) {
+  Numbers numbers(6);
+  std::vector<SamplingParams> params(2);
+  params[0].logprobs = 0;
+  EXPECT_EQ(check(params, 80, numbers.floats(160, 4.0), {}, {}, 3).chosen, 2);
 }
 
 TEST_F(SamplingKernels, RefuseWhatIsNoNumber) {
