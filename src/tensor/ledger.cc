@@ -73,7 +73,7 @@ Status MemoryLedger::check_room(const std::string& model, MemoryPurpose purpose,
   if (bytes <= budget_ - std::min(budget_, used_)) return ok_status();
   return make_error(ErrorCode::out_of_memory,
                     fmt::format("{} needs {} more bytes for {}, and {} of the budget of {} bytes are in use; raise "
-                                "max_memory_gb or unload a model",
+                                "max_memory_gb (of a GPU: gpu_memory_utilization) or unload a model",
                                 model, bytes, memory_purpose_name(purpose), used_, budget_));
 }
 
