@@ -294,7 +294,8 @@ Result<std::unique_ptr<Application>> Application::create(const EngineConfig& con
 Status Application::load_models() {
   std::vector<std::string> wanted;
   for (const ModelStatus& status : impl_->manager->statuses()) {
-    if (!status.variant_of.empty()) continue;  // of a test: loaded when somebody gets that arm
+    // A variant of a test is loaded when somebody gets that arm; one that is no longer configured is on its way out.
+    if (status.removing || !status.variant_of.empty()) continue;
     const bool configured = status.record.origin == RecordOrigin::config && !impl_->config.enable_lazy_loading;
     if (configured) wanted.push_back(status.id);
     if (!configured && status.record.pinned) (void)impl_->manager->acquire_blocking(status.id);  // it logs why not

@@ -18,7 +18,7 @@ sh        in one bash for a document, in a folder that looks like the repository
 python    in this process, from the repository's root, with top-level await; the names of a document's earlier blocks are there.
 yaml      is read as a configuration file: unknown keys and bad values are errors.
 json      must be JSON.
-cpp       must compile as an expression, with the public headers.
+cpp       must compile with the public headers: as statements where it ends with a semicolon, else as an expression.
 """
 import ast
 import contextlib
@@ -219,7 +219,8 @@ def check_yaml(block, folder):
 def check_cpp(block, folder):
     file = folder / "block.cc"
     headers = "".join(f'#include "inferneo/{path.name}"\n' for path in sorted((ROOT / "include" / "inferneo").glob("*.h")))
-    file.write_text(f"{headers}namespace inferneo {{\nconst auto value = {block.code};\n}}\n")
+    code = f"void block() {{\n{block.code}}}" if block.code.rstrip().endswith(";") else f"const auto value = {block.code};"
+    file.write_text(f"{headers}namespace inferneo {{\n{code}\n}}\n")
     done = subprocess.run(["g++", "-std=c++20", f"-I{ROOT}/include", f"-I{ROOT}/src", "-fsyntax-only", str(file)],
                           capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, f"{block.where}: {done.stderr[:2000]}"

@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "app/application.h"
+#include "support/temp_tree.h"
 
 namespace inferneo {
 namespace {
@@ -141,6 +142,23 @@ TEST(Residency, WhatShallBeThereTogetherMustFitTogether) {
   ASSERT_FALSE(loaded.ok());
   EXPECT_EQ(loaded.error().code, ErrorCode::out_of_memory) << loaded.error().message;
   EXPECT_THAT(loaded.error().message, HasSubstr("max_memory_gb"));
+}
+
+// Models of the last start, which are in the registry and no longer in the configuration, are removed while it loads
+// the others: that they are on their way out when it looks is a matter of microseconds, so it starts often.
+TEST(Residency, AServerStartsWithoutTheModelsOfItsLastStart) {
+  testing::TempTree tree;
+  for (int start = 0; start < 12; ++start) {
+    EngineConfig config = config_of(1.0);
+    config.registry = tree.path("registry.db");
+    config.enable_lazy_loading = false;
+    config.model = start % 2 == 0 ? std::vector<std::string>{bundled("inferneo-story"), bundled("inferneo-story-draft")}
+                                  : std::vector<std::string>{bundled("inferneo-code")};
+    auto application = Application::create(config);
+    ASSERT_TRUE(application.ok()) << application.error().message;
+    const Status loaded = (*application)->load_models();
+    ASSERT_TRUE(loaded.ok()) << loaded.error().message;
+  }
 }
 
 }  // namespace
