@@ -29,7 +29,7 @@ say "$(basename "$wheel"): $(du -h "$wheel" | cut -f1)"
 away=$(mktemp -d)
 trap 'rm -rf "$away"' EXIT
 python3 -m venv "$away/venv"
-"$away/venv/bin/python" -m pip install --quiet --disable-pip-version-check "$wheel"
+"$away/venv/bin/python" -m pip install --quiet --disable-pip-version-check "$wheel" 'numpy>=1.24'
 mkdir "$away/examples"
 cp examples/basic/basic_usage.py examples/multi_model/multi_model_serving.py "$away/examples"
 cd "$away"

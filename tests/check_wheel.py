@@ -52,6 +52,8 @@ def ask(_=None):
     import inferneo
 
     with inferneo.LLM(inferneo.bundled_model("inferneo-story-draft"), max_memory_gb=0.25, num_threads=2) as llm:
+        rows = llm.embed(["one", "two"])
+        assert rows.shape[0] == 2 and rows.dtype.name == "float32"
         return llm.generate("Once", max_tokens=3, ignore_eos=True).completion_tokens == 3
 
 

@@ -63,6 +63,7 @@ def data_class(name, cls):
     lines += [f"| `{field}` | `{cell(kind)}` | {cell(doc)} |" for field, kind, doc in cls.__fields__]
     if name == "GenerationResult":
         lines.append("| `text` | `str` | The first sample's text. |")
+        lines.append(f"| `prompt_rows` | `NDArray[float32] \\| None` | {cell(cls.prompt_rows.__doc__)} |")
     return "\n".join(lines) + "\n"
 
 

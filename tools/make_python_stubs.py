@@ -83,6 +83,8 @@ def data_class(name, cls):
             lines.append(f'    @property\n    def {field}(self) -> {kind}:\n        """{doc}"""\n')
     if name == "GenerationResult":
         lines.append('    @property\n    def text(self) -> str:\n        """The first sample\'s text."""\n')
+        lines.append(f'    @property\n    def prompt_rows(self) -> NDArray[np.float32] | None:\n'
+                     f'        """{cls.prompt_rows.__doc__}"""\n')
     if cls.__made_by_users__:
         given = ", ".join(f"{field}: {kind} = ..." for field, kind, _ in rows)
         lines.append(f"    def __init__(self, *, {given}) -> None: ...\n")
@@ -91,7 +93,7 @@ def data_class(name, cls):
 
 
 def native_stub(native):
-    parts = [HEADER, "import enum\nfrom typing import Any, Literal\n\n__version__: str\n\n"]
+    parts = [HEADER, "import enum\nfrom typing import Any, Literal\n\nimport numpy as np\nfrom numpy.typing import NDArray\n\n__version__: str\n\n"]
     members = "".join(f"    {name} = {number}\n" for number, name in enumerate(("HUGGINGFACE", "ONNX", "TENSORRT")))
     parts.append(f'class ModelFormat(enum.Enum):\n    """{native.ModelFormat.__doc__}"""\n{members}\n')
     for name, cls in sorted(vars(native).items()):

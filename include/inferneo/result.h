@@ -36,6 +36,7 @@ struct GenerationResult {
   double total_time = 0.0;           // seconds since submission
   // With SamplingParams::prompt_logprobs: of every token of the prompt but the first.
   std::vector<TokenLogprob> prompt_logprobs = {};
+  std::vector<float> prompt_rows = {};  // [prompt_tokens, width], with SamplingParams::prompt_rows
 };
 
 }  // namespace inferneo

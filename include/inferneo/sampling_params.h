@@ -19,6 +19,13 @@ struct GrammarSpec {
   std::vector<std::string> choices;  // for Kind::choice
 };
 
+// Rows of numbers about a prompt's tokens, which may be asked for instead of an output.
+enum class PromptRows : uint8_t {
+  none,
+  logits,  // [prompt tokens, vocabulary]: of the token that follows each; natural, before temperature and filters
+  hidden,  // [prompt tokens, hidden size]: what the last layer makes of each, after the final norm
+};
+
 struct SamplingParams {
   float temperature = 1.0F;         // 0 means greedy; [0, 2] over HTTP
   int top_k = 0;                    // 0 or -1: off
@@ -45,6 +52,8 @@ struct SamplingParams {
   std::optional<int> logprobs;  // 0 to 20: the sampled token's and this many best
   std::optional<int> prompt_logprobs;
   bool echo = false;  // completions: the prompt comes back first
+  // Other than none: the prompt is read and nothing is generated, whatever max_tokens says; n is 1.
+  PromptRows prompt_rows = PromptRows::none;
   GrammarSpec grammar;
 };
 

@@ -36,13 +36,16 @@ def _header(name: str, value: str) -> str:
 
 def sampling_fields(params: SamplingParams) -> dict[str, Any]:
     """As /v1/completions reads them. Every field is said, since a server's defaults may be those of the model."""
+    if params.prompt_rows != "none":
+        raise UnsupportedError("logits, hidden states and embeddings cannot be had over url=; use an engine of this process",
+                               "prompt_rows")
     for name in _HERE_ALONE:
         if getattr(params, name) is not None:
             raise UnsupportedError(f"{name} cannot be had over url=; use an engine of this process", name)
     fields: dict[str, Any] = {}
     for name, _, _ in SamplingParams.__fields__:  # type: ignore[attr-defined]
         value = getattr(params, name)
-        if name in _HERE_ALONE or value is None:
+        if name in _HERE_ALONE or name == "prompt_rows" or value is None:
             continue
         if name == "logit_bias":
             fields[name] = {str(token): bias for token, bias in value}

@@ -5,13 +5,17 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TextIO, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar, overload
 
 from inferneo import _bridge, _native
 from inferneo._native import GenerationResult, SamplingParams
 from inferneo.core import _generation
 from inferneo.core.config import EngineConfig
 from inferneo.core.engine import InferneoEngine
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 __all__ = ["LLM"]
 
@@ -79,6 +83,22 @@ class LLM:
         if isinstance(prompts, str):
             return self.engine.generate_sync(prompts, chosen)
         return self._run([_generation.text_of(prompt) for prompt in prompts], chosen, progress, lambda result: result)
+
+    def logits(self, prompt: str) -> NDArray[np.float32]:
+        """float32 [prompt tokens, vocabulary]: row i is of the token that follows token i. Needs numpy."""
+        return self.engine.logits_sync(prompt)
+
+    def embed(self, texts: str | Iterable[str], *, pooling: str = "mean", normalize: bool = True,
+              progress: bool | None = None) -> NDArray[np.float32]:
+        """Embeddings: of one text float32 [hidden size], of several [texts, hidden size], computed in one batch; arguments as
+        InferneoEngine.embed(). Needs numpy."""
+        _generation.check_pooling(pooling)
+        if isinstance(texts, str):
+            return self.engine.embed_sync(texts, pooling=pooling, normalize=normalize)
+        chosen = [_generation.text_of(text) for text in texts]
+        vectors = self._run(chosen, SamplingParams(prompt_rows="hidden"), progress,
+                            lambda result: _generation.pooled(_generation.rows_of(result), pooling, normalize))
+        return _generation.stacked(vectors)
 
     def _run(self, prompts: Sequence[str], sampling: SamplingParams, progress: bool | None,
              take: Callable[[GenerationResult], T]) -> list[T]:

@@ -1,4 +1,5 @@
 #include <fmt/format.h>
+#include <nanobind/ndarray.h>
 
 #include <charconv>
 
@@ -7,6 +8,20 @@
 namespace nb = nanobind;
 
 namespace inferneo::python {
+
+namespace {
+
+// Not copied: the array keeps the result alive.
+nb::object prompt_rows(nb::handle self) {
+  const auto& result = nb::cast<const GenerationResult&>(self);
+  if (result.prompt_rows.empty() || result.prompt_tokens < 1) return nb::none();
+  const auto tokens = static_cast<size_t>(result.prompt_tokens);
+  const nb::ndarray<nb::numpy, const float, nb::ndim<2>> rows(result.prompt_rows.data(),
+                                                              {tokens, result.prompt_rows.size() / tokens}, self);
+  return nb::cast(rows);
+}
+
+}  // namespace
 
 void bind_results(nb::module_& module) {
   nb::enum_<ModelFormat>(module, "ModelFormat", "What a model's files can be.")
@@ -48,6 +63,9 @@ void bind_results(nb::module_& module) {
   const auto text = [](const R& self) { return self.samples.empty() ? std::string() : self.samples.front().text; };
   result.def_prop_ro("text", text, "The first sample's text.");
   result.def("__str__", text);
+  result.def_prop_ro("prompt_rows", &prompt_rows,
+                     "float32 [prompt tokens, width], read-only, with SamplingParams.prompt_rows; else None. It is the "
+                     "result's own memory, not a copy. Needs numpy.");
 
   using I = ModelInfo;
   Fields<I>(module, "ModelInfo", "One registered version of a model, as it is at this moment.")

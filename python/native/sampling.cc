@@ -27,6 +27,28 @@ void add_constraint(Fields<P>& fields, const char* name, Kind kind, const char* 
       });
 }
 
+constexpr std::array kRows = {std::pair{"none", PromptRows::none}, std::pair{"logits", PromptRows::logits},
+                              std::pair{"hidden", PromptRows::hidden}};
+
+void add_prompt_rows(Fields<P>& fields) {
+  constexpr const char* kType = "Literal['none', 'logits', 'hidden']";
+  fields.property(
+      "prompt_rows", kType, "Rows of numbers about the prompt's tokens; else than 'none': nothing is generated.",
+      [](const P& self) { return nb::cast(kRows[static_cast<size_t>(self.prompt_rows)].first); },
+      [kType](P& self, nb::handle value) {
+        std::string word;
+        if (nb::try_cast(value, word)) {
+          for (const auto& [name, rows] : kRows) {
+            if (word == name) {
+              self.prompt_rows = rows;
+              return;
+            }
+          }
+        }
+        raise_wrong_type("SamplingParams.prompt_rows", kType, value);
+      });
+}
+
 void add_constraints(Fields<P>& fields) {
   add_constraint(fields, "json_schema", Kind::json_schema, "The text is JSON of this schema (JSON text).");
   add_constraint(fields, "regex", Kind::regex, "The text matches this regular expression.");
@@ -80,6 +102,7 @@ void bind_sampling(nb::module_& module) {
       .field("n", &P::n, "Independent samples of one prompt, 1 to 16.")
       .field("logprobs", &P::logprobs, "0 to 20: the logprob of each token and this many best; None: none.")
       .field("prompt_logprobs", &P::prompt_logprobs, "0 to 20: the same of the prompt's tokens.");
+  add_prompt_rows(fields);
   add_constraints(fields);
   fields.finish();
 }

@@ -45,6 +45,7 @@ class ResultSink final : public OutputSink {
     result_.model = std::move(info.model);
     for (TokenLogprobText& entry : info.logprobs) result_.prompt_logprobs.push_back(plain(std::move(entry)));
   }
+  void on_prompt_rows(std::vector<float> rows) override { result_.prompt_rows = std::move(rows); }
 
   void on_delta(OutputDelta delta) override {
     GenerationSample& sample = result_.samples[static_cast<size_t>(delta.sample)];

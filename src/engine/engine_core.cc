@@ -17,6 +17,7 @@
 namespace inferneo {
 namespace {
 
+constexpr size_t kMaxPromptRowsBytes = size_t{256} << 20;  // of one request's; no budget knows of them
 constexpr Duration kStarvationPause = std::chrono::milliseconds(5);  // between two attempts to get memory
 
 QueueLimits queue_limits(const EngineCoreConfig& config) {
@@ -80,6 +81,7 @@ struct EngineCore::Impl {
   // Any thread.
   Status check_request(const Request& request) const;
   Status check_length(const Request& request) const;
+  Status check_rows(const Request& request) const;
 
   const EngineCoreConfig config;
   const KvPlan plan;
@@ -266,7 +268,8 @@ void EngineCore::Impl::publish_stats() {
 
 Status EngineCore::Impl::check_length(const Request& request) const {
   const auto prompt = static_cast<int64_t>(request.prompt.size());
-  const int64_t output = request.sampling.max_tokens.value_or(1);
+  const bool reads_only = request.sampling.prompt_rows != PromptRows::none;
+  const int64_t output = reads_only ? 0 : request.sampling.max_tokens.value_or(1);
   const int64_t limit = plan.context_limit;
   if (prompt + std::max<int64_t>(output, 0) <= limit) return ok_status();
   const std::string limit_text =
@@ -282,6 +285,26 @@ Status EngineCore::Impl::check_length(const Request& request) const {
       ErrorCode::context_too_long,
       fmt::format("{} prompt tokens and {} output tokens are {}; {}", prompt, output, prompt + output, limit_text),
       "max_tokens");
+}
+
+Status EngineCore::Impl::check_rows(const Request& request) const {
+  const SamplingParams& p = request.sampling;
+  if (p.prompt_rows == PromptRows::none) return ok_status();
+  const ModelSpec& spec = runner->spec();
+  const bool logits = p.prompt_rows == PromptRows::logits;
+  const auto width = static_cast<size_t>(logits ? spec.vocab_size : spec.hidden_size);
+  if (width == 0) {
+    return make_error(ErrorCode::unsupported,
+                      fmt::format("what runs '{}' gives no hidden states (device {})", config.model, spec.device),
+                      "prompt_rows");
+  }
+  if (p.n != 1) return make_error(ErrorCode::invalid_argument, "n must be 1 where prompt_rows are asked for", "n");
+  const size_t most = kMaxPromptRowsBytes / (width * sizeof(float));
+  if (request.prompt.size() <= most) return ok_status();
+  return make_error(ErrorCode::context_too_long,
+                    fmt::format("the prompt has {} tokens; {} rows of {} numbers may be asked for at a time",
+                                request.prompt.size(), most, width),
+                    "prompt");
 }
 
 Status EngineCore::Impl::check_request(const Request& request) const {
@@ -306,6 +329,7 @@ Status EngineCore::Impl::check_request(const Request& request) const {
     return bad(fmt::format("logit_bias names a token outside [0, {})", vocab), "logit_bias");
   }
   if (p.n < 1 || p.n > 1024) return bad("n must be in [1, 1024]", "n");
+  RETURN_IF_ERROR(check_rows(request));
   if (p.max_tokens && *p.max_tokens < 0) return bad("max_tokens must not be negative", "max_tokens");
   return check_length(request);
 }

@@ -50,6 +50,8 @@ class TokenSink {
  public:
   virtual ~TokenSink() = default;
   virtual void on_prompt_logprobs(std::vector<TokenLogprobs> logprobs) { (void)logprobs; }
+  // SamplingParams::prompt_rows of the whole prompt: [prompt tokens, width].
+  virtual void on_prompt_rows(std::vector<float> rows) { (void)rows; }
   // `logprobs` is empty or parallel to `tokens`. An end-of-sequence or stop token that ended the sample is delivered
   // with is_stop_token = true, so that the text side can leave it out.
   virtual void on_token(int32_t sample, Token token, const TokenLogprobs* logprobs, bool is_stop_token) = 0;

@@ -106,9 +106,10 @@ bool Scheduler::is_starved(const Pass& pass, size_t num_running) const {
 }
 
 bool Scheduler::try_start(Pass& pass, Sequence& sequence) {
-  // Where logprobs of the whole prompt are still to come, nothing of it can be skipped.
+  // Where logprobs or rows of the whole prompt are still to come, nothing of it can be skipped.
+  const SamplingParams& asked = sequence.request->request.sampling;
   const bool reads_all = sequence.sample == 0 && sequence.num_output() == 0 &&
-                         sequence.request->request.sampling.prompt_logprobs.has_value();
+                         (asked.prompt_logprobs.has_value() || asked.prompt_rows != PromptRows::none);
   const bool may_share = !reads_all;
   int32_t hit = 0;
   int32_t chunk = 0;

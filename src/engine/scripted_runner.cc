@@ -49,6 +49,7 @@ struct ScriptedRunner::OpenStep {
 ScriptedRunner::ScriptedRunner(Script script) : script_(std::move(script)) {
   spec_.architecture = "ScriptedModel";
   spec_.vocab_size = script_.vocab_size;
+  spec_.hidden_size = script_.hidden_size;
   spec_.max_position = script_.max_position;
   spec_.eos_token_ids = script_.eos_token_ids;
   spec_.dtype = "none";
@@ -317,8 +318,22 @@ SequenceResult ScriptedRunner::compute(const SequenceStep& step) {
     for (int32_t k = 0; k < step.prompt_top_logprobs; ++k) logprobs.top.emplace_back(k, -1.0F - static_cast<float>(k));
     result.prompt_logprobs.push_back(std::move(logprobs));
   }
+  if (step.want == Want::logits) result.logits = rows(hashes, spec_.vocab_size);
+  if (step.want == Want::hidden) result.hidden = rows(hashes, spec_.hidden_size);
   if (step.want == Want::sample || step.want == Want::verify) sample(step, hashes, result);
   return result;
+}
+
+float ScriptedRunner::row_number(uint64_t hash, int32_t k) {
+  return static_cast<float>((hash + static_cast<uint64_t>(k)) % 1021);
+}
+
+std::vector<float> ScriptedRunner::rows(std::span<const uint64_t> hashes, int32_t width) {
+  std::vector<float> numbers;
+  for (const uint64_t hash : hashes) {
+    for (int32_t k = 0; k < width; ++k) numbers.push_back(row_number(hash, k));
+  }
+  return numbers;
 }
 
 // hashes[i] is of all tokens up to the i-th of the step. After drafts, as long as they are what would be sampled.

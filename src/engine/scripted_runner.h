@@ -43,6 +43,7 @@ struct Script {
   std::vector<Group> groups = {Group{}};
   bool slots = false;
   int32_t vocab_size = 256;
+  int32_t hidden_size = 0;  // 0: it gives no hidden states
   int32_t max_position = 4096;
   std::vector<Token> eos_token_ids = {0};
   int max_in_flight = 1;
@@ -71,6 +72,8 @@ class ScriptedRunner final : public ModelRunner {
 
   // The tokens that an undisturbed engine must produce: the reference for any history.
   static uint64_t context_hash(std::span<const Token> tokens);
+  // Number k of the row (logits or hidden states) of the last of the tokens with this hash.
+  static float row_number(uint64_t context_hash, int32_t k);
   static uint64_t extend_hash(uint64_t hash, Token token);
   static Token default_token(const ScriptedToken& token);  // in [1, vocab): never end-of-sequence 0
 
@@ -95,6 +98,7 @@ class ScriptedRunner final : public ModelRunner {
   void check_context(const SequenceStep& step, std::span<const Token> computed);
   Result<std::vector<Token>> resolve_tokens(const SequenceStep& step) const;
   SequenceResult compute(const SequenceStep& step);
+  static std::vector<float> rows(std::span<const uint64_t> hashes, int32_t width);
   void sample(const SequenceStep& step, std::span<const uint64_t> hashes, SequenceResult& result) const;
   // After the step's token `index`.
   std::optional<Token> choose(const SequenceStep& step, size_t index, uint64_t context_hash) const;

@@ -85,6 +85,7 @@ struct RequestState {
   std::vector<std::unique_ptr<Sequence>> samples;
   std::vector<Token> ending_tokens;            // end-of-sequence and stop ids, banned until min_tokens
   std::vector<TokenLogprobs> prompt_logprobs;  // [prompt - 1] of sample 0, delivered once complete
+  std::vector<float> prompt_rows;              // [prompt, width], the same
   RequestStats stats;
   std::optional<Error> error;
   FinishReason last_reason = FinishReason::stop;

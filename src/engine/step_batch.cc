@@ -52,6 +52,16 @@ SequenceStep make_row(const ScheduledSequence& scheduled, std::vector<Token>& dr
     step.prompt_targets = tokens.subspan(begin + 1, std::min(end + 1, prompt_size) - begin - 1);
     step.prompt_top_logprobs = *request.request.sampling.prompt_logprobs;
   }
+  switch (request.request.sampling.prompt_rows) {  // nothing is ever sampled of it
+    case PromptRows::none:
+      break;
+    case PromptRows::logits:
+      step.want = Want::logits;
+      break;
+    case PromptRows::hidden:
+      step.want = Want::hidden;
+      break;
+  }
   return step;
 }
 

@@ -69,6 +69,7 @@ void StepLoop::add(Request request, TimePoint submitted) {
     sequence->prompt_size = prompt_size;
     const int32_t room = std::max(0, config_.context_limit - prompt_size);
     sequence->max_output = std::min(room, r.sampling.max_tokens.value_or(room));
+    if (r.sampling.prompt_rows != PromptRows::none) sequence->max_output = 0;
     sequence->needs_host_tokens = needs_tokens_on_host(r);
     if (r.grammar != nullptr && !error) {
       auto matcher = r.grammar->new_matcher();

@@ -91,6 +91,7 @@ class StepLoop {
   std::vector<ScheduledSequence> fill_masks(const std::vector<ScheduledSequence>& rows);
   void update_row(const ScheduledSequence& row, SequenceResult& result);
   void take_prompt_logprobs(const ScheduledSequence& row, SequenceResult& result);
+  void take_prompt_rows(const ScheduledSequence& row, const SequenceResult& result);
   void prompt_finished(Sequence& sequence);
   void take_tokens(const ScheduledSequence& row, const SequenceResult& result);
   void take_token(Sequence& sequence, Token token, const TokenLogprobs* logprobs);

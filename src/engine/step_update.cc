@@ -57,6 +57,8 @@ void StepLoop::update_row(const ScheduledSequence& row, SequenceResult& result) 
   const bool prompt_was_done = sequence.prompt_done();
   kv_.settle(sequence, row.position + row.num_tokens);
   take_prompt_logprobs(row, result);
+  take_prompt_rows(row, result);
+  if (sequence.state == SequenceState::finished) return;
   if (!prompt_was_done && sequence.prompt_done()) prompt_finished(sequence);
   if (row.sample && sequence.state != SequenceState::finished) take_tokens(row, result);
   if (sequence.max_output == 0 && sequence.prompt_done()) finish(sequence, FinishReason::length);
@@ -98,11 +100,32 @@ void StepLoop::take_prompt_logprobs(const ScheduledSequence& row, SequenceResult
   }
 }
 
+// What a preempted request computes anew comes to the place where it was.
+void StepLoop::take_prompt_rows(const ScheduledSequence& row, const SequenceResult& result) {
+  RequestState& request = *row.sequence->request;
+  const PromptRows wanted = request.request.sampling.prompt_rows;
+  if (wanted == PromptRows::none) return;
+  const ModelSpec& spec = runner_.spec();
+  const auto width = static_cast<size_t>(wanted == PromptRows::logits ? spec.vocab_size : spec.hidden_size);
+  const std::vector<float>& rows = wanted == PromptRows::logits ? result.logits : result.hidden;
+  if (rows.size() != static_cast<size_t>(row.num_tokens) * width) {
+    return finish(*row.sequence, FinishReason::failed, std::nullopt,
+                  make_error(ErrorCode::internal, fmt::format("the model runner gave {} numbers for {} tokens",
+                                                              rows.size(), row.num_tokens)));
+  }
+  request.prompt_rows.resize(request.request.prompt.size() * width);
+  std::ranges::copy(rows, request.prompt_rows.begin() + static_cast<std::ptrdiff_t>(row.position) *
+                                                            static_cast<std::ptrdiff_t>(width));
+}
+
 void StepLoop::prompt_finished(Sequence& sequence) {
   RequestState& request = *sequence.request;
   if (sequence.sample != 0 || sequence.num_output() > 0) return;  // siblings, and recomputing after preemption
   if (!sequence.idle()) counters_.prompt_tokens += static_cast<uint64_t>(sequence.prompt_size);
   release_held_samples(request);
+  if (request.request.sampling.prompt_rows != PromptRows::none) {
+    emit(request, [&](TokenSink& sink) { sink.on_prompt_rows(std::move(request.prompt_rows)); });
+  }
   if (!request.request.sampling.prompt_logprobs) return;
   emit(request, [&](TokenSink& sink) { sink.on_prompt_logprobs(std::move(request.prompt_logprobs)); });
 }

@@ -32,6 +32,7 @@ namespace inferneo {
 struct ModelSpec {
   std::string architecture;          // "LlamaForCausalLM"
   int32_t vocab_size = 0;            // width of a logits row (may exceed the tokenizer's vocabulary)
+  int32_t hidden_size = 0;           // width of a row of Want::hidden; 0: this runner gives none
   int32_t max_position = 0;          // the longest context that the model defines
   std::vector<Token> eos_token_ids;  // end generation (generation_config.json before config.json)
   std::optional<Token> bos_token_id;
@@ -90,7 +91,8 @@ struct SamplingInput {
 enum class Want : uint8_t {
   nothing,  // fill the cache only (a chunk of a prompt)
   sample,   // one token after the last position
-  logits,   // logits rows for every token of this step, on the host (tests, embedding-like uses)
+  logits,   // logits rows for every token of this step, on the host
+  hidden,   // the same of hidden states, after the final norm; only where ModelSpec::hidden_size says so
   verify,   // rows for the last num_draft + 1 tokens: accept drafts, then sample one more
 };
 
@@ -125,6 +127,7 @@ struct SequenceResult {
   std::vector<TokenLogprobs> logprobs;         // one per sampled token when asked for
   std::vector<TokenLogprobs> prompt_logprobs;  // one per prompt target
   std::vector<float> logits;                   // [num_tokens, vocab_size] for Want::logits
+  std::vector<float> hidden;                   // [num_tokens, hidden_size] for Want::hidden
   std::optional<Error> error;                  // this sequence only (numeric)
 };
 

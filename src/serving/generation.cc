@@ -205,6 +205,13 @@ void Generation::on_prompt_logprobs(std::vector<TokenLogprobs> logprobs) {
   enqueue(std::move(event));
 }
 
+void Generation::on_prompt_rows(std::vector<float> rows) {
+  Event event;
+  event.kind = Event::Kind::prompt_rows;
+  event.prompt_rows = std::move(rows);
+  enqueue(std::move(event));
+}
+
 void Generation::on_token(int32_t sample, Token token, const TokenLogprobs* logprobs, bool is_stop_token) {
   Sample& state = samples_[static_cast<size_t>(sample)];
   const TimePoint now = context_.clock.now();
@@ -316,6 +323,9 @@ void Generation::handle(Event& event) {
   switch (event.kind) {
     case Event::Kind::prompt_logprobs:
       send_prompt_info(std::move(event.prompt_logprobs));
+      return;
+    case Event::Kind::prompt_rows:
+      if (sink_ != nullptr) sink_->on_prompt_rows(std::move(event.prompt_rows));
       return;
     case Event::Kind::token:
       handle_token(event);

@@ -43,18 +43,20 @@ class Generation final : public GenerationHandle, public TokenSink, public std::
   void cancel() override;
 
   void on_prompt_logprobs(std::vector<TokenLogprobs> logprobs) override;
+  void on_prompt_rows(std::vector<float> rows) override;
   void on_token(int32_t sample, Token token, const TokenLogprobs* logprobs, bool is_stop_token) override;
   void on_sample_finished(int32_t sample, FinishReason reason, std::optional<Token> stop_token) override;
   void on_done(const RequestOutcome& outcome) override;
 
  private:
   struct Event {
-    enum class Kind { prompt_logprobs, token, sample_finished, done } kind = Kind::token;
+    enum class Kind { prompt_logprobs, prompt_rows, token, sample_finished, done } kind = Kind::token;
     int32_t sample = 0;
     Token token = 0;
     bool is_stop_token = false;
     std::optional<TokenLogprobs> logprobs;
     std::vector<TokenLogprobs> prompt_logprobs;
+    std::vector<float> prompt_rows;
     FinishReason reason = FinishReason::stop;
     std::optional<Token> stop_token;
     RequestOutcome outcome;

@@ -122,6 +122,8 @@ class OutputSink {
   // next model of a chain takes the request over.
   virtual void on_route(std::string route) { (void)route; }
   virtual void on_prompt(PromptInfo info) { (void)info; }
+  // SamplingParams::prompt_rows, once: [prompt tokens, width].
+  virtual void on_prompt_rows(std::vector<float> rows) { (void)rows; }
   virtual void on_delta(OutputDelta delta) = 0;
   virtual void on_done(GenerateOutcome outcome) = 0;
 };

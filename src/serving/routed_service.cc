@@ -196,6 +196,7 @@ class RoutedGeneration final : public GenerationHandle,
     answered_ = true;
     sink_->on_prompt(std::move(info));
   }
+  void on_prompt_rows(std::vector<float> rows) override { sink_->on_prompt_rows(std::move(rows)); }
   void on_delta(OutputDelta delta) override {
     answered_ = true;
     if (!first_token_ && !delta.tokens.empty()) first_token_ = context_.clock.now();

@@ -95,7 +95,7 @@ async def test_what_the_server_refuses_is_the_engines_own_exception(url):
         assert caught.value.param == "temperature"
         with pytest.raises(ValueError, match="surrogate"):
             await engine.generate("\ud800")
-        for fields in ({"prompt_logprobs": 0}, {"logprobs": 1}):
+        for fields in ({"prompt_rows": "logits"}, {"logprobs": 1}):
             with pytest.raises(inferneo.UnsupportedError, match="url="):
                 await engine.generate("Once", **fields)
         assert (await engine.generate("a\0b", **GREEDY)).completion_tokens == 6

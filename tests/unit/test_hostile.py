@@ -37,7 +37,7 @@ async def test_wrong_types_are_refused_and_harm_nothing(settings, draft):
             lambda: engine.generate("a", json_schema="{"), lambda: engine.generate("a", choices=[""] * 3, grammar=""),
             lambda: engine.register_model(3), lambda: engine.register_model("m", path=None), lambda: engine.remove_model(None),
             lambda: engine.register_model("m", "1", draft, settings={"max_num_seqs": "many"}),
-            lambda: engine.register_model("a b\0c", "1", draft),
+            lambda: engine.register_model("a b\0c", "1", draft), lambda: engine.embed(None), lambda: engine.logits(""),
         ]
         for number, call in enumerate(calls):
             with pytest.raises(REFUSED):
@@ -153,7 +153,7 @@ def test_what_cannot_be_copied_says_so_and_what_can_is(settings, draft):
             way(engine)
     config = EngineConfig(model=draft, max_num_seqs=3)
     assert copy.copy(config) == copy.deepcopy(config) == config and copy.copy(config) is not config
-    params = SamplingParams(stop=["a"], logprobs=3)
+    params = SamplingParams(stop=["a"], prompt_rows="logits", logprobs=3)
     assert copy.copy(params) == copy.deepcopy(params) == params
     for cls in (_native.Engine, _native.Manager, _native.Lease, _native.Ticket, _native.GenerationResult):
         with pytest.raises(TypeError):

@@ -3,13 +3,19 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from inferneo import _bridge, _native
 from inferneo._native import GenerationResult, SamplingParams
-from inferneo.errors import InvalidArgumentError, UnavailableError
+from inferneo.errors import InvalidArgumentError, UnavailableError, UnsupportedError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+T = TypeVar("T")
 
 #: submit(queue, id, stream) of a native object, with the request bound.
 Submission = Callable[["_native.EventQueue", int, bool], "_bridge.Ticket"]
@@ -129,6 +135,105 @@ def stream_sync(submit: Submission) -> Iterator[GenerationChunk]:
             raise value
         if not _bridge.is_result(kind):
             yield GenerationChunk(value, kind)
+
+
+class ReadsPrompts:
+    """Numbers about texts instead of more text; of everything that generates. They come as numpy arrays.
+
+    ``where`` says which model reads, as in generate() of the same object (``model=``, ``options=``).
+
+    Raises: as generate(); ContextTooLongError also where one request would have more than 256 MiB of numbers;
+    UnsupportedError: over ``url=``, or what runs the model gives no hidden states.
+    """
+
+    generate: Callable[..., Any]
+    generate_sync: Callable[..., GenerationResult]
+
+    async def logits(self, prompt: str, **where: Any) -> NDArray[np.float32]:
+        """float32 [prompt tokens, vocabulary]: row i is of the token that follows token i, before temperature and filters.
+        Read-only: the engine's own memory, not a copy."""
+        return rows_of(await self.generate(prompt, prompt_rows="logits", **where))
+
+    async def hidden_states(self, prompt: str, **where: Any) -> NDArray[np.float32]:
+        """float32 [prompt tokens, hidden size]: what the last layer makes of each token, after the final norm."""
+        return rows_of(await self.generate(prompt, prompt_rows="hidden", **where))
+
+    async def embed(self, texts: str | Iterable[str], *, pooling: str = "mean", normalize: bool = True,
+                    **where: Any) -> NDArray[np.float32]:
+        """Embeddings: of one text float32 [hidden size], of several [texts, hidden size], computed in one batch.
+
+        Args:
+            pooling: "mean" of the hidden states of all tokens, or the "last" token's.
+            normalize: to the length 1.
+        """
+        check_pooling(pooling)
+        if isinstance(texts, str):
+            return pooled(await self.hidden_states(texts, **where), pooling, normalize)
+        chosen = [text_of(text) for text in texts]
+        return stacked(await _in_order(lambda text: self.embed(text, pooling=pooling, normalize=normalize, **where), chosen))
+
+    def logits_sync(self, prompt: str, **where: Any) -> NDArray[np.float32]:
+        """As logits(), for threads without an event loop."""
+        return rows_of(self.generate_sync(prompt, prompt_rows="logits", **where))
+
+    def hidden_states_sync(self, prompt: str, **where: Any) -> NDArray[np.float32]:
+        """As hidden_states(), for threads without an event loop."""
+        return rows_of(self.generate_sync(prompt, prompt_rows="hidden", **where))
+
+    def embed_sync(self, texts: str | Iterable[str], *, pooling: str = "mean", normalize: bool = True,
+                   **where: Any) -> NDArray[np.float32]:
+        """As embed(), for threads without an event loop; several texts one after the other."""
+        check_pooling(pooling)
+        if isinstance(texts, str):
+            return pooled(self.hidden_states_sync(texts, **where), pooling, normalize)
+        return stacked([pooled(self.hidden_states_sync(text, **where), pooling, normalize) for text in texts])
+
+
+def rows_of(result: GenerationResult) -> NDArray[np.float32]:
+    try:
+        rows = result.prompt_rows
+    except ImportError:
+        raise UnsupportedError("logits and embeddings come as numpy arrays; pip install numpy", "numpy") from None
+    if rows is None:
+        raise AssertionError("a prompt has at least one token")
+    return rows
+
+
+def check_pooling(pooling: str) -> None:
+    if pooling not in ("mean", "last"):
+        raise InvalidArgumentError(f"pooling: expected 'mean' or 'last', got {pooling!r}", "pooling")
+
+
+def pooled(rows: NDArray[np.float32], pooling: str, normalize: bool) -> NDArray[np.float32]:
+    vector = rows.mean(axis=0) if pooling == "mean" else rows[-1].copy()
+    length = float((vector * vector).sum()) ** 0.5
+    return vector / length if normalize and length > 0 else vector
+
+
+def stacked(vectors: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+    if not vectors:
+        raise InvalidArgumentError("texts: expected at least one", "texts")
+    import numpy
+
+    return numpy.stack(vectors)
+
+
+async def _in_order(ask: Callable[[str], Awaitable[T]], texts: list[str], at_once: int = 64) -> list[T]:
+    """The answers in the order of the texts; never more than so many under way. The first error cancels the others."""
+    answers: dict[int, T] = {}
+    numbers = iter(range(len(texts)))
+
+    async def work() -> None:
+        for number in numbers:
+            answers[number] = await ask(texts[number])
+
+    workers = [asyncio.ensure_future(work()) for _ in range(min(at_once, len(texts)))]
+    try:
+        await asyncio.gather(*workers)
+    finally:
+        for worker in workers:
+            worker.cancel()
+    return [answers[number] for number in range(len(texts))]
 
 
 class OwnedByProcess:

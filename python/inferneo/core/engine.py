@@ -125,7 +125,7 @@ class EngineBase(_generation.OwnedByProcess):
         self.stop_sync()
 
 
-class InferneoEngine(EngineBase):
+class InferneoEngine(EngineBase, _generation.ReadsPrompts):
     """One or several models behind one engine.
 
     >>> engine = InferneoEngine(EngineConfig(model="models/inferneo-story"))     # doctest: +SKIP

@@ -43,7 +43,7 @@ def registration(name: str, version: str, path: str | os.PathLike[str], model_fo
     return ModelRegistration(name=name, version=version, path=os.fspath(path), format=model_format, **fields)
 
 
-class EnhancedInferneoEngine(EngineBase):
+class EnhancedInferneoEngine(EngineBase, _generation.ReadsPrompts):
     """Routes each request by rules and A/B tests, loads its model if need be, and measures it.
 
     Rules, tests and shadows that are added before the engine has started come into force once their models are there;

@@ -23,7 +23,7 @@ async def _at_once() -> None:
     pass
 
 
-class Model(_generation.OwnedByProcess):
+class Model(_generation.OwnedByProcess, _generation.ReadsPrompts):
     """A model that is held in memory while this object lives, or until ``release()``.
 
     Nothing takes its place meanwhile, so let go of what is not needed: ``async with await manager.load_model(...)``.

@@ -217,14 +217,20 @@ void Forward::add_residual(const Step& step, const LayerSpec& layer, const NormS
                               .scale = layer.residual_multiplier});
 }
 
-std::span<float> Forward::logits(kernels::Context& context, std::span<const int32_t> rows) {
-  const auto hidden = static_cast<size_t>(spec_.hidden_size);
+std::span<float> Forward::hidden(kernels::Context& context, std::span<const int32_t> rows) {
+  const auto width = static_cast<size_t>(spec_.hidden_size);
   for (size_t i = 0; i < rows.size(); ++i) {
-    std::memcpy(logit_rows_ + i * hidden, hidden_ + static_cast<size_t>(rows[i]) * hidden, hidden * sizeof(float));
+    std::memcpy(logit_rows_ + i * width, hidden_ + static_cast<size_t>(rows[i]) * width, width * sizeof(float));
   }
-  const auto num_rows = static_cast<int64_t>(rows.size());
   apply_norm(context, spec_.final_norm, weights_.ends.vector(TensorRole::final_norm),
-             weights_.ends.vector(TensorRole::final_norm_bias), logit_rows_, logit_rows_, num_rows, spec_.hidden_size);
+             weights_.ends.vector(TensorRole::final_norm_bias), logit_rows_, logit_rows_,
+             static_cast<int64_t>(rows.size()), spec_.hidden_size);
+  return {logit_rows_, rows.size() * width};
+}
+
+std::span<float> Forward::logits(kernels::Context& context, std::span<const int32_t> rows) {
+  hidden(context, rows);
+  const auto num_rows = static_cast<int64_t>(rows.size());
   const kernels::MatmulOutput output{.weight = weights_.lm_head(spec_),
                                      .out = logits_,
                                      .out_stride = spec_.vocab_size,

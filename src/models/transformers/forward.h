@@ -54,6 +54,8 @@ class Forward {
 
   // Computes all tokens and writes their keys and values. planes[group] is where the blocks of that group lie.
   void run(kernels::Context& context, const ForwardBatch& batch, std::span<std::byte* const> planes);
+  // Hidden states of some tokens of the last run(), after the final norm. At most max_logit_rows.
+  std::span<float> hidden(kernels::Context& context, std::span<const int32_t> rows);  // [rows, hidden]
   // Logits of some tokens of the last run(): rows[i] indexes the batch's tokens. At most max_logit_rows.
   std::span<float> logits(kernels::Context& context, std::span<const int32_t> rows);  // [rows, vocab]
 

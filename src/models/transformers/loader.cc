@@ -42,6 +42,7 @@ ModelSpec describe(const DecoderSpec& spec, const GenerationConfig& generation, 
   ModelSpec description;
   description.architecture = spec.architecture;
   description.vocab_size = spec.vocab_size;
+  description.hidden_size = spec.hidden_size;
   description.max_position = spec.max_position;
   description.eos_token_ids = generation.eos_token_ids;
   description.bos_token_id = generation.bos_token_id;

@@ -1,12 +1,15 @@
 #include "models/transformers/logits_stage.h"
 
 #include <algorithm>
+#include <cmath>
+#include <numeric>
 
 #include "models/sampling/step_rows.h"
 
 namespace inferneo {
 
-LogitsStage::LogitsStage(int32_t vocab_size, int num_threads) : vocab_size_(static_cast<size_t>(vocab_size)) {
+LogitsStage::LogitsStage(int32_t vocab_size, int32_t hidden_size, int num_threads)
+    : vocab_size_(static_cast<size_t>(vocab_size)), hidden_size_(static_cast<size_t>(hidden_size)) {
   for (int i = 0; i < num_threads; ++i) samplers_.push_back(std::make_unique<Sampler>());
 }
 
@@ -46,6 +49,10 @@ StepResult LogitsStage::run(kernels::Context& context, Forward& forward, const S
     run_piece(context, forward, batch, first_rows, std::span(jobs).subspan(first, last - first), result);
     first = last;
   }
+  for (size_t s = 0; s < batch.sequences.size(); ++s) {
+    if (batch.sequences[s].want != Want::hidden) continue;
+    read_hidden(context, forward, batch.sequences[s], first_rows[s], result.sequences[s]);
+  }
   for (Job& job : jobs) {
     SequenceResult& sequence = result.sequences[static_cast<size_t>(job.sequence)];
     if (!job.status.ok() && !sequence.error) sequence.error = std::move(job.status).error();
@@ -73,6 +80,22 @@ void LogitsStage::run_piece(kernels::Context& context, Forward& forward, const S
     finish_job(0, 0);
   } else {
     context.session.for_chunks(static_cast<int64_t>(jobs.size()), finish_job);
+  }
+}
+
+void LogitsStage::read_hidden(kernels::Context& context, Forward& forward, const SequenceStep& step,
+                              int32_t first_row, SequenceResult& result) const {
+  const auto num_tokens = static_cast<int32_t>(step.tokens.size());
+  result.hidden.reserve(step.tokens.size() * hidden_size_);
+  std::vector<int32_t> rows;
+  for (int32_t first = 0; first < num_tokens; first += kMaxLogitRows) {
+    rows.resize(static_cast<size_t>(std::min(kMaxLogitRows, num_tokens - first)));
+    std::iota(rows.begin(), rows.end(), first_row + first);
+    const std::span<float> piece = forward.hidden(context, rows);
+    result.hidden.insert(result.hidden.end(), piece.begin(), piece.end());
+  }
+  if (std::ranges::any_of(result.hidden, [](float x) { return std::isnan(x); })) {
+    result.error = make_error(ErrorCode::numeric, "the model's hidden states are not numbers");
   }
 }
 

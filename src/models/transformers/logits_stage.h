@@ -17,7 +17,7 @@ inline constexpr int32_t kMaxLogitRows = 64;
 
 class LogitsStage {
  public:
-  LogitsStage(int32_t vocab_size, int num_threads);
+  LogitsStage(int32_t vocab_size, int32_t hidden_size, int num_threads);
 
   // `first_rows[i]` is where sequence i's tokens begin in the batch that `forward` has just run.
   StepResult run(kernels::Context& context, Forward& forward, const StepBatch& batch,
@@ -37,10 +37,14 @@ class LogitsStage {
   void prepare(const StepBatch& batch, StepResult& result) const;
   void run_piece(kernels::Context& context, Forward& forward, const StepBatch& batch,
                  const std::vector<int32_t>& first_rows, std::span<Job> jobs, StepResult& result);
+  // Want::hidden of one sequence.
+  void read_hidden(kernels::Context& context, Forward& forward, const SequenceStep& step, int32_t first_row,
+                   SequenceResult& result) const;
   Status finish(const SequenceStep& step, const Job& job, std::span<float> rows, Sampler& sampler,
                 SequenceResult& result) const;
 
   size_t vocab_size_;
+  size_t hidden_size_;
   std::vector<std::unique_ptr<Sampler>> samplers_;  // one per thread
 };
 

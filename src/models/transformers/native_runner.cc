@@ -16,7 +16,7 @@ NativeRunner::NativeRunner(NativeModel model, const kernels::OpTable& ops, Memor
       name_(std::move(name)),
       kv_plan_(plan_kv(model_.spec, model_.kv_dtype, model_.block_size, model_.max_model_len)),
       forward_(model_.spec, *model_.weights.weights, kv_plan_, model_.max_model_len),
-      logits_(model_.spec.vocab_size, pool.size()) {
+      logits_(model_.spec.vocab_size, model_.spec.hidden_size, pool.size()) {
   for (const KvGroup& group : kv_plan_.groups) {
     kv_spec_.groups.push_back({group.layers, group.window, model_.block_size, {{group.layout.bytes_per_block(), 64}}});
   }

@@ -22,6 +22,10 @@ class RecordingSink final : public TokenSink {
     EXPECT_TRUE(tokens.empty());
     prompt_logprobs = std::move(logprobs);
   }
+  void on_prompt_rows(std::vector<float> numbers) override {
+    EXPECT_TRUE(rows.empty());
+    rows = std::move(numbers);
+  }
   void on_token(int32_t sample, Token token, const TokenLogprobs* logprobs, bool is_stop_token) override {
     EXPECT_FALSE(finished.contains(sample)) << "a token after the end of its sample";
     tokens[sample].push_back(token);
@@ -45,6 +49,7 @@ class RecordingSink final : public TokenSink {
   std::map<int32_t, Token> stop_tokens;
   std::map<int32_t, Token> stop_token_seen;
   std::optional<std::vector<TokenLogprobs>> prompt_logprobs;
+  std::vector<float> rows;
   RequestOutcome outcome;
   int outcomes = 0;
   bool throw_on_token = false;

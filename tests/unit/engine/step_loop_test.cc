@@ -314,6 +314,39 @@ TEST(StepLoop, PromptLogprobsComeOnceAndWhole) {
   }
 }
 
+// Whole, in the order of the tokens, nothing taken from the cache, whatever chunks and preemptions came between.
+TEST(StepLoop, PromptRowsComeOnceAndWhole) {
+  for (const PromptRows wanted : {PromptRows::logits, PromptRows::hidden}) {
+    HarnessOptions options;
+    options.script.vocab_size = 256;
+    options.script.hidden_size = 24;
+    options.scheduler = {8, 16, 16, 16};
+    options.capacity = {7};
+    options.context_limit = 64;
+    Harness h(options);
+    h.add(iota_prompt(40), 1);
+    h.run();
+    const auto other = h.add(iota_prompt(20, 8), 40);
+    Request request = greedy(iota_prompt(40), 5);
+    request.sampling.prompt_rows = wanted;
+    const auto sink = h.add(std::move(request));
+    h.run();
+    const int32_t width = wanted == PromptRows::logits ? 256 : 24;
+    ASSERT_EQ(sink->rows.size(), static_cast<size_t>(40 * width));
+    const std::vector<Token> prompt = iota_prompt(40);
+    for (int32_t i = 0; i < 40; ++i) {
+      const uint64_t hash = ScriptedRunner::context_hash(std::span(prompt).first(static_cast<size_t>(i) + 1));
+      for (int32_t k = 0; k < width; ++k) {
+        ASSERT_EQ(sink->rows[static_cast<size_t>(i * width + k)], ScriptedRunner::row_number(hash, k)) << i << " " << k;
+      }
+    }
+    EXPECT_TRUE(sink->tokens.empty());
+    EXPECT_EQ(sink->finished[0], FinishReason::length);
+    EXPECT_EQ(sink->outcome.stats.cached_tokens, 0);
+    EXPECT_EQ(other->tokens[0], reference(iota_prompt(20, 8), 40));
+  }
+}
+
 // Allows 10, then 20, then 30, and is finished then.
 class ThreeTokens final : public GrammarMatcher {
  public:
