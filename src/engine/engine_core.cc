@@ -17,7 +17,7 @@
 namespace inferneo {
 namespace {
 
-constexpr size_t kMaxPromptRowsBytes = size_t{256} << 20;  // of one request's; no budget knows of them
+constexpr size_t kMaxPromptRowsBytes = size_t{256} << 20;            // of one request's; no budget knows of them
 constexpr Duration kStarvationPause = std::chrono::milliseconds(5);  // between two attempts to get memory
 
 QueueLimits queue_limits(const EngineCoreConfig& config) {

@@ -114,8 +114,8 @@ void StepLoop::take_prompt_rows(const ScheduledSequence& row, const SequenceResu
                                                               rows.size(), row.num_tokens)));
   }
   request.prompt_rows.resize(request.request.prompt.size() * width);
-  std::ranges::copy(rows, request.prompt_rows.begin() + static_cast<std::ptrdiff_t>(row.position) *
-                                                            static_cast<std::ptrdiff_t>(width));
+  std::ranges::copy(rows, request.prompt_rows.begin() +
+                              static_cast<std::ptrdiff_t>(row.position) * static_cast<std::ptrdiff_t>(width));
 }
 
 void StepLoop::prompt_finished(Sequence& sequence) {

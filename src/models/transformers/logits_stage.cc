@@ -83,8 +83,8 @@ void LogitsStage::run_piece(kernels::Context& context, Forward& forward, const S
   }
 }
 
-void LogitsStage::read_hidden(kernels::Context& context, Forward& forward, const SequenceStep& step,
-                              int32_t first_row, SequenceResult& result) const {
+void LogitsStage::read_hidden(kernels::Context& context, Forward& forward, const SequenceStep& step, int32_t first_row,
+                              SequenceResult& result) const {
   const auto num_tokens = static_cast<int32_t>(step.tokens.size());
   result.hidden.reserve(step.tokens.size() * hidden_size_);
   std::vector<int32_t> rows;
