@@ -2,8 +2,8 @@
 //
 // ONNX Runtime hands out a table of functions that only ever grows at its end, so an entry's place never changes, and
 // asking for version kOrtApiVersion is understood by every library from 1.17 on. With the places written down, a build
-// needs no header of ONNX Runtime, and one program works with all of these libraries.
-// tests/unit/onnx/ort_abi_test.cc compares the places with onnxruntime_c_api.h where one is at hand.
+// needs no header of ONNX Runtime, and one program works with all of these libraries. Source of the places: the struct
+// OrtApi of onnxruntime_c_api.h; every test that runs a graph calls through them.
 #pragma once
 
 #include <cstddef>
