@@ -2,6 +2,9 @@
 import enum
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 __version__: str
 
 class ModelFormat(enum.Enum):
@@ -127,6 +130,9 @@ class GenerationResult:
     @property
     def text(self) -> str:
         """The first sample's text."""
+    @property
+    def prompt_rows(self) -> NDArray[np.float32] | None:
+        """float32 [prompt tokens, width], read-only, with SamplingParams.prompt_rows; else None. It is the result's own memory, not a copy. Needs numpy."""
 
 class GenerationSample:
     """One of the samples of a generation."""
@@ -339,6 +345,8 @@ class SamplingParams:
     """0 to 20: the logprob of each token and this many best; None: none."""
     prompt_logprobs: int | None
     """0 to 20: the same of the prompt's tokens."""
+    prompt_rows: Literal['none', 'logits', 'hidden']
+    """Rows of numbers about the prompt's tokens; else than 'none': nothing is generated."""
     json_schema: str | None
     """The text is JSON of this schema (JSON text)."""
     regex: str | None
@@ -349,7 +357,7 @@ class SamplingParams:
     """The text is a JSON object."""
     choices: list[str]
     """The text is one of these."""
-    def __init__(self, *, temperature: float = ..., top_k: int = ..., top_p: float = ..., min_p: float = ..., typical_p: float = ..., repetition_penalty: float = ..., presence_penalty: float = ..., frequency_penalty: float = ..., logit_bias: list[tuple[int, float]] = ..., seed: int | None = ..., stop: list[str] = ..., stop_token_ids: list[int] = ..., ignore_eos: bool = ..., min_tokens: int = ..., max_tokens: int | None = ..., num_speculative_tokens: int | None = ..., n: int = ..., logprobs: int | None = ..., prompt_logprobs: int | None = ..., json_schema: str | None = ..., regex: str | None = ..., grammar: str | None = ..., json_object: bool = ..., choices: list[str] = ...) -> None: ...
+    def __init__(self, *, temperature: float = ..., top_k: int = ..., top_p: float = ..., min_p: float = ..., typical_p: float = ..., repetition_penalty: float = ..., presence_penalty: float = ..., frequency_penalty: float = ..., logit_bias: list[tuple[int, float]] = ..., seed: int | None = ..., stop: list[str] = ..., stop_token_ids: list[int] = ..., ignore_eos: bool = ..., min_tokens: int = ..., max_tokens: int | None = ..., num_speculative_tokens: int | None = ..., n: int = ..., logprobs: int | None = ..., prompt_logprobs: int | None = ..., prompt_rows: Literal['none', 'logits', 'hidden'] = ..., json_schema: str | None = ..., regex: str | None = ..., grammar: str | None = ..., json_object: bool = ..., choices: list[str] = ...) -> None: ...
     def replace(self, **fields: Any) -> SamplingParams:
         """A copy with these fields changed."""
 
