@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Sets up, builds and runs every test that needs no GPU; the last line is "N passed, N failed".
 # Usage: scripts/test.sh [--sanitizers | --quick | --label fast|full|soak]
-#   --sanitizers  also under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer, which doubles the time
+#   --sanitizers  also under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer: two more builds
 #   --quick       the fast tests of the dev build alone
 #   --label L     the tests of one label of the dev build alone
 # INFERNEO_SOAK_SCALE (default 0.02 here, 1 in soak.sh) scales the counts of the soak tests.

@@ -21,9 +21,9 @@ inline void cpu_pause() {
 // The gate is one word: a number that every op changes, whether the op is open, how many workers are inside.
 class OpGate {
  public:
-  // A pause is 20 to 60 ns. Who waits for something that comes within microseconds spins; then it offers its core at
-  // every turn, since what it waits for may need just that core: the kernel does not always spread three threads over
-  // two.
+  // A pause is tens of nanoseconds. Who waits for something that comes within microseconds spins; then it offers its
+  // core at every turn, since what it waits for may need just that core: the kernel does not always spread three
+  // threads over two.
   static constexpr int kSpinsBeforeYield = 2'000;
 
   // Of the caller alone, with nobody inside. What was written before is seen by those who enter.

@@ -1,7 +1,7 @@
 // How many prompt tokens a step may compute beside decodes, so that those who read along do not stall while others'
 // prompts are admitted: a step is kept to twice what one of decodes alone takes, or to a target where that is longer.
-// A prompt's tokens that fit are nearly free on a machine whose decodes wait for memory, so that little is lost by
-// short chunks. Learnt from the steps' times. Pure; one thread.
+// Where decodes wait for memory, the prompt's tokens beside them share the reading of the weights. Learnt from the
+// steps' times. Pure; one thread.
 #pragma once
 
 #include <algorithm>

@@ -5,8 +5,8 @@ import pathlib
 import re
 import subprocess
 import sys
-from importlib.util import find_spec
 import threading
+from importlib.util import find_spec
 
 import pytest
 from conftest import ROOT
