@@ -61,7 +61,7 @@ std::string joined(const Json& list, std::string_view between) {
 
 // Where a rule sends what it matches.
 std::string target(const Json& rule) {
-  if (const std::string model = text(rule, "model_name"); !model.empty()) return model;
+  if (std::string model = text(rule, "model_name"); !model.empty()) return model;
   if (const std::string test = text(rule, "ab_test"); !test.empty()) return "test " + test;
   if (std::string chain = joined(member(rule, "models"), " > "); !chain.empty()) return chain;
   const Json& refusal = member(rule, "refusal");

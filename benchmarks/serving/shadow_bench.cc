@@ -2,12 +2,13 @@
 // many copies are answered.
 //   shadow_bench [SECONDS [ROUNDS [LOAD [THREADS]]]]     default 10 10 0.4 0 (as many as there are processors)
 // Real runner, bundled models: inferneo-story answers, inferneo-story-draft gets the copies. First the capacity is
-// measured (64 clients, each sends its next request as soon as the last has ended); then in each round the same Poisson
-// arrivals at LOAD times that are sent twice, SECONDS each, without and with the shadow, in an order that changes from
-// round to round (the prompts differ, or the second half would find the first's in the prefix cache). Latencies count
-// from the time that a request was due, so that a sender that comes late hides nothing. Prompts of about 40 tokens, 64
-// tokens out, greedy. A round in which others (the hypervisor, other programs) took more than 1 % of the machine's time
-// in either half is printed and does not count; another one replaces it, up to four times as many rounds in all.
+// measured (64 clients, each sends its next request as soon as the last has ended); then Poisson arrivals at LOAD times
+// that. A round has four parts of SECONDS each: without, with, with and without the shadow, the next round the other way
+// about. Two neighbours without and with have the same arrivals (not the same prompts, or the second would find the
+// first's in the prefix cache). Latencies count from the time that a request was due, so that a sender that comes late
+// hides nothing. Prompts of about 40 tokens, 64 tokens out, greedy. A round in which others (the hypervisor, other
+// programs) took more than 1 % of the machine's time in one of its parts is printed and does not count; another one
+// replaces it, up to four times as many rounds in all.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -231,6 +232,38 @@ Times run_with_shadow(Application& application, double rate, double seconds, uin
   return times;
 }
 
+struct Part {
+  bool shadow = false;
+  Times times;
+};
+
+struct Round {
+  std::vector<Part> parts;
+  Copies copies;
+
+  double others() const {
+    double most = 0.0;
+    for (const Part& part : parts) most = std::max(most, part.times.others);
+    return most;
+  }
+};
+
+// Without, with, with, without; the next round begins with. What drifts along within a round falls on both alike.
+Round run_round(Application& application, double rate, double seconds, int number) {
+  Round round;
+  for (int i = 0; i < 4; ++i) {
+    Part& part = round.parts.emplace_back();
+    part.shadow = (i == 1 || i == 2) == (number % 2 == 0);
+    const auto seed = static_cast<uint64_t>(2 * number + i / 2 + 1);
+    if (part.shadow) {
+      part.times = run_with_shadow(application, rate, seconds, seed, round.copies);
+    } else {
+      send_traffic(application, rate, seconds, seed, part.times);
+    }
+  }
+  return round;
+}
+
 int run(double seconds, int rounds, double load, int threads) {
   EngineConfig config;
   config.models = {{.source = INFERNEO_SOURCE_DIR "/models/inferneo-story", .name = "story"},
@@ -253,22 +286,15 @@ int run(double seconds, int rounds, double load, int threads) {
   Copies copies;
   int quiet = 0;
   for (int round = 0; quiet < rounds && round < 4 * rounds; ++round) {
-    const auto seed = static_cast<uint64_t>(round + 1);
-    Times without;
-    Copies copied;
-    if (round % 2 == 0) send_traffic(application, rate, seconds, seed, without);
-    const Times with = run_with_shadow(application, rate, seconds, seed, copied);
-    if (round % 2 == 1) send_traffic(application, rate, seconds, seed, without);
-    const bool disturbed = std::max(without.others, with.others) > kDisturbed;
+    const Round times = run_round(application, rate, seconds, round);
+    const bool disturbed = times.others() > kDisturbed;
     fmt::print("round {}{}\n", round + 1, disturbed ? ", disturbed: does not count" : "");
-    print("off", without);
-    print("on", with);
+    for (const Part& part : times.parts) print(part.shadow ? "on" : "off", part.times);
     std::fflush(stdout);
     if (disturbed) continue;
     ++quiet;
-    append(off, without);
-    append(on, with);
-    copies += copied;
+    for (const Part& part : times.parts) append(part.shadow ? on : off, part.times);
+    copies += times.copies;
   }
   fmt::print("all {} quiet rounds of {} wanted\n", quiet, rounds);
   if (quiet == 0) return 1;

@@ -69,7 +69,7 @@ class DeviceRange final : public PageRange {
       CuMemory memory = 0;
       RETURN_IF_ERROR(
           device_->check(driver.memory_create(&memory, kDevicePage, &properties_, 0), "getting pages for a cache"));
-      const Status mapped = device_->check(driver.memory_map(base_ + at, kDevicePage, 0, memory, 0), "mapping a page");
+      Status mapped = device_->check(driver.memory_map(base_ + at, kDevicePage, 0, memory, 0), "mapping a page");
       if (!mapped.ok()) {
         (void)driver.memory_release(memory);
         return mapped;
