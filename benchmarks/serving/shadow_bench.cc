@@ -3,8 +3,8 @@
 //   shadow_bench [SECONDS [ROUNDS [LOAD [THREADS]]]]     default 10 10 0.4 0 (as many as there are processors)
 // Real runner, bundled models: inferneo-story answers, inferneo-story-draft gets the copies. First the capacity is
 // measured (64 clients, each sends its next request as soon as the last has ended); then Poisson arrivals at LOAD times
-// that. A round has four parts of SECONDS each: without, with, with and without the shadow, the next round the other way
-// about. Two neighbours without and with have the same arrivals (not the same prompts, or the second would find the
+// that. A round has four parts of SECONDS each: without, with, with and without the shadow, the next round the other
+// way about. Two neighbours without and with have the same arrivals (not the same prompts, or the second would find the
 // first's in the prefix cache). Latencies count from the time that a request was due, so that a sender that comes late
 // hides nothing. Prompts of about 40 tokens, 64 tokens out, greedy. A round in which others (the hypervisor, other
 // programs) took more than 1 % of the machine's time in one of its parts is printed and does not count; another one
@@ -13,6 +13,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <condition_variable>
 #include <cstdlib>
 #include <functional>
@@ -264,6 +265,52 @@ Round run_round(Application& application, double rate, double seconds, int numbe
   return round;
 }
 
+// The p95 with the shadow over that without, of each two neighbours with the same arrivals; and, to see what the
+// machine does by itself, that of the second neighbour over the first's. Logarithms.
+struct Ratios {
+  struct Row {
+    const char* name;
+    std::vector<double> Times::*of;
+    std::vector<double> shadow = {};
+    std::vector<double> order = {};
+  };
+  std::vector<Row> rows = {
+      {"first token", &Times::first_token}, {"inter-token", &Times::inter_token}, {"end to end", &Times::end_to_end}};
+
+  void add(const Round& round) {
+    for (size_t i = 0; i + 1 < round.parts.size(); i += 2) {
+      for (Row& row : rows) {
+        const auto p95 = [&](size_t part) { return quantile(round.parts[part].times.*row.of, 0.95); };
+        const double change = std::log(p95(i + 1) / p95(i));
+        row.order.push_back(change);
+        row.shadow.push_back(round.parts[i].shadow ? -change : change);
+      }
+    }
+  }
+};
+
+// The geometric mean with its 95 % interval: of 2,000 resamplings of the pairs (Efron's percentile bootstrap).
+std::string mean_ratio(const std::vector<double>& logarithms) {
+  std::mt19937_64 random(1);
+  std::uniform_int_distribution<size_t> any(0, logarithms.size() - 1);
+  const auto mean = [&](auto&& pick) {
+    double sum = 0.0;
+    for (size_t i = 0; i < logarithms.size(); ++i) sum += logarithms[pick(i)];
+    return std::exp(sum / static_cast<double>(logarithms.size()));
+  };
+  std::vector<double> means;
+  for (int i = 0; i < 2000; ++i) means.push_back(mean([&](size_t) { return any(random); }));
+  return fmt::format("{:.3f} ({:.3f} to {:.3f})", mean([](size_t i) { return i; }), quantile(means, 0.025),
+                     quantile(means, 0.975));
+}
+
+void print(const Ratios& ratios) {
+  for (const Ratios::Row& row : ratios.rows) {
+    fmt::print("p95 {:<11}  on/off {}  second/first {}  of {} pairs\n", row.name, mean_ratio(row.shadow),
+               mean_ratio(row.order), row.shadow.size());
+  }
+}
+
 int run(double seconds, int rounds, double load, int threads) {
   EngineConfig config;
   config.models = {{.source = INFERNEO_SOURCE_DIR "/models/inferneo-story", .name = "story"},
@@ -284,6 +331,7 @@ int run(double seconds, int rounds, double load, int threads) {
   Times off;
   Times on;
   Copies copies;
+  Ratios ratios;
   int quiet = 0;
   for (int round = 0; quiet < rounds && round < 4 * rounds; ++round) {
     const Round times = run_round(application, rate, seconds, round);
@@ -295,17 +343,13 @@ int run(double seconds, int rounds, double load, int threads) {
     ++quiet;
     for (const Part& part : times.parts) append(part.shadow ? on : off, part.times);
     copies += times.copies;
+    ratios.add(times);
   }
   fmt::print("all {} quiet rounds of {} wanted\n", quiet, rounds);
   if (quiet == 0) return 1;
   print("off", off);
   print("on", on);
-  const auto ratio = [](const std::vector<double>& b, const std::vector<double>& a) {
-    return quantile(b, 0.95) / quantile(a, 0.95);
-  };
-  fmt::print("p95 on/off: first token {:.3f}, inter-token {:.3f}, end to end {:.3f}\n",
-             ratio(on.first_token, off.first_token), ratio(on.inter_token, off.inter_token),
-             ratio(on.end_to_end, off.end_to_end));
+  print(ratios);
   const auto share = [&](int64_t part) { return 100.0 * static_cast<double>(part) / static_cast<double>(copies.sent); };
   fmt::print(
       "copies: {} of {} originals; completed {:.1f} % when the traffic ended, {:.1f} % within {:g} s; "

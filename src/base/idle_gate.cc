@@ -10,6 +10,7 @@ namespace {
 
 constexpr Duration kShortestWait = std::chrono::microseconds(100);
 constexpr Duration kLongestWait = std::chrono::milliseconds(100);
+constexpr Duration kRemembered = std::chrono::seconds(1);  // what was had for nothing: at most the share of this
 
 }  // namespace
 
@@ -29,9 +30,12 @@ void IdleGate::leave() {
   tell();
 }
 
+Duration IdleGate::share_of(Duration time) const {
+  return std::chrono::duration_cast<Duration>(std::chrono::duration<double, std::nano>(time) * share_);
+}
+
 void IdleGate::save(TimePoint now, Duration most) {
-  const auto earned = std::chrono::duration<double, std::nano>(now - saved_at_) * share_;
-  saved_ = std::min(most, saved_ + std::chrono::duration_cast<Duration>(earned));
+  saved_ = std::min(most, saved_ + share_of(now - saved_at_));
   saved_at_ = now;
 }
 
@@ -52,7 +56,9 @@ void IdleGate::end(Duration took) {
   {
     const std::lock_guard lock(mutex_);
     stepping_ = false;
-    if (paid_) saved_ -= took;
+    // A step that began alone is no debt that grows without end; one that went on beside a request neither.
+    const Duration least = std::min(saved_, -share_of(kRemembered));
+    saved_ = paid_ ? saved_ - took : std::max(saved_ - took, least);
   }
   tell();
 }

@@ -4,7 +4,8 @@
 // An idle step may begin while no normal request is live in any engine, one idle step at a time; so a normal request
 // that comes waits for at most the one that runs, which its engine keeps short. While normal requests are live, idle
 // steps get `share` of the time, so that they end at some time on a server that is never without work: they save that
-// share up until it pays for a whole step, and with a share of 0 they wait.
+// share up until it pays for a whole step, and with a share of 0 they wait. What they computed while nobody waited
+// counts, for as long as a second's share: on a server with pauses they take no time from anybody.
 // Thread-safe; one mutex, held for a few lines. Listeners are told that asking again may help; they are called from
 // whoever made it so, must not block and must not call the gate.
 #pragma once
@@ -39,6 +40,7 @@ class IdleGate {
   void unsubscribe(uint64_t id);  // afterwards it is not called any more
 
  private:
+  Duration share_of(Duration time) const;
   void save(TimePoint now, Duration most);
   void tell();
 
@@ -47,9 +49,9 @@ class IdleGate {
   mutable std::mutex mutex_;
   int64_t normal_ = 0;
   bool stepping_ = false;
-  bool paid_ = false;  // the step that runs began beside normal requests
+  bool paid_ = false;  // the step that runs began beside normal requests: all that it takes too much is owed
   TimePoint saved_at_{};
-  Duration saved_{0};  // negative: owed
+  Duration saved_{0};  // negative: owed, or had for nothing
 
   std::mutex listeners_mutex_;
   uint64_t next_listener_ = 1;

@@ -80,6 +80,50 @@ TEST(IdleGate, AWaitBesideOneRequestIsNotSpentOnTheNext) {
   EXPECT_FALSE(gate.try_begin(kCost));
 }
 
+TEST(IdleGate, WhatItGotForNothingCountsForASecond) {
+  ManualClock clock;
+  IdleGate gate(clock, 0.02);
+  const auto alone = [&](int steps) {
+    for (int i = 0; i < steps; ++i) {
+      ASSERT_TRUE(gate.try_begin(kCost));
+      gate.end(kCost);
+    }
+  };
+  alone(5);
+  gate.enter();
+  clock.advance(milliseconds(299));  // 5.98 of the 6 ms that five steps for nothing and one more cost
+  EXPECT_FALSE(gate.try_begin(kCost));
+  clock.advance(milliseconds(2));
+  EXPECT_TRUE(gate.try_begin(kCost));
+  gate.end(kCost);
+  gate.leave();
+
+  alone(10'000);
+  gate.enter();
+  clock.advance(milliseconds(1'049));  // the share of a second, and one step's
+  EXPECT_FALSE(gate.try_begin(kCost));
+  clock.advance(milliseconds(2));
+  EXPECT_TRUE(gate.try_begin(kCost)) << "however long it had been alone";
+  gate.end(kCost);
+}
+
+TEST(IdleGate, AloneAfterADebtTheDebtStays) {
+  ManualClock clock;
+  IdleGate gate(clock, 0.02);
+  gate.enter();
+  clock.advance(milliseconds(50));
+  ASSERT_TRUE(gate.try_begin(kCost));
+  gate.end(milliseconds(101));  // 100 ms too much: 5 s of the share
+  gate.leave();
+  ASSERT_TRUE(gate.try_begin(kCost));
+  gate.end(kCost);
+  gate.enter();
+  clock.advance(milliseconds(5'049));
+  EXPECT_FALSE(gate.try_begin(kCost));
+  clock.advance(milliseconds(2));
+  EXPECT_TRUE(gate.try_begin(kCost));
+}
+
 TEST(IdleGate, ListenersAreToldWhenAskingAgainMayHelp) {
   ManualClock clock;
   IdleGate gate(clock);
