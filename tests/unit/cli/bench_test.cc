@@ -141,11 +141,11 @@ Result<BenchPlan> plan_of(const std::string& flag, const std::string& value) {
 }
 
 TEST(BenchPlan, ListsOfNumbers) {
-  EXPECT_THAT(plan_of("--input-len", "1,22,333")->input_lens, testing::ElementsAre(1, 22, 333));
+  EXPECT_THAT(plan_of("--input-len", "1,22,333")->input_lens, ::testing::ElementsAre(1, 22, 333));
   for (const auto* bad : {"", ",", "1,", ",1", "1,,2", "1;2", "0", "-1", "1.5", "x", "99999999999"}) {
     const auto plan = plan_of("--input-len", bad);
     ASSERT_FALSE(plan.ok()) << bad;
-    EXPECT_THAT(plan.error().message, testing::HasSubstr("--input-len: expected whole numbers from 1"));
+    EXPECT_THAT(plan.error().message, ::testing::HasSubstr("--input-len: expected whole numbers from 1"));
   }
   EXPECT_FALSE(plan_of("--output-len", "1").ok()) << "one token has no decode step";
 }
@@ -187,15 +187,15 @@ TEST(BenchReport, TableIsAlignedAndFitsTheScreen) {
   std::set<size_t> widths;
   for (std::string line; std::getline(table, line);) widths.insert(line.size());
   EXPECT_EQ(widths.size(), 1U) << text;
-  EXPECT_THAT(text, testing::HasSubstr("   50 %"));
-  EXPECT_THAT(text, testing::HasSubstr(" 88 %"));
+  EXPECT_THAT(text, ::testing::HasSubstr("   50 %"));
+  EXPECT_THAT(text, ::testing::HasSubstr(" 88 %"));
 }
 
 TEST(BenchReport, SharesOverTheWholeAreExplained) {
   BenchReport report = sample_report();
   EXPECT_EQ(bench_table_foot(report), "");
   report.rows.front().decode_share->median = 1.01;
-  EXPECT_THAT(bench_table_foot(report), testing::HasSubstr("over 100 %"));
+  EXPECT_THAT(bench_table_foot(report), ::testing::HasSubstr("over 100 %"));
 }
 
 TEST(BenchReport, JsonHoldsTheSameNumbers) {
@@ -210,7 +210,7 @@ TEST(BenchReport, JsonHoldsTheSameNumbers) {
   bare.rows[0].prefill_share.reset();
   bare.rows[0].decode_share.reset();
   EXPECT_TRUE(nlohmann::json::parse(bench_json(bare))["machine"].is_null());
-  EXPECT_THAT(bench_table_row(bare.rows[0]), testing::HasSubstr(" - "));
+  EXPECT_THAT(bench_table_row(bare.rows[0]), ::testing::HasSubstr(" - "));
 }
 
 }  // namespace

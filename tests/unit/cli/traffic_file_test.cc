@@ -16,16 +16,16 @@ using ::testing::ContainsRegex;
 using ::testing::HasSubstr;
 using Json = nlohmann::json;
 
-const std::string kModels = std::string(INFERNEO_SOURCE_DIR) + "/models";
+const std::string kBundled = std::string(INFERNEO_SOURCE_DIR) + "/models";
 
 class TrafficFile : public ::testing::Test {
  protected:
   void SetUp() override {
-    done("register story " + kModels + "/inferneo-story");
-    done("register code " + kModels + "/inferneo-code");
+    done("register story " + kBundled + "/inferneo-story");
+    done("register code " + kBundled + "/inferneo-code");
   }
   Outcome command(const std::string& arguments) {
-    return run(arguments, "INFERNEO_HOME='" + tree_.root() + "' INFERNEO_MODEL_ROOTS='" + kModels + "' HOME='" +
+    return run(arguments, "INFERNEO_HOME='" + tree_.root() + "' INFERNEO_MODEL_ROOTS='" + kBundled + "' HOME='" +
                               tree_.root() + "'");
   }
   std::string done(const std::string& arguments) {

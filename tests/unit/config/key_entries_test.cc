@@ -14,18 +14,18 @@ using ::testing::Not;
 
 constexpr const char* kDigest = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b";
 
-Result<std::vector<KeyLimits>> parse(const std::string& yaml) {
+Result<std::vector<KeyLimits>> parse_keys(const std::string& yaml) {
   ASSIGN_OR_RETURN(const ConfigFile file, parse_config_yaml(yaml, "f.yaml"));
   return file.key_limits;
 }
 
-std::string error_of(const std::string& yaml) {
-  const auto parsed = parse(yaml);
+std::string refusal_of(const std::string& yaml) {
+  const auto parsed = parse_keys(yaml);
   return parsed.ok() ? "" : parsed.error().message;
 }
 
 TEST(KeyEntries, AreReadWhole) {
-  const auto entries = parse(std::string("key_limits:\n"
+  const auto entries = parse_keys(std::string("key_limits:\n"
                                          "  - name: team-a\n"
                                          "    key_sha256: ") +
                              kDigest +
@@ -47,18 +47,18 @@ TEST(KeyEntries, AreReadWhole) {
 }
 
 TEST(KeyEntries, ErrorsSayWhereAndShowNoKey) {
-  EXPECT_THAT(error_of("key_limits: 3"), HasSubstr("f.yaml:1:13: key_limits: expected a list of keys"));
-  EXPECT_THAT(error_of("key_limits:\n  - key: topsecret\n"), HasSubstr("a key needs a name"));
-  EXPECT_THAT(error_of("key_limits:\n  - {name: a}\n"), HasSubstr("'a' needs either a key or a key_sha256"));
-  EXPECT_THAT(error_of("key_limits:\n  - {name: 'a b', key: x}\n"), HasSubstr("letters, digits"));
-  EXPECT_THAT(error_of("key_limits:\n  - {name: a, key: x, weight: 0}\n"), HasSubstr("a number from 0.01 to 100"));
-  EXPECT_THAT(error_of("key_limits:\n  - {name: a, key: x, tokens_per_minute: -1}\n"), HasSubstr("from 0 to"));
-  EXPECT_THAT(error_of("key_limits:\n  - {name: a, key: x, tokens: 1}\n"), HasSubstr("unknown key 'tokens'"));
+  EXPECT_THAT(refusal_of("key_limits: 3"), HasSubstr("f.yaml:1:13: key_limits: expected a list of keys"));
+  EXPECT_THAT(refusal_of("key_limits:\n  - key: topsecret\n"), HasSubstr("a key needs a name"));
+  EXPECT_THAT(refusal_of("key_limits:\n  - {name: a}\n"), HasSubstr("'a' needs either a key or a key_sha256"));
+  EXPECT_THAT(refusal_of("key_limits:\n  - {name: 'a b', key: x}\n"), HasSubstr("letters, digits"));
+  EXPECT_THAT(refusal_of("key_limits:\n  - {name: a, key: x, weight: 0}\n"), HasSubstr("a number from 0.01 to 100"));
+  EXPECT_THAT(refusal_of("key_limits:\n  - {name: a, key: x, tokens_per_minute: -1}\n"), HasSubstr("from 0 to"));
+  EXPECT_THAT(refusal_of("key_limits:\n  - {name: a, key: x, tokens: 1}\n"), HasSubstr("unknown key 'tokens'"));
   for (const char* bad :
        {"key_limits:\n  - {name: a, key: 'top secret'}\n", "key_limits:\n  - {name: a, key_sha256: topsecret}\n",
         "key_limits:\n  - {name: a, key: [topsecret]}\n"}) {
-    EXPECT_THAT(error_of(bad), HasSubstr("f.yaml:2:"));
-    EXPECT_THAT(error_of(bad), Not(HasSubstr("secret")));
+    EXPECT_THAT(refusal_of(bad), HasSubstr("f.yaml:2:"));
+    EXPECT_THAT(refusal_of(bad), Not(HasSubstr("secret")));
   }
 }
 

@@ -14,9 +14,9 @@ using testing::Random;
 using testing::random_floats;
 using testing::Workbench;
 
-const WeightFormat kFormats[] = {WeightFormat(kInt8), WeightFormat(kInt4)};
+const WeightFormat kWeightFormats[] = {WeightFormat(kInt8), WeightFormat(kInt4)};
 
-struct Shape {
+struct QuantShape {
   int64_t m, n, k;
 };
 
@@ -65,7 +65,7 @@ Expected expected_product(const float* x, const PackedView& weight, int64_t chan
   return {unit * result.value, unit * result.magnitude};
 }
 
-void check_shape(const OpTable& ops, const WeightFormat& format, const Shape& shape, int threads) {
+void check_shape(const OpTable& ops, const WeightFormat& format, const QuantShape& shape, int threads) {
   Random random(static_cast<uint64_t>(shape.m * 131 + shape.n * 17 + shape.k));
   const int64_t stride = shape.k + 3;
   const auto x = random_floats(random, shape.m * stride);
@@ -104,12 +104,12 @@ void check_shape(const OpTable& ops, const WeightFormat& format, const Shape& sh
 }
 
 TEST(QuantMatmul, AgreesWithItsDefinitionOnEveryIsaFormatAndShape) {
-  const Shape shapes[] = {{1, 1, 1},     {1, 16, 32},    {1, 100, 64}, {2, 33, 31},   {3, 48, 130},  {4, 20, 96},
+  const QuantShape shapes[] = {{1, 1, 1},     {1, 16, 32},    {1, 100, 64}, {2, 33, 31},   {3, 48, 130},  {4, 20, 96},
                           {5, 64, 96},   {6, 15, 2048},  {7, 17, 257}, {8, 128, 64},  {9, 40, 100},  {15, 31, 33},
                           {16, 256, 64}, {17, 50, 1025}, {31, 96, 66}, {33, 144, 48}, {64, 80, 600}, {5, 40, 9000}};
   for (const OpTable* ops : testing::runnable_tables()) {
-    for (const WeightFormat& format : kFormats) {
-      for (const Shape& shape : shapes) check_shape(*ops, format, shape, 1 + static_cast<int>(shape.m % 3));
+    for (const WeightFormat& format : kWeightFormats) {
+      for (const QuantShape& shape : shapes) check_shape(*ops, format, shape, 1 + static_cast<int>(shape.m % 3));
     }
   }
 }
@@ -121,7 +121,7 @@ TEST(QuantMatmul, ARowIsTheSameBitForBitInEveryBatchOnAnyThreadsAndThroughAnInde
   const auto x = random_floats(random, 40 * k);
   const auto w = random_floats(random, n * k);
   for (const OpTable* ops : testing::runnable_tables()) {
-    for (const WeightFormat& format : kFormats) {
+    for (const WeightFormat& format : kWeightFormats) {
       const PackedMatrix weight = testing::packed(format, n, k, w);
       const auto alone = multiply(*ops, weight, x, 40, nullptr, 1, size_t{16} << 20);
       const int32_t last = 39;
@@ -208,7 +208,7 @@ TEST(QuantMatmul, WhatIsNotFiniteMakesItsRowNanAndNoOther) {
     auto x = random_floats(random, 5 * k);
     x[static_cast<size_t>(2 * k + 69)] = bad;
     for (const OpTable* ops : testing::runnable_tables()) {
-      for (const WeightFormat& format : kFormats) {
+      for (const WeightFormat& format : kWeightFormats) {
         const PackedMatrix weight = testing::packed(format, 40, k, random_floats(random, 40 * k));
         const auto out = multiply(*ops, weight, x, 5, nullptr, 1, 1 << 20);
         for (size_t i = 0; i < out.size(); ++i) ASSERT_EQ(std::isnan(out[i]), i / 40 == 2) << ops->name << " " << i;
@@ -222,7 +222,7 @@ TEST(QuantMatmul, ZeroInputsAndZeroWeightsGiveZero) {
   const std::vector<float> tiny(40 * 70, 1e-40F);
   const std::vector<float> ones(40 * 70, 1.0F);
   for (const OpTable* ops : testing::runnable_tables()) {
-    for (const WeightFormat& format : kFormats) {
+    for (const WeightFormat& format : kWeightFormats) {
       for (const auto& [x, w] : {std::pair{&zeros, &ones}, {&ones, &zeros}, {&tiny, &ones}, {&ones, &tiny}}) {
         for (const float v : multiply(*ops, testing::packed(format, 40, 70, *w), *x, 3, nullptr, 1, 1 << 20)) {
           ASSERT_EQ(v, 0.0F) << ops->name << " " << weight_format_name(format);

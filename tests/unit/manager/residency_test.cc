@@ -7,7 +7,7 @@ namespace {
 
 using Kind = Residency::Decision::Kind;
 
-TimePoint at(double seconds) { return TimePoint(Duration(static_cast<int64_t>(seconds * 1e9))); }
+TimePoint at(double second) { return TimePoint(Duration(static_cast<int64_t>(second * 1e9))); }
 
 // A budget of 100 bytes; carries decisions out at once.
 class House {
