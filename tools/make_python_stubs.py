@@ -48,6 +48,13 @@ class Lease:
     def submit(self, queue: EventQueue, request: int, prompt: str, sampling: SamplingParams, stream: bool) -> Ticket: ...
     def end(self) -> None: ...
 
+class Converter:
+    def __init__(self, config: Config) -> None: ...
+    def convert_model(self, *, model: str, output: str, precision: Precision, block_size: int, accuracy_level: int,
+                      operators: OnnxOperators, half_activations: bool, max_model_len: int, verify: bool, overwrite: bool,
+                      on_progress: Callable[[str, int, int], object] | None) -> ConvertedModel: ...
+    def end(self) -> None: ...
+
 class Engine:
     def __init__(self, config: Config) -> None: ...
     def __getattr__(self, name: str) -> Any: ...
@@ -93,9 +100,10 @@ def data_class(name, cls):
 
 
 def native_stub(native):
-    parts = [HEADER, "import enum\nfrom typing import Any, Literal\n\nimport numpy as np\nfrom numpy.typing import NDArray\n\n__version__: str\n\n"]
-    members = "".join(f"    {name} = {number}\n" for number, name in enumerate(("HUGGINGFACE", "ONNX", "TENSORRT")))
-    parts.append(f'class ModelFormat(enum.Enum):\n    """{native.ModelFormat.__doc__}"""\n{members}\n')
+    parts = [HEADER, "import enum\nfrom collections.abc import Callable\nfrom typing import Any, Literal\n\nimport numpy as np\nfrom numpy.typing import NDArray\n\n__version__: str\n\n"]
+    for kind in (native.ModelFormat, native.OnnxOperators, native.Precision):
+        members = "".join(f"    {member.name} = {member.value}\n" for member in kind)
+        parts.append(f'class {kind.__name__}(enum.Enum):\n    """{kind.__doc__}"""\n{members}\n')
     for name, cls in sorted(vars(native).items()):
         if hasattr(cls, "__fields__"):
             parts.append(data_class(name, cls) + "\n")

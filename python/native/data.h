@@ -54,6 +54,7 @@ struct PythonType<ABTestGuardrails> {
 void bind_results(nanobind::module_& module);  // and ModelFormat; first
 void bind_sampling(nanobind::module_& module);
 void bind_traffic(nanobind::module_& module);  // rules, tests, shadows
+void bind_onnx(nanobind::module_& module);
 nanobind::dict stats_dict(const EnhancedStats& stats);
 
 }  // namespace inferneo::python

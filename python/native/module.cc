@@ -43,5 +43,6 @@ NB_MODULE(_native, module) {
   bind_event_queue(module);
   bind_engines(module);
   bind_manager(module);
+  bind_onnx(module);
   module.def("set_log_level", &set_log_level_by_name);
 }

@@ -8,6 +8,7 @@
 #include <climits>
 #include <cstddef>
 #include <cstdlib>
+#include <filesystem>
 #include <mutex>
 
 #include "base/log.h"
@@ -33,6 +34,27 @@ std::string folder_of_program() {
   return std::string(program.substr(0, program.find_last_of('/')));
 }
 
+// Of the shared library that this code is in, such as the Python extension; empty: it is in the program itself.
+std::string folder_of_extension() {
+  Dl_info place = {};
+  if (::dladdr(reinterpret_cast<const void*>(&folder_of_extension), &place) == 0 || place.dli_fname == nullptr)
+    return {};
+  const std::string_view file = place.dli_fname;
+  const size_t name = file.find_last_of('/') + 1;
+  if (name == 0 || file.find(".so", name) == std::string_view::npos) return {};
+  return std::string(file.substr(0, name - 1));
+}
+
+// What `pip install onnxruntime` has put beside our package.
+std::vector<std::string> libraries_of_package(const std::string& folder) {
+  std::vector<std::string> found;
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(folder + "/../onnxruntime/capi", error)) {
+    if (entry.path().filename().string().starts_with(kLibraryName)) found.push_back(entry.path().string());
+  }
+  return found;
+}
+
 Error missing(std::string_view why) {
   return make_error(
       ErrorCode::unsupported,
@@ -47,6 +69,11 @@ std::vector<std::string> OrtLibrary::search_paths() {
   std::vector<std::string> paths;
   if (const std::string folder = folder_of_program(); !folder.empty()) {
     for (const char* place : {"/", "/../lib/", "/../onnxruntime/"}) paths.push_back(folder + place + kLibraryName);
+  }
+  if (const std::string folder = folder_of_extension(); !folder.empty()) {
+    paths.push_back(folder + "/../../../onnxruntime/" + kLibraryName);  // in a build
+    const std::vector<std::string> package = libraries_of_package(folder);
+    paths.insert(paths.end(), package.begin(), package.end());
   }
   paths.emplace_back(kLibraryName);
   return paths;

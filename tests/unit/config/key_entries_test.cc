@@ -26,14 +26,14 @@ std::string refusal_of(const std::string& yaml) {
 
 TEST(KeyEntries, AreReadWhole) {
   const auto entries = parse_keys(std::string("key_limits:\n"
-                                         "  - name: team-a\n"
-                                         "    key_sha256: ") +
-                             kDigest +
-                             "\n    requests_per_minute: 60\n"
-                             "    tokens_per_minute: 0\n"
-                             "    max_concurrent_requests: 4\n"
-                             "    weight: 2.5\n"
-                             "  - {name: b, key: topsecret}\n");
+                                              "  - name: team-a\n"
+                                              "    key_sha256: ") +
+                                  kDigest +
+                                  "\n    requests_per_minute: 60\n"
+                                  "    tokens_per_minute: 0\n"
+                                  "    max_concurrent_requests: 4\n"
+                                  "    weight: 2.5\n"
+                                  "  - {name: b, key: topsecret}\n");
   ASSERT_TRUE(entries.ok()) << entries.error().message;
   ASSERT_EQ(entries->size(), 2U);
   EXPECT_EQ((*entries)[0].name, "team-a");

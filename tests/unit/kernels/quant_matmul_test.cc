@@ -104,9 +104,10 @@ void check_shape(const OpTable& ops, const WeightFormat& format, const QuantShap
 }
 
 TEST(QuantMatmul, AgreesWithItsDefinitionOnEveryIsaFormatAndShape) {
-  const QuantShape shapes[] = {{1, 1, 1},     {1, 16, 32},    {1, 100, 64}, {2, 33, 31},   {3, 48, 130},  {4, 20, 96},
-                          {5, 64, 96},   {6, 15, 2048},  {7, 17, 257}, {8, 128, 64},  {9, 40, 100},  {15, 31, 33},
-                          {16, 256, 64}, {17, 50, 1025}, {31, 96, 66}, {33, 144, 48}, {64, 80, 600}, {5, 40, 9000}};
+  const QuantShape shapes[] = {{1, 1, 1},     {1, 16, 32},   {1, 100, 64},  {2, 33, 31},    {3, 48, 130},
+                               {4, 20, 96},   {5, 64, 96},   {6, 15, 2048}, {7, 17, 257},   {8, 128, 64},
+                               {9, 40, 100},  {15, 31, 33},  {16, 256, 64}, {17, 50, 1025}, {31, 96, 66},
+                               {33, 144, 48}, {64, 80, 600}, {5, 40, 9000}};
   for (const OpTable* ops : testing::runnable_tables()) {
     for (const WeightFormat& format : kWeightFormats) {
       for (const QuantShape& shape : shapes) check_shape(*ops, format, shape, 1 + static_cast<int>(shape.m % 3));

@@ -1,0 +1,118 @@
+"""Conversions and ONNX models through the Python face."""
+import asyncio
+import pathlib
+import threading
+
+import pytest
+
+import inferneo
+from inferneo.core.config import EngineConfig
+from inferneo.models.onnx import ConvertedModel, ONNXConverter, ONNXModel, OnnxOperators, Precision
+
+
+def run_or_skip(error):
+    if "ONNX Runtime" in str(error) and isinstance(error, inferneo.UnsupportedError):
+        pytest.skip(f"no ONNX Runtime here: {error}")
+    raise error
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory):
+    """The smallest bundled model as ONNX in f32, as the command of the documents makes it."""
+    draft = pathlib.Path(__file__).resolve().parents[2] / "models" / "inferneo-story-draft"
+    output = tmp_path_factory.mktemp("onnx") / "model.onnx"
+    done = ONNXConverter(EngineConfig(max_memory_gb=0.25)).convert_model(draft, output, precision=Precision.FLOAT32,
+                                                                         verify=False)
+    assert isinstance(done, ConvertedModel)
+    return done
+
+
+def test_a_conversion_says_what_it_has_written(converted):
+    folder = pathlib.Path(converted.path)
+    assert (folder / "model.onnx").stat().st_size == converted.graph_bytes > 0
+    assert (folder / "model.onnx.data").stat().st_size == converted.data_bytes > converted.graph_bytes
+    assert (folder / "genai_config.json").is_file()
+    assert converted.max_model_len > 0 and converted.seconds > 0
+    assert not converted.verification.done and converted.verification.reason
+    with pytest.raises(TypeError):
+        ConvertedModel()
+
+
+async def test_a_converted_model_answers_as_the_native_one(converted, settings, draft):
+    prompt = "Once upon a time"
+    async with inferneo.InferneoEngine(EngineConfig(model=draft, dtype="f32", **settings)) as native:
+        expected = await native.generate(prompt, max_tokens=16, temperature=0.0)
+    model = ONNXModel(converted.path, EngineConfig(**settings))
+    try:
+        await model.initialize()
+    except inferneo.UnsupportedError as error:
+        run_or_skip(error)
+    got = await model.generate(prompt, max_tokens=16, temperature=0.0)
+    await model.stop()
+    assert got.samples[0].tokens == expected.samples[0].tokens
+    assert repr(model) == f"ONNXModel({converted.path!r})"
+
+
+def test_options_are_their_names_too(converted, draft, tmp_path):
+    done = ONNXConverter().convert_model(draft, tmp_path / "a", precision="int8", operators="standard-21", verify=False)
+    assert done.data_bytes < converted.data_bytes / 2
+    for arguments, field in (({"precision": "int3"}, "precision"), ({"operators": "opset-9"}, "operators")):
+        with pytest.raises(inferneo.InvalidArgumentError, match=f"{field}: expected one of") as refusal:
+            ONNXConverter().convert_model(draft, tmp_path / "b", **arguments)
+        assert refusal.value.param == field
+    with pytest.raises(inferneo.InvalidArgumentError):
+        ONNXConverter().convert_model(draft, tmp_path / "b", block_size=7)
+    with pytest.raises(TypeError):
+        ONNXConverter().convert_model(draft, tmp_path / "b", max_model_len="long")
+    with pytest.raises(inferneo.AlreadyExistsError):
+        ONNXConverter().convert_model(draft, done.path, verify=False)
+    with pytest.raises(inferneo.NotFoundError):
+        ONNXConverter().convert_model(tmp_path / "nothing", tmp_path / "b")
+    assert not (tmp_path / "b").exists()
+
+
+def test_progress_is_told_and_what_it_raises_ends_the_conversion(draft, tmp_path):
+    told = []
+    ONNXConverter().convert_model(draft, tmp_path / "a", verify=False, on_progress=lambda *now: told.append(now))
+    writing = [(done, total) for stage, done, total in told if stage == "writing weights"]
+    assert writing and writing[-1][0] == writing[-1][1] > 0
+    assert writing == sorted(writing)
+
+    class Enough(Exception):
+        pass
+
+    def stop(*_):
+        raise Enough
+
+    with pytest.raises(Enough):
+        ONNXConverter().convert_model(draft, tmp_path / "b", on_progress=stop)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a"]
+
+
+async def test_a_cancelled_task_ends_its_conversion(draft, tmp_path):
+    began, go_on = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+    told = []
+
+    def tell(*now):
+        told.append(now)
+        loop.call_soon_threadsafe(began.set)
+        go_on.wait(60)
+
+    converter = ONNXConverter()
+    task = asyncio.create_task(converter.convert_model_async(draft, tmp_path / "model", on_progress=tell))
+    await began.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    go_on.set()
+    await asyncio.to_thread(converter.end)  # waits for what still runs
+    assert len(told) == 1
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(inferneo.UnavailableError):
+        converter.convert_model(draft, tmp_path / "model")
+
+
+def test_enumerations_are_the_engines_own():
+    assert [member.name for member in Precision] == ["FLOAT32", "FLOAT16", "INT8", "INT4"]
+    assert [member.name for member in OnnxOperators] == ["GENAI", "STANDARD_21", "STANDARD_23"]
