@@ -26,7 +26,7 @@ void StepLoop::update(Collected collected) {
   now_ = clock_.now();
   step_time_ = collected.result.computing.value_or(now_ - collected.step->began);
   if (collected.step->decodes_only) speculator_.took(collected.step->num_tokens, step_time_);
-  if (prefill_pace_) learn_pace(*collected.step);
+  if (prefill_pace_ && !collected.step->batch.idle) learn_pace(*collected.step);  // idle steps have a pace of their own
   for (size_t i = 0; i < collected.step->rows.size(); ++i) {
     update_row(collected.step->rows[i], collected.result.sequences[i]);
   }
