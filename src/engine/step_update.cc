@@ -61,7 +61,10 @@ void StepLoop::update_row(const ScheduledSequence& row, SequenceResult& result) 
   if (sequence.state == SequenceState::finished) return;
   if (!prompt_was_done && sequence.prompt_done()) prompt_finished(sequence);
   if (row.sample && sequence.state != SequenceState::finished) take_tokens(row, result);
-  if (sequence.max_output == 0 && sequence.prompt_done()) finish(sequence, FinishReason::length);
+  // Its siblings would read the same prompt, and say nothing either.
+  if (sequence.max_output == 0 && sequence.prompt_done()) {
+    finish_all(*sequence.request, FinishReason::length, std::nullopt);
+  }
 }
 
 // The accepted drafts, whose keys and values this step has computed, and one token more.
