@@ -193,9 +193,11 @@ async def test_models_rules_tests_and_numbers_of_a_server(tmp_path):
 
 
 def test_wrong_addresses_and_what_does_not_go_together(tmp_path):
-    for bad in ("ftp://x", "http://", "http://x:99999999", "http://user:word@x"):
-        with pytest.raises(inferneo.InvalidArgumentError, match="url"):
+    for bad in ("ftp://x", "http://", "http://x:99999999", "http://user:word@x", "http://[::1", "http://[zz]:1", "http://h/a b",
+                "http://h\u00f6st", "http://x?y=1", "http://x\r\nX-Other: 1", 8000):
+        with pytest.raises(inferneo.InvalidArgumentError, match="url") as refused:
             InferneoEngine(url=bad)
+        assert "word" not in str(refused.value)
     with pytest.raises(inferneo.InvalidArgumentError, match="config"):
         InferneoEngine(inferneo.EngineConfig(), url="http://127.0.0.1:1")
     with pytest.raises(inferneo.InvalidArgumentError, match="api_key"):
@@ -206,6 +208,13 @@ def test_wrong_addresses_and_what_does_not_go_together(tmp_path):
         ModelManager(max_models=3, url="http://127.0.0.1:1")
     with pytest.raises(inferneo.UnavailableError, match="127.0.0.1:1 cannot be asked"):
         InferneoEngine(url="http://127.0.0.1:1").generate_sync("Once")
+    for no_host in ("http://a..b", "http://" + "x" * 70):
+        engine = InferneoEngine(url=no_host)
+        with pytest.raises(inferneo.UnavailableError, match="cannot be asked"):
+            engine.start_sync()
+        engine._started = True
+        with pytest.raises(inferneo.UnavailableError, match="cannot be asked"):
+            engine.generate_sync("Once", **GREEDY)
     with serving(tmp_path, ROOT / "models" / "inferneo-story-draft", "--api-key", "sk-word") as url:
         with pytest.raises(inferneo.UnauthorizedError):
             InferneoEngine(url=url).start_sync()
