@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import concurrent.futures
 
 _LONGEST_HEADERS = 256 * 1024
+_LONGEST_WAIT = 24 * 3600  # seconds that a server may ask for
 
 
 class Address:
@@ -65,7 +66,9 @@ def _refusal(address: Address, status: int, body: bytes, retry_after: str | None
     if not isinstance(code, str) or not code:
         code = {401: "invalid_api_key", 403: "forbidden", 404: "not_found", 429: "queue_full",
                 503: "unavailable"}.get(status, "internal_error")
-    wait = int(retry_after) if retry_after is not None and retry_after.isdigit() else 0
+    wait = 0
+    if retry_after is not None and retry_after.isascii() and retry_after.isdecimal():
+        wait = min(int(retry_after[:9]), _LONGEST_WAIT)
     return from_code(code, str(message), str(param), wait)
 
 

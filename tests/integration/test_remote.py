@@ -234,10 +234,18 @@ async def test_what_is_no_inferneo_is_said():
 
         def do_POST(self):
             self.rfile.read(int(self.headers["Content-Length"]))
-            self.send_response(502 if self.headers["X-Session-Id"] else 200)
+            status, said = answers[self.headers["X-Session-Id"]]
+            self.send_response(status)
+            self.send_header("Retry-After", "9" * 30)
             self.end_headers()
-            self.wfile.write(b"data: nonsense\n\n")
+            self.wfile.write(said + b"\n\n")
 
+    usage = rb'{"choices": [], "usage": {"prompt_tokens": %s, "completion_tokens": 1}}'
+    answers = {None: (200, b"data: nonsense"), "s": (502, b"data: nonsense"),
+               "words": (200, b"data: " + usage % b'"many"'), "none": (200, b"data: " + usage % b"null"),
+               "huge": (200, b"data: " + usage % b"99999999999"),
+               "half": (200, rb'data: {"model": "\ud800", ' + (usage % b"1")[1:]),
+               "wait": (503, rb'{"error": {"code": "unavailable", "message": "half a pair: \ud800"}}')}
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Other)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
@@ -249,6 +257,12 @@ async def test_what_is_no_inferneo_is_said():
             await engine.generate("Once", **GREEDY)
         with pytest.raises(inferneo.InferneoError, match="502"):
             await engine.generate("Once", options=RequestOptions(session="s"), **GREEDY)
+        for session in ("words", "none", "huge", "half"):  # values of other types: an end all the same
+            with pytest.raises(inferneo.UnavailableError, match="does not answer as Inferneo"):
+                await asyncio.wait_for(engine.generate("Once", options=RequestOptions(session=session), **GREEDY), 20)
+        with pytest.raises(inferneo.UnavailableError, match="half a pair") as refused:
+            await asyncio.wait_for(engine.generate("Once", options=RequestOptions(session="wait"), **GREEDY), 20)
+        assert refused.value.retry_after == 24 * 3600
     finally:
         server.shutdown()
 
