@@ -318,6 +318,8 @@ TEST_F(ApiTest, TokenizeAndDetokenize) {
   EXPECT_EQ(Json::parse(tokens->body)["tokens"], Json::array({97, 98}));
   EXPECT_EQ(Json::parse(tokens->body)["count"], 2);
   EXPECT_EQ(Json::parse(tokens->body)["max_model_len"], 4096);
+  const auto version = fetch(port_, "POST", "/tokenize", R"({"model":"org/nested-model:1","prompt":"a"})");
+  EXPECT_EQ(Json::parse(version->body)["max_model_len"], 512) << "of the model that is meant, not of the first";
   EXPECT_EQ(Json::parse(fetch(port_, "POST", "/tokenize", R"({"prompt":"ab"})")->body)["tokens"].size(), 3u);
   const auto chat = fetch(port_, "POST", "/tokenize", kChat);
   EXPECT_GT(Json::parse(chat->body)["count"], 10);
