@@ -5,15 +5,15 @@
 set -euo pipefail
 # shellcheck source=scripts/lib/setup.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib/setup.sh"
-cd "$ROOT"
 
 wheel=
 case "${1:-}" in
   -h | --help) sed -n '2,4s/^# //p' "${BASH_SOURCE[0]}"; exit 0 ;;
-  --check-only) wheel=$(realpath "${2:?--check-only needs a wheel}") ;;
+  --check-only) wheel=$(realpath -e -- "${2:?--check-only needs a wheel}") ;;  # as the caller's folder names it
   '') ;;
   *) die "unknown option $1 (see --help)" ;;
 esac
+cd "$ROOT"
 
 if [ -z "$wheel" ]; then
   setup_packages

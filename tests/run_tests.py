@@ -172,7 +172,8 @@ def main():
             run_pytest(kind, folder, summary, options.match, options.coverage)
         if options.coverage:
             begin = time.monotonic()
-            covered = coverage_report.report(folder, interpreter_of(folder), options.jobs, whole=not options.match)
+            whole = len(kinds) == 2 and not options.match
+            covered = coverage_report.report(folder, interpreter_of(folder), options.jobs, whole)
             summary.add("coverage", time.monotonic() - begin, 0, 0 if covered else 1, note="" if covered else "FAILED")
     return summary.show()
 

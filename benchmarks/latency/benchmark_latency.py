@@ -4,8 +4,9 @@
   python benchmarks/latency/benchmark_latency.py --url http://127.0.0.1:8000 --num-runs=100
 
 Without --url the library answers in this process; with it any OpenAI-compatible endpoint does, so that servers are
-compared by the same client. Requests are greedy and go on to --max-tokens. The prompts of a mode differ in their first
-words, so that no prefix cache answers. --json and --report write files.
+compared by the same client. Requests are greedy and go on to --max-tokens. The prompts of a mode, and those of two runs
+against a server, differ in their first words, so that no prefix cache answers. Inter-token times are each request's mean.
+--json and --report write files.
 """
 import argparse
 import asyncio
@@ -13,6 +14,7 @@ import json
 import os
 import pathlib
 import platform
+import secrets
 import sys
 import time
 
@@ -43,7 +45,7 @@ class Progress:
 
 
 def prompt_of(options, mode, number):
-    return f"{number} {mode}: {options.prompt}"
+    return f"{options.run}{number} {mode}: {options.prompt}"
 
 
 async def run_single(target, options, ask):
@@ -132,6 +134,7 @@ def parse(arguments):
 
 
 async def run(options):
+    options.run = f"{secrets.token_hex(3)} " if options.url else ""  # a server remembers the last run
     if options.url:
         target = EndpointTarget(options.url, options.model, options.api_key)
     else:
@@ -152,7 +155,7 @@ def main(arguments=None):
     options = parse(arguments)
     try:
         result = asyncio.run(run(options))
-    except (OSError, RuntimeError, ValueError, LookupError) as error:
+    except (OSError, RuntimeError, ValueError, LookupError, EOFError, ArithmeticError) as error:
         print(f"benchmark_latency: {error}", file=sys.stderr)
         return 1
     except ImportError:

@@ -2,7 +2,8 @@
 // told apart (overhead.py runs both).
 //   latency_bench [--model DIR] [--num-runs N] [--warmup N] [--batch-size N] [--concurrency N] [--max-tokens N]
 //                 [--num-threads N] [--max-memory-gb X] [--modes single,batch,concurrent] [--no-stream]
-// Prints what benchmark_latency.py --json writes. With --no-stream nothing is told before the end.
+// Prints JSON as benchmark_latency.py --json writes it, without standard deviations and the times of whole batches.
+// With --no-stream nothing is told before the end.
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>

@@ -2,7 +2,7 @@
 import html
 import math
 
-COLOURS = {"single": "#2563eb", "batch": "#d97706", "concurrent": "#059669"}
+COLOURS = ("#2563eb", "#d97706", "#059669", "#dc2626", "#7c3aed", "#0891b2", "#111")  # in the order of the modes
 
 
 def percentile(values, share):
@@ -79,7 +79,7 @@ def svg(modes, width=760, height=320):
             x = left + across * value / longest
             points.append(f"{x:.1f},{height - bottom - up * rank / len(ordered):.1f}")
             points.append(f"{x:.1f},{height - bottom - up * (rank + 1) / len(ordered):.1f}")
-        colour = COLOURS.get(mode, "#111")
+        colour = COLOURS[number % len(COLOURS)]
         parts.append(f'<polyline fill="none" stroke="{colour}" stroke-width="2" points="{" ".join(points)}"/>'
                      f'<text x="{left + 10}" y="{34 + 16 * number}" fill="{colour}">{html.escape(mode)}</text>')
     return "".join(parts) + "</svg>"

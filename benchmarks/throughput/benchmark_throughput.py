@@ -6,15 +6,19 @@
 
 Without --url the library answers in this process; with it any OpenAI-compatible endpoint does. Two or more are compared:
 each round sends the same requests to all of them, one after the other, in the order A B, then B A and so on, and the table
-ends with the ratios of the rounds to the first. Lengths of prompts are in words; tokens are counted by who answers. What is
-refused counts as a failed request, and never as goodput.
+ends with the ratios of the rounds to the first; the same address twice shows what noise alone does. Lengths of prompts are in
+words; tokens are counted by who answers. What is refused counts as a failed request, and never as goodput. Inter-token times
+are each request's mean. Every run has prompts of its own, which no prefix cache knows; --seed repeats one.
 """
 import argparse
 import asyncio
+import collections
+import html
 import json
 import os
 import pathlib
 import platform
+import random
 import statistics
 import sys
 
@@ -121,8 +125,8 @@ def text_table(rounds):
 def page(result):
     modes = {name: {**rounds[-1], "latencies": [x for r in rounds for x in r["latencies"]]}
              for name, rounds in result["rounds"].items() if any(r["latencies"] for r in rounds)}
-    table = text_table(result["rounds"]).replace("&", "&amp;").replace("<", "&lt;")
-    facts = "".join(f"<li>{name}: {value}</li>" for name, value in result["setup"].items())
+    table = html.escape(text_table(result["rounds"]))
+    facts = "".join(f"<li>{html.escape(f'{name}: {value}')}</li>" for name, value in result["setup"].items())
     picture = latency_report.svg(modes) if modes else ""
     return ("<!doctype html><meta charset=utf-8><title>Throughput</title><style>body{font:14px sans-serif;margin:2em}</style>"
             f"<h1>Throughput</h1><ul>{facts}</ul>{picture}<pre>{table}</pre>\n")
@@ -166,7 +170,7 @@ def parse(arguments):
     parser.add_argument("--goodput", type=goals, default={"ttft": 2.0, "itl": 0.05},
                         help="what a request must keep to: ttft:2,itl:0.05 (the default), e2e:SECONDS; times in seconds")
     parser.add_argument("--warmup", type=whole(0), default=3, help="requests before the first round (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, help="the same gives the same requests; without it each run draws one, and says it")
     parser.add_argument("--model", help="directory or hub id; with --url: its name there (the bundled storyteller)")
     parser.add_argument("--max-memory-gb", type=float, default=1.0, help="GiB for the library (%(default)s)")
     parser.add_argument("--num-threads", type=whole(0), default=0, help="of the library; 0: the CPU quota")
@@ -176,7 +180,19 @@ def parse(arguments):
     parser.add_argument("--json", metavar="FILE", help="writes all numbers")
     parser.add_argument("--report", metavar="FILE", help="writes a page")
     parser.add_argument("--quiet", action="store_true", help="no progress line")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.seed is None:
+        options.seed = random.SystemRandom().randrange(10**6)
+    return options
+
+
+def name_apart(targets):
+    """The same address twice is two rows."""
+    times = collections.Counter()
+    for target in targets:
+        times[target.name] += 1
+        if times[target.name] > 1:
+            target.name += f" ({times[target.name]})"
 
 
 async def run(options):
@@ -190,13 +206,14 @@ async def run(options):
         for target in targets:
             await target.start()
             started.append(target)
+        name_apart(targets)
         rounds, errors = await measure(targets, options)
     finally:
         for target in started:
             await target.stop()
     setup = {"load": f"open loop, {options.rate:g} requests/s" if options.rate else f"closed loop, {options.concurrency} clients",
              "requests of a round": options.num_requests, "rounds": options.rounds, "lengths": options.lengths,
-             "prompt words": options.input_len, "output tokens": options.output_len, "goals": options.goodput,
+             "prompt words": options.input_len, "output tokens": options.output_len, "goals": options.goodput, "seed": options.seed,
              "processors": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()}
     return {"setup": setup, "rounds": rounds, "errors": errors}
 
@@ -205,14 +222,14 @@ def main(arguments=None):
     options = parse(arguments)
     try:
         result = asyncio.run(run(options))
-    except (OSError, RuntimeError, ValueError, LookupError) as error:
+    except (OSError, RuntimeError, ValueError, LookupError, EOFError, ArithmeticError) as error:
         print(f"benchmark_throughput: {error}", file=sys.stderr)
         return 1
     except ImportError:
         print("benchmark_throughput: no package inferneo; pip install . or build with -DINFERNEO_PYTHON=ON, or give --url",
               file=sys.stderr)
         return 1
-    print(result["setup"]["load"])
+    print(f"{result['setup']['load']}, seed {options.seed}")
     print(text_table(result["rounds"]))
     for name, errors in result["errors"].items():
         for text in sorted(set(errors))[:3]:

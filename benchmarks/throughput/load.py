@@ -62,9 +62,15 @@ async def run(target, requests, options, step=lambda: None):
     done = Round(0.0)
 
     async def ask(request):
+        # Of an open loop times count from when a request was to be sent: one that this process sends late, because it was
+        # busy or the target held it up, has waited as well.
+        late = max(0.0, time.perf_counter() - begin - request.arrival) if options.rate else 0.0
         try:
-            done.samples.append(await target.ask(request.prompt, request.max_tokens))
-        except (OSError, RuntimeError, ValueError, LookupError, MemoryError, EOFError) as error:
+            sample = await target.ask(request.prompt, request.max_tokens)
+            sample.first_token += late
+            sample.total += late
+            done.samples.append(sample)
+        except Exception as error:  # whatever it was, the request failed
             done.errors.append(f"{type(error).__name__}: {error}")
         step()
 

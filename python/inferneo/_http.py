@@ -21,19 +21,25 @@ if TYPE_CHECKING:
     import concurrent.futures
 
 _LONGEST_HEADERS = 256 * 1024
+_LONGEST_WAIT = 24 * 3600  # seconds that a server may ask for
 
 
 class Address:
     """Where a server is, and the key that it wants."""
 
     def __init__(self, url: str, api_key: str | None = None) -> None:
-        parts = urllib.parse.urlsplit(url if "://" in url else "http://" + url)
+        got = "one with a user's name; give api_key" if "@" in str(url) else repr(url)  # a password is not repeated
+        wrong = InvalidArgumentError(f"url: expected http://HOST[:PORT], got {got}", "url")
+        # Other alphabets, blanks and line ends have no place in the head of a request as they are.
+        if not isinstance(url, str) or not url.isascii() or not url.isprintable() or " " in url:
+            raise wrong
         try:
+            parts = urllib.parse.urlsplit(url if "://" in url else "http://" + url)
             port = parts.port
-        except ValueError:
-            port = -1
-        if parts.scheme not in ("http", "https") or not parts.hostname or port == -1 or parts.username is not None:
-            raise InvalidArgumentError(f"url: expected http://HOST[:PORT], got {url!r}", "url")
+        except ValueError:  # brackets without an IPv6 address between them; a port that is none
+            raise wrong from None
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None or parts.query:
+            raise wrong
         if api_key is not None and not (isinstance(api_key, str) and api_key.isprintable() and api_key.isascii()):
             raise InvalidArgumentError("api_key: expected printable ASCII", "api_key")
         self.host: str = parts.hostname
@@ -60,7 +66,9 @@ def _refusal(address: Address, status: int, body: bytes, retry_after: str | None
     if not isinstance(code, str) or not code:
         code = {401: "invalid_api_key", 403: "forbidden", 404: "not_found", 429: "queue_full",
                 503: "unavailable"}.get(status, "internal_error")
-    wait = int(retry_after) if retry_after is not None and retry_after.isdigit() else 0
+    wait = 0
+    if retry_after is not None and retry_after.isascii() and retry_after.isdecimal():
+        wait = min(int(retry_after[:9]), _LONGEST_WAIT)
     return from_code(code, str(message), str(param), wait)
 
 
@@ -81,7 +89,7 @@ def call(address: Address, method: str, path: str, body: Any = None, timeout: fl
         connection.request(method, address.base + path, data, headers)
         answer = connection.getresponse()
         content = answer.read()
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, http.client.HTTPException, UnicodeError) as error:  # the last: no name of a host
         raise address.unreachable(error) from error
     finally:
         connection.close()
@@ -97,7 +105,7 @@ async def events(address: Address, path: str, body: Any, headers: dict[str, str]
     """The JSON of each server-sent event of the answer to a POST. Raises as call(); an error event as its exception."""
     try:
         reader, writer = await asyncio.open_connection(address.host, address.port, ssl=address.tls, limit=_LONGEST_HEADERS)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         raise address.unreachable(error) from error
     try:
         writer.write(_head(address, path, body, headers))

@@ -69,22 +69,24 @@ class _Teller:
         self._lock = threading.Lock()
         self._ended = False
 
-    def _ends(self) -> bool:
-        with self._lock:
-            ended, self._ended = self._ended, True
-            return not ended
-
     def text(self, sample: int, text: str) -> None:
         if not self._ended:
             self.queue.put_text(self.request, sample, text)
 
     def result(self, *values: Any) -> None:
-        if self._ends():
-            self.queue.put_result(self.request, *values)
+        """Raises TypeError where the values are not of their types; the request has not ended then."""
+        with self._lock:
+            if not self._ended:
+                self.queue.put_result(self.request, *values)
+                self._ended = True
 
     def error(self, code: str, message: str, param: str = "", retry_after: int = 0) -> None:
-        if self._ends():
-            self.queue.put_error(self.request, code, message, param, retry_after)
+        """Takes whatever a server may have said: somebody waits for this."""
+        words = (text.encode(errors="replace").decode() for text in (code, message, param))
+        with self._lock:
+            if not self._ended:
+                self._ended = True
+                self.queue.put_error(self.request, *words, retry_after)
 
 
 class Ticket:

@@ -27,9 +27,12 @@ class OpGate {
   static constexpr int kSpinsBeforeYield = 2'000;
 
   // Of the caller alone, with nobody inside. What was written before is seen by those who enter.
+  // seq_cst, here and in wake_all(): notify_all() makes no system call where it sees nobody asleep. Were that look to
+  // come before the store, a worker that falls asleep between the two would miss the op; an op that waits for every
+  // thread would then never end.
   void open() {
     number_ = (number_ + kOneNumber) & ~(kOpen | kInside);
-    word_.store(number_ | kOpen, std::memory_order_release);
+    word_.store(number_ | kOpen, std::memory_order_seq_cst);
     word_.notify_all();
   }
   // Nobody enters any more; returns when those inside have left. What they wrote is seen.
@@ -42,7 +45,7 @@ class OpGate {
     }
   }
   void wake_all() {
-    word_.fetch_add(kOneNumber, std::memory_order_release);
+    word_.fetch_add(kOneNumber, std::memory_order_seq_cst);
     word_.notify_all();
   }
 

@@ -33,21 +33,23 @@ class PrefillPace {
   void took_both(int32_t num_prompt_tokens, Duration time) {
     ++since_decode_;
     const double each = std::max(0.0, to_seconds(time) - decode_) / num_prompt_tokens;
-    each_ = mixed(each_, std::max(each, 1e-9));
+    // The short end of a prompt says less: what else a step takes is spread over few tokens.
+    each_ = mixed(each_, std::max(each, 1e-9), std::min(1.0, static_cast<double>(num_prompt_tokens) / tokens_));
     const double fitting = std::min((limit() - decode_) / each_, 1e9);
-    // At most twice as much as the last time: what lies beyond has not been measured.
-    const auto wanted = static_cast<int32_t>(std::min<double>(fitting, 2.0 * std::max(num_prompt_tokens, kLeast)));
-    tokens_ = std::clamp(wanted, kLeast, std::max(kLeast, most_));
+    // At most twice as much as the last time: what lies beyond has not been measured. Where a prompt had no more, what
+    // was allowed stays so.
+    const double known = std::max<double>(tokens_, 2.0 * std::max(num_prompt_tokens, kLeast));
+    tokens_ = std::clamp(static_cast<int32_t>(std::min(fitting, known)), kLeast, std::max(kLeast, most_));
   }
 
  private:
   static constexpr double kDecodes = 2.0;  // a step takes so many times what decodes alone take
   static constexpr double kWeight = 0.25;
 
-  // A step that was interrupted says little about the next one.
-  static double mixed(double known, double now) {
+  // A step that was interrupted says little about the next one. `share`: of the weight of a whole step, (0, 1].
+  static double mixed(double known, double now, double share = 1.0) {
     now = std::max(now, 1e-9);
-    return known == 0.0 ? now : known + kWeight * (std::clamp(now, known / 2, known * 2) - known);
+    return known == 0.0 ? now : known + share * kWeight * (std::clamp(now, known / 2, known * 2) - known);
   }
 
   Duration target_;

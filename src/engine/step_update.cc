@@ -26,7 +26,7 @@ void StepLoop::update(Collected collected) {
   now_ = clock_.now();
   step_time_ = collected.result.computing.value_or(now_ - collected.step->began);
   if (collected.step->decodes_only) speculator_.took(collected.step->num_tokens, step_time_);
-  if (prefill_pace_) learn_pace(*collected.step);
+  if (prefill_pace_ && !collected.step->batch.idle) learn_pace(*collected.step);  // idle steps have a pace of their own
   for (size_t i = 0; i < collected.step->rows.size(); ++i) {
     update_row(collected.step->rows[i], collected.result.sequences[i]);
   }
@@ -61,7 +61,10 @@ void StepLoop::update_row(const ScheduledSequence& row, SequenceResult& result) 
   if (sequence.state == SequenceState::finished) return;
   if (!prompt_was_done && sequence.prompt_done()) prompt_finished(sequence);
   if (row.sample && sequence.state != SequenceState::finished) take_tokens(row, result);
-  if (sequence.max_output == 0 && sequence.prompt_done()) finish(sequence, FinishReason::length);
+  // Its siblings would read the same prompt, and say nothing either.
+  if (sequence.max_output == 0 && sequence.prompt_done()) {
+    finish_all(*sequence.request, FinishReason::length, std::nullopt);
+  }
 }
 
 // The accepted drafts, whose keys and values this step has computed, and one token more.

@@ -35,7 +35,7 @@ EngineService::EngineService(const EngineServiceConfig& config, ManagerCore& man
       ledger_(ledger),
       clock_(clock),
       next_seed_(config.seed != 0 ? config.seed : system_seed()),
-      pool_(config.text_threads, config.max_text_queue),
+      started_(clock.now()),
       context_{manager,
                pool_,
                clock,
@@ -44,7 +44,7 @@ EngineService::EngineService(const EngineServiceConfig& config, ManagerCore& man
                [this](ErrorCode code) { ++refused_[static_cast<size_t>(code)]; },
                admission,
                config.request_timeout},
-      started_(clock.now()) {}
+      pool_(config.text_threads, config.max_text_queue) {}
 
 std::shared_ptr<GenerationHandle> EngineService::generate(GenerateRequest request, std::shared_ptr<OutputSink> sink) {
   auto generation = std::make_shared<Generation>(context_, next_request_++, std::move(request), std::move(sink));

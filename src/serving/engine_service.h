@@ -74,9 +74,9 @@ class EngineService final : public InferenceService {
   std::atomic<uint64_t> next_seed_;
   enum class Phase { starting, open, draining };
   std::atomic<Phase> phase_{Phase::starting};
-  TextPool pool_;
-  GenerationContext context_;
   const TimePoint started_;
+  GenerationContext context_;
+  TextPool pool_;  // the last: its end runs what is queued, which uses all of them
 };
 
 }  // namespace inferneo

@@ -212,11 +212,16 @@ void Generation::on_prompt_rows(std::vector<float> rows) {
   enqueue(std::move(event));
 }
 
+void Generation::count_prompt(TimePoint now) {
+  if (metrics_ == nullptr || std::exchange(prompt_counted_, true)) return;
+  metrics_->record_prompt(now, static_cast<int32_t>(prompt_.size()));
+}
+
 void Generation::on_token(int32_t sample, Token token, const TokenLogprobs* logprobs, bool is_stop_token) {
   Sample& state = samples_[static_cast<size_t>(sample)];
   const TimePoint now = context_.clock.now();
+  count_prompt(now);
   if (metrics_ != nullptr) {
-    if (!std::exchange(prompt_counted_, true)) metrics_->record_prompt(now, static_cast<int32_t>(prompt_.size()));
     metrics_->record_token(now, state.last_token ? std::optional<Duration>(now - *state.last_token) : std::nullopt);
   }
   state.last_token = now;
@@ -230,6 +235,8 @@ void Generation::on_token(int32_t sample, Token token, const TokenLogprobs* logp
 }
 
 void Generation::on_sample_finished(int32_t sample, FinishReason reason, std::optional<Token> stop_token) {
+  // Of a prompt that was only read there is no token.
+  if (reason == FinishReason::length || reason == FinishReason::stop) count_prompt(context_.clock.now());
   Event event;
   event.kind = Event::Kind::sample_finished;
   event.sample = sample;

@@ -80,6 +80,7 @@ class Generation final : public GenerationHandle, public TokenSink, public std::
   Result<std::vector<Token>> prompt_tokens() const;
   void apply_defaults();
   void send_prompt_info(std::vector<TokenLogprobs> logprobs);
+  void count_prompt(TimePoint now);  // once; engine thread
   void enqueue(Event event);
   void drain();
   void handle(Event& event);

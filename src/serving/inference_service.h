@@ -187,10 +187,10 @@ class InferenceService {
   virtual bool wants_traits() const { return false; }
 
   virtual std::vector<ServedModel> models() const = 0;  // one for each name, aliases included
-  // What `name` means, a name:version too, under that name. not_found names the nearest.
+  // What `name` means, a name:version too, under that name; empty: the default model. not_found names the nearest.
   virtual Result<ServedModel> model(const std::string& name) const {
     for (ServedModel& info : models()) {
-      if (info.id == name) return std::move(info);
+      if (info.id == name || name.empty()) return std::move(info);
     }
     return make_error(ErrorCode::not_found, "the model '" + name.substr(0, 128) + "' does not exist", "model");
   }

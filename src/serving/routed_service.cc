@@ -106,7 +106,7 @@ void apply(const SamplingOverrides& overrides, GenerateRequest& request) {
   take(overrides.repetition_penalty, sampling.repetition_penalty, is_set.repetition_penalty);
   take(overrides.presence_penalty, sampling.presence_penalty, unused);
   take(overrides.frequency_penalty, sampling.frequency_penalty, unused);
-  take(overrides.max_tokens, sampling.max_tokens, unused);
+  if (sampling.max_tokens != 0) take(overrides.max_tokens, sampling.max_tokens, unused);  // 0: no answer is wanted
 }
 
 // The arm's own template and system prompt; what is no chat is rendered by nobody.

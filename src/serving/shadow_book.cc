@@ -252,7 +252,8 @@ std::shared_ptr<OutputSink> ShadowBook::tap(GenerateRequest& request, std::share
   const std::shared_ptr<const Entries> now = holder_.current();
   // Who forces an arm looks for something; that is no traffic.
   if (now->empty() || !request.traits.forced_arm.empty()) return sink;
-  if (request.sampling.prompt_rows != PromptRows::none) return sink;  // there is no answer to compare
+  const bool says_nothing = request.sampling.prompt_rows != PromptRows::none || request.sampling.max_tokens == 0;
+  if (says_nothing) return sink;  // there is no answer to compare
   const std::string model = host_.models.resolve(request.model).value_or("");
   std::vector<std::shared_ptr<Shadow>> wanting;
   for (const Entry& entry : *now) {

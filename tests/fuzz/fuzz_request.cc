@@ -24,7 +24,8 @@ void check(const inferneo::Result<inferneo::RequestDraft>& draft) {
   require(sampling.stop.size() <= inferneo::kMaxStops, "stop");
   require(sampling.logprobs.value_or(0) <= inferneo::kMaxTopLogprobs, "logprobs");
   require(sampling.logit_bias.size() <= inferneo::kMaxListedTokens, "logit_bias");
-  require(sampling.max_tokens.value_or(1) >= 1 && sampling.min_tokens >= 0, "max_tokens, min_tokens");
+  const int fewest = sampling.echo ? 0 : 1;
+  require(sampling.max_tokens.value_or(1) >= fewest && sampling.min_tokens >= 0, "max_tokens, min_tokens");
   require(sampling.grammar.text.size() <= inferneo::kMaxGrammarBytes, "grammar");
   require(draft->api == inferneo::Api::chat ? !draft->messages.empty() : !draft->prompts.empty(),
           "something to answer");

@@ -13,7 +13,7 @@ from conftest import ROOT
 
 sys.path.insert(0, str(ROOT / "benchmarks" / "latency"))
 import report  # noqa: E402
-from targets import Sample  # noqa: E402
+from targets import EndpointTarget, Sample  # noqa: E402
 
 
 def run(*arguments, code=0):
@@ -126,6 +126,45 @@ def test_loads_are_what_they_are_called():
     gaps = [after.arrival - before.arrival for before, after in zip(bursts, bursts[1:])]
     assert sum(gap**2 for gap in gaps) / len(gaps) / (sum(gaps) / len(gaps)) ** 2 > 3  # 1 + 1 / shape
     assert {request.max_tokens for request in bursts} == set(range(1, 8))
+
+
+def test_what_an_open_loop_sends_late_has_waited():
+    import argparse
+    import asyncio
+    import time
+
+    sys.path.insert(0, str(ROOT / "benchmarks" / "throughput"))
+    import load
+
+    class HoldsUp:
+        """The first request keeps this thread, so that nothing else is sent meanwhile."""
+
+        async def ask(self, prompt, _):
+            if prompt == "first":
+                time.sleep(0.3)
+            if prompt == "bad":
+                raise ArithmeticError("of a kind that nobody thought of")
+            return Sample(first_token=0.25, total=0.5, tokens=2)
+
+    requests = [load.Request("first", 1, 0.0), load.Request("second", 1, 0.1), load.Request("bad", 1, 0.1)]
+    done = asyncio.run(load.run(HoldsUp(), requests, argparse.Namespace(rate=10.0, concurrency=1)))
+    assert len(done.samples) == 2 and len(done.errors) == 1 and "nobody thought of" in done.errors[0]
+    second = max(done.samples, key=lambda sample: sample.total)
+    assert second.total >= 0.7 and second.inter_token == pytest.approx(0.25)
+    closed = asyncio.run(load.run(HoldsUp(), requests[:2], argparse.Namespace(rate=0, concurrency=2)))
+    assert [sample.total for sample in closed.samples] == [0.5, 0.5]
+
+
+def test_the_same_endpoint_twice_is_two_rows():
+    sys.path.insert(0, str(ROOT / "benchmarks" / "throughput"))
+    import benchmark_throughput
+
+    targets = [EndpointTarget("http://127.0.0.1:1", "m") for _ in range(3)]
+    benchmark_throughput.name_apart(targets)
+    assert len({target.name for target in targets}) == 3
+    picture = report.svg({target.name: {"latencies": [1.0, 2.0]} for target in targets})
+    assert len(set(re.findall(r'<polyline fill="none" stroke="([^"]+)"', picture))) == 3
+    assert benchmark_throughput.parse(["--seed", "7"]).seed == 7
 
 
 def test_two_endpoints_side_by_side(tmp_path):

@@ -193,9 +193,11 @@ async def test_models_rules_tests_and_numbers_of_a_server(tmp_path):
 
 
 def test_wrong_addresses_and_what_does_not_go_together(tmp_path):
-    for bad in ("ftp://x", "http://", "http://x:99999999", "http://user:word@x"):
-        with pytest.raises(inferneo.InvalidArgumentError, match="url"):
+    for bad in ("ftp://x", "http://", "http://x:99999999", "http://user:word@x", "http://[::1", "http://[zz]:1", "http://h/a b",
+                "http://h\u00f6st", "http://x?y=1", "http://x\r\nX-Other: 1", 8000):
+        with pytest.raises(inferneo.InvalidArgumentError, match="url") as refused:
             InferneoEngine(url=bad)
+        assert "word" not in str(refused.value)
     with pytest.raises(inferneo.InvalidArgumentError, match="config"):
         InferneoEngine(inferneo.EngineConfig(), url="http://127.0.0.1:1")
     with pytest.raises(inferneo.InvalidArgumentError, match="api_key"):
@@ -206,6 +208,13 @@ def test_wrong_addresses_and_what_does_not_go_together(tmp_path):
         ModelManager(max_models=3, url="http://127.0.0.1:1")
     with pytest.raises(inferneo.UnavailableError, match="127.0.0.1:1 cannot be asked"):
         InferneoEngine(url="http://127.0.0.1:1").generate_sync("Once")
+    for no_host in ("http://a..b", "http://" + "x" * 70):
+        engine = InferneoEngine(url=no_host)
+        with pytest.raises(inferneo.UnavailableError, match="cannot be asked"):
+            engine.start_sync()
+        engine._started = True
+        with pytest.raises(inferneo.UnavailableError, match="cannot be asked"):
+            engine.generate_sync("Once", **GREEDY)
     with serving(tmp_path, ROOT / "models" / "inferneo-story-draft", "--api-key", "sk-word") as url:
         with pytest.raises(inferneo.UnauthorizedError):
             InferneoEngine(url=url).start_sync()
@@ -225,10 +234,18 @@ async def test_what_is_no_inferneo_is_said():
 
         def do_POST(self):
             self.rfile.read(int(self.headers["Content-Length"]))
-            self.send_response(502 if self.headers["X-Session-Id"] else 200)
+            status, said = answers[self.headers["X-Session-Id"]]
+            self.send_response(status)
+            self.send_header("Retry-After", "9" * 30)
             self.end_headers()
-            self.wfile.write(b"data: nonsense\n\n")
+            self.wfile.write(said + b"\n\n")
 
+    usage = rb'{"choices": [], "usage": {"prompt_tokens": %s, "completion_tokens": 1}}'
+    answers = {None: (200, b"data: nonsense"), "s": (502, b"data: nonsense"),
+               "words": (200, b"data: " + usage % b'"many"'), "none": (200, b"data: " + usage % b"null"),
+               "huge": (200, b"data: " + usage % b"99999999999"),
+               "half": (200, rb'data: {"model": "\ud800", ' + (usage % b"1")[1:]),
+               "wait": (503, rb'{"error": {"code": "unavailable", "message": "half a pair: \ud800"}}')}
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Other)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
@@ -240,6 +257,12 @@ async def test_what_is_no_inferneo_is_said():
             await engine.generate("Once", **GREEDY)
         with pytest.raises(inferneo.InferneoError, match="502"):
             await engine.generate("Once", options=RequestOptions(session="s"), **GREEDY)
+        for session in ("words", "none", "huge", "half"):  # values of other types: an end all the same
+            with pytest.raises(inferneo.UnavailableError, match="does not answer as Inferneo"):
+                await asyncio.wait_for(engine.generate("Once", options=RequestOptions(session=session), **GREEDY), 20)
+        with pytest.raises(inferneo.UnavailableError, match="half a pair") as refused:
+            await asyncio.wait_for(engine.generate("Once", options=RequestOptions(session="wait"), **GREEDY), 20)
+        assert refused.value.retry_after == 24 * 3600
     finally:
         server.shutdown()
 

@@ -31,7 +31,6 @@ CompletionReply::CompletionReply(const InferenceService& service, std::shared_pt
     : service_(service),
       exchange_(std::move(exchange)),
       draft_(std::move(draft)),
-      scoring_only_(draft_.max_tokens == 0),
       id_("cmpl-" + exchange_->request_id()),
       created_(seconds_since_epoch()),
       prefix_(reply_prefix(id_, kCompletionObject, created_, draft_.request.model)),
@@ -54,11 +53,9 @@ void CompletionReply::on_delta(size_t prompt, OutputDelta delta) {
     choice.text = prompts_[prompt].echo_text;
     if (draft_.wants_logprobs) choice.tokens = echoed_tokens(prompts_[prompt]);
   }
-  if (!scoring_only_) {
-    choice.text += delta.text;
-    choice.num_tokens += static_cast<int32_t>(delta.tokens.size());
-    for (TokenLogprobText& token : delta.logprobs) choice.tokens.push_back(CompletionToken{std::move(token), true});
-  }
+  choice.text += delta.text;
+  choice.num_tokens += static_cast<int32_t>(delta.tokens.size());
+  for (TokenLogprobText& token : delta.logprobs) choice.tokens.push_back(CompletionToken{std::move(token), true});
   if (delta.finish) {
     choice.finish = delta.finish;
     choice.stop_reason = std::move(delta.stop_reason);
@@ -79,7 +76,7 @@ void CompletionReply::write_choice(JsonWriter& json, size_t index, const Choice&
   }
   json.key("finish_reason");
   if (choice.finish) {
-    json.string(scoring_only_ ? "length" : finish_reason_name(*choice.finish, false));
+    json.string(finish_reason_name(*choice.finish, false));
   } else {
     json.null();
   }
@@ -125,7 +122,7 @@ void CompletionReply::on_done(size_t, GenerateOutcome outcome) {
   usage_.cached_tokens += outcome.usage.cached_tokens;
   usage_.draft_tokens += outcome.usage.draft_tokens;
   usage_.accepted_tokens += outcome.usage.accepted_tokens;
-  if (!scoring_only_) usage_.completion_tokens += outcome.usage.completion_tokens;
+  usage_.completion_tokens += outcome.usage.completion_tokens;
   if (num_done_ < prompts_.size()) return;
   if (!draft_.stream) {
     HttpResponse response;

@@ -45,7 +45,6 @@ class CompletionReply {
   const InferenceService& service_;
   std::shared_ptr<Exchange> exchange_;
   RequestDraft draft_;
-  bool scoring_only_;  // max_tokens 0: the one token that was sampled is not shown
   std::string id_;
   int64_t created_;
 

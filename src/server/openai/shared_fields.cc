@@ -406,7 +406,7 @@ Status check_shared(RequestDraft& draft) {
     if (*draft.max_tokens == 0 && !sampling.echo) {
       return field_error("max_tokens", "must be at least 1 (0 only together with echo)");
     }
-    sampling.max_tokens = static_cast<int>(std::max<int64_t>(*draft.max_tokens, 1));  // 0: one that is not shown
+    sampling.max_tokens = static_cast<int>(*draft.max_tokens);
   }
   if (sampling.max_tokens && sampling.min_tokens > *sampling.max_tokens) {
     return field_error("min_tokens", "must not be larger than max_tokens");

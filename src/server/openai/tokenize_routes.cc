@@ -12,12 +12,10 @@ namespace {
 
 constexpr size_t kMaxTokens = 1024 * 1024;  // to text: an id of six bytes may stand for a hundred
 
+// Of what the name means rather than of what is listed: name:version is a model's name, too. 0: it is gone meanwhile.
 int32_t max_model_len(const InferenceService& service, const std::string& name) {
-  const std::vector<ServedModel> models = service.models();
-  for (const ServedModel& model : models) {
-    if (model.id == name) return model.max_model_len;
-  }
-  return models.empty() ? 0 : models.front().max_model_len;  // an empty name: the default model
+  const Result<ServedModel> model = service.model(name);
+  return model.ok() ? model->max_model_len : 0;
 }
 
 struct TokenizeRequest {

@@ -5,6 +5,7 @@
 #include <sys/resource.h>
 
 #include <atomic>
+#include <chrono>
 #include <numeric>
 #include <thread>
 #include <vector>
@@ -31,6 +32,18 @@ TEST(ThreadPool, RunReachesEveryThreadOnce) {
   ThreadPool pool(3);
   ThreadPool::Session session(pool);
   for (int round = 0; round < 2000; ++round) {
+    std::atomic<int> mask{0};
+    session.run([&](int thread) { mask.fetch_add(1 << (8 * thread)); });
+    ASSERT_EQ(mask.load(), 0x010101);
+  }
+}
+
+// Between the ops the workers have time to fall asleep, or are about to when the next op opens.
+TEST(ThreadPool, RunWakesThoseWhoFallAsleep) {
+  ThreadPool pool(3);
+  ThreadPool::Session session(pool);
+  for (int round = 0; round < 300; ++round) {
+    std::this_thread::sleep_for(std::chrono::microseconds(round * 4));
     std::atomic<int> mask{0};
     session.run([&](int thread) { mask.fetch_add(1 << (8 * thread)); });
     ASSERT_EQ(mask.load(), 0x010101);

@@ -77,6 +77,18 @@ TEST(PrefillPace, BearsAStepThatWasInterrupted) {
   EXPECT_NEAR(pace.tokens(), before, before / 10);
 }
 
+TEST(PrefillPace, AShortEndOfAPromptChangesLittle) {
+  PrefillPace pace(milliseconds(25), 512);
+  const auto time_of = [](int32_t tokens) { return microseconds(300 + 100 * tokens); };
+  pace.took_decodes(time_of(0));
+  for (int i = 0; i < 40; ++i) pace.took_both(pace.tokens(), time_of(pace.tokens()));
+  const int32_t before = pace.tokens();
+  for (int i = 0; i < 8; ++i) {
+    pace.took_both(3, time_of(3) + milliseconds(2));  // and a little that has nothing to do with its tokens
+    EXPECT_NEAR(pace.tokens(), before, before / 10) << "after " << i + 1;
+  }
+}
+
 // Streams run while prompts come in without a pause; the longest steps between two tokens of theirs.
 struct Gaps {
   Duration worst{0};
@@ -118,6 +130,42 @@ Gaps admit_prompts(std::optional<Duration> target) {
   gaps.prompt_tokens = static_cast<int64_t>(stats.prompt_tokens);
   gaps.time = harness.clock.now() - begin;
   return gaps;
+}
+
+// Copies for a shadow are computed in steps of their own, between those of the streams; such a step takes less.
+int64_t prompt_tokens_of_150_steps(bool with_idle) {
+  HarnessOptions options;
+  options.capacity = {4096};
+  options.context_limit = 2048;
+  options.prefix_caching = false;
+  options.inter_token_target = milliseconds(25);
+  options.script.step_cost = milliseconds(50);
+  options.script.token_cost = milliseconds(10);
+  Harness harness(options);
+  for (int i = 0; i < 8; ++i) harness.add(iota_prompt(8, i), 600);
+  for (int i = 0; i < 150; ++i) {
+    if (harness.loop->scheduler().waiting().empty()) harness.add(iota_prompt(100, 100 + i), 1);
+    if (with_idle && harness.loop->num_live_idle() == 0) {
+      Request copy;
+      copy.prompt = iota_prompt(2, 99);
+      copy.sampling.max_tokens = 50;
+      copy.idle = true;
+      harness.add(std::move(copy));
+    }
+    EXPECT_TRUE(harness.step_and_check());
+    if (with_idle) {
+      EXPECT_TRUE(harness.loop->step_idle().ok());
+    }
+  }
+  EngineStats stats;
+  harness.loop->fill_stats(stats);
+  return static_cast<int64_t>(stats.prompt_tokens);
+}
+
+TEST(PrefillPace, IdleWorkLeavesItAsItIs) {
+  const int64_t alone = prompt_tokens_of_150_steps(false);
+  EXPECT_GT(alone, 150 * 10);
+  EXPECT_EQ(prompt_tokens_of_150_steps(true), alone);
 }
 
 TEST(PrefillPace, StreamsWaitForTwiceAStepAtMostWhilePromptsComeIn) {

@@ -314,6 +314,30 @@ TEST(StepLoop, PromptLogprobsComeOnceAndWhole) {
   }
 }
 
+TEST(StepLoop, APromptThatIsOnlyReadIsReadOnceForAllSamples) {
+  for (const bool caching : {true, false}) {
+    HarnessOptions options;
+    options.prefix_caching = caching;
+    options.scheduler = {8, 16, 16, 16};
+    Harness h(options);
+    Request request = greedy(iota_prompt(40), 0);
+    request.sampling.prompt_logprobs = 1;
+    request.sampling.n = 3;
+    const auto sink = h.add(std::move(request));
+    h.run();
+    EXPECT_TRUE(sink->tokens.empty());
+    ASSERT_EQ(sink->finished.size(), 3U);
+    for (int sample = 0; sample < 3; ++sample) EXPECT_EQ(sink->finished[sample], FinishReason::length);
+    ASSERT_TRUE(sink->prompt_logprobs.has_value());
+    EXPECT_EQ(sink->prompt_logprobs->size(), 39U);
+    EXPECT_EQ(sink->outcomes, 1);
+    EngineStats stats;
+    h.loop->fill_stats(stats);
+    EXPECT_EQ(stats.iteration_tokens_sum, 40U);
+    EXPECT_EQ(stats.generation_tokens, 0U);
+  }
+}
+
 // Whole, in the order of the tokens, nothing taken from the cache, whatever chunks and preemptions came between.
 TEST(StepLoop, PromptRowsComeOnceAndWhole) {
   for (const PromptRows wanted : {PromptRows::logits, PromptRows::hidden}) {

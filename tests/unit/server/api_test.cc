@@ -106,6 +106,28 @@ TEST_F(ApiTest, CompletionEchoesWithLogprobs) {
   EXPECT_EQ(choice["logprobs"]["top_logprobs"][2]["a"], -0.5);
 }
 
+TEST_F(ApiTest, CompletionScoresAPromptWithoutGenerating) {
+  start([](const GenerateRequest& request) {
+    Script script = with_logprobs(request);
+    script.deltas = script_of({}, FinishReason::length).deltas;
+    script.usage = Usage{2, 0, 0};
+    return script;
+  });
+  const auto response =
+      fetch(port_, "POST", "/v1/completions", R"({"prompt":"Say","echo":true,"logprobs":2,"max_tokens":0})");
+  ASSERT_TRUE(response);
+  EXPECT_EQ(service_->last_request().sampling.max_tokens, 0);
+  const Json reply = Json::parse(response->body);
+  const Json& choice = reply["choices"][0];
+  EXPECT_EQ(choice["text"], "Say");
+  EXPECT_EQ(choice["finish_reason"], "length");
+  EXPECT_EQ(choice["logprobs"]["token_logprobs"], Json::array({nullptr, -2.0}));
+  EXPECT_EQ(reply["usage"]["completion_tokens"], 0);
+  const auto without_echo = fetch(port_, "POST", "/v1/completions", R"({"prompt":"Say","max_tokens":0})");
+  ASSERT_TRUE(without_echo);
+  EXPECT_EQ(without_echo->status, 400);
+}
+
 TEST_F(ApiTest, CompletionTakesEveryFormOfPrompt) {
   start([](const GenerateRequest& request) {
     const auto* text = std::get_if<std::string>(&request.prompt);
@@ -296,6 +318,8 @@ TEST_F(ApiTest, TokenizeAndDetokenize) {
   EXPECT_EQ(Json::parse(tokens->body)["tokens"], Json::array({97, 98}));
   EXPECT_EQ(Json::parse(tokens->body)["count"], 2);
   EXPECT_EQ(Json::parse(tokens->body)["max_model_len"], 4096);
+  const auto version = fetch(port_, "POST", "/tokenize", R"({"model":"org/nested-model:1","prompt":"a"})");
+  EXPECT_EQ(Json::parse(version->body)["max_model_len"], 512) << "of the model that is meant, not of the first";
   EXPECT_EQ(Json::parse(fetch(port_, "POST", "/tokenize", R"({"prompt":"ab"})")->body)["tokens"].size(), 3u);
   const auto chat = fetch(port_, "POST", "/tokenize", kChat);
   EXPECT_GT(Json::parse(chat->body)["count"], 10);

@@ -87,7 +87,7 @@ void expect_sane(const RequestDraft& draft) {
   EXPECT_TRUE(std::abs(sampling.presence_penalty) <= 2.0F && std::abs(sampling.frequency_penalty) <= 2.0F);
   EXPECT_GE(sampling.top_k, -1);
   EXPECT_GE(sampling.min_tokens, 0);
-  EXPECT_GE(sampling.max_tokens.value_or(1), 1);
+  EXPECT_GE(sampling.max_tokens.value_or(1), sampling.echo ? 0 : 1);
   EXPECT_LE(sampling.logprobs.value_or(0), kMaxTopLogprobs);
   EXPECT_LE(sampling.prompt_logprobs.value_or(0), kMaxTopLogprobs);
   EXPECT_LE(sampling.stop.size(), kMaxStops);

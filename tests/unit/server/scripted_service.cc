@@ -177,12 +177,18 @@ std::vector<ServedModel> ScriptedService::models() const {
   model.state = "ready";
   ServedModel nested = model;
   nested.id = "org/nested-model";
+  nested.max_model_len = 512;
   return {model, nested};
 }
 
+Result<ServedModel> ScriptedService::model(const std::string& name) const {
+  if (name != "org/nested-model:1") return InferenceService::model(name);
+  return models().back();  // not in the list under that name
+}
+
 Result<std::shared_ptr<const Tokenizer>> ScriptedService::tokenizer(const std::string& model) {
-  if (!model.empty() && model != "fake") return make_error(ErrorCode::not_found, "no model '" + model + "'", "model");
-  return tokenizer_;
+  if (model.empty() || model == "fake" || model == "org/nested-model:1") return tokenizer_;
+  return make_error(ErrorCode::not_found, "no model '" + model + "'", "model");
 }
 
 bool ScriptedService::post_text_work(std::function<void()> work) {

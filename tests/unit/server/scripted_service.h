@@ -62,6 +62,7 @@ class ScriptedService final : public InferenceService {
 
   std::shared_ptr<GenerationHandle> generate(GenerateRequest request, std::shared_ptr<OutputSink> sink) override;
   std::vector<ServedModel> models() const override;
+  Result<ServedModel> model(const std::string& name) const override;
   Result<std::shared_ptr<const Tokenizer>> tokenizer(const std::string& model) override;
   bool post_text_work(std::function<void()> work) override;
   void with_tokenizer(const std::string& model, TokenizerCallback callback) override;

@@ -193,6 +193,28 @@ TEST_F(GenerationTest, SamplesEndOnTheirOwn) {
   EXPECT_EQ(sink->outcome.usage.completion_tokens, 30);
 }
 
+TEST_F(GenerationTest, APromptMayBeReadAlone) {
+  SamplingParams sampling;
+  sampling.echo = true;
+  sampling.max_tokens = 0;
+  sampling.prompt_logprobs = 1;
+  sampling.n = 2;
+  const auto sink = run(ask("story", sampling));
+  EXPECT_FALSE(sink->outcome.error.has_value());
+  EXPECT_EQ(sink->prompt.echo_text, "prompt");
+  EXPECT_EQ(sink->prompt.logprobs.size(), 5U);
+  for (int sample = 0; sample < 2; ++sample) {
+    EXPECT_EQ(sink->text[sample], "");
+    EXPECT_EQ(sink->finish[sample], FinishReason::length);
+  }
+  EXPECT_EQ(sink->outcome.usage.prompt_tokens, 6);
+  EXPECT_EQ(sink->outcome.usage.completion_tokens, 0);
+  const ServerStats stats = service_->stats();
+  EXPECT_EQ(stats.models[0].generation_tokens, 0U) << "not one that nobody sees";
+  EXPECT_GT(stats.models[0].prompt_tokens_per_second, 0.0);
+  EXPECT_EQ(stats.models[0].time_to_first_token.count, 0U);
+}
+
 TEST_F(GenerationTest, CancelEndsWithOneTerminalEventWheneverItComes) {
   for (int i = 0; i < 50; ++i) {
     auto sink = std::make_shared<ClientSink>();

@@ -100,6 +100,9 @@ TEST_F(ShadowTest, OnlyRequestsOfItsModelAreCopied) {
   forced.traits.forced_arm = "B";
   ASSERT_TRUE(book_.replace({.name = "s", .shadow_model = "draft"}).ok());
   EXPECT_EQ(original(forced), nullptr);
+  GenerateRequest scored = request("story");
+  scored.sampling.max_tokens = 0;
+  EXPECT_EQ(original(scored), nullptr) << "there is no answer to compare";
   EXPECT_EQ(counts().sent, 0) << "none of them was accepted";
 }
 
