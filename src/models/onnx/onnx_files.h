@@ -2,7 +2,7 @@
 // genai_config.json say about the model.
 //
 // Errors: not_found when there is no graph, invalid_argument when there are several and none has a usual name,
-// malformed naming file and field, refused for data outside the model's directory.
+// malformed naming file and field, refused for data outside the model's directory and for a graph that is no .onnx file.
 #pragma once
 
 #include <cstdint>
@@ -21,7 +21,7 @@ struct OnnxDescription {
   std::string file;  // of the graph, relative to the directory
   std::string architecture = "ONNX";
   GenerationConfig generation;
-  int32_t max_position = 0;  // 0: not stated
+  int32_t max_position = 0;  // the shortest that a file states; 0: none does
   OnnxNames names;
   OnnxSizes sizes;
 };
@@ -32,7 +32,7 @@ Result<OnnxDescription> describe_onnx(const ModelDirectory& directory, const std
 struct OnnxFiles {
   OnnxFacts facts;
   std::string path;             // of the graph, as the library is to open it
-  std::string key;              // of the graph's and its data's files as they are now: device, inode, size, time
+  std::string key;              // of the graph's and its data's files as they are now: device, inode, size, times
   uint64_t file_bytes = 0;      // of the graph's file
   uint64_t external_bytes = 0;  // of the files beside it
 };

@@ -11,6 +11,7 @@ namespace inferneo::onnx {
 namespace {
 
 constexpr int kMaxLayers = 4096;
+constexpr int64_t kMaxCacheWidth = int64_t{1} << 18;  // heads * head_dim, so that sizes of caches hold
 
 std::string described(const OnnxPort& port) {
   return fmt::format("'{}' ({} {})", port.name, element_type_name(port.type), shape_text(port.shape));
@@ -127,6 +128,11 @@ Status Discovery::cache_port(const OnnxPort& port, const CacheName& name, std::m
                       fmt::format("{} {} leaves heads or head_dim open, and neither config.json nor genai_config.json "
                                   "states num_key_value_heads and head_dim",
                                   kind, described(port)));
+  }
+  if (past && int64_t{heads} * head_dim > kMaxCacheWidth) {
+    return make_error(ErrorCode::unsupported, fmt::format("{} {}: {} heads of {} are more than the {} elements of a "
+                                                          "token that a cache may have",
+                                                          kind, described(port), heads, head_dim, kMaxCacheWidth));
   }
   if (past && !typed_) {
     graph_.cache_type = port.type;
