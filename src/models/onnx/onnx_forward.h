@@ -48,6 +48,8 @@ struct GraphAbilities {
 struct ForwardLimits {
   int32_t max_num_seqs = 1;
   int32_t max_num_tokens = 1;  // of one row
+  // Positions that may be computed. Slots are rounded up, and the graph's tables may end where the context does.
+  int32_t max_length = INT32_MAX;
 };
 
 class OnnxForward {

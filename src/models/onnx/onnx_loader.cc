@@ -219,8 +219,8 @@ Result<std::unique_ptr<ModelRunner>> load_onnx_model(const OnnxLoadOptions& opti
   if (!graph.ok()) return named(options, about, std::move(graph).error());
   model.graph = std::move(graph).value();
   RETURN_IF_ERROR(check_tokens(options, about, model.graph));
-  ASSIGN_OR_RETURN(const int32_t context, resolve_context(options, about, model.graph));
-  model.slot_tokens = round_slot(context);
+  ASSIGN_OR_RETURN(model.max_model_len, resolve_context(options, about, model.graph));
+  model.slot_tokens = round_slot(model.max_model_len);
   RETURN_IF_ERROR(report(options, "trying the graph"));
   {
     ThreadPool::Session turn(*options.pool);
