@@ -85,9 +85,6 @@ Status GraphScan::model_field(const WireField& field) {
   switch (field.number) {
     case 1:
       return read_number(field, facts_.ir_version) ? ok_status() : cut_short("the version of the format");
-    case 2:
-      facts_.producer = std::string(field.text().substr(0, OnnxLimits::kMaxNameBytes));
-      return is_message ? ok_status() : cut_short("the producer's name");
     case 7:
       // Parsers join repeated ones; what we have looked at must be what they see.
       if (!is_message || graph_.data() != nullptr) return fail("it has more than one graph");

@@ -88,7 +88,6 @@ struct OnnxExternalFile {
 
 struct OnnxFacts {
   int64_t ir_version = 0;
-  std::string producer;
   std::map<std::string, int64_t> opsets;        // by domain; "" is ONNX's own
   std::map<std::string, std::string> metadata;  // metadata_props
   std::vector<OnnxValue> inputs;                // of the main graph, initialisers left out

@@ -1,4 +1,4 @@
-// Opens a graph that another program has written in a child process first, so that what kills or hangs the library
+// Opens a graph in a child process first, so that what kills or hangs the library
 // there does not kill or hang the server.
 //
 // The child is this program again with a hidden command (`inferneo onnx-check`), which takes its limits on memory and
@@ -19,7 +19,7 @@ namespace inferneo::onnx {
 
 struct GraphCheckOptions {
   enum class When : uint8_t { foreign, always, never };
-  When when = When::foreign;  // foreign: files whose producer is not Inferneo
+  When when = When::foreign;  // foreign: what our converter has not written for this home
   // The command that checks; the arguments of run_graph_check() follow. Empty: the program of this process when it is
   // `inferneo`, or one of that name beside it.
   std::vector<std::string> command = {};

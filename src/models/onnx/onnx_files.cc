@@ -11,6 +11,7 @@
 #include <optional>
 #include <vector>
 
+#include "formats/onnx/own_graphs.h"
 #include "formats/onnx/tensor_scan.h"
 
 namespace inferneo::onnx {
@@ -170,7 +171,7 @@ Result<OnnxDescription> describe_onnx(const ModelDirectory& directory, const std
 }
 
 Result<OnnxFiles> scan_onnx_files(const ModelDirectory& directory, const std::string& file, MemoryLedger& ledger,
-                                  const std::string& model) {
+                                  const std::string& model, const std::string& home) {
   OnnxFiles files;
   const std::string label = fmt::format("model '{}': {}", directory.name(), file);
   ASSIGN_OR_RETURN(const std::string real, directory.resolve(file));
@@ -182,6 +183,7 @@ Result<OnnxFiles> scan_onnx_files(const ModelDirectory& directory, const std::st
   {
     ASSIGN_OR_RETURN(const std::shared_ptr<const MappedFile> mapped, directory.map(ledger, model, file));
     ASSIGN_OR_RETURN(files.facts, scan_onnx_graph(mapped->bytes(), label));
+    files.own = OwnGraphs(home).contains(mapped->bytes());
     if (mapped->truncated()) return make_error(ErrorCode::io_error, label + ": cut short while it was read");
   }
   const size_t slash = file.find_last_of('/');

@@ -35,9 +35,11 @@ struct OnnxFiles {
   std::string key;              // of the graph's and its data's files as they are now: device, inode, size, times
   uint64_t file_bytes = 0;      // of the graph's file
   uint64_t external_bytes = 0;  // of the files beside it
+  bool own = false;             // our converter has written the graph
 };
-// Reads the whole graph, booked to `model` meanwhile, and looks at the files that it names.
+// Reads the whole graph, booked to `model` meanwhile, and looks at the files that it names. `home`: where our converter
+// keeps what it has written (OwnGraphs).
 Result<OnnxFiles> scan_onnx_files(const ModelDirectory& directory, const std::string& file, MemoryLedger& ledger,
-                                  const std::string& model);
+                                  const std::string& model, const std::string& home = {});
 
 }  // namespace inferneo::onnx

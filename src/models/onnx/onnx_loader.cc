@@ -12,7 +12,6 @@
 namespace inferneo::onnx {
 namespace {
 
-constexpr const char* kOwnProducer = "inferneo";
 constexpr int32_t kSlotRounding = 16;  // tokens, so that slots keep the alignment of planes
 constexpr int32_t kFirstSequences = 1;
 
@@ -77,8 +76,7 @@ Error named(const OnnxLoadOptions& options, const OnnxDescription& about, Error 
 Status check_first(const OnnxLoadOptions& options, const OnnxDescription& about, const OnnxFiles& files,
                    const OrtLibrary& library) {
   using When = GraphCheckOptions::When;
-  const bool foreign = files.facts.producer != kOwnProducer;
-  if (options.check.when == When::never || (options.check.when == When::foreign && !foreign)) return ok_status();
+  if (options.check.when == When::never || (options.check.when == When::foreign && files.own)) return ok_status();
   GraphCheckRequest request;
   request.path = files.path;
   request.library = library.path();
@@ -208,7 +206,7 @@ Result<std::unique_ptr<ModelRunner>> load_onnx_model(const OnnxLoadOptions& opti
   RETURN_IF_ERROR(report(options, "looking at the graph"));
   ASSIGN_OR_RETURN(const OnnxDescription about, describe_onnx(*options.directory, options.file));
   ASSIGN_OR_RETURN(const OnnxFiles files,
-                   scan_onnx_files(*options.directory, about.file, *options.ledger, options.model_name));
+                   scan_onnx_files(*options.directory, about.file, *options.ledger, options.model_name, options.home));
   RETURN_IF_ERROR(refuse_bfloat16(options, files.facts));
   RETURN_IF_ERROR(check_first(options, about, files, *library));
   RETURN_IF_ERROR(report(options, "opening the graph"));

@@ -9,9 +9,11 @@
 #include <filesystem>
 #include <system_error>
 
+#include "base/log.h"
 #include "formats/checkpoint.h"
 #include "formats/generation_config.h"
 #include "formats/onnx/data_file.h"
+#include "formats/onnx/own_graphs.h"
 #include "models/onnx_convert/emitter.h"
 #include "models/onnx_convert/weight_writer.h"
 #include "models/transformers/architectures.h"
@@ -261,6 +263,10 @@ Result<ConvertedModel> convert_directory(const ConvertRequest& request) {
 
   ConvertedModel converted;
   ASSIGN_OR_RETURN(converted.path, staging.take_place(options.overwrite));
+  if (const Status kept = OwnGraphs(request.home).add(std::as_bytes(std::span(graph))); !kept.ok()) {
+    log_warning("{} is not known as ours, so it is looked at like a graph from elsewhere when it is loaded: {}",
+                converted.path, kept.error().message);
+  }
   converted.graph_bytes = graph.size();
   converted.data_bytes = emitted.data_bytes;
   converted.source_bytes = checkpoint.total_bytes();

@@ -9,6 +9,7 @@
 
 #include "formats/checkpoint.h"
 #include "formats/generation_config.h"
+#include "formats/onnx/own_graphs.h"
 #include "golden_models.h"
 #include "models/onnx_convert/converter.h"
 #include "models/onnx_convert/emitter.h"
@@ -79,6 +80,31 @@ TEST_F(OnnxConvert, WritesAWholeDirectory) {
   EXPECT_EQ(nlohmann::json::parse(read_file(done->path + "/genai_config.json"))["model"]["context_length"], 256);
   ASSERT_FALSE(seen.empty());
   EXPECT_TRUE(std::is_sorted(seen.begin(), seen.end()));
+}
+
+TEST_F(OnnxConvert, KeepsWhichGraphsAreOurs) {
+  const ModelDirectory source = open_model(golden_root() + "/llama3").value();
+  const ConvertOptions options;
+  const std::string home = tree_.path("home");
+  const auto done = convert_directory(
+      {.source = source, .output = tree_.path("out"), .options = options, .pool = pool_, .home = home});
+  ASSERT_TRUE(done.ok()) << done.error().message;
+  const std::string graph = read_file(done->path + "/model.onnx");
+  const auto known = [&](const std::string& at, std::string_view bytes) {
+    return OwnGraphs(at).contains(std::as_bytes(std::span(bytes)));
+  };
+  EXPECT_TRUE(known(home, graph));
+  EXPECT_FALSE(known(home, graph + "x"));
+  EXPECT_FALSE(known(tree_.path("elsewhere"), graph));
+  EXPECT_FALSE(known("", graph));
+  // A home that cannot be written to costs a look at the graph, not the conversion.
+  tree_.write("file", "");
+  EXPECT_TRUE(convert_directory({.source = source,
+                                 .output = tree_.path("again"),
+                                 .options = options,
+                                 .pool = pool_,
+                                 .home = tree_.path("file")})
+                  .ok());
 }
 
 TEST_F(OnnxConvert, CopiesTokenizerAndTemplate) {

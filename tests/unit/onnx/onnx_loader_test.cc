@@ -4,6 +4,7 @@
 
 #include <filesystem>
 
+#include "formats/onnx/own_graphs.h"
 #include "onnx_fixture.h"
 #include "support/temp_tree.h"
 #include "support/wire.h"
@@ -282,6 +283,33 @@ TEST_F(OnnxLoaderTest, AForeignGraphIsOpenedInAChildFirst) {
                       options.library = ort_library();
                     }),
             "");
+}
+
+// Whose graph it is follows from its bytes, which our converter keeps a hash of, and not from what it says.
+TEST_F(OnnxLoaderTest, AGraphThatSaysItIsOursIsForeign) {
+  const std::string folder = copy("copied");
+  std::ifstream file(folder + "/model.onnx", std::ios::binary);
+  std::string graph((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+  const std::string producer = Wire().text(2, "fixture").bytes();
+  graph.replace(graph.find(producer), producer.size(), Wire().text(2, "inferneo").bytes());
+  tree_.write("copied/model.onnx", graph);
+  const auto with_home = [&](const std::string& home) {
+    return refusal(folder, [&](OnnxLoadOptions& options) {
+      options.home = home;
+      options.check.when = GraphCheckOptions::When::foreign;
+      options.check.command = {"/bin/sh", "-c", "kill -ABRT $$"};
+    });
+  };
+  const std::string home = tree_.path("home");
+  EXPECT_THAT(with_home(""), HasSubstr("child process"));
+  EXPECT_THAT(with_home(home), HasSubstr("child process"));
+  ASSERT_TRUE(OwnGraphs(home).add(std::as_bytes(std::span(graph))).ok());
+  EXPECT_EQ(with_home(home), "");
+  EXPECT_THAT(with_home(tree_.path("other home")), HasSubstr("child process"));
+  EXPECT_THAT(with_home(""), HasSubstr("child process"));
+  graph += Wire().number(5, 1).bytes();
+  tree_.write("copied/model.onnx", graph);
+  EXPECT_THAT(with_home(home), HasSubstr("child process")) << "one version number more";
 }
 
 }  // namespace
