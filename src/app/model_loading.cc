@@ -385,6 +385,7 @@ class DirectoryLoader final : public ModelLoader {
     options.ledger = &context_.host;
     options.pool = &context_.pool;
     options.library = config.onnxruntime;
+    options.home = config.home;
     options.check.when = config.onnx_check == "always"  ? When::always
                          : config.onnx_check == "never" ? When::never
                                                         : When::foreign;

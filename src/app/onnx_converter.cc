@@ -62,6 +62,7 @@ Result<ConvertedModel> ONNXConverter::convert_model(const std::string& model, co
   ASSIGN_OR_RETURN(const ModelSource source, impl_->find(model, options));
   ConvertVerification verification{.reason = "it was not wanted"};
   ConvertRequest request{.source = source.directory, .output = output, .options = options, .pool = impl_->pool};
+  request.home = impl_->config.home;
   if (options.verify) {
     request.accept = [&](const std::string& path) -> Status {
       if (options.on_progress) RETURN_IF_ERROR(options.on_progress({"verifying", 0, 0}));

@@ -99,7 +99,7 @@ class EngineConfig:
     onnxruntime: str
     """Shared library of ONNX Runtime. Expected: text."""
     onnx_check: str
-    """Graphs that a child process opens first; foreign: those that Inferneo did not write. Expected: one of foreign, always, never."""
+    """Graphs that a child process opens first; foreign: those that were not converted here. Expected: one of foreign, always, never."""
     host: str
     """Address; a public one needs an API key. Expected: text."""
     port: int

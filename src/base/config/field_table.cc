@@ -393,7 +393,7 @@ constexpr std::array kFields = {
     ConfigField{.name = "onnx_check",
                 .group = G::onnx,
                 .member = &C::onnx_check,
-                .help = "Graphs that a child process opens first; foreign: those that Inferneo did not write",
+                .help = "Graphs that a child process opens first; foreign: those that were not converted here",
                 .metavar = "WHICH",
                 .choices = kOnnxChecks},
     // ---- server

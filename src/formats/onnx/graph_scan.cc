@@ -16,6 +16,20 @@ using Message = std::span<const std::byte>;
 // Where data beside the file is allowed: initialisers of graphs have it, and nothing else.
 enum class External : uint8_t { allowed, refused };
 
+// Parsers pass over a field of a type that it does not have in the format. We do not: what such a field would leave in
+// its place here and there would differ.
+bool read_text(const WireField& field, std::string_view& text) {
+  text = field.text();
+  return field.type == WireType::bytes;
+}
+bool read_number(const WireField& field, int64_t& number) {
+  number = static_cast<int64_t>(field.value);
+  return field.type == WireType::varint;
+}
+
+// Kernels divide by them.
+bool is_steps(std::string_view attribute) { return attribute == "strides" || attribute == "dilations"; }
+
 class GraphScan {
  public:
   explicit GraphScan(std::string_view file) : file_(file) {}
@@ -70,11 +84,7 @@ Status GraphScan::model_field(const WireField& field) {
   const bool is_message = field.type == WireType::bytes;
   switch (field.number) {
     case 1:
-      facts_.ir_version = static_cast<int64_t>(field.value);
-      return ok_status();
-    case 2:
-      facts_.producer = std::string(field.text().substr(0, OnnxLimits::kMaxNameBytes));
-      return ok_status();
+      return read_number(field, facts_.ir_version) ? ok_status() : cut_short("the version of the format");
     case 7:
       // Parsers join repeated ones; what we have looked at must be what they see.
       if (!is_message || graph_.data() != nullptr) return fail("it has more than one graph");
@@ -101,15 +111,16 @@ Status GraphScan::model_field(const WireField& field) {
 Status GraphScan::opset(Message message, bool of_model) {
   WireReader reader(message);
   WireField field;
-  std::string domain;
+  std::string_view domain;
   int64_t version = 0;
-  while (reader.next(field)) {
-    if (field.number == 1) domain = std::string(field.text().substr(0, OnnxLimits::kMaxNameBytes));
-    if (field.number == 2) version = static_cast<int64_t>(field.value);
+  bool sound = true;
+  while (sound && reader.next(field)) {
+    if (field.number == 1) sound = read_text(field, domain);
+    if (field.number == 2) sound = read_number(field, version);
   }
-  if (reader.failed()) return cut_short("an opset");
+  if (!sound || reader.failed() || domain.size() > OnnxLimits::kMaxNameBytes) return cut_short("an opset");
   if (facts_.opsets.size() > OnnxLimits::kMaxMetadata) return fail("too many opsets");
-  if (of_model) facts_.opsets[domain == "ai.onnx" ? std::string() : domain] = version;
+  if (of_model) facts_.opsets[domain == "ai.onnx" ? std::string() : std::string(domain)] = version;
   return ok_status();
 }
 
@@ -176,12 +187,13 @@ Status GraphScan::node(Message message, size_t depth, FunctionCalls::Body& body)
   std::string_view name, op, domain;
   WireReader reader(message);
   WireField field;
-  while (reader.next(field)) {
-    if (field.number == 3) name = field.text();
-    if (field.number == 4) op = field.text();
-    if (field.number == 7) domain = field.text();
+  bool sound = true;
+  while (sound && reader.next(field)) {
+    if (field.number == 3) sound = read_text(field, name);
+    if (field.number == 4) sound = read_text(field, op);
+    if (field.number == 7) sound = read_text(field, domain);
   }
-  if (reader.failed()) return cut_short(fmt::format("node '{}'", shown_name(name)));
+  if (!sound || reader.failed()) return cut_short(fmt::format("node '{}'", shown_name(name)));
   if (op.empty() || op.size() > OnnxLimits::kMaxNameBytes || domain.size() > OnnxLimits::kMaxNameBytes) {
     return fail(fmt::format("node '{}' names no operator", shown_name(name)));
   }
@@ -200,13 +212,22 @@ Status GraphScan::node(Message message, size_t depth, FunctionCalls::Body& body)
 }
 
 Status GraphScan::attribute(Message message, std::string_view node, size_t depth, FunctionCalls::Body& body) {
-  std::string_view name;
+  std::string_view name, reference;
   WireReader first(message);
   WireField field;
-  while (first.next(field)) {
-    if (field.number == 1) name = field.text();
+  bool sound = true;
+  std::set<uint32_t> singles;  // of a tensor, a graph, a sparse tensor
+  while (sound && first.next(field)) {
+    if (field.number == 1) sound = read_text(field, name);
+    if (field.number == 21) sound = read_text(field, reference);
+    // Parsers join repeated ones; what we look at one by one must be what they see.
+    if (field.number == 5 || field.number == 6 || field.number == 22) sound = singles.insert(field.number).second;
   }
-  if (first.failed()) return cut_short(fmt::format("an attribute of node '{}'", shown_name(node)));
+  if (!sound || first.failed()) return cut_short(fmt::format("an attribute of node '{}'", shown_name(node)));
+  if (!reference.empty() && is_steps(name)) {
+    return fail(fmt::format("node '{}': its {} are what a function's caller says, and cannot be looked at",
+                            shown_name(node), name));
+  }
   WireReader reader(message);
   while (reader.next(field)) {
     const bool is_message = field.type == WireType::bytes;
@@ -236,9 +257,8 @@ Status GraphScan::attribute(Message message, std::string_view node, size_t depth
   return ok_status();
 }
 
-// Kernels divide by strides and dilations.
 Status GraphScan::steps(std::string_view name, const WireField& field, std::string_view node) const {
-  if (name != "strides" && name != "dilations") return ok_status();
+  if (!is_steps(name)) return ok_status();
   bool sound = field.type != WireType::varint || static_cast<int64_t>(field.value) > 0;
   if (field.type == WireType::bytes) {
     WireReader packed(field.bytes);
@@ -257,8 +277,8 @@ Status GraphScan::function(Message message) {
   WireField field;
   while (reader.next(field)) {
     const bool is_message = field.type == WireType::bytes;
-    if (field.number == 1) name = field.text();
-    if (field.number == 10) domain = field.text();
+    if (field.number == 1 && !read_text(field, name)) return cut_short("a function");
+    if (field.number == 10 && !read_text(field, domain)) return cut_short("a function");
     if (field.number == 7 || field.number == 9 || field.number == 11) {
       if (!is_message) return cut_short("a function");
       if (field.number == 7) RETURN_IF_ERROR(node(field.bytes, 1, body));
@@ -283,6 +303,7 @@ Status GraphScan::tensor(Message message, External external, std::set<std::strin
   }
   ASSIGN_OR_RETURN(const TensorFact fact, scan_tensor(message, file_));
   if (fact.type == ElementType::bfloat16) facts_.uses_bfloat16 = true;
+  if (fact.bytes > OnnxLimits::kMaxTensorBytes - facts_.tensor_bytes) return fail("its tensors are too large together");
   facts_.tensor_bytes += fact.bytes;
   if (names != nullptr) names->emplace(fact.name);
   if (!fact.external) return ok_status();
@@ -301,9 +322,10 @@ Status GraphScan::tensor(Message message, External external, std::set<std::strin
 Status GraphScan::sparse_tensor(Message message) {
   WireReader reader(message);
   WireField field;
+  std::set<uint32_t> singles;
   while (reader.next(field)) {
     if (field.number != 1 && field.number != 2) continue;
-    if (field.type != WireType::bytes) return cut_short("a sparse tensor");
+    if (field.type != WireType::bytes || !singles.insert(field.number).second) return cut_short("a sparse tensor");
     RETURN_IF_ERROR(tensor(field.bytes, External::refused, nullptr));
   }
   return reader.failed() ? Status(cut_short("a sparse tensor")) : ok_status();

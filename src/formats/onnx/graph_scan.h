@@ -1,7 +1,9 @@
 // A look at the bytes of an .onnx file before any library sees them: an ONNX file is a program from elsewhere, and the
 // library that runs it believes what it says.
 //
-// Our own pass over the protobuf bytes, with bounds on everything. What it lets through has these properties:
+// Our own pass over the protobuf bytes, with bounds on everything. What parsers would read in another way than we do (a
+// known field of a wrong type, a single message that stands twice) is refused. What it lets through has these
+// properties:
 // - sizes, counts and the nesting of graphs and functions lie within OnnxLimits; functions call each other in no
 // circle;
 // - every tensor's data is as long as its shape and type say, whether it stands in the file or beside it;
@@ -31,7 +33,8 @@ struct OnnxLimits {
   static constexpr size_t kMaxFileBytes = (size_t{1} << 31) - 1;  // protobuf's own
   static constexpr size_t kMaxNodes = 1'000'000;                  // also with functions written out
   static constexpr size_t kMaxTensors = 1'000'000;
-  static constexpr size_t kMaxValues = 100'000;  // inputs and outputs of graphs
+  static constexpr uint64_t kMaxTensorBytes = uint64_t{1} << 50;  // together, so that sums of them hold
+  static constexpr size_t kMaxValues = 100'000;                   // inputs and outputs of graphs
   static constexpr size_t kMaxNameBytes = 4096;
   static constexpr size_t kMaxRank = 64;
   static constexpr size_t kMaxFunctions = 2048;
@@ -86,7 +89,6 @@ struct OnnxExternalFile {
 
 struct OnnxFacts {
   int64_t ir_version = 0;
-  std::string producer;
   std::map<std::string, int64_t> opsets;        // by domain; "" is ONNX's own
   std::map<std::string, std::string> metadata;  // metadata_props
   std::vector<OnnxValue> inputs;                // of the main graph, initialisers left out

@@ -2,7 +2,7 @@
 //
 // One call takes slots that follow each other. A slot between two that decode may belong to a sequence that does not
 // take part in this step: it is computed along, and writes to the position that its sequence will write next, before it
-// is read. A slot that is full is never computed along, nor are more than a few in a row.
+// is read. A slot that holds as much as its sequence may is never computed along, nor are more than a few in a row.
 #pragma once
 
 #include "models/onnx/onnx_forward.h"

@@ -11,6 +11,9 @@
 #include <optional>
 #include <vector>
 
+#include "formats/onnx/own_graphs.h"
+#include "formats/onnx/tensor_scan.h"
+
 namespace inferneo::onnx {
 namespace {
 
@@ -24,6 +27,11 @@ constexpr std::array kUsualFiles = {
     "decoder_model.onnx", "onnx/model.onnx",           "onnx/decoder_model_merged.onnx"};
 
 Result<std::string> find_graph(const ModelDirectory& directory, const std::string& stated) {
+  // By its ending the library chooses a reader: of other formats it has some that no scan of ours looks at.
+  if (!stated.empty() && !stated.ends_with(".onnx")) {
+    return make_error(ErrorCode::refused, fmt::format("model '{}': '{}' is no .onnx file, and only those are opened",
+                                                      directory.name(), shown_name(stated)));
+  }
   if (!stated.empty()) return stated;
   for (const char* file : kUsualFiles) {
     if (directory.contains(file)) return std::string(file);
@@ -119,7 +127,9 @@ Status read_genai(const ConfigReader& genai, bool has_config, OnnxDescription& a
     ASSIGN_OR_RETURN(place, first_integer(from, {key}, max));
     return ok_status();
   };
-  RETURN_IF_ERROR(fill(about.max_position, model, "context_length", kMaxTokens));
+  // A graph that was made for shorter contexts than its model has says so here alone.
+  ASSIGN_OR_RETURN(const int32_t context, first_integer(model, {"context_length"}, kMaxTokens));
+  if (context > 0) about.max_position = about.max_position == 0 ? context : std::min(about.max_position, context);
   RETURN_IF_ERROR(fill(about.sizes.vocab_size, model, "vocab_size", kMaxVocabulary));
   RETURN_IF_ERROR(fill(about.sizes.kv_heads, decoder, "num_key_value_heads", kMaxHeads));
   RETURN_IF_ERROR(fill(about.sizes.head_dim, decoder, "head_size", kMaxHeads));
@@ -135,8 +145,9 @@ Result<struct ::stat> look_at(const std::string& path, const std::string& label)
 }
 
 void add_key(std::string& key, const struct ::stat& info) {
-  key +=
-      fmt::format("{}:{}:{}:{}.{} ", info.st_dev, info.st_ino, info.st_size, info.st_mtim.tv_sec, info.st_mtim.tv_nsec);
+  // Who writes a file can set the time of its content back, but not that of its last change.
+  key += fmt::format("{}:{}:{}:{}.{}:{}.{} ", info.st_dev, info.st_ino, info.st_size, info.st_mtim.tv_sec,
+                     info.st_mtim.tv_nsec, info.st_ctim.tv_sec, info.st_ctim.tv_nsec);
 }
 
 }  // namespace
@@ -160,7 +171,7 @@ Result<OnnxDescription> describe_onnx(const ModelDirectory& directory, const std
 }
 
 Result<OnnxFiles> scan_onnx_files(const ModelDirectory& directory, const std::string& file, MemoryLedger& ledger,
-                                  const std::string& model) {
+                                  const std::string& model, const std::string& home) {
   OnnxFiles files;
   const std::string label = fmt::format("model '{}': {}", directory.name(), file);
   ASSIGN_OR_RETURN(const std::string real, directory.resolve(file));
@@ -172,6 +183,7 @@ Result<OnnxFiles> scan_onnx_files(const ModelDirectory& directory, const std::st
   {
     ASSIGN_OR_RETURN(const std::shared_ptr<const MappedFile> mapped, directory.map(ledger, model, file));
     ASSIGN_OR_RETURN(files.facts, scan_onnx_graph(mapped->bytes(), label));
+    files.own = OwnGraphs(home).contains(mapped->bytes());
     if (mapped->truncated()) return make_error(ErrorCode::io_error, label + ": cut short while it was read");
   }
   const size_t slash = file.find_last_of('/');

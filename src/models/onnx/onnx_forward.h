@@ -41,13 +41,15 @@ using LogitsSink = FunctionRef<Status(std::span<const LogitsPiece> pieces)>;
 // Found by trial; the defaults are what every graph can do.
 struct GraphAbilities {
   bool chunks = false;       // several tokens at once behind a cache that is not empty
-  bool batches = false;      // sequences of different lengths in one call
+  bool batches = false;      // several sequences in one call
   bool last_logits = false;  // logits come of the last token alone
 };
 
 struct ForwardLimits {
   int32_t max_num_seqs = 1;
   int32_t max_num_tokens = 1;  // of one row
+  // Positions that may be computed. Slots are rounded up, and the graph's tables may end where the context does.
+  int32_t max_length = INT32_MAX;
 };
 
 class OnnxForward {

@@ -3,16 +3,17 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <mutex>
 #include <set>
 
 #include "base/log.h"
 #include "models/onnx/graph_trial.h"
 #include "models/onnx/onnx_runner.h"
+#include "tensor/mapping_guard.h"
 
 namespace inferneo::onnx {
 namespace {
 
-constexpr const char* kOwnProducer = "inferneo";
 constexpr int32_t kSlotRounding = 16;  // tokens, so that slots keep the alignment of planes
 constexpr int32_t kFirstSequences = 1;
 
@@ -77,14 +78,15 @@ Error named(const OnnxLoadOptions& options, const OnnxDescription& about, Error 
 Status check_first(const OnnxLoadOptions& options, const OnnxDescription& about, const OnnxFiles& files,
                    const OrtLibrary& library) {
   using When = GraphCheckOptions::When;
-  const bool foreign = files.facts.producer != kOwnProducer;
-  if (options.check.when == When::never || (options.check.when == When::foreign && !foreign)) return ok_status();
+  if (options.check.when == When::never || (options.check.when == When::foreign && files.own)) return ok_status();
   GraphCheckRequest request;
-  request.path = files.path;
+  request.model = options.directory->name();
+  request.folder = options.directory->path();
+  request.file = about.file;
   request.library = library.path();
-  request.label = fmt::format("model '{}': {}", options.directory->name(), about.file);
   request.key = files.key;
   request.bytes = files.file_bytes + files.external_bytes;
+  request.max_model_len = options.max_model_len;
   RETURN_IF_ERROR(report(options, "checking the graph in a child process"));
   return check_graph_in_child(options.check, request);
 }
@@ -103,6 +105,13 @@ Result<std::set<std::string>> data_paths(const OnnxLoadOptions& options, const O
 
 void tell(const OnnxLoadOptions& options, const OnnxGraph& graph, const GraphTrial& trial) {
   const std::string& model = options.model_name;
+  if (trial.step_difference > GraphTrial::kSame) {
+    log_warning(
+        "{}: tokens one by one give logits that differ by {:.2g} of the largest from those of all at once, as graphs "
+        "do "
+        "whose activations are quantised as a whole, so answers depend on how a prompt is divided",
+        model, trial.step_difference);
+  }
   if (graph.cache == CacheKind::none) {
     log_warning(
         "{}: the graph has no cache, so every token computes the whole text again; export it with past and "
@@ -124,7 +133,7 @@ void tell(const OnnxLoadOptions& options, const OnnxGraph& graph, const GraphTri
   }
   if (!trial.abilities.batches) {
     log_warning(
-        "{}: sequences of different lengths do not go through the graph together (they differ by {:.2g} of the "
+        "{}: sequences do not go through the graph together (they differ by {:.2g} of the "
         "largest logit), so each is computed alone",
         model, trial.batch_difference);
   }
@@ -154,14 +163,20 @@ ModelSpec spec_of(const OnnxDescription& about, const OnnxFiles& files, const On
   return spec;
 }
 
-// Opens the session with its memory booked, first as the most that it can be, then as it is.
+// Opens the session and books its memory as it is.
 Status open_session(const OnnxLoadOptions& options, const OnnxDescription& about, const OnnxFiles& files,
                     const OrtLibrary& library, OnnxModel& model) {
-  ASSIGN_OR_RETURN(model.weights, options.ledger->reserve(options.model_name, MemoryPurpose::weights,
-                                                          2 * static_cast<size_t>(files.facts.tensor_bytes)));
   ASSIGN_OR_RETURN(const std::set<std::string> paths, data_paths(options, about, files));
+  // One at a time, so that what has come in between is this session's.
+  static std::mutex mapping;
+  std::unique_lock<std::mutex> alone(mapping, std::defer_lock);
+  if (!paths.empty()) alone.lock();
   const std::set<MappedData::Range> before = MappedData::find(paths);
+  const UnguardedMappings unguarded;
   Result<std::unique_ptr<OnnxSession>> session = OnnxSession::create(library, files.path, options.pool->size());
+  if (unguarded.truncated()) {
+    return of_model(options, ErrorCode::io_error, "a file that holds its weights was cut short while it was opened");
+  }
   if (!session.ok()) return named(options, about, std::move(session).error());
   model.session = std::move(session).value();
   std::set<MappedData::Range> after = MappedData::find(paths);
@@ -208,19 +223,22 @@ Result<std::unique_ptr<ModelRunner>> load_onnx_model(const OnnxLoadOptions& opti
   RETURN_IF_ERROR(report(options, "looking at the graph"));
   ASSIGN_OR_RETURN(const OnnxDescription about, describe_onnx(*options.directory, options.file));
   ASSIGN_OR_RETURN(const OnnxFiles files,
-                   scan_onnx_files(*options.directory, about.file, *options.ledger, options.model_name));
+                   scan_onnx_files(*options.directory, about.file, *options.ledger, options.model_name, options.home));
   RETURN_IF_ERROR(refuse_bfloat16(options, files.facts));
+  OnnxModel model;
+  // The most that the weights can be, for the child first, which takes as much, and then for the session.
+  ASSIGN_OR_RETURN(model.weights, options.ledger->reserve(options.model_name, MemoryPurpose::weights,
+                                                          2 * static_cast<size_t>(files.facts.tensor_bytes)));
   RETURN_IF_ERROR(check_first(options, about, files, *library));
   RETURN_IF_ERROR(report(options, "opening the graph"));
-  OnnxModel model;
   RETURN_IF_ERROR(open_session(options, about, files, *library, model));
   Result<OnnxGraph> graph =
       discover_graph(model.session->inputs(), model.session->outputs(), files.facts, about.names, about.sizes);
   if (!graph.ok()) return named(options, about, std::move(graph).error());
   model.graph = std::move(graph).value();
   RETURN_IF_ERROR(check_tokens(options, about, model.graph));
-  ASSIGN_OR_RETURN(const int32_t context, resolve_context(options, about, model.graph));
-  model.slot_tokens = round_slot(context);
+  ASSIGN_OR_RETURN(model.max_model_len, resolve_context(options, about, model.graph));
+  model.slot_tokens = round_slot(model.max_model_len);
   RETURN_IF_ERROR(report(options, "trying the graph"));
   {
     ThreadPool::Session turn(*options.pool);

@@ -1,6 +1,6 @@
 // From a directory with an ONNX graph to a runner.
 //
-// The graph is looked at by ourselves (formats/onnx), then, when another program has written it, opened once in a child
+// The graph is looked at by ourselves (formats/onnx), then, unless our converter has written it, loaded once in a child
 // process with limits on memory and time (graph_check.h), and only then opened here. What it can do is tried
 // (graph_trial.h). Weights are booked as they were measured: what the session holds on its account, and files that the
 // library has mapped.
@@ -34,6 +34,7 @@ struct OnnxLoadOptions {
   MemoryLedger* ledger = nullptr;
   ThreadPool* pool = nullptr;
   std::string library;  // path of ONNX Runtime; empty: searched
+  std::string home;     // where our converter keeps which graphs it has written; empty: nowhere
   GraphCheckOptions check = {};
   int32_t max_model_len = 0;  // longest context to be served; 0: the model's, at most kAutoContext
   OnnxProgress progress = {};

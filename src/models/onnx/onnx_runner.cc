@@ -61,7 +61,7 @@ Status OnnxRunner::bind(const KvBinding& kv, int32_t max_num_seqs, int32_t max_n
     return make_error(ErrorCode::invalid_argument, "max_num_seqs and max_num_batched_tokens must be positive");
   }
   num_slots_ = kv.capacity_blocks[0];
-  limits_ = {std::min(max_num_seqs, num_slots_), max_num_batched_tokens};
+  limits_ = {std::min(max_num_seqs, num_slots_), max_num_batched_tokens, model_.max_model_len};
   ASSIGN_OR_RETURN(library_, ledger_.reserve(name_, MemoryPurpose::workspace, 0));
   return forward_->bind(kv.bases[0], num_slots_, limits_, ledger_, name_);
 }

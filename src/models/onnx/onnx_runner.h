@@ -23,7 +23,8 @@ struct OnnxModel {
   OnnxGraph graph;
   GraphAbilities abilities;
   ModelSpec spec;
-  int32_t slot_tokens = 0;             // max_model_len, rounded up
+  int32_t max_model_len = 0;           // the longest context
+  int32_t slot_tokens = 0;             // the same, rounded up
   size_t session_bytes = 0;            // that the session holds on its account
   MemoryLedger::Booking weights = {};  // of them, and of files that it has mapped
 };

@@ -64,9 +64,10 @@ Status OnnxSession::open(const std::string& path, int num_threads) {
     RETURN_IF_ERROR(library_.check<OrtDisableMemPattern>("opening the graph", options));
     RETURN_IF_ERROR(library_.check<OrtDisableCpuMemArena>("opening the graph", options));
     // Our allocator, which counts; and threads that sleep when they have nothing to do, since others take turns.
+    // And the one format that has been looked at.
     for (const auto& [key, value] :
          {std::pair{"session.use_env_allocators", "1"}, std::pair{"session.intra_op.allow_spinning", "0"},
-          std::pair{"session.inter_op.allow_spinning", "0"}}) {
+          std::pair{"session.inter_op.allow_spinning", "0"}, std::pair{"session.load_model_format", "ONNX"}}) {
       RETURN_IF_ERROR(library_.check<OrtAddConfigEntry>("opening the graph", options, key, value));
     }
     const OrtAccount::Scope scope(account_);

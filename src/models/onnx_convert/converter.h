@@ -26,6 +26,7 @@ struct ConvertRequest {
   ThreadPool& pool;
   // Of what was written, at the path given, before it takes its place; an error throws it away. May be empty.
   std::function<Status(const std::string& path)> accept = {};
+  std::string home = {};  // keeps that the graph is ours (OwnGraphs); empty: nowhere
 };
 
 // Whether the options go together, before anything is read or downloaded.

@@ -9,6 +9,7 @@
 
 #include "formats/checkpoint.h"
 #include "formats/generation_config.h"
+#include "formats/onnx/own_graphs.h"
 #include "golden_models.h"
 #include "models/onnx_convert/converter.h"
 #include "models/onnx_convert/emitter.h"
@@ -79,6 +80,31 @@ TEST_F(OnnxConvert, WritesAWholeDirectory) {
   EXPECT_EQ(nlohmann::json::parse(read_file(done->path + "/genai_config.json"))["model"]["context_length"], 256);
   ASSERT_FALSE(seen.empty());
   EXPECT_TRUE(std::is_sorted(seen.begin(), seen.end()));
+}
+
+TEST_F(OnnxConvert, KeepsWhichGraphsAreOurs) {
+  const ModelDirectory source = open_model(golden_root() + "/llama3").value();
+  const ConvertOptions options;
+  const std::string home = tree_.path("home");
+  const auto done = convert_directory(
+      {.source = source, .output = tree_.path("out"), .options = options, .pool = pool_, .home = home});
+  ASSERT_TRUE(done.ok()) << done.error().message;
+  const std::string graph = read_file(done->path + "/model.onnx");
+  const auto known = [&](const std::string& at, std::string_view bytes) {
+    return OwnGraphs(at).contains(std::as_bytes(std::span(bytes)));
+  };
+  EXPECT_TRUE(known(home, graph));
+  EXPECT_FALSE(known(home, graph + "x"));
+  EXPECT_FALSE(known(tree_.path("elsewhere"), graph));
+  EXPECT_FALSE(known("", graph));
+  // A home that cannot be written to costs a look at the graph, not the conversion.
+  tree_.write("file", "");
+  EXPECT_TRUE(convert_directory({.source = source,
+                                 .output = tree_.path("again"),
+                                 .options = options,
+                                 .pool = pool_,
+                                 .home = tree_.path("file")})
+                  .ok());
 }
 
 TEST_F(OnnxConvert, CopiesTokenizerAndTemplate) {
@@ -164,6 +190,16 @@ TEST_F(OnnxConvert, ReplacesOnlyEarlierConversions) {
   const auto other = convert(model, {.overwrite = true}, "letters");
   ASSERT_FALSE(other.ok());
   EXPECT_THAT(other.error().message, HasSubstr("not a converted model"));
+  // A graph among other things is not all that would be lost, least of all beside the weights that it is made of.
+  const std::string source = copy_model("llama2");
+  for (const char* file : {"model.onnx", "genai_config.json"}) {
+    fs::copy_file(tree_.path("out") + "/" + file, source + "/" + file);
+  }
+  const auto onto_itself = convert(source, {.overwrite = true}, "source");
+  ASSERT_FALSE(onto_itself.ok());
+  EXPECT_EQ(onto_itself.error().code, ErrorCode::already_exists);
+  EXPECT_THAT(onto_itself.error().message, HasSubstr("'model.safetensors'"));
+  EXPECT_TRUE(fs::exists(source + "/model.safetensors"));
   tree_.link(tree_.path("out"), "link");
   EXPECT_FALSE(convert(model, {.overwrite = true}, "link").ok());
   EXPECT_EQ(read_file(tree_.path("letters/from_home")), "dear");

@@ -96,6 +96,8 @@ TEST(OnnxGraph, MismatchesNameTheInputAndItsShape) {
     ports.add_layer("past_key_values.0.key", "past_key_values.0.value", "present.0.key", "present.0.value");
     ports.inputs.back().shape = {-1, 2, -1, 8};
     EXPECT_THAT(ports.refusal(), HasSubstr("differs from the other layers"));
+    ports.inputs.back().shape = {-1, int64_t{1} << 40, -1, 8};
+    EXPECT_NE(ports.refusal(), "");
     ports.inputs.back().shape = {2, -1, 4, -1, 8};
     EXPECT_THAT(ports.refusal(), HasSubstr("[2, ?, 4, ?, 8]"));
     ports.inputs.pop_back();
@@ -106,6 +108,22 @@ TEST(OnnxGraph, MismatchesNameTheInputAndItsShape) {
     ports.add_layer("past_key_values.0.key", "past_key_values.0.value", "present.0.key", "present.0.value",
                     ElementType::bfloat16);
     EXPECT_THAT(ports.refusal(), HasSubstr("convert the model again with precision"));
+  }
+}
+
+TEST(OnnxGraph, NamesInErrorsAreHarmless) {
+  Ports ports;
+  ports.inputs.push_back({"\x1b[31m" + std::string(4000, 'x'), true, ElementType::float32, {-1}});
+  EXPECT_THAT(ports.refusal(), HasSubstr("'?[31mx"));
+  EXPECT_LT(ports.refusal().size(), 500U);
+}
+
+TEST(OnnxGraph, CachesThatNoSizeHoldsAreRefused) {
+  for (const int64_t heads : {int64_t{1} << 30, int64_t{1} << 40}) {
+    Ports ports;
+    ports.add_layer("past_key_values.0.key", "past_key_values.0.value", "present.0.key", "present.0.value");
+    for (const size_t i : {2, 3}) ports.inputs[i].shape = {-1, heads, -1, int64_t{1} << 30};
+    EXPECT_THAT(ports.refusal(), HasSubstr("past_key_values.0.key"));
   }
 }
 

@@ -1,8 +1,10 @@
 // From a directory to a runner: what is found, what is refused, what stands in the books.
 #include <gmock/gmock.h>
+#include <sys/stat.h>
 
 #include <filesystem>
 
+#include "formats/onnx/own_graphs.h"
 #include "onnx_fixture.h"
 #include "support/temp_tree.h"
 #include "support/wire.h"
@@ -96,10 +98,13 @@ TEST_F(OnnxLoaderTest, ABudgetThatIsTooSmallRefuses) {
   OnnxHouse house(folder);
   MemoryLedger small(150 << 10);
   house.options.ledger = &small;
+  house.options.check.when = GraphCheckOptions::When::always;
+  house.options.check.command = {"/bin/sh", "-c", "echo x > " + tree_.path("begun") + "; echo ok"};
   const Result<std::unique_ptr<ModelRunner>> runner = house.load();
   ASSERT_FALSE(runner.ok());
   EXPECT_EQ(runner.error().code, ErrorCode::out_of_memory);
   EXPECT_EQ(small.used(), 0U);
+  EXPECT_FALSE(fs::exists(tree_.path("begun"))) << "a child takes as much, so it does not even begin";
 }
 
 TEST_F(OnnxLoaderTest, TheFilesBesideTheGraphAreRead) {
@@ -154,6 +159,21 @@ TEST_F(OnnxLoaderTest, DataOutsideTheDirectoryAreRefused) {
   tree_.write("climbs/model.onnx",
               onnx_model(Wire().message(5, onnx_external("w", "../elsewhere", "0", "40", 10))).bytes());
   EXPECT_THAT(refusal(tree_.path("climbs")), HasSubstr("beneath the model's directory"));
+}
+
+// The library reads another format of its own by the file's ending, and our scan does not.
+TEST_F(OnnxLoaderTest, AGraphIsAnOnnxFile) {
+  const std::string folder = copy("shared");
+  std::ifstream file(golden_folder() + "/shared/genai_config.json");
+  nlohmann::json config = nlohmann::json::parse(file);
+  for (const char* name : {"model.ort", "genai_config.json", "../shared/model.onnx", "model.onnx\n"}) {
+    config["model"]["decoder"]["filename"] = name;
+    tree_.write("shared/genai_config.json", config.dump());
+    EXPECT_FALSE(describe_onnx(open_folder(folder), "").ok() && refusal(folder).empty()) << name;
+  }
+  fs::copy(folder + "/model.onnx", folder + "/model.ort");
+  EXPECT_THAT(refusal(folder, [](OnnxLoadOptions& options) { options.file = "model.ort"; }),
+              HasSubstr("'model.ort' is no .onnx file"));
 }
 
 // A snapshot of the hub's cache is links to files elsewhere within a root.
@@ -215,6 +235,14 @@ TEST_F(OnnxLoaderTest, TheContextIsTheModelsOrAsAskedFor) {
   const std::string folder = golden_folder() + "/copied";
   EXPECT_THAT(refusal(folder, [](OnnxLoadOptions& options) { options.max_model_len = 257; }), HasSubstr("256"));
   EXPECT_EQ(refusal(folder, [](OnnxLoadOptions& options) { options.max_model_len = 256; }), "");
+  // A graph made for shorter contexts than its model: the files that came from the model do not know.
+  const std::string cut = copy("shared");
+  std::ifstream config(golden_folder() + "/copied/config.json");
+  nlohmann::json longer = nlohmann::json::parse(config);
+  longer["max_position_embeddings"] = 4096;
+  tree_.write("shared/config.json", longer.dump());
+  EXPECT_EQ(describe_onnx(open_folder(cut), "")->max_position, 256);
+  EXPECT_THAT(refusal(cut, [](OnnxLoadOptions& options) { options.max_model_len = 257; }), HasSubstr("256"));
   const std::string bare = copy("copied");
   fs::remove(bare + "/config.json");
   EXPECT_THAT(refusal(bare), HasSubstr("max_model_len"));
@@ -234,7 +262,21 @@ TEST_F(OnnxLoaderTest, AForeignGraphIsOpenedInAChildFirst) {
   EXPECT_EQ(by(folder, When::never, "kill -ABRT $$"), "");
   EXPECT_EQ(by(folder, When::foreign, "echo ok"), "");
   EXPECT_EQ(by(folder, When::foreign, "kill -ABRT $$"), "") << "it has passed, and is the same";
-  // Changed, it is another.
+  // Written to, it is another, also with the time of its content set back.
+  const std::string graph = folder + "/model.onnx";
+  const auto time = fs::last_write_time(graph);
+  const auto changed = [&] {
+    struct ::stat info {};
+    EXPECT_EQ(::stat(graph.c_str(), &info), 0);
+    return std::pair(info.st_ctim.tv_sec, info.st_ctim.tv_nsec);
+  };
+  const auto before = changed();
+  while (changed() == before) {
+    std::fstream(graph, std::ios::in | std::ios::out | std::ios::binary).put('\x08');
+    fs::last_write_time(graph, time);
+  }
+  EXPECT_THAT(by(folder, When::foreign, "kill -ABRT $$"), HasSubstr("child process"));
+  EXPECT_EQ(by(folder, When::foreign, "echo ok"), "");
   std::ofstream(folder + "/model.onnx", std::ios::app) << Wire().number(5, 1).bytes();
   EXPECT_THAT(by(folder, When::foreign, "kill -ABRT $$"), HasSubstr("child process"));
   EXPECT_EQ(refusal(folder,
@@ -244,6 +286,33 @@ TEST_F(OnnxLoaderTest, AForeignGraphIsOpenedInAChildFirst) {
                       options.library = ort_library();
                     }),
             "");
+}
+
+// Whose graph it is follows from its bytes, which our converter keeps a hash of, and not from what it says.
+TEST_F(OnnxLoaderTest, AGraphThatSaysItIsOursIsForeign) {
+  const std::string folder = copy("copied");
+  std::ifstream file(folder + "/model.onnx", std::ios::binary);
+  std::string graph((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+  const std::string producer = Wire().text(2, "fixture").bytes();
+  graph.replace(graph.find(producer), producer.size(), Wire().text(2, "inferneo").bytes());
+  tree_.write("copied/model.onnx", graph);
+  const auto with_home = [&](const std::string& home) {
+    return refusal(folder, [&](OnnxLoadOptions& options) {
+      options.home = home;
+      options.check.when = GraphCheckOptions::When::foreign;
+      options.check.command = {"/bin/sh", "-c", "kill -ABRT $$"};
+    });
+  };
+  const std::string home = tree_.path("home");
+  EXPECT_THAT(with_home(""), HasSubstr("child process"));
+  EXPECT_THAT(with_home(home), HasSubstr("child process"));
+  ASSERT_TRUE(OwnGraphs(home).add(std::as_bytes(std::span(graph))).ok());
+  EXPECT_EQ(with_home(home), "");
+  EXPECT_THAT(with_home(tree_.path("other home")), HasSubstr("child process"));
+  EXPECT_THAT(with_home(""), HasSubstr("child process"));
+  graph += Wire().number(5, 1).bytes();
+  tree_.write("copied/model.onnx", graph);
+  EXPECT_THAT(with_home(home), HasSubstr("child process")) << "one version number more";
 }
 
 }  // namespace
