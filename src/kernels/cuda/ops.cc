@@ -153,10 +153,7 @@ Status Ops::attention_items(const AttentionArgs& args, bool decode, int32_t bloc
              : width == 128 ? "inferneo_attention_prefill_128"
                             : "inferneo_attention_prefill_256";
   }
-  // As PagedAttention::kSharedBytes.
-  const int32_t rows = decode ? kDecodeRows : kPrefillRows;
-  const int32_t stages = decode ? 3 : 2;
-  const auto shared = static_cast<unsigned>((rows + stages * 2 * kAttentionTile) * width * 2);
+  const auto shared = static_cast<unsigned>(attention_shared_bytes(args.layout.head_dim, decode));
   return launch(kernel, {{static_cast<unsigned>(blocks), 1, 1}, 128, shared}, args);
 }
 

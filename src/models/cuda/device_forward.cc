@@ -34,7 +34,7 @@ Elem kv_elem(DType dtype) {
 }  // namespace
 
 Result<DeviceKvPlan> plan_device_kv(const DecoderSpec& spec, DType dtype, int32_t block_size, int32_t max_model_len,
-                                    int32_t multiprocessors, bool invariant) {
+                                    const DeviceFacts& facts, bool invariant) {
   if (dtype == DType::i8) {
     return make_error(ErrorCode::unsupported, "kv_cache_dtype int8 does not run on cuda yet; take auto or bf16",
                       "kv_cache_dtype");
@@ -50,8 +50,8 @@ Result<DeviceKvPlan> plan_device_kv(const DecoderSpec& spec, DType dtype, int32_
     DeviceKvGroup on_device;
     on_device.layout = {group.layout.num_layers, group.layout.num_kv_heads, group.layout.head_dim, block_size,
                         kv_elem(dtype)};
-    on_device.shape = {first.num_heads, first.num_kv_heads, first.head_dim, group.window,
-                       kv_elem(dtype),  multiprocessors,    invariant};
+    on_device.shape = {first.num_heads, first.num_kv_heads,    first.head_dim, group.window,
+                       kv_elem(dtype),  facts.multiprocessors, invariant,      facts.shared_bytes};
     on_device.layers = group.layers;
     if (!on_device.shape.has_tiles() && first.head_dim > kMaxPlainHeadDim) {
       return make_error(ErrorCode::unsupported,
