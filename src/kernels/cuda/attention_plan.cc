@@ -10,7 +10,7 @@ constexpr int32_t kItemsPerMultiprocessor = 2;  // blocks that a multiprocessor 
 int32_t target_items(const AttentionShape& shape) { return kItemsPerMultiprocessor * shape.multiprocessors; }
 
 bool decodes(const AttentionShape& shape, const AttentionRows& rows) {
-  return !shape.invariant && rows.num_tokens * shape.group() <= kDecodeRows;
+  return shape.has_decode_tiles() && rows.num_tokens * shape.group() <= kDecodeRows;
 }
 
 struct Tiles {
@@ -29,6 +29,14 @@ Tiles tiles_of(const AttentionShape& shape, int32_t position, int32_t num_querie
 }
 
 }  // namespace
+
+// As PagedAttention::kSharedBytes: the queries, and stages of keys and values.
+int32_t attention_shared_bytes(int32_t head_dim, bool decode) {
+  const int32_t width = head_dim <= 64 ? 64 : head_dim <= 128 ? 128 : 256;
+  const int32_t rows = decode ? kDecodeRows : kPrefillRows;
+  const int32_t stages = decode ? 3 : 2;
+  return (rows + stages * 2 * kAttentionTile) * width * 2;
+}
 
 AttentionLimits attention_limits(const AttentionShape& shape, int32_t max_seqs, int32_t max_tokens) {
   if (!shape.has_tiles()) return {};

@@ -17,6 +17,9 @@ struct AttentionRows {
   int32_t num_tokens = 0;
 };
 
+// Shared memory of a block of the tensor-core kernels.
+int32_t attention_shared_bytes(int32_t head_dim, bool decode);
+
 struct AttentionShape {
   int32_t num_heads = 0;
   int32_t num_kv_heads = 0;
@@ -24,11 +27,17 @@ struct AttentionShape {
   int32_t window = 0;
   Elem elem = Elem::bf16;
   int32_t multiprocessors = 1;
-  bool invariant = false;  // a row's bits do not depend on what else is in the step: nothing is split
+  bool invariant = false;            // a row's bits do not depend on what else is in the step: nothing is split
+  int32_t shared_bytes = 227 << 10;  // that a block of this GPU may have
 
   int32_t group() const { return num_heads / num_kv_heads; }
   // Whether the tensor-core kernels take it.
-  bool has_tiles() const { return elem == Elem::bf16 && head_dim <= kMaxHeadDim && group() <= kPrefillRows; }
+  bool has_tiles() const {
+    return elem == Elem::bf16 && head_dim <= kMaxHeadDim && group() <= kPrefillRows &&
+           attention_shared_bytes(head_dim, false) <= shared_bytes;
+  }
+  // Where the kernel for decoding has no room, the one for prompts takes its rows.
+  bool has_decode_tiles() const { return !invariant && attention_shared_bytes(head_dim, true) <= shared_bytes; }
 };
 
 struct AttentionPlan {

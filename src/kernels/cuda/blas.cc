@@ -5,6 +5,8 @@
 
 #include <array>
 
+#include "base/log.h"
+
 namespace inferneo::cuda {
 namespace {
 
@@ -135,7 +137,7 @@ Result<Blas::Plan*> Blas::plan_of(const MatmulArgs& args) {
     // What it answers for a shape that it cannot do is a status of its own: then nothing is found.
     plan.found = api_->heuristic(handle_, plan.product, plan.weight, plan.x, plan.out, plan.out, preference, 1,
                                  &plan.best, &found) == 0 &&
-                 found > 0;
+                 found > 0 && plan.best.state == 0;
   }
   if (preference != nullptr) (void)api_->preference_destroy(preference);
   if (status != 0) {
@@ -152,10 +154,12 @@ Result<bool> Blas::matmul(const MatmulArgs& args, std::byte* workspace, CuStream
   const int status =
       api_->matmul(handle_, plan->product, &alpha, args.weight, plan->weight, args.x, plan->x, &beta, args.out,
                    plan->out, args.out, plan->out, plan->best.algorithm, workspace, kBlasWorkspace, stream);
-  if (status != 0) {
-    return make_error(ErrorCode::unavailable, fmt::format("{} failed to multiply: status {}", library_, status));
-  }
-  return true;
+  if (status == 0) return true;
+  // Nothing was launched. Our kernels take the shape from now on; a GPU that is lost says so there.
+  plan->found = false;
+  log_warning("{} does not multiply {} rows by {} x {} (status {}): our own kernel does", library_, args.rows, args.n,
+              args.k, status);
+  return false;
 }
 
 }  // namespace inferneo::cuda

@@ -27,8 +27,9 @@ class Blas {
   Blas(const Blas&) = delete;
   Blas& operator=(const Blas&) = delete;
 
-  // out = (accumulate ? out : 0) + scale * x W^T for bf16; `bias` is the caller's. False: no algorithm for this shape.
-  // Algorithms are asked for once for each shape.
+  // out = (accumulate ? out : 0) + scale * x W^T for bf16; `bias` is the caller's. False: no algorithm for this shape,
+  // or one that fails (with a warning, once). Algorithms are asked for once for each shape, on the promise that every
+  // pointer is a multiple of 256 bytes.
   Result<bool> matmul(const MatmulArgs& args, std::byte* workspace, CuStream stream);
   const std::string& library() const { return library_; }  // "libcublasLt.so.13"
 

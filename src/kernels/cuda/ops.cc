@@ -15,6 +15,16 @@ unsigned blocks_of(int64_t count, int64_t per_block) {
   return static_cast<unsigned>((count + per_block - 1) / per_block);
 }
 
+// What a grid's second dimension, which stands for rows, may be. A step of more tokens is launched in pieces.
+constexpr int32_t kMostGridRows = 65535;
+template <typename Launch>
+Status in_pieces(int32_t rows, Launch launch) {
+  for (int32_t first = 0; first < rows; first += kMostGridRows) {
+    RETURN_IF_ERROR(launch(first, std::min(kMostGridRows, rows - first)));
+  }
+  return ok_status();
+}
+
 // Tile shapes of gemm.cuh. All give the same bits, so the choice is one of speed.
 struct TileKernel {
   const char* name;
@@ -45,8 +55,14 @@ Status Ops::activation(const ActivationArgs& args) {
 }
 
 Status Ops::convert(const ConvertArgs& args) {
-  return launch("inferneo_convert",
-                {{blocks_of(args.out_stride, kRowThreads), static_cast<unsigned>(args.rows), 1}, kRowThreads, 0}, args);
+  return in_pieces(args.rows, [&](int32_t first, int32_t rows) {
+    ConvertArgs piece = args;
+    piece.x += first * args.x_stride;
+    piece.out = static_cast<std::byte*>(args.out) + first * args.out_stride * elem_bytes(args.out_elem);
+    piece.rows = rows;
+    return launch("inferneo_convert",
+                  {{blocks_of(args.out_stride, kRowThreads), static_cast<unsigned>(rows), 1}, kRowThreads, 0}, piece);
+  });
 }
 
 Status Ops::softcap(const SoftcapArgs& args) {
@@ -114,9 +130,11 @@ Status Ops::matmul(const MatmulArgs& args) {
     ASSIGN_OR_RETURN(const bool done, options_.blas->matmul(args, options_.blas_workspace, options_.stream));
     if (done && args.bias == nullptr) return ok_status();
     if (done) {
-      const BiasArgs bias{args.out, args.out_stride, args.bias, args.n, args.rows, args.scale};
-      return launch("inferneo_bias",
-                    {{blocks_of(args.n, kRowThreads), static_cast<unsigned>(args.rows), 1}, kRowThreads, 0}, bias);
+      return in_pieces(args.rows, [&](int32_t first, int32_t rows) {
+        const BiasArgs bias{args.out + first * args.out_stride, args.out_stride, args.bias, args.n, rows, args.scale};
+        return launch("inferneo_bias",
+                      {{blocks_of(args.n, kRowThreads), static_cast<unsigned>(rows), 1}, kRowThreads, 0}, bias);
+      });
     }
   }
   return tiles(args, args.rows, 1);
@@ -153,10 +171,7 @@ Status Ops::attention_items(const AttentionArgs& args, bool decode, int32_t bloc
              : width == 128 ? "inferneo_attention_prefill_128"
                             : "inferneo_attention_prefill_256";
   }
-  // As PagedAttention::kSharedBytes.
-  const int32_t rows = decode ? kDecodeRows : kPrefillRows;
-  const int32_t stages = decode ? 3 : 2;
-  const auto shared = static_cast<unsigned>((rows + stages * 2 * kAttentionTile) * width * 2);
+  const auto shared = static_cast<unsigned>(attention_shared_bytes(args.layout.head_dim, decode));
   return launch(kernel, {{static_cast<unsigned>(blocks), 1, 1}, 128, shared}, args);
 }
 

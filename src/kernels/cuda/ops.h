@@ -19,7 +19,8 @@ struct OpsOptions {
   CuStream stream = nullptr;
   Blas* blas = nullptr;                 // null: kernels of our own
   std::byte* blas_workspace = nullptr;  // kBlasWorkspace bytes
-  // Kernels start while those before them still run, and wait for them by themselves (compute capability 9.0).
+  // Kernels start while those before them still run, and wait for them by themselves: on compute capability 9.0 alone,
+  // since only its machine code has the instruction that waits. PTX for 8.0, which all others run, has it not.
   bool overlaps = false;
   // Every row's bits are the same whatever else is in the step: one kernel for all numbers of rows.
   bool invariant = false;
@@ -68,7 +69,7 @@ class Ops {
   template <typename Args>
   Status launch(const char* kernel, const LaunchShape& shape, const Args& args) {
     LaunchShape with_options = shape;
-    with_options.overlaps = options_.overlaps && device_.facts().major >= 9;
+    with_options.overlaps = options_.overlaps && device_.facts().major == 9;
     return device_.launch(kernel, with_options, options_.stream, args);
   }
   Status gemv(const GemvArgs& args);

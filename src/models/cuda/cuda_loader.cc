@@ -47,7 +47,7 @@ Result<MemoryEstimate> estimate_cuda_memory(const CudaLoadOptions& options, int3
   ASSIGN_OR_RETURN(const DType kv_dtype, resolve_kv_dtype(options.model.kv_cache_dtype, plan.dtype));
   ASSIGN_OR_RETURN(const DeviceKvPlan kv,
                    plan_device_kv(description.spec, kv_dtype, description.block_size, description.max_model_len,
-                                  options.device->facts().multiprocessors, options.deterministic));
+                                  options.device->facts(), options.deterministic));
   const DeviceWeights none;
   const DeviceForward forward(description.spec, none, kv, description.max_model_len);
   MemoryEstimate estimate;
@@ -78,9 +78,8 @@ Result<std::unique_ptr<ModelRunner>> load_cuda_model(const CudaLoadOptions& opti
     ASSIGN_OR_RETURN(model.weights, load_device_weights(description.spec, checkpoint, load));
   }
   ASSIGN_OR_RETURN(const DType kv_dtype, resolve_kv_dtype(options.model.kv_cache_dtype, model.weights.dtype));
-  ASSIGN_OR_RETURN(model.kv,
-                   plan_device_kv(description.spec, kv_dtype, description.block_size, description.max_model_len,
-                                  options.device->facts().multiprocessors, options.deterministic));
+  ASSIGN_OR_RETURN(model.kv, plan_device_kv(description.spec, kv_dtype, description.block_size,
+                                            description.max_model_len, options.device->facts(), options.deterministic));
   model.block_size = description.block_size;
   model.max_model_len = description.max_model_len;
   model.description = describe_on_device(description, model.weights, *options.device);

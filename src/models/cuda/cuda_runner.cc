@@ -13,6 +13,7 @@ namespace {
 constexpr int32_t kMaxRowsToVerify = 64;           // drafts and one more, of one sequence
 constexpr size_t kLogitBytes = size_t{256} << 20;  // of one piece of logits rows
 constexpr int32_t kFewestLogitRows = 16;
+constexpr int32_t kMostLogitRows = 65535;           // the sampling kernels' grids have a row for each
 constexpr size_t kSamplingBytes = size_t{1} << 20;  // of the sampling half of a step, to begin with
 constexpr size_t kEditedBytes = size_t{64} << 10;
 constexpr size_t kKeptGaps = 4096;
@@ -92,7 +93,7 @@ CudaRunner::Sizes CudaRunner::sizes_of(int32_t vocab_size, const DeviceKvPlan& k
                                        int32_t block_size, int32_t max_num_seqs, int32_t max_num_batched_tokens) {
   Sizes sizes;
   const auto fit = static_cast<int32_t>(kLogitBytes / (static_cast<size_t>(vocab_size) * sizeof(float)));
-  sizes.logit_rows = std::min(max_num_seqs, std::max(fit, kFewestLogitRows));
+  sizes.logit_rows = std::min({max_num_seqs, std::max(fit, kFewestLogitRows), kMostLogitRows});
   sizes.chosen = std::max(max_num_seqs, max_num_batched_tokens);
   // A graph's batch may be filled up beyond the step's limits.
   sizes.tokens = sizes.chosen + kBuckets.back();
@@ -381,7 +382,11 @@ Result<Ticket> CudaRunner::submit(const StepBatch& batch) {
   slot.queued = num_open() > 0;
   slot.batch = batch;
   slot.ticket = ticket;
-  RETURN_IF_ERROR(enqueue(slot, batch, ticket));
+  if (Status queued = enqueue(slot, batch, ticket); !queued.ok()) {
+    // What has been queued reads this slot's memory, which the next step may write.
+    (void)stream_.synchronize();
+    return std::move(queued).error();
+  }
   slot.open = true;
   last_ticket_ = ticket;
   return ticket;

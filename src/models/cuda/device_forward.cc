@@ -34,7 +34,7 @@ Elem kv_elem(DType dtype) {
 }  // namespace
 
 Result<DeviceKvPlan> plan_device_kv(const DecoderSpec& spec, DType dtype, int32_t block_size, int32_t max_model_len,
-                                    int32_t multiprocessors, bool invariant) {
+                                    const DeviceFacts& facts, bool invariant) {
   if (dtype == DType::i8) {
     return make_error(ErrorCode::unsupported, "kv_cache_dtype int8 does not run on cuda yet; take auto or bf16",
                       "kv_cache_dtype");
@@ -50,8 +50,8 @@ Result<DeviceKvPlan> plan_device_kv(const DecoderSpec& spec, DType dtype, int32_
     DeviceKvGroup on_device;
     on_device.layout = {group.layout.num_layers, group.layout.num_kv_heads, group.layout.head_dim, block_size,
                         kv_elem(dtype)};
-    on_device.shape = {first.num_heads, first.num_kv_heads, first.head_dim, group.window,
-                       kv_elem(dtype),  multiprocessors,    invariant};
+    on_device.shape = {first.num_heads, first.num_kv_heads,    first.head_dim, group.window,
+                       kv_elem(dtype),  facts.multiprocessors, invariant,      facts.shared_bytes};
     on_device.layers = group.layers;
     if (!on_device.shape.has_tiles() && first.head_dim > kMaxPlainHeadDim) {
       return make_error(ErrorCode::unsupported,
@@ -142,9 +142,12 @@ size_t DeviceForward::carve(std::byte* base, int32_t max_tokens, int32_t max_seq
   }
   int64_t partial_floats = 0;
   int64_t jobs = 0;
+  partial_stride_ = 0;  // one for all groups: that of the widest heads
+  for (const DeviceKvGroup& group : kv_.groups) {
+    partial_stride_ = std::max<int64_t>(partial_stride_, int64_t{kDecodeRows} * (group.shape.head_dim + 2));
+  }
   for (const DeviceKvGroup& group : kv_.groups) {
     const AttentionLimits limits = attention_limits(group.shape, max_seqs, max_tokens);
-    partial_stride_ = std::max<int64_t>(partial_stride_, int64_t{kDecodeRows} * (group.shape.head_dim + 2));
     partial_floats = std::max(partial_floats, limits.decode_items * partial_stride_);
     jobs = std::max<int64_t>(jobs, limits.jobs);
   }
@@ -164,7 +167,8 @@ Status DeviceForward::allocate(std::shared_ptr<Device> device, MemoryLedger& led
                                CuStream stream, int32_t max_tokens, int32_t max_seqs, int32_t max_logit_rows) {
   const size_t bytes = carve(nullptr, max_tokens, max_seqs, max_logit_rows);
   ASSIGN_OR_RETURN(workspace_, DeviceBuffer::allocate(device, ledger, model, MemoryPurpose::workspace, bytes));
-  carve(workspace_.data(), max_tokens, max_seqs, max_logit_rows);
+  INFERNEO_CHECK(carve(workspace_.data(), max_tokens, max_seqs, max_logit_rows) == bytes,
+                 "the workspace is carved as it was counted");
   // Padding of operands and the counters of split attention are zero from here on.
   RETURN_IF_ERROR(
       device->check(device->driver().set_bytes(workspace_.address(), 0, bytes, stream), "clearing the workspace"));

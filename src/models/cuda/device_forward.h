@@ -36,7 +36,7 @@ struct DeviceKvPlan {
 };
 // unsupported: a head or a group of heads that no kernel takes.
 Result<DeviceKvPlan> plan_device_kv(const DecoderSpec& spec, DType dtype, int32_t block_size, int32_t max_model_len,
-                                    int32_t multiprocessors, bool invariant);
+                                    const DeviceFacts& facts, bool invariant);
 
 // A step's data on the device.
 struct DeviceBatch {

@@ -227,6 +227,7 @@ class Courier {
     }
     return courier;
   }
+  ~Courier() { (void)stream_.synchronize(); }  // after an error, copies may still read the buffers
 
   Status send(const Piece& piece, std::byte* base) {
     Half& half = halves_[next_++ % halves_.size()];

@@ -243,6 +243,7 @@ Stream::~Stream() {
 }
 
 Status Stream::synchronize() const {
+  if (stream_ == nullptr) return ok_status();  // never made: nothing was launched
   RETURN_IF_ERROR(device_->make_current());
   return device_->check(device_->driver().stream_synchronize(stream_), "computing");
 }

@@ -21,6 +21,7 @@ struct AttentionCase {
   Elem elem = Elem::bf16;
   bool invariant = false;
   int32_t multiprocessors = 4;
+  int32_t shared_bytes = 227 << 10;
   // position and number of tokens of each sequence
   std::vector<std::pair<int32_t, int32_t>> sequences = {};
 };
@@ -112,8 +113,8 @@ class AttentionKernels : public DeviceTest {
     post.num_heads = c.num_heads;
     ASSERT_TRUE(on.qkv_post(post).ok());
 
-    const AttentionShape shape{c.num_heads, c.num_kv_heads,    c.head_dim, c.window,
-                               c.elem,      c.multiprocessors, c.invariant};
+    const AttentionShape shape{c.num_heads, c.num_kv_heads,    c.head_dim,  c.window,
+                               c.elem,      c.multiprocessors, c.invariant, c.shared_bytes};
     AttentionPlan plan;
     plan_attention(shape, batch, plan);
     const int64_t q_width = int64_t{c.num_heads} * c.head_dim;
@@ -307,6 +308,37 @@ TEST_F(AttentionKernels, InvariantShapesUseOneKernel) {
   c.invariant = true;
   c.sequences = {{90, 1}, {10, 20}};
   check(c);
+}
+
+// GPUs with less shared memory than Hopper: the prompts' kernel decodes, or the plain one does everything.
+TEST_F(AttentionKernels, FitIntoLessSharedMemory) {
+  AttentionCase c;
+  c.head_dim = 128;
+  c.shared_bytes = 99 << 10;
+  c.sequences = {{90, 1}, {10, 20}};
+  check(c);
+  c.head_dim = 256;
+  check(c);
+}
+
+TEST(AttentionPlan, ChoosesKernelsThatTheSharedMemoryHolds) {
+  // width of the heads, bytes that a block may have; whether the kernels for prompts and for decoding fit
+  const struct {
+    int32_t head_dim, shared_bytes;
+    bool tiles, decode;
+  } rows[] = {{64, 99 << 10, true, true},   {128, 99 << 10, true, false},  {256, 99 << 10, false, false},
+              {128, 163 << 10, true, true}, {256, 163 << 10, true, false}, {128, 227 << 10, true, true},
+              {256, 227 << 10, true, true}};
+  for (const auto& row : rows) {
+    AttentionShape shape{8, 2, row.head_dim};
+    shape.shared_bytes = row.shared_bytes;
+    EXPECT_EQ(shape.has_tiles(), row.tiles) << row.head_dim << " with " << row.shared_bytes;
+    const AttentionRows one{700, 0, 1};
+    AttentionPlan plan;
+    plan_attention(shape, {&one, 1}, plan);
+    EXPECT_EQ(!plan.decode.empty(), row.decode) << row.head_dim << " with " << row.shared_bytes;
+    EXPECT_EQ(!plan.prefill.empty(), row.tiles && !row.decode) << row.head_dim << " with " << row.shared_bytes;
+  }
 }
 
 TEST(AttentionPlan, CoversEveryTokenOnceAndKeepsItsLimits) {

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include "kernels/cuda/ops.h"
 #include "support/cuda/fake_driver.h"
 #include "support/cuda/test_device.h"
 #include "tensor/cuda/memory.h"
@@ -172,6 +173,44 @@ TEST_F(FakeDevice, LargeSharedMemoryIsAskedForOnce) {
             ErrorCode::internal);
   reset_fake_driver();
 }
+
+// What PTX for 8.0 becomes on other GPUs has no instruction that waits: an early start there would be a race.
+TEST_F(FakeDevice, KernelsOverlapOnHopperAlone) {
+  for (const int major : {8, 9, 10}) {
+    reset_fake_driver({.major = major});
+    open_it();
+    auto stream = Stream::create(device_);
+    ASSERT_TRUE(stream.ok());
+    Ops ops(*device_, {.stream = stream->get(), .overlaps = true});
+    const uint64_t before = fake_driver_books().overlapping;
+    ASSERT_TRUE(ops.fill({}).ok());
+    EXPECT_EQ(fake_driver_books().overlapping - before, major == 9 ? 1U : 0U) << major;
+    *stream = Stream();
+    device_.reset();
+  }
+}
+
+// A grid has at most 65,535 rows.
+TEST_F(FakeDevice, StepsOfManyRowsAreLaunchedInPieces) {
+  reset_fake_driver({.runs_kernels = false});
+  open_it();
+  auto stream = Stream::create(device_);
+  ASSERT_TRUE(stream.ok());
+  Ops ops(*device_, {.stream = stream->get()});
+  std::vector<float> values(size_t{65536} * 8);
+  ConvertArgs args{};
+  args.x = values.data();
+  args.out = values.data();
+  args.dim = args.x_stride = args.out_stride = 8;
+  for (const auto& [rows, launches] : {std::pair(0, 0U), std::pair(65535, 1U), std::pair(65536, 2U)}) {
+    args.rows = rows;
+    const uint64_t before = fake_driver_books().launches;
+    EXPECT_TRUE(ops.convert(args).ok());
+    EXPECT_EQ(fake_driver_books().launches - before, launches) << rows;
+  }
+}
+
+TEST_F(FakeDevice, AStreamThatWasNeverMadeHasNothingToWaitFor) { EXPECT_TRUE(Stream().synchronize().ok()); }
 
 TEST(Driver, SaysWhereThereIsNone) {
   const auto driver = load_driver();
