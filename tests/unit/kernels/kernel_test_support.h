@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "emulated_tables.h"
 #include "kernels/ops.h"
 #include "tensor/ledger.h"
 
@@ -105,7 +106,11 @@ void expect_close(GuardedOutput& got, Want&& want, Tolerance&& tolerance, const 
   got.check_guards();
 }
 
+// What the machine can run; in a program that is compiled for that, the tables of emulated_tables.h.
 inline std::vector<const OpTable*> runnable_tables() {
+#ifdef INFERNEO_EMULATED_AVX512
+  return {emulated_avx512_table(), emulated_avx512_bf16_table()};
+#endif
   std::vector<const OpTable*> tables;
   for (const IsaEntry& entry : isa_entries()) {
     if (entry.supported()) tables.push_back(entry.table());

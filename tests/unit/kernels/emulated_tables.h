@@ -1,0 +1,12 @@
+// The AVX-512 tables over emulated registers, for machines that have none: every line of the kernels runs, each lane
+// as the instructions have it. Products of quantised weights, which are AVX2's there too, are the reference's here.
+#pragma once
+
+#include "kernels/op_table.h"
+
+namespace inferneo::kernels::testing {
+
+const OpTable* emulated_avx512_table();
+const OpTable* emulated_avx512_bf16_table();
+
+}  // namespace inferneo::kernels::testing
