@@ -3,7 +3,7 @@
 # by $ORIGIN. What every Linux with glibc 2.36 has stays the system's: the C library and its parts, libstdc++ excepted.
 # The NVIDIA driver and cuBLASLt are opened at run time where they are.
 set(bundle_programs inferneo)
-foreach(target cuda_device_test cuda_kernels_test cuda_golden_test cuda_bench)
+foreach(target cuda_kernels_test cuda_golden_test cuda_engine_test cuda_bench)
   if(TARGET ${target})
     list(APPEND bundle_programs ${target})
   endif()

@@ -3,8 +3,8 @@
 # linked: the driver is opened at run time.
 #
 # Machine code is made for sm_90a (Hopper), PTX for 8.0, which the driver turns into code for whatever GPU there is.
-find_program(INFERNEO_NVCC nvcc HINTS $ENV{CUDA_HOME}/bin $ENV{CUDA_PATH}/bin PATHS /usr/local/cuda/bin
-             ${CMAKE_SOURCE_DIR}/build/cuda-toolkit/bin)
+file(GLOB nvcc_of_setup ${CMAKE_SOURCE_DIR}/build/cuda-toolkit/lib/python3*/site-packages/nvidia/cu13/bin)  # setup_cuda
+find_program(INFERNEO_NVCC nvcc HINTS $ENV{CUDA_HOME}/bin $ENV{CUDA_PATH}/bin PATHS /usr/local/cuda/bin ${nvcc_of_setup})
 if(NOT INFERNEO_NVCC)
   message(FATAL_ERROR "INFERNEO_CUDA=ON needs nvcc of CUDA 12.8 or newer: set CUDA_HOME, or -DINFERNEO_NVCC=/path/to/nvcc "
                       "(docs/cuda.md says where to get it without root)")
@@ -13,6 +13,11 @@ execute_process(COMMAND ${INFERNEO_NVCC} --version OUTPUT_VARIABLE nvcc_version)
 string(REGEX MATCH "release ([0-9]+[.][0-9]+)" nvcc_version "${nvcc_version}")
 set(INFERNEO_NVCC_VERSION ${CMAKE_MATCH_1})
 message(STATUS "CUDA kernels: nvcc ${INFERNEO_NVCC_VERSION} (${INFERNEO_NVCC})")
+
+# The toolkit's header, where it lies beside the compiler: what tensor/cuda/driver.h says of it is compared with it.
+get_filename_component(nvcc_folder ${INFERNEO_NVCC} REALPATH)
+get_filename_component(nvcc_folder ${nvcc_folder} DIRECTORY)
+find_path(INFERNEO_CUDA_INCLUDE cuda.h HINTS ${nvcc_folder}/../include ${nvcc_folder}/../targets/x86_64-linux/include)
 
 set(INFERNEO_NVCC_FLAGS -std=c++20 -O3 --fatbin -Xptxas -v
     -gencode arch=compute_90a,code=sm_90a -gencode arch=compute_80,code=compute_80

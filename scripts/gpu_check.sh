@@ -82,7 +82,7 @@ stage() {
   echo "== $name (at most $limit s)"
   timeout -k 5 "$limit" "$@" >"$out/$name.txt" 2>&1
   status=$?
-  note=$(grep -E '^\[ +(PASSED|FAILED|SKIPPED) +\] [0-9]+ tests?' "$out/$name.txt" | sed 's/^\[ *//; s/ *\]//' | paste -sd' ' -)
+  note=$(grep -E '^\[ +(PASSED|FAILED) +\] [0-9]+ tests?' "$out/$name.txt" | sed 's/^\[ *//; s/ *\]//' | paste -sd' ' -)
   if [ $status != 0 ]; then
     failed=1
     note="$note FAILED (exit $status)"
@@ -93,24 +93,62 @@ stage() {
 }
 
 tests_of() { "$1" --gtest_list_tests | awk '/^[^ ]/ { suite = $1; next } { print suite $1 }'; }
-# alone NAME PROGRAM: the tests that NAME.txt does not call passed, each in a process of its own: after an error that the
-# GPU's context does not survive all that follow fail as well. Launches are waited for, so that the error names its kernel.
-alone() {
-  local name=$1 program=$2 from=$SECONDS test limit count=0 bad= first=
-  [ -f "$out/$name.txt" ] || return 0
-  while read -r test; do
-    limit=$((budget - SECONDS < 20 ? budget - SECONDS : 20))
-    if [ $count = 12 ] || [ $((SECONDS - from)) -gt 60 ] || [ $limit -lt 5 ]; then bad+=" (and more, not tried)"; break; fi
-    count=$((count + 1))
-    echo "== alone: $test" >>"$out/$name.txt"
-    CUDA_LAUNCH_BLOCKING=1 timeout -k 5 $limit "$program" --gtest_filter="$test" >>"$out/$name.txt" 2>&1 && continue
-    bad+=" $test"
-    first=${first:-$test}
-  done < <(comm -23 <(tests_of "$program" | sort -u) <(sed -nE 's/^\[ +(OK|SKIPPED) +\] ([^ ,]+).*/\2/p' "$out/$name.txt" | sort -u))
-  row "" $((SECONDS - from)) "alone: $count tests;${bad:- all pass}${bad:+ fail}"
-  [ -n "$first" ] && command -v compute-sanitizer >/dev/null || return 0
-  limit=$((budget - SECONDS < 60 ? budget - SECONDS : 60))
-  [ $limit -lt 10 ] || timeout -k 5 $limit compute-sanitizer "$program" --gtest_filter="$first" >>"$out/$name.txt" 2>&1
+# What a test program's output says of its tests: "ok NAME" or "bad NAME", up to the first that cost the GPU's context, or
+# ended the program: those behind it have not been seen.
+verdicts() {
+  awk '/^\[ RUN +\]/ { test = $4; next }
+       test == "" { next }
+       /is lost until the program/ { print "bad", test; test = ""; exit }
+       /^\[ +(OK|SKIPPED) +\]/ { print "ok", test; test = "" }
+       /^\[ +FAILED +\]/ { print "bad", test; test = "" }
+       END { if (test != "") print "bad", test }' "$1"
+}
+# tests NAME SECONDS PROGRAM: as stage, and again for those that have not been seen, in at most twice the time. What has
+# failed runs once more alone, with launches that are waited for, so that the error names its kernel.
+tests() {
+  local name=$1 limit=$2 program=$3 from=$SECONDS log=$INFERNEO_HOME/log.txt seen= bad= ok=0 round=0 left all skipped verdict test status=127 note
+  all=$(tests_of "$program" | wc -l)
+  : >"$out/$name.txt"
+  while [ $((ok + $(wc -w <<<"$bad"))) -lt "$all" ]; do
+    left=$((2 * limit - (SECONDS - from)))
+    [ $left -le "$limit" ] || left=$limit
+    [ $left -le $((budget - SECONDS)) ] || left=$((budget - SECONDS))
+    [ $left -ge 5 ] || break
+    echo "== $name (at most $left s)"
+    CUDA_LAUNCH_BLOCKING=$((round > 0)) timeout -k 5 $left "$program" --gtest_filter="*${seen:+-$seen}" >"$log" 2>&1
+    status=$?
+    cat "$log" >>"$out/$name.txt"
+    [ -n "$(verdicts "$log")" ] || break
+    while read -r verdict test; do
+      seen+=${seen:+:}$test
+      if [ "$verdict" = ok ]; then ok=$((ok + 1)); else bad+=" $test"; fi
+    done < <(verdicts "$log")
+    round=$((round + 1))
+  done
+  left=$((all - ok - $(wc -w <<<"$bad")))
+  skipped=$(sed -nE 's/^\[ +SKIPPED +\] ([^ ,]+).* \([0-9]+ ms\)$/\1/p' "$out/$name.txt" | sort -u | paste -sd' ' -)
+  note="$ok of $all tests passed${skipped:+ (of them skipped: $skipped)}"
+  if [ "$all" != 0 ] && [ "$ok" = "$all" ] && [ $status = 0 ]; then
+    row "$name" $((SECONDS - from)) "$note"
+    return 0
+  fi
+  note+="${bad:+, FAILED:$bad}"
+  [ $left = 0 ] || note+=", FAILED: $left not run"
+  [ -n "$bad" ] || [ $left != 0 ] || note+=", FAILED (exit $status)"
+  row "$name" $((SECONDS - from)) "$note"
+  failed=1
+  grep -E ': Failure$|^ *Expected|is lost|Aborted' -A2 "$out/$name.txt" | head -n 30
+  for test in $(head -n 3 < <(tr ' ' '\n' <<<"${bad# }")); do
+    [ $((budget - SECONDS)) -ge 20 ] || return 1
+    CUDA_LAUNCH_BLOCKING=1 timeout -k 5 20 "$program" --gtest_filter="$test" >"$log" 2>&1
+    { echo "== alone: $test"; cat "$log"; } >>"$out/$name.txt"
+    echo "-- alone: $test"; tail -n 8 "$log"
+  done
+  test=${bad# } test=${test%% *}
+  if [ -n "$test" ] && command -v compute-sanitizer >/dev/null && [ $((budget - SECONDS)) -ge 60 ]; then
+    timeout -k 5 60 compute-sanitizer "$program" --gtest_filter="$test" >>"$out/$name.txt" 2>&1
+  fi
+  return 1
 }
 
 # The same prompt, greedily, on both: near ties may part, so what they say is shown and not compared.
@@ -125,7 +163,7 @@ program() {
 
 sanitizers() {
   local tool code=0
-  local filter='*Decode*:*Prompts*:*OfManyRows*:*OfFewRows*:*OfExperts*:*FiltersAtTheirEnds*:*Norms*:*HeadsAreNormed*'
+  local filter='*Decode*:*Prompts*:*OfLargeTiles*:*OfManyRows*:*OfFewRows*:*OfExperts*:*FiltersAtTheirEnds*:*Norms*:*HeadsAreNormed*'
   for tool in memcheck racecheck; do
     echo "-- $tool"
     timeout 120 compute-sanitizer --tool $tool --error-exitcode 9 "$bin/cuda_kernels_test" --gtest_filter="$filter" || code=9
@@ -134,9 +172,8 @@ sanitizers() {
 }
 
 for name in kernels golden engine; do
-  case $name in kernels) limit=150 ;; golden) limit=120 ;; *) limit=60 ;; esac
-  [ -x "$bin/cuda_${name}_test" ] || continue
-  stage $name $limit "$bin/cuda_${name}_test" || alone $name "$bin/cuda_${name}_test"
+  case $name in kernels) limit=120 ;; golden) limit=100 ;; *) limit=40 ;; esac
+  [ ! -x "$bin/cuda_${name}_test" ] || tests $name $limit "$bin/cuda_${name}_test"
 done
 stage program 130 bash -c "$(declare -f program); bin=$bin device=$device; program"
 [ ! -f "$out/program.txt" ] || cat "$out/program.txt"

@@ -3,7 +3,9 @@
 //
 //   cuda_bench [--device N] [--quick]
 //
-// Prints a table; exits with 1 where there is no GPU to measure.
+// Prints a table, a line as soon as it is measured. What fails says why and does not end the rest. Steps that are
+// replayed as graphs, or overlap, must choose the tokens of plain ones, with the same logprobs to the bit. Exits with 1
+// where something failed or there is no GPU to measure.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -12,6 +14,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <map>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -41,8 +44,22 @@ struct Machine {
   MemoryLedger ledger{SIZE_MAX / 2};
   MemoryLedger host{SIZE_MAX / 2};
   double copy_bytes_per_second = 0.0;  // read and written
-  bool overlaps = false;               // kernels start while those before them run
+  bool failed = false;
+  // What sequence 0 was given in the plain steps of a shape: tokens and the bits of their logprobs.
+  std::map<std::string, std::vector<std::pair<Token, float>>> chosen;
 };
+
+// How steps are launched.
+struct Mode {
+  const char* name = "graphs";
+  bool graphs = true;
+  bool overlaps = false;  // kernels start while those before them run
+  bool library = true;    // cuBLASLt, where it is
+};
+constexpr Mode kPlain{"plain", false, false, true};
+constexpr Mode kGraphs{};
+constexpr Mode kOverlaps{"overlaps", true, true, true};
+constexpr Mode kOwn{"own", true, false, false};
 
 // A llama of the given shape.
 DecoderSpec llama(int32_t hidden, int32_t layers, int32_t heads, int32_t kv_heads, int32_t head_dim, int32_t inner,
@@ -122,20 +139,21 @@ struct Bench {
   size_t kv_token_bytes = 0;
   int32_t blocks_per_sequence = 0;
   SamplingParams greedy;
+  std::vector<std::pair<Token, float>> chosen;  // of sequence 0
 };
 
 Result<std::unique_ptr<Bench>> make_bench(Machine& machine, const DecoderSpec& spec, int32_t sequences, int32_t context,
-                                          int32_t max_tokens, bool graphs) {
+                                          int32_t max_tokens, const Mode& mode) {
   auto bench = std::make_unique<Bench>();
   bench->greedy.temperature = 0.0F;
+  bench->greedy.logprobs = 0;
   CudaModel model;
   model.spec = spec;
   model.max_model_len = context;
   model.block_size = kBlockSize;
   DeviceLoad load{machine.device, &machine.ledger, &machine.host, "bench", 1, {}};
   ASSIGN_OR_RETURN(model.weights, random_device_weights(spec, DType::bf16, load));
-  ASSIGN_OR_RETURN(
-      model.kv, plan_device_kv(spec, DType::bf16, kBlockSize, context, machine.device->facts().multiprocessors, false));
+  ASSIGN_OR_RETURN(model.kv, plan_device_kv(spec, DType::bf16, kBlockSize, context, machine.device->facts(), false));
   model.description.vocab_size = spec.vocab_size;
   bench->weight_bytes = model.weights.bytes;
   if (!spec.tied_embeddings) {
@@ -147,8 +165,9 @@ Result<std::unique_ptr<Bench>> make_bench(Machine& machine, const DecoderSpec& s
   options.ledger = &machine.ledger;
   options.host = &machine.host;
   options.name = "bench";
-  options.use_graphs = graphs;
-  options.overlaps = machine.overlaps;
+  options.use_graphs = mode.graphs;
+  options.overlaps = mode.overlaps;
+  options.use_library = mode.library;
   ASSIGN_OR_RETURN(bench->runner, CudaRunner::create(std::move(model), options));
   bench->blocks_per_sequence = (context + kBlockSize - 1) / kBlockSize;
   KvBinding binding;
@@ -206,6 +225,19 @@ StepBatch step_of(const Bench& bench, StepData& data, int32_t sequences, int32_t
   return batch;
 }
 
+Status take_result(Bench& bench, Ticket ticket) {
+  ASSIGN_OR_RETURN(const StepResult result, bench.runner->collect(ticket));
+  for (const SequenceResult& sequence : result.sequences) {
+    if (sequence.error) return *sequence.error;
+    if (sequence.tokens.size() != 1 || sequence.logprobs.size() != 1) {
+      return make_error(ErrorCode::internal, "a step without a token");
+    }
+  }
+  const TokenLogprobs& first = result.sequences.front().logprobs.front();
+  bench.chosen.emplace_back(first.token, first.logprob);
+  return ok_status();
+}
+
 // Decodes `steps` tokens of each sequence behind `position`, two steps in flight; seconds of a step.
 Result<double> decode(Bench& bench, int32_t sequences, int32_t position, int32_t steps) {
   std::array<StepData, 2> data;
@@ -220,14 +252,25 @@ Result<double> decode(Bench& bench, int32_t sequences, int32_t position, int32_t
     ASSIGN_OR_RETURN(const Ticket ticket, bench.runner->submit(batch));
     open.push_back(ticket);
     if (open.size() < 2) continue;
-    ASSIGN_OR_RETURN(const StepResult result, bench.runner->collect(open.front()));
+    RETURN_IF_ERROR(take_result(bench, open.front()));
     open.erase(open.begin());
-    for (const SequenceResult& sequence : result.sequences) {
-      if (sequence.error) return *sequence.error;
-    }
   }
-  for (const Ticket ticket : open) RETURN_IF_ERROR(bench.runner->collect(ticket));
+  for (const Ticket ticket : open) RETURN_IF_ERROR(take_result(bench, ticket));
   return to_seconds(clock.now() - began) / steps;
+}
+
+// The same choices as in the steps of this shape that were measured first, as far as both went.
+Status check_chosen(Machine& machine, const std::string& shape, const Bench& bench) {
+  const auto [entry, is_first] = machine.chosen.try_emplace(shape, bench.chosen);
+  if (is_first) return ok_status();
+  const size_t count = std::min(entry->second.size(), bench.chosen.size());
+  for (size_t i = 0; i < count; ++i) {
+    if (entry->second[i] == bench.chosen[i]) continue;
+    return make_error(ErrorCode::internal, fmt::format("step {} chose token {} with logprob {} instead of {} with {}",
+                                                       i, bench.chosen[i].first, bench.chosen[i].second,
+                                                       entry->second[i].first, entry->second[i].second));
+  }
+  return ok_status();
 }
 
 Result<double> prefill(Bench& bench, int32_t tokens) {
@@ -237,7 +280,7 @@ Result<double> prefill(Bench& bench, int32_t tokens) {
     const SteadyClock clock;
     const TimePoint began = clock.now();
     ASSIGN_OR_RETURN(const Ticket ticket, bench.runner->submit(step_of(bench, data, 1, 0, tokens, std::nullopt)));
-    RETURN_IF_ERROR(bench.runner->collect(ticket));
+    RETURN_IF_ERROR(take_result(bench, ticket));
     if (round > 0) seconds.push_back(to_seconds(clock.now() - began));
   }
   return median(seconds);
@@ -249,9 +292,9 @@ struct Shape {
 };
 
 Status measure_decode(Machine& machine, const Shape& shape, int32_t sequences, int32_t context, int32_t steps,
-                      bool graphs) {
+                      const Mode& mode) {
   ASSIGN_OR_RETURN(const std::unique_ptr<Bench> bench,
-                   make_bench(machine, shape.spec, sequences, context + steps + 16, std::max(sequences, 16), graphs));
+                   make_bench(machine, shape.spec, sequences, context + steps + 16, std::max(sequences, 16), mode));
   ASSIGN_OR_RETURN(const double seconds, decode(*bench, sequences, context, steps));
   const double bytes = static_cast<double>(bench->weight_bytes) +
                        static_cast<double>(bench->kv_token_bytes) * sequences * (context + steps / 2.0);
@@ -259,23 +302,68 @@ Status measure_decode(Machine& machine, const Shape& shape, int32_t sequences, i
   print(
       fmt::format("decode {:4} batch {:3} ctx {:5} {:9} {:8.3f} ms/step {:9.1f} tok/s  {:.3f} of copy bandwidth  "
                   "gap p50 {:.1f} p99 {:.1f} us",
-                  shape.name, sequences, context,
-                  machine.overlaps ? "overlaps"
-                  : graphs         ? "graphs"
-                                   : "no graphs",
-                  seconds * 1e3, sequences / seconds, bytes / seconds / machine.copy_bytes_per_second, gaps.median_us,
-                  gaps.p99_us));
-  return ok_status();
+                  shape.name, sequences, context, mode.name, seconds * 1e3, sequences / seconds,
+                  bytes / seconds / std::max(machine.copy_bytes_per_second, 1.0), gaps.median_us, gaps.p99_us));
+  if (mode.graphs && bench->runner->num_graphs() == 0) {
+    return make_error(ErrorCode::internal, "no step was replayed as a graph");
+  }
+  // Other kernels round differently. (A larger batch takes the library, where it is.)
+  return check_chosen(machine, fmt::format("{} {} {} {}", shape.name, sequences, context, mode.library), *bench);
 }
 
-Status measure_prefill(Machine& machine, const Shape& shape, int32_t tokens) {
-  ASSIGN_OR_RETURN(const std::unique_ptr<Bench> bench, make_bench(machine, shape.spec, 1, tokens, tokens, true));
+Status measure_prefill(Machine& machine, const Shape& shape, int32_t tokens, const Mode& mode) {
+  ASSIGN_OR_RETURN(const std::unique_ptr<Bench> bench, make_bench(machine, shape.spec, 1, tokens, tokens, mode));
   ASSIGN_OR_RETURN(const double seconds, prefill(*bench, tokens));
   const double flops = 2.0 * static_cast<double>(bench->weight_bytes) / 2.0 * tokens;
   print(fmt::format("prefill {:4} {:5} tokens          {:8.3f} ms {:9.1f} tok/s  {:.1f} TFLOP/s of products ({})",
                     shape.name, tokens, seconds * 1e3, tokens / seconds, flops / seconds / 1e12,
                     bench->runner->has_library() ? "cuBLASLt" : "own kernels"));
   return ok_status();
+}
+
+void report(Machine& machine, const std::string& what, const Status& status) {
+  if (status.ok()) return;
+  machine.failed = true;
+  print(fmt::format("{}: failed: {}", what, status.error().message));
+}
+void try_decode(Machine& machine, const Shape& shape, int32_t sequences, int32_t context, int32_t steps,
+                const Mode& mode) {
+  report(machine, fmt::format("decode {} batch {} ctx {} {}", shape.name, sequences, context, mode.name),
+         measure_decode(machine, shape, sequences, context, steps, mode));
+}
+void try_prefill(Machine& machine, const Shape& shape, int32_t tokens, const Mode& mode) {
+  report(machine, fmt::format("prefill {} {} tokens {}", shape.name, tokens, mode.name),
+         measure_prefill(machine, shape, tokens, mode));
+}
+
+void measure_small(Machine& machine) {
+  const Shape small{"1B", llama(2048, 16, 32, 8, 64, 8192, 128256, true)};
+  try_decode(machine, small, 1, 512, 100, kPlain);
+  try_decode(machine, small, 1, 512, 200, kGraphs);
+  try_decode(machine, small, 64, 1024, 20, kPlain);
+  try_decode(machine, small, 64, 1024, 50, kGraphs);
+  try_decode(machine, small, 64, 1024, 50, kOwn);
+  try_prefill(machine, small, 2048, kGraphs);
+  try_prefill(machine, small, 2048, kOwn);
+  try_decode(machine, small, 1, 512, 200, kOverlaps);
+}
+
+void measure_large(Machine& machine) {
+  const Shape small{"1B", llama(2048, 16, 32, 8, 64, 8192, 128256, true)};
+  const Shape large{"8B", llama(4096, 32, 32, 8, 128, 14336, 128256, false)};
+  try_decode(machine, large, 1, 512, 50, kGraphs);
+  try_decode(machine, large, 1, 32768, 30, kGraphs);
+  for (const int32_t sequences : {4, 8, 16, 64}) {
+    try_decode(machine, large, sequences, 1024, 30, kGraphs);
+    if (sequences > 4) try_decode(machine, large, sequences, 1024, 30, kOwn);
+  }
+  try_decode(machine, large, 256, 1024, 20, kGraphs);
+  try_prefill(machine, large, 512, kGraphs);
+  try_prefill(machine, large, 2048, kGraphs);
+  try_prefill(machine, large, 2048, kOwn);
+  try_prefill(machine, large, 8192, kGraphs);
+  try_decode(machine, small, 64, 1024, 50, kOverlaps);
+  try_decode(machine, large, 1, 512, 50, kOverlaps);
 }
 
 Status run(int ordinal, bool quick) {
@@ -286,21 +374,11 @@ Status run(int ordinal, bool quick) {
   Machine machine;
   ASSIGN_OR_RETURN(machine.device, Device::open(*driver, ordinal, embedded_modules()));
   print(fmt::format("device                  {}", machine.device->facts().name));
-  RETURN_IF_ERROR(measure_copy(machine));
-  const Shape small{"1B", llama(2048, 16, 32, 8, 64, 8192, 128256, true)};
-  RETURN_IF_ERROR(measure_decode(machine, small, 1, 512, 200, true));
-  RETURN_IF_ERROR(measure_decode(machine, small, 1, 512, 100, false));
-  machine.overlaps = true;
-  RETURN_IF_ERROR(measure_decode(machine, small, 1, 512, 200, true));
-  machine.overlaps = false;
-  RETURN_IF_ERROR(measure_decode(machine, small, 64, 1024, 50, true));
-  RETURN_IF_ERROR(measure_prefill(machine, small, 2048));
-  if (quick) return ok_status();
-  const Shape large{"8B", llama(4096, 32, 32, 8, 128, 14336, 128256, false)};
-  RETURN_IF_ERROR(measure_decode(machine, large, 1, 512, 50, true));
-  RETURN_IF_ERROR(measure_decode(machine, large, 64, 1024, 30, true));
-  RETURN_IF_ERROR(measure_decode(machine, large, 256, 1024, 20, true));
-  return measure_prefill(machine, large, 2048);
+  report(machine, "copy", measure_copy(machine));
+  measure_small(machine);
+  if (!quick) measure_large(machine);
+  if (machine.failed) return make_error(ErrorCode::unavailable, "some lines above have failed");
+  return ok_status();
 }
 
 }  // namespace

@@ -252,6 +252,20 @@ TEST_F(AttentionKernels, DecodeSplitOverTheContext) {
   check(c);
 }
 
+// As long as a GPU is worth it, split as its multiprocessors want it.
+TEST_F(AttentionKernels, LongContexts) {
+  AttentionCase c;
+  c.head_dim = is_emulated() ? 64 : 128;
+  c.num_heads = 8;
+  c.multiprocessors = device_->facts().multiprocessors;
+  if (is_emulated()) {
+    c.sequences = {{2100, 1}, {0, 150}};
+  } else {
+    c.sequences = {{64999, 1}, {5, 1}, {20000, 2}, {0, 600}, {3000, 40}};
+  }
+  check(c);
+}
+
 TEST_F(AttentionKernels, DecodeOfManyHeadsPerKey) {
   AttentionCase c;
   c.num_heads = 16;

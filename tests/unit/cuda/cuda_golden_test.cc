@@ -33,7 +33,7 @@ class CudaGoldenTest : public GoldenTest {
  protected:
   void SetUp() override {
     const auto& opened = cuda::testing::shared_device();
-    if (opened.device == nullptr) GTEST_SKIP() << "no CUDA device: " << opened.problem;
+    ASSERT_NE(opened.device, nullptr) << opened.problem;
     device_ = opened.device;
     GoldenTest::SetUp();
   }

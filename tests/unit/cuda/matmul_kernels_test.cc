@@ -103,32 +103,141 @@ TEST_F(MatmulKernels, OfManyRows) {
   check({200, 300, 72}, Elem::f32, true, true, false);
 }
 
+// The larger tiles are for products that give every multiprocessor one: as wide as this GPU needs.
+TEST_F(MatmulKernels, OfLargeTiles) {
+  const auto launches = [](const char* kernel) {
+    return is_emulated() ? fake_driver_books().launches_of[kernel] : uint64_t{0};
+  };
+  const int64_t half = device_->facts().multiprocessors / 2;
+  const uint64_t middle = launches("inferneo_gemm_middle");
+  const uint64_t large = launches("inferneo_gemm_large");
+  check({40, 64 * half + 5, 136}, Elem::bf16, true, false, false);
+  check({64, 64 * half + 64, 328}, Elem::bf16, false, true, false);
+  check({70, 128 * half + 5, 72}, Elem::bf16, true, false, false);
+  check({129, 128 * half + 128, 264}, Elem::bf16, false, true, false);
+  if (!is_emulated()) return;
+  EXPECT_EQ(launches("inferneo_gemm_middle"), middle + 2);
+  EXPECT_EQ(launches("inferneo_gemm_large"), large + 2);
+}
+
+// The sizes of a model's last product: every element is written, and those that are looked at are right. On a GPU
+// the matrix has more than 2^28 elements and the logits reach behind 2^24.
+TEST_F(MatmulKernels, OfAVocabulary) {
+  const int64_t n = is_emulated() ? 1201 : 128256;
+  const int64_t k = is_emulated() ? 72 : 2048;
+  const Array<uint16_t> w_on(*this, static_cast<size_t>(n * k));
+  ASSERT_TRUE(ops().fill({w_on.get(), n * k, 3, 0.5F, Elem::bf16}).ok());
+  const std::vector<uint16_t> w = w_on.download();
+  for (const int32_t rows : {1, 2, 4, 20, 256}) {
+    Numbers numbers(static_cast<uint32_t>(rows));
+    const Rows x = numbers.rows(rows, k, Elem::bf16);
+    const Array<uint8_t> x_on(*this, x.bytes);
+    const Array<float> out(*this, static_cast<size_t>(rows * n));
+    MatmulArgs args{};
+    args.x = x_on.get();
+    args.x_stride = args.weight_stride = args.k = k;
+    args.weight = w_on.get();
+    args.weight_elem = Elem::bf16;
+    args.out = out.get();
+    args.out_stride = args.n = n;
+    args.rows = rows;
+    args.scale = 1.0F;
+    ASSERT_TRUE(ops().matmul(args).ok());
+    const std::vector<float> got = out.download();
+    EXPECT_TRUE(std::none_of(got.begin(), got.end(), [](float v) { return std::isnan(v); })) << rows << " rows";
+    Worst worst;
+    for (int i = 0; i < 400; ++i) {
+      const int64_t row = i < 2 ? (rows - 1) * i : numbers.below(rows);
+      const int64_t column = i < 4 ? (n - 1) * (i % 2) : numbers.below(static_cast<int>(n));
+      Want want;
+      for (int64_t c = 0; c < k; ++c) {
+        const double product =
+            x.values[static_cast<size_t>(row * k + c)] * bf16_to_f32(w[static_cast<size_t>(column * k + c)]);
+        want.value += product;
+        want.magnitude += std::abs(product);
+      }
+      worst.add(got[static_cast<size_t>(row * n + column)], want.value, tolerance(want, 1.0, k), row, column);
+    }
+    worst.expect(std::to_string(rows) + " rows of a vocabulary");
+  }
+}
+
+// cuBLASLt, where it is: it has an algorithm for the shapes of real models, and computes what our kernels do.
+TEST_F(MatmulKernels, OfTheLibrary) {
+  if (is_emulated()) GTEST_SKIP() << "the library takes a real GPU";
+  auto opened = Blas::open(*device_);
+  if (!opened.ok()) GTEST_SKIP() << opened.error().message;
+  Blas& blas = **opened;
+  const Array<uint8_t> workspace(*this, kBlasWorkspace);
+  for (const Shape& shape :
+       {Shape{5, 256, 512}, Shape{17, 4096, 2048}, Shape{64, 6144, 4096}, Shape{300, 2048, 8192}}) {
+    Numbers numbers(static_cast<uint32_t>(shape.rows));
+    const Rows x = numbers.rows(shape.rows, shape.k, Elem::bf16);
+    const Rows w = numbers.rows(shape.n, shape.k, Elem::bf16);
+    const std::vector<float> bias = numbers.floats(shape.n);
+    const std::vector<float> before = numbers.floats(shape.rows * shape.n);
+    const Array<uint8_t> x_on(*this, x.bytes);
+    const Array<uint8_t> w_on(*this, w.bytes);
+    const Array<float> bias_on(*this, bias);
+    const Array<float> out(*this, before);
+    MatmulArgs args{};
+    args.x = x_on.get();
+    args.x_stride = args.weight_stride = args.k = shape.k;
+    args.weight = w_on.get();
+    args.weight_elem = Elem::bf16;
+    args.out = out.get();
+    args.out_stride = args.n = shape.n;
+    args.rows = shape.rows;
+    args.scale = 0.75F;
+    args.accumulate = true;
+    const auto done = blas.matmul(args, reinterpret_cast<std::byte*>(workspace.get()), stream_.get());
+    ASSERT_TRUE(done.ok()) << done.error().message;
+    EXPECT_TRUE(*done) << blas.library() << " has nothing for " << shape.rows << " rows by " << shape.n;
+    // A second time through the ops, which add the bias.
+    Ops on(*device_,
+           {.stream = stream_.get(), .blas = &blas, .blas_workspace = reinterpret_cast<std::byte*>(workspace.get())});
+    args.bias = bias_on.get();
+    ASSERT_TRUE(on.matmul(args).ok());
+    const std::vector<float> got = out.download();
+    Worst worst;
+    for (int i = 0; i < 2000; ++i) {
+      const int64_t row = numbers.below(shape.rows);
+      const int64_t column = numbers.below(static_cast<int>(shape.n));
+      const Want want = dot(x, row, w, column, shape.k);
+      const auto at = static_cast<size_t>(row * shape.n + column);
+      const double b = bias[static_cast<size_t>(column)];
+      worst.add(got[at], before[at] + 1.5 * want.value + 0.75 * b, tolerance(want, 1.5, shape.k) + 1e-6, row, column);
+    }
+    worst.expect(blas.library() + ", " + std::to_string(shape.rows) + " rows");
+  }
+}
+
 // One row has the same bits in every kernel that `invariant` may choose.
 TEST_F(MatmulKernels, AreBatchInvariantWhereAsked) {
-  constexpr int64_t kN = 200;
+  const int64_t n = 64 * (device_->facts().multiprocessors / 2) + 72;
   constexpr int64_t kK = 328;
   Numbers numbers(5);
   const Rows x = numbers.rows(300, kK, Elem::bf16);
-  const Rows w = numbers.rows(kN, kK, Elem::bf16);
+  const Rows w = numbers.rows(n, kK, Elem::bf16);
   const Array<uint8_t> x_on(*this, x.bytes);
   const Array<uint8_t> w_on(*this, w.bytes);
   std::vector<float> first;
   for (const int32_t rows : {1, 16, 40, 300}) {
-    const Array<float> out(*this, static_cast<size_t>(rows * kN));
+    const Array<float> out(*this, static_cast<size_t>(rows * n));
     MatmulArgs args{};
     args.x = x_on.get();
     args.x_stride = args.weight_stride = padded_cols(kK);
     args.weight = w_on.get();
     args.weight_elem = Elem::bf16;
     args.out = out.get();
-    args.out_stride = args.n = kN;
+    args.out_stride = args.n = n;
     args.k = kK;
     args.rows = rows;
     args.scale = 1.0F;
     Ops on = ops(true);
     ASSERT_TRUE(on.matmul(args).ok());
     std::vector<float> got = out.download();
-    got.resize(kN);
+    got.resize(static_cast<size_t>(n));
     if (first.empty()) first = got;
     EXPECT_EQ(got, first) << rows << " rows";
   }
