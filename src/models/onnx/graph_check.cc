@@ -21,7 +21,10 @@
 
 #include "base/file_descriptor.h"
 #include "base/log.h"
-#include "models/onnx/onnx_session.h"
+#include "base/thread_pool.h"
+#include "formats/model_directory.h"
+#include "models/onnx/onnx_loader.h"
+#include "tensor/ledger.h"
 
 namespace inferneo::onnx {
 namespace {
@@ -29,6 +32,7 @@ namespace {
 constexpr const char* kProgram = "inferneo";
 constexpr const char* kCommand = "onnx-check";
 constexpr const char* kFine = "ok\n";
+constexpr const char* kRefused = "refused\n";  // before it was tried, with an error that the parent will meet as well
 constexpr size_t kMaxAnswer = 4096;
 constexpr uint64_t kChildAddressSpace = uint64_t{4} << 30;  // beside several times the files
 constexpr uint64_t kBytesPerFileByte = 6;
@@ -73,6 +77,8 @@ Result<Child> spawn(const std::vector<std::string>& command) {
   posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
   posix_spawn_file_actions_adddup2(&actions, input.get(), STDOUT_FILENO);
   posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, "/dev/null", O_WRONLY, 0);
+  // Libraries open files and sockets that a child would keep: clients would wait on them, and a graph could use them.
+  posix_spawn_file_actions_addclosefrom_np(&actions, STDERR_FILENO + 1);
   // The signals of a server's threads are blocked; the child must be one that can be ended.
   posix_spawnattr_t attributes;
   posix_spawnattr_init(&attributes);
@@ -110,6 +116,17 @@ bool read_answer(int fd, TimePoint deadline, std::string& answer) {
   }
 }
 
+// Whether a child whose output has ended, so that it is about to end as well, does so until `deadline`.
+bool wait_until(TimePoint deadline, pid_t pid, int& status) {
+  const SteadyClock clock;
+  for (;;) {
+    const pid_t ended = ::waitpid(pid, &status, WNOHANG);
+    if (ended == pid || (ended < 0 && errno != EINTR)) return true;
+    if (clock.now() >= deadline) return false;
+    ::poll(nullptr, 0, 5);
+  }
+}
+
 Status limit(int resource, uint64_t amount) {
   const struct rlimit wanted = {amount, amount};
   if (::setrlimit(static_cast<__rlimit_resource>(resource), &wanted) == 0) return ok_status();
@@ -131,29 +148,57 @@ std::optional<uint64_t> number_of(const std::string& text) {
   return value;
 }
 
-Status check_here(const std::vector<std::string>& arguments) {
-  const std::optional<uint64_t> bytes = arguments.size() == 4 ? number_of(arguments[0]) : std::nullopt;
-  const std::optional<uint64_t> seconds = bytes ? number_of(arguments[1]) : std::nullopt;
-  if (!seconds)
-    return make_error(ErrorCode::invalid_argument, "onnx-check BYTES SECONDS LIBRARY GRAPH: not for people");
+// The answer.
+Result<std::string> load_here(const std::vector<std::string>& arguments, int32_t max_model_len) {
+  // The parent has checked where the files lie.
+  ASSIGN_OR_RETURN(const ModelDirectory directory, ModelDirectory::open(arguments[3], arguments[4], {"/"}));
+  MemoryLedger ledger(SIZE_MAX);
+  ThreadPool pool(1);
+  OnnxLoadOptions options;
+  options.directory = &directory;
+  options.file = arguments[5];
+  options.model_name = arguments[3];
+  options.ledger = &ledger;
+  options.pool = &pool;
+  options.library = arguments[2];
+  options.check.when = GraphCheckOptions::When::never;
+  options.max_model_len = max_model_len;
+  const Result<std::unique_ptr<ModelRunner>> runner = load_onnx_model(options);
+  if (runner.ok()) return std::string(kFine);
+  const ErrorCode code = runner.error().code;
+  if (code == ErrorCode::unsupported || code == ErrorCode::invalid_argument) return std::string(kRefused);
+  return runner.error();
+}
+
+Result<std::string> check_here(const std::vector<std::string>& arguments) {
+  const bool complete = arguments.size() == 7;
+  const std::optional<uint64_t> bytes = complete ? number_of(arguments[0]) : std::nullopt;
+  const std::optional<uint64_t> seconds = complete ? number_of(arguments[1]) : std::nullopt;
+  const std::optional<uint64_t> length = complete ? number_of(arguments[6]) : std::nullopt;
+  if (!bytes || !seconds || !length) {
+    return make_error(ErrorCode::invalid_argument,
+                      "onnx-check BYTES SECONDS LIBRARY MODEL FOLDER GRAPH LENGTH: not for people");
+  }
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);  // the server's end is the child's
   RETURN_IF_ERROR(limit(RLIMIT_CORE, 0));
   RETURN_IF_ERROR(limit(RLIMIT_CPU, *seconds));
   if (kCanLimitAddresses) RETURN_IF_ERROR(limit(RLIMIT_AS, *bytes));
   ::signal(SIGXFSZ, SIG_IGN);  // log lines that go to a file fail, and that is all
   RETURN_IF_ERROR(limit(RLIMIT_FSIZE, 0));
-  ASSIGN_OR_RETURN(const OrtLibrary* library, OrtLibrary::open(arguments[2]));
-  const Result<std::unique_ptr<OnnxSession>> session = OnnxSession::create(*library, arguments[3], 1);
-  return session.ok() ? ok_status() : Status(session.error());
+  return load_here(arguments, static_cast<int32_t>(std::min<uint64_t>(*length, INT32_MAX)));
 }
 
-std::string end_of(int status) {
+// And the way out.
+std::string end_of(int status, bool in_time) {
+  constexpr const char* kTrusted = "; where the graph is trusted and needs more, onnx_check: never loads it as it is";
+  constexpr const char* kBroken = "; get its files from their source again, or export it anew";
+  if (!in_time) return fmt::format("was not done in time{}", kTrusted);
   if (WIFSIGNALED(status)) {
     const int signal = WTERMSIG(status);
-    if (signal == SIGXCPU || signal == SIGKILL) return "took more time or memory than it may";
-    return fmt::format("ended with signal {}", signal);
+    if (signal == SIGXCPU || signal == SIGKILL) return fmt::format("took more time or memory than it may{}", kTrusted);
+    return fmt::format("ended with signal {}{}", signal, kBroken);
   }
-  return fmt::format("ended with status {}", WIFEXITED(status) ? WEXITSTATUS(status) : -1);
+  return fmt::format("ended with status {}{}", WIFEXITED(status) ? WEXITSTATUS(status) : -1, kBroken);
 }
 
 }  // namespace
@@ -173,40 +218,49 @@ std::vector<std::string> default_check_command() {
 
 Status check_graph_in_child(const GraphCheckOptions& options, const GraphCheckRequest& request) {
   if (passed().contains(request.key)) return ok_status();
+  const std::string label = fmt::format("model '{}': {}", request.model, request.file);
   std::vector<std::string> command = options.command.empty() ? default_check_command() : options.command;
   if (command.empty()) {
-    log_warning("{}: opened without a look by a child process, since no program '{}' is beside this one", request.label,
+    log_warning("{}: opened without a look by a child process, since no program '{}' is beside this one", label,
                 kProgram);
     return ok_status();
   }
-  const auto seconds = std::max<int64_t>(1, static_cast<int64_t>(to_seconds(options.patience)));
+  const Duration patience =
+      options.patience + std::chrono::seconds(static_cast<int64_t>(request.bytes / kCheckedBytesPerSecond));
+  const auto seconds = std::max<int64_t>(1, static_cast<int64_t>(to_seconds(patience)));
   command.push_back(std::to_string(kChildAddressSpace + kBytesPerFileByte * request.bytes));
   command.push_back(std::to_string(seconds));
-  command.push_back(request.library);
-  command.push_back(request.path);
-  ASSIGN_OR_RETURN(Child child, spawn(command));
+  const std::string length = std::to_string(request.max_model_len);
+  command.insert(command.end(), {request.library, request.model, request.folder, request.file, length});
+  Result<Child> spawned = spawn(command);
+  if (!spawned.ok()) return make_error(spawned.error().code, fmt::format("{}: {}", label, spawned.error().message));
+  const Child child = std::move(spawned).value();
+  const TimePoint deadline = SteadyClock().now() + patience;
   std::string answer;
-  const bool done = read_answer(child.output.get(), SteadyClock().now() + options.patience, answer);
-  if (!done) ::kill(child.pid, SIGKILL);
   int status = 0;
-  while (::waitpid(child.pid, &status, 0) < 0 && errno == EINTR) {
+  const bool done = read_answer(child.output.get(), deadline, answer) && wait_until(deadline, child.pid, status);
+  if (!done) {
+    ::kill(child.pid, SIGKILL);
+    while (::waitpid(child.pid, &status, 0) < 0 && errno == EINTR) {
+    }
   }
-  if (done && answer == kFine && WIFEXITED(status) && WEXITSTATUS(status) == 0) {
-    passed().add(request.key);
+  if (done && (answer == kFine || answer == kRefused) && WIFEXITED(status) && WEXITSTATUS(status) == 0) {
+    if (answer == kFine) passed().add(request.key);
     return ok_status();
   }
   if (done && !answer.empty() && WIFEXITED(status)) {
     while (!answer.empty() && answer.back() == '\n') answer.pop_back();
-    return make_error(ErrorCode::malformed, fmt::format("{}: {}", request.label, answer));
+    // The child names the model itself where it got as far as that.
+    return make_error(ErrorCode::malformed,
+                      answer.starts_with("model '") ? answer : fmt::format("{}: {}", label, answer));
   }
-  return make_error(ErrorCode::refused,
-                    fmt::format("{}: a child process that opened the graph first {}, so it is not opened here",
-                                request.label, done ? end_of(status) : "was not done in time"));
+  return make_error(ErrorCode::refused, fmt::format("{}: not loaded, since a child process that did so first {}", label,
+                                                    end_of(status, done)));
 }
 
 int run_graph_check(const std::vector<std::string>& arguments) {
-  const Status checked = check_here(arguments);
-  const std::string answer = checked.ok() ? kFine : checked.error().message + "\n";
+  const Result<std::string> checked = check_here(arguments);
+  const std::string answer = checked.ok() ? *checked : checked.error().message + "\n";
   size_t written = 0;
   while (written < answer.size()) {
     const ssize_t put = ::write(STDOUT_FILENO, answer.data() + written, answer.size() - written);

@@ -78,11 +78,13 @@ Status check_first(const OnnxLoadOptions& options, const OnnxDescription& about,
   using When = GraphCheckOptions::When;
   if (options.check.when == When::never || (options.check.when == When::foreign && files.own)) return ok_status();
   GraphCheckRequest request;
-  request.path = files.path;
+  request.model = options.directory->name();
+  request.folder = options.directory->path();
+  request.file = about.file;
   request.library = library.path();
-  request.label = fmt::format("model '{}': {}", options.directory->name(), about.file);
   request.key = files.key;
   request.bytes = files.file_bytes + files.external_bytes;
+  request.max_model_len = options.max_model_len;
   RETURN_IF_ERROR(report(options, "checking the graph in a child process"));
   return check_graph_in_child(options.check, request);
 }
@@ -152,11 +154,9 @@ ModelSpec spec_of(const OnnxDescription& about, const OnnxFiles& files, const On
   return spec;
 }
 
-// Opens the session with its memory booked, first as the most that it can be, then as it is.
+// Opens the session and books its memory as it is.
 Status open_session(const OnnxLoadOptions& options, const OnnxDescription& about, const OnnxFiles& files,
                     const OrtLibrary& library, OnnxModel& model) {
-  ASSIGN_OR_RETURN(model.weights, options.ledger->reserve(options.model_name, MemoryPurpose::weights,
-                                                          2 * static_cast<size_t>(files.facts.tensor_bytes)));
   ASSIGN_OR_RETURN(const std::set<std::string> paths, data_paths(options, about, files));
   const std::set<MappedData::Range> before = MappedData::find(paths);
   Result<std::unique_ptr<OnnxSession>> session = OnnxSession::create(library, files.path, options.pool->size());
@@ -208,9 +208,12 @@ Result<std::unique_ptr<ModelRunner>> load_onnx_model(const OnnxLoadOptions& opti
   ASSIGN_OR_RETURN(const OnnxFiles files,
                    scan_onnx_files(*options.directory, about.file, *options.ledger, options.model_name, options.home));
   RETURN_IF_ERROR(refuse_bfloat16(options, files.facts));
+  OnnxModel model;
+  // The most that the weights can be, for the child first, which takes as much, and then for the session.
+  ASSIGN_OR_RETURN(model.weights, options.ledger->reserve(options.model_name, MemoryPurpose::weights,
+                                                          2 * static_cast<size_t>(files.facts.tensor_bytes)));
   RETURN_IF_ERROR(check_first(options, about, files, *library));
   RETURN_IF_ERROR(report(options, "opening the graph"));
-  OnnxModel model;
   RETURN_IF_ERROR(open_session(options, about, files, *library, model));
   Result<OnnxGraph> graph =
       discover_graph(model.session->inputs(), model.session->outputs(), files.facts, about.names, about.sizes);

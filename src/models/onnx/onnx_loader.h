@@ -1,6 +1,6 @@
 // From a directory with an ONNX graph to a runner.
 //
-// The graph is looked at by ourselves (formats/onnx), then, unless our converter has written it, opened once in a child
+// The graph is looked at by ourselves (formats/onnx), then, unless our converter has written it, loaded once in a child
 // process with limits on memory and time (graph_check.h), and only then opened here. What it can do is tried
 // (graph_trial.h). Weights are booked as they were measured: what the session holds on its account, and files that the
 // library has mapped.

@@ -1,21 +1,28 @@
 // A graph that kills or hangs whoever opens it does so to a child process.
 #include <gmock/gmock.h>
+#include <unistd.h>
 
 #include <filesystem>
 
 #include "onnx_fixture.h"
 #include "support/temp_tree.h"
+#include "support/wire.h"
 
 namespace inferneo::onnx {
 namespace {
 
+using inferneo::testing::onnx_model;
+using inferneo::testing::onnx_tensor;
+using inferneo::testing::onnx_value;
+using inferneo::testing::Wire;
 using ::testing::HasSubstr;
 
 GraphCheckRequest request_of(const std::string& key) {
   GraphCheckRequest request;
-  request.path = golden_folder() + "/copied/model.onnx";
+  request.model = "m";
+  request.folder = golden_folder() + "/copied";
+  request.file = "model.onnx";
   request.library = ort_library();
-  request.label = "model 'm': model.onnx";
   request.key = key;
   request.bytes = 1 << 20;
   return request;
@@ -35,7 +42,8 @@ TEST(GraphCheck, AChildThatDiesRefusesTheGraph) {
   ASSERT_FALSE(killed.ok());
   EXPECT_EQ(killed.error().code, ErrorCode::refused);
   EXPECT_THAT(killed.error().message, HasSubstr("signal 11"));
-  EXPECT_THAT(killed.error().message, HasSubstr("model 'm'"));
+  EXPECT_THAT(killed.error().message, HasSubstr("model 'm': model.onnx"));
+  EXPECT_THAT(killed.error().message, HasSubstr("export it anew"));
   EXPECT_THAT(check_by_script("exit 3", "exits").error().message, HasSubstr("status 3"));
   EXPECT_FALSE(check_by_script("echo ok; kill -SEGV $$", "dies late").ok());
   EXPECT_FALSE(check_by_script("echo ok; exit 1", "fails late").ok());
@@ -45,6 +53,18 @@ TEST(GraphCheck, AChildThatHangsIsEnded) {
   const Status hung = check_by_script("exec sleep 1000", "hangs", std::chrono::milliseconds(100));
   ASSERT_FALSE(hung.ok());
   EXPECT_THAT(hung.error().message, HasSubstr("not done in time"));
+  EXPECT_THAT(hung.error().message, HasSubstr("onnx_check: never"));
+  // One that has said all that it will say, and stays.
+  EXPECT_THAT(check_by_script("echo ok; exec 1>&-; exec sleep 1000", "stays", std::chrono::milliseconds(300)).error().message,
+              HasSubstr("not done in time"));
+}
+
+TEST(GraphCheck, AChildHasNoFilesOfOurs) {
+  const int open = ::dup(STDERR_FILENO);  // as libraries open theirs: not closed where another program begins
+  ASSERT_GT(open, STDERR_FILENO);
+  const Status checked = check_by_script("[ -e /proc/$$/fd/" + std::to_string(open) + " ] || echo ok", "files");
+  EXPECT_TRUE(checked.ok()) << checked.error().message;
+  ::close(open);
 }
 
 TEST(GraphCheck, WhatTheChildSaysIsTheError) {
@@ -64,6 +84,11 @@ TEST(GraphCheck, TheSameFileIsCheckedOnce) {
   EXPECT_EQ(std::filesystem::file_size(tree.path("count")), 4U);
 }
 
+TEST(GraphCheck, WhatWasNotTriedHasNotPassed) {
+  EXPECT_TRUE(check_by_script("echo refused", "untried").ok()) << "its parent refuses it in the same way";
+  EXPECT_FALSE(check_by_script("kill -SEGV $$", "untried").ok());
+}
+
 TEST(GraphCheck, AMissingProgramIsAnError) {
   GraphCheckOptions options;
   options.command = {"/nowhere/inferneo", "onnx-check"};
@@ -77,10 +102,73 @@ TEST(GraphCheck, TheProgramChecks) {
   const Status fine = check_graph_in_child(options, request_of("real"));
   EXPECT_TRUE(fine.ok()) << fine.error().message;
   GraphCheckRequest bad = request_of("real bad");
-  bad.path = golden_folder() + "/golden.json";
+  const inferneo::testing::TempTree tree;
+  tree.write("model.onnx", "{}");
+  bad.folder = tree.root();
   const Status refused = check_graph_in_child(options, bad);
   ASSERT_FALSE(refused.ok());
   EXPECT_EQ(refused.error().code, ErrorCode::malformed) << refused.error().message;
+  EXPECT_THAT(refused.error().message, ::testing::StartsWith("model 'm': model.onnx"));
+}
+
+using Names = std::initializer_list<const char*>;
+Wire node(const char* op, Names inputs, Names outputs) {
+  Wire made;
+  for (const char* name : inputs) made.text(1, name);
+  for (const char* name : outputs) made.text(2, name);
+  return made.text(4, op);
+}
+// A decoder without a cache and with a vocabulary of one token, whose logits are the whole numbers `result`.
+std::string decoder(Wire graph, const char* result) {
+  const std::string axis("\2\0\0\0\0\0\0\0", 8);
+  Wire cast = node("Cast", {result}, {"float"});
+  cast.message(5, Wire().text(1, "to").number(3, 1).number(20, 2));
+  graph.message(1, cast)
+      .message(1, node("Unsqueeze", {"float", "axis"}, {"logits"}))
+      .text(2, "graph")
+      .message(5, onnx_tensor("axis", 7, {1}, axis))
+      .message(11, onnx_value("input_ids", 7, {-1, -1}))
+      .message(12, onnx_value("logits", 1, {-1, -1, 1}));
+  return onnx_model(graph).bytes();
+}
+
+// Graphs that open as any other and do harm when they run.
+TEST(GraphCheck, AGraphIsRunInAChildFirst) {
+  SKIP_WITHOUT_ONNX_RUNTIME();
+  const inferneo::testing::TempTree tree;
+  const auto refusal = [&](const char* name, const std::string& graph, Duration patience) {
+    tree.write(std::string(name) + "/model.onnx", graph);
+    OnnxHouse house(tree.path(name));
+    house.options.max_model_len = 16;
+    house.options.library = ort_library();
+    house.options.check.when = GraphCheckOptions::When::foreign;
+    house.options.check.command = {INFERNEO_PROGRAM, "onnx-check"};
+    house.options.check.patience = patience;
+    const Result<std::unique_ptr<ModelRunner>> runner = house.load();
+    if (runner.ok()) return std::string();
+    EXPECT_EQ(house.ledger.used(), 0U);
+    return runner.error().message;
+  };
+  const Duration minute = std::chrono::seconds(60);
+  const Wire fine = Wire().message(1, node("Add", {"input_ids", "input_ids"}, {"sum"}));
+  EXPECT_EQ(refusal("fine", decoder(fine, "sum"), minute), "");
+  const Wire divides = Wire()
+                           .message(1, node("Sub", {"input_ids", "input_ids"}, {"zero"}))
+                           .message(1, node("Div", {"input_ids", "zero"}, {"quotient"}));
+  EXPECT_THAT(refusal("divides", decoder(divides, "quotient"), minute), HasSubstr("model 'fixture': model.onnx"));
+  const Wire body = Wire()
+                        .message(1, node("Identity", {"go_on"}, {"goes_on"}))
+                        .message(1, node("Identity", {"value"}, {"same"}))
+                        .text(2, "body")
+                        .message(11, onnx_value("number", 7, {}))
+                        .message(11, onnx_value("go_on", 9, {}))
+                        .message(11, onnx_value("value", 7, {-1, -1}))
+                        .message(12, onnx_value("goes_on", 9, {}))
+                        .message(12, onnx_value("same", 7, {-1, -1}));
+  Wire loop = node("Loop", {"", "true", "input_ids"}, {"last"});
+  loop.message(5, Wire().text(1, "body").message(6, body).number(20, 5));
+  const Wire endless = Wire().message(1, loop).message(5, onnx_tensor("true", 9, {}, "\1"));
+  EXPECT_THAT(refusal("endless", decoder(endless, "last"), std::chrono::seconds(2)), HasSubstr("child process"));
 }
 
 // ONNX Runtime 1.30 keeps a database of what is to be reported below the user's home, unless it is told not to.
