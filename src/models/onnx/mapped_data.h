@@ -4,7 +4,7 @@
 // Which mappings there are is read from /proc/self/maps before and after a session is made: what has come is its own.
 // Each is guarded as our own mappings are (tensor/mapping_guard.h): what is no longer there reads as zeroes, and
 // truncated() tells.
-// Not to be used by two loads at a time that map the same file: their mappings would count twice.
+// Not to be used by two loads at a time: what both map would count twice, and be guarded for both.
 #pragma once
 
 #include <cstddef>

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <mutex>
 #include <set>
 
 #include "base/log.h"
@@ -158,6 +159,10 @@ ModelSpec spec_of(const OnnxDescription& about, const OnnxFiles& files, const On
 Status open_session(const OnnxLoadOptions& options, const OnnxDescription& about, const OnnxFiles& files,
                     const OrtLibrary& library, OnnxModel& model) {
   ASSIGN_OR_RETURN(const std::set<std::string> paths, data_paths(options, about, files));
+  // One at a time, so that what has come in between is this session's.
+  static std::mutex mapping;
+  std::unique_lock<std::mutex> alone(mapping, std::defer_lock);
+  if (!paths.empty()) alone.lock();
   const std::set<MappedData::Range> before = MappedData::find(paths);
   Result<std::unique_ptr<OnnxSession>> session = OnnxSession::create(library, files.path, options.pool->size());
   if (!session.ok()) return named(options, about, std::move(session).error());

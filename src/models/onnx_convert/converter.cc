@@ -26,6 +26,7 @@ namespace fs = std::filesystem;
 
 constexpr const char* kGraphFile = "model.onnx";
 constexpr const char* kDataFile = "model.onnx.data";
+constexpr const char* kGenaiFile = "genai_config.json";
 constexpr size_t kMaxCopiedBytes = size_t{256} << 20;
 constexpr int32_t kMostPositions = 1 << 20;  // of rope tables, which take up to a kilobyte for each
 // What a runtime reads beside the graph, where the model has it.
@@ -39,6 +40,11 @@ constexpr std::array kCopiedFiles = {"config.json",
                                      "vocab.json",
                                      "merges.txt",
                                      "chat_template.jinja"};
+
+bool is_written(const std::string& file) {
+  return file == kGraphFile || file == kDataFile || file == kGenaiFile ||
+         std::find(kCopiedFiles.begin(), kCopiedFiles.end(), file) != kCopiedFiles.end();
+}
 
 Error file_error(const std::string& file, const std::error_code& error) {
   const bool full = error == std::errc::no_space_on_device;
@@ -62,8 +68,12 @@ class StagingDirectory {
     fs::path staging = target;
     staging += fmt::format(".part{}", ::getpid());
     if (!fs::create_directory(staging, error)) {
-      if (!error) error = std::make_error_code(std::errc::file_exists);
-      return file_error(staging.string(), error);
+      if (error) return file_error(staging.string(), error);
+      return make_error(ErrorCode::already_exists,
+                        fmt::format("{} is there already: another conversion is under way, or a killed one has left it; "
+                                    "remove it, or give another name",
+                                    staging.string()),
+                        "output");
     }
     return StagingDirectory(std::move(staging), std::move(target));
   }
@@ -90,7 +100,7 @@ class StagingDirectory {
     RETURN_IF_ERROR(check_target(target_, overwrite));
     std::error_code error;
     fs::path old;
-    if (fs::exists(target_)) {
+    if (fs::exists(fs::symlink_status(target_, error))) {
       old = target_;
       old += fmt::format(".old{}", ::getpid());
       fs::rename(target_, old, error);
@@ -113,14 +123,30 @@ class StagingDirectory {
   static Status check_target(const fs::path& target, bool overwrite) {
     std::error_code error;
     if (!fs::exists(fs::symlink_status(target, error))) return ok_status();
-    if (overwrite && fs::is_directory(target, error) && !fs::is_symlink(target, error) &&
-        fs::exists(target / kGraphFile, error) && fs::exists(target / "genai_config.json", error)) {
-      return ok_status();
+    std::string hint = "give another name, or replace it with --overwrite";
+    if (overwrite) {
+      hint = "it is not a converted model, and only such are replaced";
+      if (fs::is_directory(target, error) && !fs::is_symlink(target, error) &&
+          fs::exists(target / kGraphFile, error) && fs::exists(target / kGenaiFile, error)) {
+        ASSIGN_OR_RETURN(const std::string foreign, foreign_file(target));
+        if (foreign.empty()) return ok_status();
+        hint = fmt::format("'{}' in it is of no conversion and would be lost; move it away, or give another name",
+                           foreign.substr(0, 200));
+      }
     }
-    const char* hint = overwrite ? "it is not a converted model, and only such are replaced"
-                                 : "give another name, or replace it with --overwrite";
     return make_error(ErrorCode::already_exists, fmt::format("{} is there already; {}", target.string(), hint),
                       "output");
+  }
+
+  // Something that no conversion has written, such as the model that is to be converted; empty: nothing.
+  static Result<std::string> foreign_file(const fs::path& folder) {
+    std::error_code error;
+    for (fs::directory_iterator entry(folder, error); !error && entry != fs::directory_iterator();
+         entry.increment(error)) {
+      if (std::string name = entry->path().filename().string(); !is_written(name)) return name;
+    }
+    if (error) return file_error(folder.string(), error);
+    return std::string();
   }
 
   fs::path staging_;
@@ -252,7 +278,7 @@ Result<ConvertedModel> convert_directory(const ConvertRequest& request) {
   const std::string graph = encode_onnx(emitted.model);
   RETURN_IF_ERROR(staging.write(kGraphFile, graph));
   RETURN_IF_ERROR(copy_files(request.source, staging));
-  RETURN_IF_ERROR(staging.write("genai_config.json", genai_config_text(emitted.decoder, description.generation)));
+  RETURN_IF_ERROR(staging.write(kGenaiFile, genai_config_text(emitted.decoder, description.generation)));
   ASSIGN_OR_RETURN(DataFile data, DataFile::create(staging.path(kDataFile), kDataFile, emitted.data_bytes));
   const auto report = [&](uint64_t done, uint64_t total) {
     return options.on_progress ? options.on_progress({"writing weights", done, total}) : ok_status();
