@@ -67,6 +67,16 @@ inline Wire onnx_node(std::string_view op, std::string_view domain = "") {
   if (!domain.empty()) node.text(7, domain);
   return node;
 }
+inline Wire onnx_op(std::string_view op, std::initializer_list<std::string_view> inputs,
+                    std::initializer_list<std::string_view> outputs) {
+  Wire node;
+  for (const std::string_view name : inputs) node.text(1, name);
+  for (const std::string_view name : outputs) node.text(2, name);
+  return node.text(4, op);
+}
+inline Wire onnx_int(std::string_view attribute, int64_t value) {
+  return Wire().text(1, attribute).number(3, static_cast<uint64_t>(value)).number(20, 2);
+}
 // The graph comes last, so that a file cut short anywhere is cut within it.
 inline Wire onnx_model(const Wire& graph, const Wire& before = {}) {
   return Wire()

@@ -19,7 +19,7 @@ struct GraphTrial {
   double largest_logit = 0.0;     // of all that was computed
   double step_difference = 0.0;   // token by token against all at once
   double chunk_difference = 0.0;  // two chunks
-  double batch_difference = 0.0;  // three sequences of different lengths in one call
+  double batch_difference = 0.0;  // three sequences in as few calls as their lengths allow
 };
 
 // `slot_tokens` as the runner will have it. Holds no turn: the caller has one.

@@ -41,7 +41,7 @@ using LogitsSink = FunctionRef<Status(std::span<const LogitsPiece> pieces)>;
 // Found by trial; the defaults are what every graph can do.
 struct GraphAbilities {
   bool chunks = false;       // several tokens at once behind a cache that is not empty
-  bool batches = false;      // sequences of different lengths in one call
+  bool batches = false;      // several sequences in one call
   bool last_logits = false;  // logits come of the last token alone
 };
 

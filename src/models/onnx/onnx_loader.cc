@@ -125,7 +125,7 @@ void tell(const OnnxLoadOptions& options, const OnnxGraph& graph, const GraphTri
   }
   if (!trial.abilities.batches) {
     log_warning(
-        "{}: sequences of different lengths do not go through the graph together (they differ by {:.2g} of the "
+        "{}: sequences do not go through the graph together (they differ by {:.2g} of the "
         "largest logit), so each is computed alone",
         model, trial.batch_difference);
   }

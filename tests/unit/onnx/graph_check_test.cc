@@ -11,7 +11,9 @@
 namespace inferneo::onnx {
 namespace {
 
+using inferneo::testing::onnx_int;
 using inferneo::testing::onnx_model;
+using inferneo::testing::onnx_op;
 using inferneo::testing::onnx_tensor;
 using inferneo::testing::onnx_value;
 using inferneo::testing::Wire;
@@ -111,20 +113,11 @@ TEST(GraphCheck, TheProgramChecks) {
   EXPECT_THAT(refused.error().message, ::testing::StartsWith("model 'm': model.onnx"));
 }
 
-using Names = std::initializer_list<const char*>;
-Wire node(const char* op, Names inputs, Names outputs) {
-  Wire made;
-  for (const char* name : inputs) made.text(1, name);
-  for (const char* name : outputs) made.text(2, name);
-  return made.text(4, op);
-}
 // A decoder without a cache and with a vocabulary of one token, whose logits are the whole numbers `result`.
 std::string decoder(Wire graph, const char* result) {
   const std::string axis("\2\0\0\0\0\0\0\0", 8);
-  Wire cast = node("Cast", {result}, {"float"});
-  cast.message(5, Wire().text(1, "to").number(3, 1).number(20, 2));
-  graph.message(1, cast)
-      .message(1, node("Unsqueeze", {"float", "axis"}, {"logits"}))
+  graph.message(1, onnx_op("Cast", {result}, {"float"}).message(5, onnx_int("to", 1)))
+      .message(1, onnx_op("Unsqueeze", {"float", "axis"}, {"logits"}))
       .text(2, "graph")
       .message(5, onnx_tensor("axis", 7, {1}, axis))
       .message(11, onnx_value("input_ids", 7, {-1, -1}))
@@ -150,22 +143,22 @@ TEST(GraphCheck, AGraphIsRunInAChildFirst) {
     return runner.error().message;
   };
   const Duration minute = std::chrono::seconds(60);
-  const Wire fine = Wire().message(1, node("Add", {"input_ids", "input_ids"}, {"sum"}));
+  const Wire fine = Wire().message(1, onnx_op("Add", {"input_ids", "input_ids"}, {"sum"}));
   EXPECT_EQ(refusal("fine", decoder(fine, "sum"), minute), "");
   const Wire divides = Wire()
-                           .message(1, node("Sub", {"input_ids", "input_ids"}, {"zero"}))
-                           .message(1, node("Div", {"input_ids", "zero"}, {"quotient"}));
+                           .message(1, onnx_op("Sub", {"input_ids", "input_ids"}, {"zero"}))
+                           .message(1, onnx_op("Div", {"input_ids", "zero"}, {"quotient"}));
   EXPECT_THAT(refusal("divides", decoder(divides, "quotient"), minute), HasSubstr("model 'fixture': model.onnx"));
   const Wire body = Wire()
-                        .message(1, node("Identity", {"go_on"}, {"goes_on"}))
-                        .message(1, node("Identity", {"value"}, {"same"}))
+                        .message(1, onnx_op("Identity", {"go_on"}, {"goes_on"}))
+                        .message(1, onnx_op("Identity", {"value"}, {"same"}))
                         .text(2, "body")
                         .message(11, onnx_value("number", 7, {}))
                         .message(11, onnx_value("go_on", 9, {}))
                         .message(11, onnx_value("value", 7, {-1, -1}))
                         .message(12, onnx_value("goes_on", 9, {}))
                         .message(12, onnx_value("same", 7, {-1, -1}));
-  Wire loop = node("Loop", {"", "true", "input_ids"}, {"last"});
+  Wire loop = onnx_op("Loop", {"", "true", "input_ids"}, {"last"});
   loop.message(5, Wire().text(1, "body").message(6, body).number(20, 5));
   const Wire endless = Wire().message(1, loop).message(5, onnx_tensor("true", 9, {}, "\1"));
   EXPECT_THAT(refusal("endless", decoder(endless, "last"), std::chrono::seconds(2)), HasSubstr("child process"));
