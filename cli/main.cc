@@ -10,6 +10,7 @@
 #include "cli/command.h"
 #include "cli/help.h"
 #include "models/onnx/graph_check.h"
+#include "models/onnx/ort_library.h"
 
 namespace inferneo {
 namespace {
@@ -48,6 +49,7 @@ int unknown_command(const std::string& name, Terminal& terminal) {
 constexpr std::string_view kOnnxCheck = "onnx-check";
 
 int run_program(std::vector<std::string> arguments) {
+  onnx::OrtLibrary::forbid_reports();
   if (!arguments.empty() && arguments.front() == kOnnxCheck) {
     arguments.erase(arguments.begin());
     return onnx::run_graph_check(arguments);

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "formats/onnx/tensor_scan.h"
+
 namespace inferneo::onnx {
 
 size_t CopiedCacheForward::staging(const OnnxGraph& graph, int32_t slot_tokens, const ForwardLimits& limits) {
@@ -56,7 +58,7 @@ Status CopiedCacheForward::scatter(std::span<const Item> items, const OnnxOutput
   ASSIGN_OR_RETURN(const std::vector<int64_t> shape, present.shape());
   const std::vector<int64_t> expected = {static_cast<int64_t>(items.size()), graph_.kv_heads, length, graph_.head_dim};
   if (shape != expected) {
-    return make_error(ErrorCode::malformed, fmt::format("output '{}' is {} where {} was expected", name,
+    return make_error(ErrorCode::malformed, fmt::format("output '{}' is {} where {} was expected", shown_name(name),
                                                         shape_text(shape), shape_text(expected)));
   }
   ASSIGN_OR_RETURN(const std::byte* from, present.data());

@@ -7,6 +7,8 @@
 #include <map>
 #include <optional>
 
+#include "formats/onnx/tensor_scan.h"
+
 namespace inferneo::onnx {
 namespace {
 
@@ -14,7 +16,7 @@ constexpr int kMaxLayers = 4096;
 constexpr int64_t kMaxCacheWidth = int64_t{1} << 18;  // heads * head_dim, so that sizes of caches hold
 
 std::string described(const OnnxPort& port) {
-  return fmt::format("'{}' ({} {})", port.name, element_type_name(port.type), shape_text(port.shape));
+  return fmt::format("'{}' ({} {})", shown_name(port.name), element_type_name(port.type), shape_text(port.shape));
 }
 
 // Which layer's keys or values a name stands for.
@@ -152,7 +154,7 @@ Status Discovery::cache_port(const OnnxPort& port, const CacheName& name, std::m
                             : (name.is_value ? layer.present_value : layer.present_key);
   if (!place.empty()) {
     return make_error(ErrorCode::malformed,
-                      fmt::format("{} {} and '{}' are the same layer's", kind, described(port), place));
+                      fmt::format("{} {} and '{}' are the same layer's", kind, described(port), shown_name(place)));
   }
   place = port.name;
   return ok_status();

@@ -52,10 +52,16 @@ std::vector<std::string> OrtLibrary::search_paths() {
   return paths;
 }
 
+// From 1.30 on the library reports its use over the network and keeps a database of that in the user's cache, unless
+// this is set before it is opened.
+void OrtLibrary::forbid_reports() {
+  constexpr const char* kVariable = "ORT_DISABLE_TELEMETRY";
+  const char* const set = std::getenv(kVariable);
+  if (set == nullptr || std::string_view(set) != "1") ::setenv(kVariable, "1", 1);
+}
+
 Result<std::unique_ptr<OrtLibrary>> OrtLibrary::load(const std::string& path) {
-  // From 1.30 on the library reports its use over the network and keeps a database of that in the user's cache, unless
-  // this is set before it is opened.
-  ::setenv("ORT_DISABLE_TELEMETRY", "1", 1);
+  forbid_reports();
   // RTLD_LOCAL: its symbols are nobody else's.
   void* const handle = ::dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (handle == nullptr) return missing(fmt::format("which could not be opened: {}", ::dlerror()));

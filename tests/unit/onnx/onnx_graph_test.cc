@@ -111,6 +111,13 @@ TEST(OnnxGraph, MismatchesNameTheInputAndItsShape) {
   }
 }
 
+TEST(OnnxGraph, NamesInErrorsAreHarmless) {
+  Ports ports;
+  ports.inputs.push_back({"\x1b[31m" + std::string(4000, 'x'), true, ElementType::float32, {-1}});
+  EXPECT_THAT(ports.refusal(), HasSubstr("'?[31mx"));
+  EXPECT_LT(ports.refusal().size(), 500U);
+}
+
 TEST(OnnxGraph, CachesThatNoSizeHoldsAreRefused) {
   for (const int64_t heads : {int64_t{1} << 30, int64_t{1} << 40}) {
     Ports ports;
