@@ -141,6 +141,8 @@ async def test_formats_that_are_not_there_say_so(settings, draft):
     from inferneo.models.onnx import ONNXConverter, ONNXModel
     from inferneo.models.tensorrt import TensorRTModel
 
-    for make in (lambda: ONNXModel("model.onnx"), ONNXConverter, lambda: TensorRTModel("model.trt", None)):
-        with pytest.raises(NotImplementedError, match="this build of Inferneo has no (ONNX|TensorRT) runner"):
+    for make, way_out in ((lambda: ONNXModel("model.onnx"), r"EngineConfig\(model=PATH\)"),
+                          (ONNXConverter, "inferneo convert MODEL OUTPUT"),
+                          (lambda: TensorRTModel("model.trt", None), "TransformersModel")):
+        with pytest.raises(NotImplementedError, match=way_out):
             make()

@@ -1,28 +1,25 @@
-"""ONNX models. This build has no ONNX runner: everything here can be imported, and says so when it is used."""
+"""ONNX models, which run in ``InferneoEngine`` as any others do. What is here can be imported, and says so when it is used."""
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import Any
 
 from inferneo.errors import UnsupportedError
 
 __all__ = ["ONNXConverter", "ONNXModel"]
 
-_MISSING = "this build of Inferneo has no ONNX runner; use the Hugging Face directory of the model with TransformersModel"
-
 
 class ONNXModel:
-    """A model in an ONNX file. Raises UnsupportedError: there is no runner for it in this build."""
+    """A model in an ONNX file. Raises UnsupportedError: EngineConfig(model=PATH) runs it, in InferneoEngine."""
 
     def __init__(self, path: str, config: Any = None) -> None:
-        _refuse()
+        raise UnsupportedError(
+            "the Python package has no class of its own for ONNX models; give the path of the directory or of its .onnx file "
+            "to InferneoEngine, in EngineConfig(model=PATH)", "format")
 
 
 class ONNXConverter:
-    """Makes an ONNX file of a Hugging Face directory. Raises UnsupportedError: this build cannot."""
+    """Makes an ONNX file of a Hugging Face directory. Raises UnsupportedError: the command `inferneo convert` does it."""
 
     def __init__(self, config: Any = None) -> None:
-        _refuse()
-
-
-def _refuse() -> NoReturn:
-    raise UnsupportedError(_MISSING, "format")
+        raise UnsupportedError(
+            "the Python package converts no models; run the command: inferneo convert MODEL OUTPUT", "format")
