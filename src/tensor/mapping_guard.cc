@@ -22,6 +22,18 @@ static_assert(std::atomic<uintptr_t>::is_always_lock_free);
 std::array<Slot, kMaxGuardedMappings> g_slots;
 std::mutex g_slots_mutex;
 struct sigaction g_previous;
+thread_local UnguardedMappings* t_unguarded = nullptr;
+
+// Of the page at `address` alone: where its mapping ends is not known.
+bool replace_unguarded(const siginfo_t& info, uintptr_t page, size_t page_bytes) {
+  UnguardedMappings* const scope = t_unguarded;
+  if (scope == nullptr || info.si_code != BUS_ADRERR) return false;
+  void* const zeroes = mmap(reinterpret_cast<void*>(page), page_bytes, PROT_READ | PROT_WRITE,
+                            MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (zeroes == MAP_FAILED) return false;
+  scope->note();
+  return true;
+}
 
 void on_sigbus(int signal_number, siginfo_t* info, void* context) {
   constexpr uintptr_t kPageMask = 4095;
@@ -38,6 +50,7 @@ void on_sigbus(int signal_number, siginfo_t* info, void* context) {
     slot.truncated.store(true, std::memory_order_release);
     return;
   }
+  if (replace_unguarded(*info, address & ~kPageMask, kPageMask + 1)) return;
   if ((g_previous.sa_flags & SA_SIGINFO) != 0 && g_previous.sa_sigaction != nullptr) {
     g_previous.sa_sigaction(signal_number, info, context);
     return;
@@ -78,6 +91,13 @@ void unguard_mapping(int slot) {
   std::lock_guard lock(g_slots_mutex);
   g_slots[static_cast<size_t>(slot)].end.store(0, std::memory_order_release);
 }
+
+UnguardedMappings::UnguardedMappings() : before_(t_unguarded) {
+  install_handler();
+  t_unguarded = this;
+}
+
+UnguardedMappings::~UnguardedMappings() { t_unguarded = before_; }
 
 bool mapping_truncated(int slot) {
   return slot >= 0 && g_slots[static_cast<size_t>(slot)].truncated.load(std::memory_order_acquire);

@@ -10,6 +10,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <charconv>
@@ -36,6 +37,7 @@ constexpr const char* kRefused = "refused\n";  // before it was tried, with an e
 constexpr size_t kMaxAnswer = 4096;
 constexpr uint64_t kChildAddressSpace = uint64_t{4} << 30;  // beside several times the files
 constexpr uint64_t kBytesPerFileByte = 6;
+constexpr uint64_t kMostSecondsForSize = 3600;  // files with holes can be of any size
 
 // Keys of files that have passed.
 class Passed {
@@ -225,8 +227,8 @@ Status check_graph_in_child(const GraphCheckOptions& options, const GraphCheckRe
                 kProgram);
     return ok_status();
   }
-  const Duration patience =
-      options.patience + std::chrono::seconds(static_cast<int64_t>(request.bytes / kCheckedBytesPerSecond));
+  const uint64_t for_size = std::min(request.bytes / kCheckedBytesPerSecond, kMostSecondsForSize);
+  const Duration patience = options.patience + std::chrono::seconds(static_cast<int64_t>(for_size));
   const auto seconds = std::max<int64_t>(1, static_cast<int64_t>(to_seconds(patience)));
   command.push_back(std::to_string(kChildAddressSpace + kBytesPerFileByte * request.bytes));
   command.push_back(std::to_string(seconds));

@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "models/onnx/graph_trial.h"
 #include "models/onnx/onnx_runner.h"
+#include "tensor/mapping_guard.h"
 
 namespace inferneo::onnx {
 namespace {
@@ -164,7 +165,11 @@ Status open_session(const OnnxLoadOptions& options, const OnnxDescription& about
   std::unique_lock<std::mutex> alone(mapping, std::defer_lock);
   if (!paths.empty()) alone.lock();
   const std::set<MappedData::Range> before = MappedData::find(paths);
+  const UnguardedMappings unguarded;
   Result<std::unique_ptr<OnnxSession>> session = OnnxSession::create(library, files.path, options.pool->size());
+  if (unguarded.truncated()) {
+    return of_model(options, ErrorCode::io_error, "a file that holds its weights was cut short while it was opened");
+  }
   if (!session.ok()) return named(options, about, std::move(session).error());
   model.session = std::move(session).value();
   std::set<MappedData::Range> after = MappedData::find(paths);

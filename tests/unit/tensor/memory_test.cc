@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -12,6 +13,7 @@
 #include <string>
 
 #include "base/system.h"
+#include "tensor/mapping_guard.h"
 
 namespace inferneo {
 namespace {
@@ -88,6 +90,34 @@ TEST(MappedFile, ReadsAndRefuses) {
   EXPECT_EQ(MappedFile::open(ledger, "m", fifo).error().code, ErrorCode::refused);
   EXPECT_EQ(MappedFile::open(ledger, "m", directory.file("big", std::string(2 << 20, 'x'))).error().code,
             ErrorCode::out_of_memory);
+}
+
+// A library maps a file and reads it before it says where.
+TEST(UnguardedMappings, WhatIsCutShortReadsAsZeroesAndIsTold) {
+  const TemporaryDirectory directory;
+  const std::string path = directory.file("weights", std::string(5 * 4096, 'x'));
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  void* const mapped = ::mmap(nullptr, size_t{5} * 4096, PROT_READ, MAP_PRIVATE, fd, 0);
+  ASSERT_NE(mapped, MAP_FAILED);
+  const auto* const bytes = static_cast<const volatile char*>(mapped);
+  {
+    const UnguardedMappings outer;
+    {
+      const UnguardedMappings inner;
+      EXPECT_EQ(bytes[4 * 4096], 'x');
+      EXPECT_FALSE(inner.truncated());
+      ASSERT_EQ(::truncate(path.c_str(), 4096), 0);
+      EXPECT_EQ(bytes[2 * 4096], 0);
+      EXPECT_TRUE(inner.truncated());
+    }
+    EXPECT_FALSE(outer.truncated());
+    EXPECT_EQ(bytes[4 * 4096 + 1], 0);
+    EXPECT_TRUE(outer.truncated());
+  }
+  EXPECT_EQ(bytes[0], 'x');
+  EXPECT_DEATH(static_cast<void>(bytes[3 * 4096]), "");
+  ::munmap(mapped, size_t{5} * 4096);
+  ::close(fd);
 }
 
 TEST(MappedFile, TruncatedUnderUsReadsAsZeroesAndIsFlagged) {
