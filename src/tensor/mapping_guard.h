@@ -1,6 +1,6 @@
 // Survives files that are truncated while they are mapped: a SIGBUS inside a guarded mapping puts zero pages in its
-// place from the faulting page on and flags the mapping; a SIGBUS elsewhere goes to whoever handled it before, unless its
-// thread is in a call that maps files unseen (UnguardedMappings).
+// place from the faulting page on and flags the mapping; a SIGBUS elsewhere goes to whoever handled it before, unless
+// its thread is in a call that maps files unseen (UnguardedMappings).
 //
 // Thread-safe. At most kMaxGuardedMappings at once; further mappings work unguarded (slot -1).
 #pragma once

@@ -34,7 +34,7 @@ struct OnnxLimits {
   static constexpr size_t kMaxNodes = 1'000'000;                  // also with functions written out
   static constexpr size_t kMaxTensors = 1'000'000;
   static constexpr uint64_t kMaxTensorBytes = uint64_t{1} << 50;  // together, so that sums of them hold
-  static constexpr size_t kMaxValues = 100'000;  // inputs and outputs of graphs
+  static constexpr size_t kMaxValues = 100'000;                   // inputs and outputs of graphs
   static constexpr size_t kMaxNameBytes = 4096;
   static constexpr size_t kMaxRank = 64;
   static constexpr size_t kMaxFunctions = 2048;

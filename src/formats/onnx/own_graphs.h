@@ -1,5 +1,5 @@
-// Which ONNX graphs our own converter has written for this home, by the SHA-256 of their bytes. What a graph says of its
-// producer proves nothing, since anybody can write it.
+// Which ONNX graphs our own converter has written for this home, by the SHA-256 of their bytes. What a graph says of
+// its producer proves nothing, since anybody can write it.
 //
 // Graphs alone are kept: what our graphs have beside them are weights, which decide no size and no place.
 // A folder of empty files, one for each graph. Thread-safe, also between processes. Errors: io_error, disk_full.

@@ -18,8 +18,8 @@ Status SharedCacheForward::bind_staging() {
 // Slots [first, last) may be computed along.
 bool SharedCacheForward::can_fill(int32_t first, int32_t last) const {
   const int32_t full = std::min(slot_tokens_, limits_.max_length);
-  return last - first <= kMaxFillers && std::all_of(filled_.begin() + first, filled_.begin() + last,
-                                                    [&](int32_t filled) { return filled < full; });
+  return last - first <= kMaxFillers &&
+         std::all_of(filled_.begin() + first, filled_.begin() + last, [&](int32_t filled) { return filled < full; });
 }
 
 std::vector<std::vector<OnnxForward::Item>> SharedCacheForward::batches(std::vector<Item> items) {

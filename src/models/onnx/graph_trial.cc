@@ -27,7 +27,9 @@ class Trial {
  public:
   Trial(OnnxSession& session, const OnnxGraph& graph, int32_t slot_tokens)
       : session_(session), graph_(graph), slot_tokens_(slot_tokens) {
-    for (int32_t i = 0; i < kOtherTokens + kTokens; ++i) tokens_.push_back(static_cast<Token>((i * 7919 + 13) % graph.vocab_size));
+    for (int32_t i = 0; i < kOtherTokens + kTokens; ++i) {
+      tokens_.push_back(static_cast<Token>((i * 7919 + 13) % graph.vocab_size));
+    }
   }
 
   Result<GraphTrial> run(MemoryLedger& ledger, const std::string& model);

@@ -2,7 +2,7 @@
 // genai_config.json say about the model.
 //
 // Errors: not_found when there is no graph, invalid_argument when there are several and none has a usual name,
-// malformed naming file and field, refused for data outside the model's directory and for a graph that is no .onnx file.
+// malformed naming file and field, refused for data outside the model's directory and a graph that is no .onnx file.
 #pragma once
 
 #include <cstdint>

@@ -22,8 +22,8 @@ class OrtLibrary {
   static Result<const OrtLibrary*> open(const std::string& path);
   // Where open("") looks, in its order; the last is a name for the system's loader.
   static std::vector<std::string> search_paths();
-  // Forbids reports to a library that is opened later. A program says so before it has threads, since the environment is
-  // not theirs to change; open() does where nobody has.
+  // Forbids reports to a library that is opened later. A program says so before it has threads, since the environment
+  // is not theirs to change; open() does where nobody has.
   static void forbid_reports();
 
   const std::string& version() const { return version_; }

@@ -69,11 +69,12 @@ class StagingDirectory {
     staging += fmt::format(".part{}", ::getpid());
     if (!fs::create_directory(staging, error)) {
       if (error) return file_error(staging.string(), error);
-      return make_error(ErrorCode::already_exists,
-                        fmt::format("{} is there already: another conversion is under way, or a killed one has left it; "
-                                    "remove it, or give another name",
-                                    staging.string()),
-                        "output");
+      return make_error(
+          ErrorCode::already_exists,
+          fmt::format("{} is there already: another conversion is under way, or a killed one has left it; "
+                      "remove it, or give another name",
+                      staging.string()),
+          "output");
     }
     return StagingDirectory(std::move(staging), std::move(target));
   }
@@ -126,8 +127,8 @@ class StagingDirectory {
     std::string hint = "give another name, or replace it with --overwrite";
     if (overwrite) {
       hint = "it is not a converted model, and only such are replaced";
-      if (fs::is_directory(target, error) && !fs::is_symlink(target, error) &&
-          fs::exists(target / kGraphFile, error) && fs::exists(target / kGenaiFile, error)) {
+      if (fs::is_directory(target, error) && !fs::is_symlink(target, error) && fs::exists(target / kGraphFile, error) &&
+          fs::exists(target / kGenaiFile, error)) {
         ASSIGN_OR_RETURN(const std::string foreign, foreign_file(target));
         if (foreign.empty()) return ok_status();
         hint = fmt::format("'{}' in it is of no conversion and would be lost; move it away, or give another name",

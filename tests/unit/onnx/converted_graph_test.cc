@@ -12,8 +12,8 @@ std::string golden_model(const std::string& name) {
   return std::string(INFERNEO_SOURCE_DIR) + "/tests/golden/models/" + name;
 }
 
-// A graph's tables of positions end with its context, which need not fill a slot. Slots that are computed along, because
-// they lie between others, must not be asked for a position behind it.
+// A graph's tables of positions end with its context, which need not fill a slot. Slots that are computed along,
+// because they lie between others, must not be asked for a position behind it.
 TEST(ConvertedGraph, NothingIsComputedBehindTheContext) {
   SKIP_WITHOUT_ONNX_RUNTIME();
   constexpr int32_t kContext = 20;

@@ -57,8 +57,9 @@ TEST(GraphCheck, AChildThatHangsIsEnded) {
   EXPECT_THAT(hung.error().message, HasSubstr("not done in time"));
   EXPECT_THAT(hung.error().message, HasSubstr("onnx_check: never"));
   // One that has said all that it will say, and stays.
-  EXPECT_THAT(check_by_script("echo ok; exec 1>&-; exec sleep 1000", "stays", std::chrono::milliseconds(300)).error().message,
-              HasSubstr("not done in time"));
+  EXPECT_THAT(
+      check_by_script("echo ok; exec 1>&-; exec sleep 1000", "stays", std::chrono::milliseconds(300)).error().message,
+      HasSubstr("not done in time"));
 }
 
 TEST(GraphCheck, AChildHasNoFilesOfOurs) {

@@ -98,10 +98,13 @@ TEST_F(OnnxLoaderTest, ABudgetThatIsTooSmallRefuses) {
   OnnxHouse house(folder);
   MemoryLedger small(150 << 10);
   house.options.ledger = &small;
+  house.options.check.when = GraphCheckOptions::When::always;
+  house.options.check.command = {"/bin/sh", "-c", "echo x > " + tree_.path("begun") + "; echo ok"};
   const Result<std::unique_ptr<ModelRunner>> runner = house.load();
   ASSERT_FALSE(runner.ok());
   EXPECT_EQ(runner.error().code, ErrorCode::out_of_memory);
   EXPECT_EQ(small.used(), 0U);
+  EXPECT_FALSE(fs::exists(tree_.path("begun"))) << "a child takes as much, so it does not even begin";
 }
 
 TEST_F(OnnxLoaderTest, TheFilesBesideTheGraphAreRead) {
