@@ -315,6 +315,7 @@ Status GraphScan::tensor(Message message, External external, std::set<std::strin
   OnnxExternalFile& data = facts_.external[fact.external->location];
   if (facts_.external.size() > OnnxLimits::kMaxExternalFiles) return fail("its data lie in too many files");
   data.needed = std::max(data.needed, fact.external->offset + fact.external->length);
+  data.bytes += fact.external->length;
   return ok_status();
 }
 

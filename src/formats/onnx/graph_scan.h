@@ -81,9 +81,10 @@ struct OnnxValue {
   std::vector<int64_t> shape;  // -1: symbolic
 };
 
-// A file beside the graph that its tensors name.
+// Bytes of a file beside the graph that its tensors name.
 struct OnnxExternalFile {
-  uint64_t needed = 0;  // it must have at least so many bytes
+  uint64_t needed = 0;  // it must be at least this long
+  uint64_t bytes = 0;   // of all its tensors together
 };
 
 struct OnnxFacts {
