@@ -17,9 +17,7 @@ constexpr int32_t kTokens = 6;
 constexpr int32_t kSlots = 4;
 constexpr int32_t kTrialSlotTokens = 16;
 constexpr int32_t kOtherTokens = kTokens + 1;  // where another text begins
-// Of the largest logit. Above rounding in f16 and in what kernels for other shapes add up in another order; far below
-// what a token too many or a wrong position makes.
-constexpr double kSame = 0.02;
+constexpr double kSame = GraphTrial::kSame;
 // A graph whose activations are quantised as a whole computes something else for each shape, and is used all the same.
 constexpr double kSameModel = 0.3;
 

@@ -15,6 +15,10 @@
 namespace inferneo::onnx {
 
 struct GraphTrial {
+  // Of the largest logit. Above rounding in f16 and in what kernels for other shapes add up in another order; far below
+  // what a token too many or a wrong position makes.
+  static constexpr double kSame = 0.02;
+
   GraphAbilities abilities;
   double largest_logit = 0.0;     // of all that was computed
   double step_difference = 0.0;   // token by token against all at once

@@ -105,6 +105,13 @@ Result<std::set<std::string>> data_paths(const OnnxLoadOptions& options, const O
 
 void tell(const OnnxLoadOptions& options, const OnnxGraph& graph, const GraphTrial& trial) {
   const std::string& model = options.model_name;
+  if (trial.step_difference > GraphTrial::kSame) {
+    log_warning(
+        "{}: tokens one by one give logits that differ by {:.2g} of the largest from those of all at once, as graphs "
+        "do "
+        "whose activations are quantised as a whole, so answers depend on how a prompt is divided",
+        model, trial.step_difference);
+  }
   if (graph.cache == CacheKind::none) {
     log_warning(
         "{}: the graph has no cache, so every token computes the whole text again; export it with past and "
