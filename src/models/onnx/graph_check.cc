@@ -187,6 +187,8 @@ Result<std::string> check_here(const std::vector<std::string>& arguments) {
   if (kCanLimitAddresses) RETURN_IF_ERROR(limit(RLIMIT_AS, *bytes));
   ::signal(SIGXFSZ, SIG_IGN);  // log lines that go to a file fail, and that is all
   RETURN_IF_ERROR(limit(RLIMIT_FSIZE, 0));
+  // A library that its parent has and the child has not, for want of an environment, checks nothing: an error.
+  if (const auto library = OrtLibrary::open(arguments[2]); !library.ok()) return library.error();
   return load_here(arguments, static_cast<int32_t>(std::min<uint64_t>(*length, INT32_MAX)));
 }
 

@@ -112,6 +112,9 @@ TEST(GraphCheck, TheProgramChecks) {
   ASSERT_FALSE(refused.ok());
   EXPECT_EQ(refused.error().code, ErrorCode::malformed) << refused.error().message;
   EXPECT_THAT(refused.error().message, ::testing::StartsWith("model 'm': model.onnx"));
+  GraphCheckRequest without = request_of("no library");
+  without.library = tree.path("none");
+  EXPECT_FALSE(check_graph_in_child(options, without).ok()) << "nothing was checked";
 }
 
 // A decoder without a cache and with a vocabulary of one token, whose logits are the whole numbers `result`.
