@@ -191,15 +191,15 @@ TEST_F(OnnxConvert, ReplacesOnlyEarlierConversions) {
   ASSERT_FALSE(other.ok());
   EXPECT_THAT(other.error().message, HasSubstr("not a converted model"));
   // A graph among other things is not all that would be lost, least of all beside the weights that it is made of.
-  const std::string source = copy_model("llama2");
+  const std::string model_folder = copy_model("llama2");
   for (const char* file : {"model.onnx", "genai_config.json"}) {
-    fs::copy_file(tree_.path("out") + "/" + file, source + "/" + file);
+    fs::copy_file(tree_.path("out") + "/" + file, model_folder + "/" + file);
   }
-  const auto onto_itself = convert(source, {.overwrite = true}, "source");
+  const auto onto_itself = convert(model_folder, {.overwrite = true}, "source");
   ASSERT_FALSE(onto_itself.ok());
   EXPECT_EQ(onto_itself.error().code, ErrorCode::already_exists);
   EXPECT_THAT(onto_itself.error().message, HasSubstr("'model.safetensors'"));
-  EXPECT_TRUE(fs::exists(source + "/model.safetensors"));
+  EXPECT_TRUE(fs::exists(model_folder + "/model.safetensors"));
   tree_.link(tree_.path("out"), "link");
   EXPECT_FALSE(convert(model, {.overwrite = true}, "link").ok());
   EXPECT_EQ(read_file(tree_.path("letters/from_home")), "dear");

@@ -152,6 +152,7 @@ TEST(GraphCheck, AGraphIsRunInAChildFirst) {
   const Wire divides = Wire()
                            .message(1, onnx_op("Sub", {"input_ids", "input_ids"}, {"zero"}))
                            .message(1, onnx_op("Div", {"input_ids", "zero"}, {"quotient"}));
+  // ONNX Runtime 1.30 reports it; what does not catch it dies of it.
   EXPECT_THAT(refusal("divides", decoder(divides, "quotient"), minute), HasSubstr("model 'fixture': model.onnx"));
   const Wire body = Wire()
                         .message(1, onnx_op("Identity", {"go_on"}, {"goes_on"}))

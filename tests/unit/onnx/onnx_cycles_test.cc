@@ -1,5 +1,8 @@
-// A graph is opened, used and closed again and again, and the process stays what it was, but for what the library
-// itself leaves behind with every session: some kilobytes, which are measured first, with bare sessions.
+// A graph is opened, used and closed again and again, and the process stays what it was.
+//
+// Bytes are what malloc has handed out, and that counts what it keeps for threads (tcache), which fills for as long as
+// sizes come that it has not had: kilobytes for each cycle that nobody lost. So the build's tests run this without that
+// cache (GLIBC_TUNABLES), where nothing at all may be left; with it, some is allowed beside what bare sessions leave.
 #include <fmt/format.h>
 #include <malloc.h>
 
@@ -12,8 +15,8 @@ namespace inferneo::onnx {
 namespace {
 
 constexpr size_t kWarmUp = 20;
-// Beside twice what the library leaves: far below a graph's weights, a slot or a session's threads.
-constexpr double kAllowedBytes = 8192;
+constexpr double kAllowedBytes = 64;             // one lost object in a few cycles
+constexpr double kAllowedBesideCaches = 8192.0;  // and twice what bare sessions leave
 
 size_t scaled(double count) {
   const char* scale = std::getenv("INFERNEO_SOAK_SCALE");
@@ -71,7 +74,9 @@ TEST(OnnxCycles, NothingIsLeftBehind) {
     ASSERT_EQ(house.ledger.used(), 0U);
   });
   fmt::print("{} cycles: {:.0f} bytes left by each; {:.0f} by a bare session\n", cycles, whole.bytes, bare.bytes);
-  EXPECT_LE(whole.bytes, 2 * std::max(0.0, bare.bytes) + kAllowedBytes);
+  const char* const tunables = std::getenv("GLIBC_TUNABLES");
+  const bool exact = tunables != nullptr && std::string(tunables).find("tcache_count=0") != std::string::npos;
+  EXPECT_LE(whole.bytes, exact ? kAllowedBytes : 2 * std::max(0.0, bare.bytes) + kAllowedBesideCaches);
   EXPECT_EQ(whole.descriptors, 0U);
   EXPECT_EQ(whole.threads, 0U);
 }
