@@ -10,11 +10,11 @@
 namespace inferneo {
 namespace {
 
-using testing::ContainsRegex;
-using testing::HasSubstr;
-using testing::Not;
+using ::testing::ContainsRegex;
+using ::testing::HasSubstr;
+using ::testing::Not;
 
-class ChatTest : public testing::Test {
+class ChatTest : public ::testing::Test {
  protected:
   ChatTest() : terminal_(environment_, in_.read_end(), out_.write_end(), err_.write_end()) {}
 

@@ -6,8 +6,8 @@
 namespace inferneo {
 namespace {
 
-using testing::ElementsAre;
-using testing::HasSubstr;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
 
 Result<Invocation> parse(std::string_view command, const std::vector<std::string>& arguments) {
   return parse_command_line(*find_command(command), arguments);

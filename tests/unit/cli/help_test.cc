@@ -9,8 +9,8 @@
 namespace inferneo {
 namespace {
 
-using testing::HasSubstr;
-using testing::Not;
+using ::testing::HasSubstr;
+using ::testing::Not;
 
 void expect_fits(const std::string& text, size_t max_lines) {
   EXPECT_LE(static_cast<size_t>(std::count(text.begin(), text.end(), '\n')), max_lines) << text;

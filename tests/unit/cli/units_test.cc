@@ -11,7 +11,7 @@
 namespace inferneo {
 namespace {
 
-using testing::HasSubstr;
+using ::testing::HasSubstr;
 
 TEST(Units, KeepAliveIsReadAsPeopleWriteIt) {
   const std::pair<const char*, std::optional<int64_t>> cases[] = {{"0", 0},
@@ -51,7 +51,7 @@ TEST(Units, SecondsMayHaveFractions) {
   for (const std::string text : {"", "-1", "x", "2d", "1e9", "nan"}) {
     const auto parsed = parse_seconds(text, "--timeout");
     ASSERT_FALSE(parsed.ok()) << text;
-    EXPECT_THAT(parsed.error().message, testing::StartsWith("--timeout: expected seconds")) << text;
+    EXPECT_THAT(parsed.error().message, ::testing::StartsWith("--timeout: expected seconds")) << text;
   }
 }
 
@@ -62,7 +62,7 @@ TEST(Units, SizesAndTimesAreShort) {
   EXPECT_EQ(size_text(uint64_t{412} << 20), "412 MiB");
   EXPECT_EQ(size_text(uint64_t{5} << 28), "1.25 GiB");
   EXPECT_EQ(size_text((uint64_t{1} << 30) - 1), "1.00 GiB") << "never 1024 MiB";
-  EXPECT_THAT(size_text(std::numeric_limits<uint64_t>::max()), testing::EndsWith(" TiB"));
+  EXPECT_THAT(size_text(std::numeric_limits<uint64_t>::max()), ::testing::EndsWith(" TiB"));
 
   EXPECT_EQ(duration_text(0.0), "0.00 s");
   EXPECT_EQ(duration_text(0.354), "0.35 s");

@@ -7,10 +7,10 @@
 namespace inferneo {
 namespace {
 
-Environment of(Environment::Variables variables) { return Environment(std::move(variables)); }
+Environment environment_of(Environment::Variables variables) { return Environment(std::move(variables)); }
 
 TEST(Environment, EmptyCountsAsUnset) {
-  const Environment env = of({{"A", ""}, {"B", "x"}});
+  const Environment env = environment_of({{"A", ""}, {"B", "x"}});
   EXPECT_FALSE(env.get("A").has_value());
   EXPECT_EQ(env.get("B"), "x");
   EXPECT_FALSE(env.get("C").has_value());
@@ -18,24 +18,24 @@ TEST(Environment, EmptyCountsAsUnset) {
 
 TEST(Environment, HubCacheFollowsTheUsualVariables) {
   EXPECT_EQ(Environment().hub_cache(), "") << "no HOME is fine";
-  EXPECT_EQ(of({{"HOME", "/h"}}).hub_cache(), "/h/.cache/huggingface/hub");
-  EXPECT_EQ(of({{"HOME", "/h"}, {"XDG_CACHE_HOME", "/x"}}).hub_cache(), "/x/huggingface/hub");
-  EXPECT_EQ(of({{"HOME", "/h"}, {"HF_HOME", "~/hf"}, {"XDG_CACHE_HOME", "/x"}}).hub_cache(), "/h/hf/hub");
-  EXPECT_EQ(of({{"HF_HUB_CACHE", "/c"}, {"HF_HOME", "/f"}}).hub_cache(), "/c");
+  EXPECT_EQ(environment_of({{"HOME", "/h"}}).hub_cache(), "/h/.cache/huggingface/hub");
+  EXPECT_EQ(environment_of({{"HOME", "/h"}, {"XDG_CACHE_HOME", "/x"}}).hub_cache(), "/x/huggingface/hub");
+  EXPECT_EQ(environment_of({{"HOME", "/h"}, {"HF_HOME", "~/hf"}, {"XDG_CACHE_HOME", "/x"}}).hub_cache(), "/h/hf/hub");
+  EXPECT_EQ(environment_of({{"HF_HUB_CACHE", "/c"}, {"HF_HOME", "/f"}}).hub_cache(), "/c");
 }
 
 TEST(Environment, HubTokenLiesBesideTheCache) {
   EXPECT_EQ(Environment().hub_token_file(), "");
-  EXPECT_EQ(of({{"HOME", "/h"}}).hub_token_file(), "/h/.cache/huggingface/token");
-  EXPECT_EQ(of({{"HOME", "/h"}, {"XDG_CACHE_HOME", "/x"}}).hub_token_file(), "/x/huggingface/token");
-  EXPECT_EQ(of({{"HOME", "/h"}, {"HF_HOME", "~/hf"}}).hub_token_file(), "/h/hf/token");
-  EXPECT_EQ(of({{"HF_TOKEN_PATH", "/t"}, {"HF_HOME", "/f"}}).hub_token_file(), "/t");
+  EXPECT_EQ(environment_of({{"HOME", "/h"}}).hub_token_file(), "/h/.cache/huggingface/token");
+  EXPECT_EQ(environment_of({{"HOME", "/h"}, {"XDG_CACHE_HOME", "/x"}}).hub_token_file(), "/x/huggingface/token");
+  EXPECT_EQ(environment_of({{"HOME", "/h"}, {"HF_HOME", "~/hf"}}).hub_token_file(), "/h/hf/token");
+  EXPECT_EQ(environment_of({{"HF_TOKEN_PATH", "/t"}, {"HF_HOME", "/f"}}).hub_token_file(), "/t");
 }
 
 TEST(Environment, OwnFolderFollowsXdg) {
   EXPECT_EQ(Environment().inferneo_home(), "");
-  EXPECT_EQ(of({{"HOME", "/h"}}).inferneo_home(), "/h/.local/share/inferneo");
-  EXPECT_EQ(of({{"HOME", "/h"}, {"XDG_DATA_HOME", "/d"}}).inferneo_home(), "/d/inferneo");
+  EXPECT_EQ(environment_of({{"HOME", "/h"}}).inferneo_home(), "/h/.local/share/inferneo");
+  EXPECT_EQ(environment_of({{"HOME", "/h"}, {"XDG_DATA_HOME", "/d"}}).inferneo_home(), "/d/inferneo");
 }
 
 TEST(Environment, KnowsWhatKubernetesInjects) {

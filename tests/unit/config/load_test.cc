@@ -16,16 +16,16 @@ namespace {
 
 Environment of(Environment::Variables variables) { return Environment(std::move(variables)); }
 
-using testing::ElementsAre;
-using testing::HasSubstr;
-using testing::IsEmpty;
-using testing::Not;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::Not;
 
-class LoadConfig : public testing::Test {
+class LoadConfig : public ::testing::Test {
  protected:
   void SetUp() override {
     folder_ = std::filesystem::path(testing::TempDir()) /
-              (std::string("config_") + testing::UnitTest::GetInstance()->current_test_info()->name());
+              (std::string("config_") + ::testing::UnitTest::GetInstance()->current_test_info()->name());
     std::filesystem::create_directories(folder_);
   }
   void TearDown() override { std::filesystem::remove_all(folder_); }

@@ -13,10 +13,10 @@
 namespace inferneo {
 namespace {
 
-using testing::AllOf;
-using testing::ElementsAre;
-using testing::HasSubstr;
-using testing::Pair;
+using ::testing::AllOf;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::Pair;
 
 Result<ConfigFile> parse(const std::string& text) { return parse_config_yaml(text, "f.yaml"); }
 

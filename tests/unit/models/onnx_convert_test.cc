@@ -204,9 +204,9 @@ TEST_F(OnnxConvert, ReplacesOnlyEarlierConversions) {
   EXPECT_FALSE(convert(model, {.overwrite = true}, "link").ok());
   EXPECT_EQ(read_file(tree_.path("letters/from_home")), "dear");
   for (const char* output : {"", ".", "..", "/", "out/.."}) {
-    const ModelDirectory source = open_model(model).value();
+    const ModelDirectory opened = open_model(model).value();
     const ConvertOptions options{.overwrite = true};
-    EXPECT_FALSE(convert_directory({.source = source, .output = output, .options = options, .pool = pool_}).ok())
+    EXPECT_FALSE(convert_directory({.source = opened, .output = output, .options = options, .pool = pool_}).ok())
         << output;
   }
 }

@@ -13,7 +13,7 @@
 namespace inferneo {
 namespace {
 
-std::shared_ptr<const RoutingRegex> compile(const std::string& pattern, const std::string& flags) {
+std::shared_ptr<const RoutingRegex> compiled(const std::string& pattern, const std::string& flags) {
   RoutingRegex::Fault fault;
   auto regex = RoutingRegex::compile(pattern, flags, fault);
   EXPECT_TRUE(regex) << fault.message;
@@ -39,7 +39,7 @@ class TextIndexTest : public testing::Test {
   }
 
   void add_regex(const std::string& pattern, const std::string& flags) {
-    regexes_.push_back(compile(pattern, flags));
+    regexes_.push_back(compiled(pattern, flags));
     regex_numbers_.push_back(index_.add_regex(regexes_.back()));
   }
 
@@ -101,8 +101,8 @@ TEST_F(TextIndexTest, TheSameQuestionHasTheSameNumber) {
   EXPECT_EQ(index_.add_literal("WORDA", true), index_.add_literal("worda", true));
   EXPECT_EQ(index_.num_literals(), literals);
   EXPECT_NE(index_.add_literal("worda", false), index_.add_literal("worda", true));
-  EXPECT_EQ(index_.add_regex(compile("worda.*0", "")), regex_numbers_[2]);
-  EXPECT_NE(index_.add_regex(compile("worda.*0", "i")), regex_numbers_[2]);
+  EXPECT_EQ(index_.add_regex(compiled("worda.*0", "")), regex_numbers_[2]);
+  EXPECT_NE(index_.add_regex(compiled("worda.*0", "i")), regex_numbers_[2]);
 }
 
 }  // namespace

@@ -8,7 +8,7 @@ namespace inferneo {
 namespace {
 
 constexpr const char* kPage = "https://page.example";
-constexpr std::string_view kChat = R"({"model":"fake","messages":[{"role":"user","content":"hi"}]})";
+constexpr std::string_view kCorsChat = R"({"model":"fake","messages":[{"role":"user","content":"hi"}]})";
 
 class CorsTest : public ServerFixture {
  protected:
@@ -63,9 +63,9 @@ TEST_F(CorsTest, AListedOriginMayCallFromItsPage) {
   EXPECT_EQ(before.headers.count("content-length"), 0U);
   EXPECT_EQ(before.headers.count("access-control-allow-credentials"), 0U);
 
-  const RawResponse whole = ask("POST", "/v1/chat/completions", kPage, {"Authorization: Bearer k"}, kChat);
+  const RawResponse whole = ask("POST", "/v1/chat/completions", kPage, {"Authorization: Bearer k"}, kCorsChat);
   EXPECT_EQ(whole.status, 200);
-  Json body = Json::parse(kChat);
+  Json body = Json::parse(kCorsChat);
   body["stream"] = true;
   const RawResponse streamed = ask("POST", "/v1/chat/completions", kPage, {"Authorization: Bearer k"}, body.dump());
   EXPECT_EQ(sse_data(streamed.body).back(), "[DONE]");
@@ -103,7 +103,7 @@ TEST_F(CorsTest, AListedOriginDoesNotOpenAForeignHost) {
 TEST_F(CorsTest, OnlyARealPreflightPassesWithoutAKey) {
   start_with({kPage});
   EXPECT_EQ(ask("OPTIONS", "/v1/chat/completions", kPage).status, 401);
-  EXPECT_EQ(ask("POST", "/v1/chat/completions", kPage, {"Access-Control-Request-Method: POST"}, kChat).status, 401);
+  EXPECT_EQ(ask("POST", "/v1/chat/completions", kPage, {"Access-Control-Request-Method: POST"}, kCorsChat).status, 401);
 }
 
 TEST_F(CorsTest, AStarIsForEverybody) {

@@ -13,7 +13,7 @@ namespace {
 using ::testing::HasSubstr;
 
 constexpr const char* kBody = R"({"model": "fake", "prompt": "x"})";
-constexpr const char* kChat = R"({"model": "fake", "messages": [{"role": "user", "content": "x"}]})";
+constexpr const char* kLimitedChat = R"({"model": "fake", "messages": [{"role": "user", "content": "x"}]})";
 constexpr const char* kSecretDigest = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b";  // "secret"
 
 std::vector<std::string> bearer(const std::string& key) { return {"Authorization: Bearer " + key}; }
@@ -58,7 +58,7 @@ TEST_F(RateLimitsTest, RefusesWithTheTimeThatIsLeft) {
   }
   for (const char* path : {"/v1/completions", "/v1/chat/completions"}) {
     ASSERT_TRUE(client.send(
-        http_request("POST", path, path == std::string("/v1/completions") ? kBody : kChat, bearer("plain"))));
+        http_request("POST", path, path == std::string("/v1/completions") ? kBody : kLimitedChat, bearer("plain"))));
     const auto refused = client.read_response();
     ASSERT_TRUE(refused.has_value()) << "the connection stays";
     EXPECT_EQ(refused->status, 429);
@@ -91,7 +91,8 @@ TEST_F(RateLimitsTest, APlaceIsFreeBeforeTheAnswerHasArrived) {
     ASSERT_EQ(response->status, 200) << i << ": " << response->body;
   }
   EXPECT_EQ(ask("plain", "/v1/completions", "{")->status, 400);
-  EXPECT_EQ(ask("plain", "/v1/chat/completions", kChat)->status, 200) << "one that could not be read is over, too";
+  EXPECT_EQ(ask("plain", "/v1/chat/completions", kLimitedChat)->status, 200)
+      << "one that could not be read is over, too";
 }
 
 TEST_F(RateLimitsTest, LimitsWhatIsUnderWayAndFreesItWhenTheClientLeaves) {
