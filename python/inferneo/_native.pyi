@@ -1,5 +1,6 @@
 # Made by tools/make_python_stubs.py; do not edit.
 import enum
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -12,6 +13,19 @@ class ModelFormat(enum.Enum):
     HUGGINGFACE = 0
     ONNX = 1
     TENSORRT = 2
+
+class OnnxOperators(enum.Enum):
+    """Which operators a converted model's graph is made of."""
+    GENAI = 0
+    STANDARD_21 = 1
+    STANDARD_23 = 2
+
+class Precision(enum.Enum):
+    """Of a converted model's weights."""
+    FLOAT32 = 0
+    FLOAT16 = 1
+    INT8 = 2
+    INT4 = 3
 
 class ABTestArm:
     """One of the models or ways of sampling that an A/B test compares."""
@@ -94,6 +108,54 @@ class ABTestRampStep:
     def __init__(self, *, after_seconds: float = ..., share: float = ...) -> None: ...
     def replace(self, **fields: Any) -> ABTestRampStep:
         """A copy with these fields changed."""
+
+class ConvertVerification:
+    """How far a converted model is from the native one."""
+    @property
+    def done(self) -> bool:
+        """Whether they were compared."""
+    @property
+    def reason(self) -> str:
+        """Why not."""
+    @property
+    def largest_difference(self) -> float:
+        """Of logits, in standard deviations of a row of them."""
+    @property
+    def typical_difference(self) -> float:
+        """The root of the mean square."""
+    @property
+    def bound(self) -> float:
+        """Of the typical one."""
+    @property
+    def tokens(self) -> int:
+        """That were compared."""
+    @property
+    def agreeing(self) -> int:
+        """Of them: with the same most probable next token."""
+
+class ConvertedModel:
+    """What a conversion has written."""
+    @property
+    def path(self) -> str:
+        """The directory."""
+    @property
+    def graph_bytes(self) -> int:
+        """Of model.onnx."""
+    @property
+    def data_bytes(self) -> int:
+        """Of model.onnx.data."""
+    @property
+    def source_bytes(self) -> int:
+        """Of the weights that it was made from."""
+    @property
+    def max_model_len(self) -> int:
+        """Longest sequence that the graph serves."""
+    @property
+    def seconds(self) -> float:
+        """That it took."""
+    @property
+    def verification(self) -> ConvertVerification:
+        """How far it is from the native model."""
 
 class GenerationResult:
     """What a finished generation gives back; str() is the first sample's text."""
@@ -435,6 +497,13 @@ class Config:
 class Lease:
     def id(self) -> str: ...
     def submit(self, queue: EventQueue, request: int, prompt: str, sampling: SamplingParams, stream: bool) -> Ticket: ...
+    def end(self) -> None: ...
+
+class Converter:
+    def __init__(self, config: Config) -> None: ...
+    def convert_model(self, *, model: str, output: str, precision: Precision, block_size: int, accuracy_level: int,
+                      operators: OnnxOperators, half_activations: bool, max_model_len: int, verify: bool, overwrite: bool,
+                      on_progress: Callable[[str, int, int], object] | None) -> ConvertedModel: ...
     def end(self) -> None: ...
 
 class Engine:

@@ -6,7 +6,6 @@
 #include "config.h"
 #include "data.h"
 #include "inferneo/onnx_converter.h"
-#include "models/onnx/ort_library.h"
 #include "owned.h"
 
 namespace nb = nanobind;
@@ -72,7 +71,6 @@ ConvertedModel convert_model(PyConverter& self, const std::string& model, const 
 }  // namespace
 
 void bind_onnx(nb::module_& module) {
-  onnx::OrtLibrary::forbid_reports();  // while the process has few threads
   nb::enum_<Precision>(module, "Precision", "Of a converted model's weights.")
       .value("FLOAT32", Precision::Float32)
       .value("FLOAT16", Precision::Float16)

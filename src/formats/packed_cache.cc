@@ -142,6 +142,21 @@ bool remove_unused(const std::string& path) {
   return file.get() >= 0 && ::flock(file.get(), LOCK_EX | LOCK_NB) == 0 && ::unlink(path.c_str()) == 0;
 }
 
+// A new file STEM.*.packed.tmp, locked: what is not locked has been left by a process that died, and whoever comes by
+// removes it. That may happen to a new one before it is locked, so another one is made then.
+Result<FileDescriptor> create_locked(const std::string& stem, std::string& path) {
+  constexpr int kAttempts = 100;
+  for (int i = 0; i < kAttempts; ++i) {
+    path = fmt::format("{}.{:08x}.packed.tmp", stem, std::random_device{}());
+    FileDescriptor file(::open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0644));
+    if (file.get() < 0) return failed("it could not be made", errno);
+    (void)::flock(file.get(), LOCK_EX);  // some file systems have none; who removes it holds it for a moment
+    struct ::stat info = {};
+    if (::fstat(file.get(), &info) == 0 && info.st_nlink > 0) return file;
+  }
+  return failed("it could not be made", EBUSY);
+}
+
 struct OldFile {
   fs::file_time_type used;
   std::string path;
@@ -208,11 +223,8 @@ Status PackedCache::write(const PackedContent& content, const Sections& sections
   RETURN_IF_ERROR(make_room(bytes));
 
   const std::string path = path_of(content.key);
-  const std::string temporary =
-      fmt::format("{}.{:08x}.packed.tmp", path.substr(0, path.rfind('.')), std::random_device{}());
-  const FileDescriptor file(::open(temporary.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0644));
-  if (file.get() < 0) return failed("it could not be made", errno);
-  (void)::flock(file.get(), LOCK_EX | LOCK_NB);  // what is not locked has been left by a process that died
+  std::string temporary;
+  ASSIGN_OR_RETURN(const FileDescriptor file, create_locked(path.substr(0, path.rfind('.')), temporary));
 
   const std::string header = header_of(content, bytes);
   const std::vector<std::byte> zeroes(kHugePage);

