@@ -35,6 +35,7 @@ uint32_t TextIndex::add_regex(const std::shared_ptr<const RoutingRegex>& regex) 
   if (added) {
     Filtered filtered{regex, {}};
     for (const std::string& atom : regex->atoms()) filtered.atoms.push_back(folded_.add(atom));
+    if (filtered.atoms.size() == 1) filtered.only_atom = filtered.atoms.front();
     regexes_.push_back(std::move(filtered));
   }
   return at->second;
@@ -80,15 +81,18 @@ size_t TextIndex::num_filtered() const {
                                            [](const Filtered& filtered) { return !filtered.atoms.empty(); }));
 }
 
-void TextIndex::scan(const Literals& literals, Passages passages, uint64_t* words) {
+void TextIndex::scan(const Literals& literals, Passages passages, uint64_t* words) const {
   words[0] |= literals.scanned;
   for (const std::string_view passage : passages) literals.matcher.scan(passage, words + literals.first_word);
+  if (&literals != &folded_) return;
+  const auto is_seen = [&](uint32_t literal) { return get_bit(words + folded_.first_word, literal); };
+  if (std::any_of(unfolded_.begin(), unfolded_.end(), is_seen)) words[0] |= kUnfoldedSeen;
 }
 
 bool TextIndex::may_match(const Filtered& filtered, Passages passages, uint64_t* words) const {
   const auto is_seen = [&](uint32_t literal) { return seen(folded_, literal, passages, words); };
   return filtered.atoms.empty() || std::any_of(filtered.atoms.begin(), filtered.atoms.end(), is_seen) ||
-         std::any_of(unfolded_.begin(), unfolded_.end(), is_seen);
+         (words[0] & kUnfoldedSeen) != 0;
 }
 
 void TextIndex::run_set(const Joined& joined, Passages passages, uint64_t* words, std::vector<int>& hits) const {
@@ -103,7 +107,7 @@ void TextIndex::run_set(const Joined& joined, Passages passages, uint64_t* words
   for (const uint32_t number : joined.members) set_bit(words + known_word_, number);
 }
 
-bool TextIndex::has_match(uint32_t number, Passages passages, uint64_t* words, std::vector<int>& hits) const {
+bool TextIndex::find_match(uint32_t number, Passages passages, uint64_t* words, std::vector<int>& hits) const {
   const auto known = [&] { return get_bit(words + known_word_, number); };
   const auto match = [&] { return get_bit(words + match_word_, number); };
   if (known()) return match();

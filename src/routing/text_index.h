@@ -42,7 +42,13 @@ class TextIndex {
   void scan(uint64_t flag, Passages passages, uint64_t* words) const {
     scan(flag == folded_.scanned ? folded_ : exact_, passages, words);
   }
-  bool has_match(uint32_t number, Passages passages, uint64_t* words, std::vector<int>& hits) const;
+  bool has_match(uint32_t number, Passages passages, uint64_t* words, std::vector<int>& hits) const {
+    // Of most expressions the one literal that they cannot do without is not there.
+    const uint32_t atom = regexes_[number].only_atom;
+    const bool is_known = (words[0] & (folded_.scanned | kUnfoldedSeen)) == folded_.scanned && atom != kSeveral;
+    if (is_known && (words[folded_.first_word + atom / 64] >> (atom % 64) & 1) == 0) return false;
+    return find_match(number, passages, words, hits);
+  }
 
   size_t num_literals() const { return exact_.literals.size() + folded_.literals.size(); }
   size_t num_regexes() const { return regexes_.size(); }
@@ -62,7 +68,8 @@ class TextIndex {
   struct Filtered {
     std::shared_ptr<const RoutingRegex> regex;
     std::vector<uint32_t> atoms;  // folded literals, one of which must be there; empty: nothing is known
-    bool joined = false;          // in the set of its kind
+    uint32_t only_atom = kSeveral;
+    bool joined = false;  // in the set of its kind
   };
   // Those that are matched together: the guarded ones by literals, and the others.
   struct Joined {
@@ -71,14 +78,18 @@ class TextIndex {
     uint64_t run = 0;               // the flag in the first word
   };
 
-  static bool seen(const Literals& literals, uint32_t number, Passages passages, uint64_t* words) {
+  static constexpr uint64_t kUnfoldedSeen = 16;  // flag in the first word: one of unfolded_ is there
+  static constexpr uint32_t kSeveral = UINT32_MAX;
+
+  bool seen(const Literals& literals, uint32_t number, Passages passages, uint64_t* words) const {
     if ((words[0] & literals.scanned) == 0) [[unlikely]] {
       scan(literals, passages, words);
     }
     return (words[literals.first_word + number / 64] >> (number % 64) & 1) != 0;
   }
-  static void scan(const Literals& literals, Passages passages, uint64_t* words);
+  void scan(const Literals& literals, Passages passages, uint64_t* words) const;
   bool may_match(const Filtered& filtered, Passages passages, uint64_t* words) const;
+  bool find_match(uint32_t number, Passages passages, uint64_t* words, std::vector<int>& hits) const;
   void build_sets();
   void run_set(const Joined& joined, Passages passages, uint64_t* words, std::vector<int>& hits) const;
 
