@@ -1,7 +1,9 @@
 #include <nanobind/stl/string.h>
 
-#include <exception>
+#include <memory>
 #include <optional>
+#include <string>
+#include <utility>
 
 #include "config.h"
 #include "data.h"

@@ -5,7 +5,7 @@
 // that comes waits for at most the one that runs, which its engine keeps short. While normal requests are live, idle
 // steps get `share` of the time, so that they end at some time on a server that is never without work: they save that
 // share up until it pays for a whole step, and with a share of 0 they wait. What they computed while nobody waited
-// counts, for as long as a second's share: on a server with pauses they take no time from anybody.
+// counts, up to a second's share: on a server with pauses enough they compute in those alone.
 // Thread-safe; one mutex, held for a few lines. Listeners are told that asking again may help; they are called from
 // whoever made it so, must not block and must not call the gate.
 #pragma once

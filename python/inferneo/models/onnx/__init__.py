@@ -6,7 +6,7 @@ import enum
 import os
 import threading
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from inferneo import _bridge, _native
 from inferneo._native import ConvertedModel, ConvertVerification, OnnxOperators, Precision
@@ -83,11 +83,9 @@ class ONNXConverter:
             on_progress=on_progress)
 
     async def convert_model_async(self, model: str | os.PathLike[str], output: str | os.PathLike[str], *,
-                                  precision: Precision | str = Precision.INT4, block_size: int = 32,
-                                  accuracy_level: int = 4, operators: OnnxOperators | str = OnnxOperators.GENAI,
-                                  half_activations: bool = False, max_model_len: int = 0, verify: bool = True,
-                                  overwrite: bool = False, on_progress: Progress | None = None) -> ConvertedModel:
-        """As convert_model(), in a thread. A cancelled task ends the conversion; ``on_progress`` is called on that thread."""
+                                  on_progress: Progress | None = None, **options: Any) -> ConvertedModel:
+        """As convert_model(), in a thread, with the same arguments. A cancelled task ends the conversion; ``on_progress`` is
+        called on that thread."""
         left = threading.Event()
 
         def tell(stage: str, done: int, total: int) -> None:
@@ -96,14 +94,8 @@ class ONNXConverter:
             if on_progress is not None:
                 on_progress(stage, done, total)
 
-        def convert() -> ConvertedModel:
-            return self.convert_model(
-                model, output, precision=precision, block_size=block_size, accuracy_level=accuracy_level,
-                operators=operators, half_activations=half_activations, max_model_len=max_model_len, verify=verify,
-                overwrite=overwrite, on_progress=tell)
-
         try:
-            return await asyncio.to_thread(convert)
+            return await asyncio.to_thread(self.convert_model, model, output, on_progress=tell, **options)
         except asyncio.CancelledError:
             left.set()
             raise
