@@ -43,6 +43,7 @@ LiteralMatcher::LiteralMatcher(std::span<const std::string> literals, bool ignor
     for (const char c : literals[i]) node = trie.child_of(node, class_of_[folded(c)]);
     INFERNEO_CHECK(node != 0 && trie.nodes[node].literal == kNone, "a literal is empty or there twice");
     trie.nodes[node].literal = static_cast<uint32_t>(i);
+    longest_ = std::max(longest_, literals[i].size());
   }
   if (ignore_case) {
     for (int c = 'A'; c <= 'Z'; ++c) class_of_[static_cast<size_t>(c)] = class_of_[static_cast<size_t>(c - 'A' + 'a')];
@@ -131,22 +132,75 @@ void LiteralMatcher::report(uint32_t state, uint64_t* seen) const {
   }
 }
 
+// One matcher on its way through one text. What a step reads is copied here: the compiler cannot know that `seen` is
+// none of it.
+struct LiteralMatcher::Lane {
+  Lane(const LiteralMatcher& of, std::string_view over, uint64_t* bits)
+      : matcher(&of),
+        rows(of.dense_.data()),
+        num_places(of.dense_.size()),
+        classes(of.class_of_.data()),
+        text(over),
+        seen(bits) {}
+
+  const LiteralMatcher* matcher;
+  const uint32_t* rows;
+  size_t num_places;
+  const uint8_t* classes;
+  std::string_view text;
+  uint64_t* seen;
+  uint32_t place = 0;
+};
+
+// A step waits for the load before it. Lanes that go forward side by side wait at the same time.
+template <size_t kLanes>
+void LiteralMatcher::walk(std::array<Lane, kLanes> lanes) {
+  size_t steps = lanes[0].text.size();
+  for (const Lane& lane : lanes) steps = std::min(steps, lane.text.size());
+  for (size_t i = 0; i < steps; ++i) {
+    for (Lane& lane : lanes) {
+      const uint8_t byte_class = lane.classes[static_cast<uint8_t>(lane.text[i])];
+      uint32_t place = lane.place;
+      place = place < lane.num_places ? lane.rows[place + byte_class] : lane.matcher->step(place, byte_class);
+      if ((place & kReports) != 0) [[unlikely]] {
+        place &= ~kReports;
+        lane.matcher->report(lane.matcher->state_at(place), lane.seen);
+      }
+      lane.place = place;
+    }
+  }
+  if constexpr (kLanes > 1) {
+    for (Lane& lane : lanes) {
+      lane.text.remove_prefix(steps);
+      walk(std::array{lane});
+    }
+  }
+}
+
+// Where a second lane begins: what begins before and ends behind the middle lies in it whole.
+std::string_view LiteralMatcher::second_half(std::string_view text) const {
+  return text.substr(text.size() / 2 - std::min(text.size() / 2, longest_ - 1));
+}
+
 void LiteralMatcher::scan(std::string_view text, uint64_t* seen) const {
   if (fail_.size() < 2) return;
-  // In locals: the compiler cannot know that `seen` is none of them.
-  const uint32_t* rows = dense_.data();
-  const size_t num_places = dense_.size();
-  const uint8_t* classes = class_of_.data();
-  uint32_t place = 0;
-  for (const char c : text) {
-    const uint8_t byte_class = classes[static_cast<uint8_t>(c)];
-    place = place < num_places ? rows[place + byte_class] : step(place, byte_class);
-    if ((place & kReports) == 0) [[likely]] {
-      continue;
-    }
-    place &= ~kReports;
-    report(state_at(place), seen);
+  const std::string_view second = second_half(text);
+  if (second.size() > text.size() / 4 * 3) return walk(std::array{Lane(*this, text, seen)});
+  walk(std::array{Lane(*this, text.substr(0, text.size() / 2), seen), Lane(*this, second, seen)});
+}
+
+void LiteralMatcher::scan(std::string_view text, const LiteralMatcher& a, uint64_t* seen_a, const LiteralMatcher& b,
+                          uint64_t* seen_b) {
+  if (a.fail_.size() < 2) return b.scan(text, seen_b);
+  if (b.fail_.size() < 2) return a.scan(text, seen_a);
+  const std::string_view second_a = a.second_half(text);
+  const std::string_view second_b = b.second_half(text);
+  if (std::max(second_a.size(), second_b.size()) > text.size() / 4 * 3) {
+    return walk(std::array{Lane(a, text, seen_a), Lane(b, text, seen_b)});
   }
+  const std::string_view first = text.substr(0, text.size() / 2);
+  walk(
+      std::array{Lane(a, first, seen_a), Lane(a, second_a, seen_a), Lane(b, first, seen_b), Lane(b, second_b, seen_b)});
 }
 
 size_t LiteralMatcher::memory_bytes() const {

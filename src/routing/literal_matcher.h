@@ -26,6 +26,9 @@ class LiteralMatcher {
 
   // Sets bit i of `seen` for each literal i in the text. Bits that are set already stay, and must come from scans.
   void scan(std::string_view text, uint64_t* seen) const;
+  // The same of two matchers at once, in about the time of one.
+  static void scan(std::string_view text, const LiteralMatcher& a, uint64_t* seen_a, const LiteralMatcher& b,
+                   uint64_t* seen_b);
 
   size_t num_states() const { return fail_.size(); }
   size_t memory_bytes() const;
@@ -36,6 +39,7 @@ class LiteralMatcher {
     uint32_t target;
   };
   struct Trie;
+  struct Lane;
   static constexpr uint32_t kReports = uint32_t{1} << 31;  // of a place: a literal ends here
   static constexpr uint32_t kNone = UINT32_MAX;
 
@@ -47,9 +51,13 @@ class LiteralMatcher {
   uint32_t state_at(uint32_t place) const;
   uint32_t step(uint32_t place, uint8_t byte_class) const;
   void report(uint32_t state, uint64_t* seen) const;
+  std::string_view second_half(std::string_view text) const;
+  template <size_t kLanes>
+  static void walk(std::array<Lane, kLanes> lanes);
 
   std::array<uint8_t, 256> class_of_{};  // 0: in no literal
   size_t num_classes_ = 1;
+  size_t longest_ = 0;  // literal, bytes
   // States in breadth-first order, so that a failure link leads to a smaller number; 0 is the root.
   std::vector<uint32_t> dense_;  // [num_dense_, num_classes_]: the next place, with kReports
   size_t num_dense_ = 0;

@@ -90,21 +90,22 @@ void RuleSet::compile() {
   for (uint32_t i = 0; i < rules_.size(); ++i) {
     const Rule& rule = rules_[i];
     if (!rule.rule.enabled) continue;
-    entries_.push_back({i, program_.add(rule.condition), rule.rule.applies_to == RoutingScope::all});
+    const uint64_t bit = uint64_t{1} << (enabled_.size() % 64);
+    for (std::vector<uint64_t>* bits : {&all_, &sees_named_}) bits->resize(words_of(enabled_.size() + 1));
+    all_.back() |= bit;
+    if (rule.rule.applies_to == RoutingScope::all) sees_named_.back() |= bit;
+    enabled_.push_back(i);
+    program_.add(rule.condition);
   }
   program_.build();
 }
 
 RoutingDecision RuleSet::decide(const RequestFacts& facts, RoutingScratch& scratch) const {
-  program_.begin(scratch);
-  for (const Entry& entry : entries_) {
-    if (!facts.choice_is_open && !entry.sees_all) continue;
-    if (!program_.matches(entry.condition, facts, scratch)) continue;
-    const Rule& rule = rules_[entry.rule];
-    rule.hits->fetch_add(1, std::memory_order_relaxed);
-    return {rule.rule.name, &rule.target, {}};
-  }
-  return {};
+  const size_t first = program_.first_match(facts.choice_is_open ? all_ : sees_named_, facts, scratch);
+  if (first == program_.size()) return {};
+  const Rule& rule = rules_[enabled_[first]];
+  rule.hits->fetch_add(1, std::memory_order_relaxed);
+  return {rule.rule.name, &rule.target, {}};
 }
 
 RoutingDecision RuleSet::decide(const RequestFacts& facts) const {

@@ -81,19 +81,16 @@ class RuleSet {
     RoutingTarget target;
     std::shared_ptr<HitCounters::Counter> hits;
   };
-  // What a decision reads of an enabled rule.
-  struct Entry {
-    uint32_t rule = 0;
-    uint32_t condition = 0;
-    bool sees_all = false;
-  };
   RuleSet() = default;
   Status add_rules(std::vector<RoutingRule> rules, HitCounters* counters, const RuleSet* previous);
   void compile();
 
   RuleSetOptions options_;
   std::vector<Rule> rules_;
-  std::vector<Entry> entries_;
+  // Of the enabled rules, as the program counts them:
+  std::vector<uint32_t> enabled_;     // their number in rules_
+  std::vector<uint64_t> all_;         // all of them, as bits
+  std::vector<uint64_t> sees_named_;  // those for requests that name a model too
   RuleProgram program_;
 };
 

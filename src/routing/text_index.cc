@@ -7,10 +7,8 @@
 namespace inferneo {
 namespace {
 
-constexpr uint64_t kExactScanned = 1;
-constexpr uint64_t kFoldedScanned = 2;
-constexpr uint64_t kGuardedRun = 4;
-constexpr uint64_t kUnguardedRun = 8;
+constexpr uint64_t kGuardedRun = 2;
+constexpr uint64_t kUnguardedRun = 4;
 constexpr uint64_t kOneTry = 256;  // the rest of the first word counts tries of guarded expressions
 constexpr uint64_t kFewTries = 8;  // about what a run of a set costs
 constexpr size_t kSmallestSet = 2;
@@ -35,7 +33,10 @@ uint32_t TextIndex::add_regex(const std::shared_ptr<const RoutingRegex>& regex) 
   if (added) {
     Filtered filtered{regex, {}};
     for (const std::string& atom : regex->atoms()) filtered.atoms.push_back(folded_.add(atom));
-    if (filtered.atoms.size() == 1) filtered.only_atom = filtered.atoms.front();
+    // A letter that is no ASCII may be one of theirs in another case.
+    if (!filtered.atoms.empty()) {
+      for (const std::string_view letter : kUnfoldedLetters) filtered.atoms.push_back(folded_.add(std::string(letter)));
+    }
     regexes_.push_back(std::move(filtered));
   }
   return at->second;
@@ -60,11 +61,6 @@ void TextIndex::build_sets() {
 
 void TextIndex::build() {
   build_sets();
-  if (num_filtered() > 0) {
-    for (const std::string_view letter : kUnfoldedLetters) unfolded_.push_back(folded_.add(std::string(letter)));
-  }
-  exact_.scanned = kExactScanned;
-  folded_.scanned = kFoldedScanned;
   num_words_ = 1;
   for (Literals* literals : {&exact_, &folded_}) {
     literals->matcher = LiteralMatcher(literals->literals, literals == &folded_);
@@ -81,18 +77,23 @@ size_t TextIndex::num_filtered() const {
                                            [](const Filtered& filtered) { return !filtered.atoms.empty(); }));
 }
 
-void TextIndex::scan(const Literals& literals, Passages passages, uint64_t* words) const {
-  words[0] |= literals.scanned;
-  for (const std::string_view passage : passages) literals.matcher.scan(passage, words + literals.first_word);
-  if (&literals != &folded_) return;
-  const auto is_seen = [&](uint32_t literal) { return get_bit(words + folded_.first_word, literal); };
-  if (std::any_of(unfolded_.begin(), unfolded_.end(), is_seen)) words[0] |= kUnfoldedSeen;
+void TextIndex::scan(Passages passages, uint64_t* words) const {
+  words[0] |= kScanned;
+  for (const std::string_view passage : passages) {
+    LiteralMatcher::scan(passage, exact_.matcher, words + exact_.first_word, folded_.matcher,
+                         words + folded_.first_word);
+  }
 }
 
-bool TextIndex::may_match(const Filtered& filtered, Passages passages, uint64_t* words) const {
-  const auto is_seen = [&](uint32_t literal) { return seen(folded_, literal, passages, words); };
-  return filtered.atoms.empty() || std::any_of(filtered.atoms.begin(), filtered.atoms.end(), is_seen) ||
-         (words[0] & kUnfoldedSeen) != 0;
+std::vector<uint32_t> TextIndex::guards_of(uint32_t regex) const {
+  std::vector<uint32_t> numbers;
+  for (const uint32_t atom : regexes_[regex].atoms) numbers.push_back(atom * 2 + 1);
+  return numbers;
+}
+
+bool TextIndex::may_match(const Filtered& filtered, const uint64_t* words) const {
+  return std::any_of(filtered.atoms.begin(), filtered.atoms.end(),
+                     [&](uint32_t literal) { return get_bit(words + folded_.first_word, literal); });
 }
 
 void TextIndex::run_set(const Joined& joined, Passages passages, uint64_t* words, std::vector<int>& hits) const {
@@ -107,13 +108,13 @@ void TextIndex::run_set(const Joined& joined, Passages passages, uint64_t* words
   for (const uint32_t number : joined.members) set_bit(words + known_word_, number);
 }
 
-bool TextIndex::find_match(uint32_t number, Passages passages, uint64_t* words, std::vector<int>& hits) const {
+bool TextIndex::has_match(uint32_t number, Passages passages, uint64_t* words, std::vector<int>& hits) const {
   const auto known = [&] { return get_bit(words + known_word_, number); };
   const auto match = [&] { return get_bit(words + match_word_, number); };
   if (known()) return match();
   const Filtered& filtered = regexes_[number];
   const bool guarded = !filtered.atoms.empty();
-  if (guarded && !may_match(filtered, passages, words)) {
+  if (guarded && !may_match(filtered, words)) {
     set_bit(words + known_word_, number);
     return false;
   }

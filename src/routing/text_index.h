@@ -1,6 +1,6 @@
 // What the rules of one set ask of one long text (the prompt, or the conversation): whether it contains this literal,
-// whether that regular expression matches. Asked at most once each per decision and answered together: two passes for
-// all literals, and a regular expression is tried only when a literal has been seen that it cannot do without.
+// whether that regular expression matches. Asked at most once each per decision and answered together: one pass for all
+// literals, and a regular expression is tried only when a literal has been seen that it cannot do without.
 //
 // Filled, built once, then immutable and thread-safe; what is known of a request stands in the words of its scratch.
 #pragma once
@@ -31,24 +31,16 @@ class TextIndex {
   uint32_t add_regex(const std::shared_ptr<const RoutingRegex>& regex);
   void build();
 
-  // Of scratch, all zero before the first question of a decision.
+  // Of scratch, all zero before scan(), which comes before all questions of a decision.
   size_t num_words() const { return num_words_; }
-  bool has_literal(uint32_t number, Passages passages, uint64_t* words) const {
-    return seen((number & 1) != 0 ? folded_ : exact_, number / 2, passages, words);
-  }
-  // For a loop that asks many: once the flag is set in the first word, the literal's bit of the words is the answer.
-  uint64_t flag_of(uint32_t number) const { return ((number & 1) != 0 ? folded_ : exact_).scanned; }
+  bool is_scanned(const uint64_t* words) const { return (words[0] & kScanned) != 0; }
+  // Then a literal's bit of the words says whether it is there. Literals' bits: [64, end_of_literals()).
+  void scan(Passages passages, uint64_t* words) const;
   size_t bit_of(uint32_t number) const { return ((number & 1) != 0 ? folded_ : exact_).first_word * 64 + number / 2; }
-  void scan(uint64_t flag, Passages passages, uint64_t* words) const {
-    scan(flag == folded_.scanned ? folded_ : exact_, passages, words);
-  }
-  bool has_match(uint32_t number, Passages passages, uint64_t* words, std::vector<int>& hits) const {
-    // Of most expressions the one literal that they cannot do without is not there.
-    const uint32_t atom = regexes_[number].only_atom;
-    const bool is_known = (words[0] & (folded_.scanned | kUnfoldedSeen)) == folded_.scanned && atom != kSeveral;
-    if (is_known && (words[folded_.first_word + atom / 64] >> (atom % 64) & 1) == 0) return false;
-    return find_match(number, passages, words, hits);
-  }
+  size_t end_of_literals() const { return known_word_ * 64; }
+  // The literals, as add_literal() counts them, one of which a text has that the expression matches; empty: unknown.
+  std::vector<uint32_t> guards_of(uint32_t regex) const;
+  bool has_match(uint32_t number, Passages passages, uint64_t* words, std::vector<int>& hits) const;
 
   size_t num_literals() const { return exact_.literals.size() + folded_.literals.size(); }
   size_t num_regexes() const { return regexes_.size(); }
@@ -62,14 +54,12 @@ class TextIndex {
     std::vector<std::string> literals;
     LiteralMatcher matcher;
     size_t first_word = 0;
-    uint64_t scanned = 0;  // the flag in the first word
     uint32_t add(std::string literal);
   };
   struct Filtered {
     std::shared_ptr<const RoutingRegex> regex;
     std::vector<uint32_t> atoms;  // folded literals, one of which must be there; empty: nothing is known
-    uint32_t only_atom = kSeveral;
-    bool joined = false;  // in the set of its kind
+    bool joined = false;          // in the set of its kind
   };
   // Those that are matched together: the guarded ones by literals, and the others.
   struct Joined {
@@ -78,18 +68,9 @@ class TextIndex {
     uint64_t run = 0;               // the flag in the first word
   };
 
-  static constexpr uint64_t kUnfoldedSeen = 16;  // flag in the first word: one of unfolded_ is there
-  static constexpr uint32_t kSeveral = UINT32_MAX;
+  static constexpr uint64_t kScanned = 1;  // flag in the first word
 
-  bool seen(const Literals& literals, uint32_t number, Passages passages, uint64_t* words) const {
-    if ((words[0] & literals.scanned) == 0) [[unlikely]] {
-      scan(literals, passages, words);
-    }
-    return (words[literals.first_word + number / 64] >> (number % 64) & 1) != 0;
-  }
-  void scan(const Literals& literals, Passages passages, uint64_t* words) const;
-  bool may_match(const Filtered& filtered, Passages passages, uint64_t* words) const;
-  bool find_match(uint32_t number, Passages passages, uint64_t* words, std::vector<int>& hits) const;
+  bool may_match(const Filtered& filtered, const uint64_t* words) const;
   void build_sets();
   void run_set(const Joined& joined, Passages passages, uint64_t* words, std::vector<int>& hits) const;
 
@@ -97,7 +78,6 @@ class TextIndex {
   Literals folded_;
   std::vector<Filtered> regexes_;
   std::map<std::string, uint32_t, std::less<>> regex_numbers_;
-  std::vector<uint32_t> unfolded_;  // kUnfoldedLetters, among the folded literals
   Joined guarded_;
   Joined unguarded_;
   size_t known_word_ = 0;  // of each regular expression, whether it is known if it matches

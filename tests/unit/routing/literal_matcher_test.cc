@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <random>
 #include <set>
 #include <string>
@@ -73,23 +74,38 @@ TEST(LiteralMatcher, SaysTheSameAsASearchForEach) {
     for (size_t i = 0; i < length; ++i) text += letters[below(letters.size())];
     return text;
   };
-  for (int round = 0; round < 600; ++round) {
+  for (int round = 0; round < 1200; ++round) {
     const std::string_view letters = std::vector<std::string_view>{"ab", "abC", "aAbB\xC3\xA4"}[below(3)];
-    const bool ignore_case = below(2) == 0;
-    std::set<std::string> distinct;
-    for (size_t i = 1 + below(40); i > 0; --i) {
-      std::string literal = word(1 + below(7), letters);
-      distinct.insert(ignore_case ? lower_ascii(literal) : literal);
+    // Two matchers, of which one may be empty; texts long enough to be cut, and literals that lie across the cut.
+    struct Side {
+      bool ignore_case = false;
+      std::vector<std::string> literals = {};
+      LiteralMatcher matcher = {};
+      std::vector<uint64_t> seen = {};
+    };
+    std::array<Side, 2> sides;
+    for (Side& side : sides) {
+      side.ignore_case = below(2) == 0;
+      std::set<std::string> distinct;
+      for (size_t i = below(40); i > 0; --i) {
+        std::string literal = word(1 + below(7), letters);
+        distinct.insert(side.ignore_case ? lower_ascii(literal) : literal);
+      }
+      side.literals.assign(distinct.begin(), distinct.end());
+      const size_t dense_bytes = std::vector<size_t>{0, 64, 400, LiteralMatcher::kDenseBytes}[below(4)];
+      side.matcher = LiteralMatcher(side.literals, side.ignore_case, dense_bytes);
+      side.seen.assign(side.literals.size() / 64 + 1, 0);
     }
-    const std::vector<std::string> literals(distinct.begin(), distinct.end());
-    const size_t dense_bytes = std::vector<size_t>{0, 64, 400, LiteralMatcher::kDenseBytes}[below(4)];
-    const LiteralMatcher matcher(literals, ignore_case, dense_bytes);
     const std::string text = word(below(60), letters);
-    const Bits seen = scan(matcher, literals.size(), text);
-    for (size_t i = 0; i < literals.size(); ++i) {
-      const bool truth = ignore_case ? lower_ascii(text).find(literals[i]) != std::string::npos
-                                     : text.find(literals[i]) != std::string::npos;
-      ASSERT_EQ(seen[i], truth) << "round " << round << ": '" << literals[i] << "' in '" << text << "'";
+    auto& [a, b] = sides;
+    LiteralMatcher::scan(text, a.matcher, a.seen.data(), b.matcher, b.seen.data());
+    for (const Side& side : sides) {
+      const Bits alone = scan(side.matcher, side.literals.size(), text);
+      for (size_t i = 0; i < side.literals.size(); ++i) {
+        const bool truth = contains(text, side.literals[i], side.ignore_case);
+        ASSERT_EQ(alone[i], truth) << "round " << round << ": '" << side.literals[i] << "' in '" << text << "'";
+        ASSERT_EQ((side.seen[i / 64] >> (i % 64) & 1) != 0, truth) << "round " << round << ": two at once";
+      }
     }
   }
 }
