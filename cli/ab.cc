@@ -18,7 +18,7 @@ using Json = nlohmann::json;
 constexpr std::string_view kTests = "/admin/ab-tests";
 constexpr std::string_view kTest = "/admin/ab-tests/{id}";
 
-constexpr std::array kOptions = {
+constexpr std::array kAbOptions = {
     CommandOption{"--split", "SHARE", "add: the share of arm B [0.5]"},
     kTemplateOption,
     CommandOption{"--system-prompt", "TEXT", "add: begins arm B's chats that have no system message"},
@@ -141,7 +141,7 @@ constexpr std::array kVerbs = {
 
 }  // namespace
 
-std::span<const CommandOption> ab_options() { return kOptions; }
+std::span<const CommandOption> ab_options() { return kAbOptions; }
 
 int run_ab(const Invocation& invocation, CommandContext& context) {
   return run_traffic_verb("ab", kVerbs, invocation, context);

@@ -14,7 +14,7 @@
 namespace inferneo {
 namespace {
 
-constexpr std::array kOptions = {
+constexpr std::array kBenchOptions = {
     CommandOption{"--input-len", "N,N", "Prompt lengths [128,512]"},
     CommandOption{"--output-len", "N", "Tokens to generate [64]"},
     CommandOption{"--batch-size", "N,N", "Concurrent requests [1,4,16]"},
@@ -106,7 +106,7 @@ Status bench(const Invocation& invocation, CommandContext& context) {
 
 }  // namespace
 
-std::span<const CommandOption> bench_options() { return kOptions; }
+std::span<const CommandOption> bench_options() { return kBenchOptions; }
 
 int run_bench(const Invocation& invocation, CommandContext& context) {
   const Status status = bench(invocation, context);

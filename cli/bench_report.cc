@@ -8,7 +8,7 @@
 namespace inferneo {
 namespace {
 
-using Json = nlohmann::ordered_json;
+using OrderedJson = nlohmann::ordered_json;
 
 std::string rate_text(double value) { return fmt::format("{:.{}f}", value, value < 100.0 ? 1 : 0); }
 std::string range_text(const Spread& spread) {
@@ -18,9 +18,11 @@ std::string share_text(const std::optional<Spread>& share) {
   return share && share->median > 0.0 ? fmt::format("{:.0f} %", share->median * 100.0) : "-";
 }
 
-Json spread_json(const Spread& spread) { return {{"median", spread.median}, {"min", spread.min}, {"max", spread.max}}; }
+OrderedJson spread_json(const Spread& spread) {
+  return {{"median", spread.median}, {"min", spread.min}, {"max", spread.max}};
+}
 
-Json peaks_json(const kernels::MachinePeaks& peaks) {
+OrderedJson peaks_json(const kernels::MachinePeaks& peaks) {
   return {{"threads", peaks.threads},
           {"isa", std::string(peaks.isa)},
           {"f32_flops", peaks.f32_flops},
@@ -30,7 +32,7 @@ Json peaks_json(const kernels::MachinePeaks& peaks) {
           {"read_buffer_bytes", peaks.read_buffer_bytes}};
 }
 
-std::string text_of(const Json& json) {
+std::string text_of(const OrderedJson& json) {
   return json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
 }
 
@@ -80,8 +82,8 @@ std::string bench_table_foot(const BenchReport& report) {
 std::string machine_json(const kernels::MachinePeaks& peaks) { return text_of({{"machine", peaks_json(peaks)}}); }
 
 std::string bench_json(const BenchReport& report) {
-  Json json;
-  json["machine"] = report.peaks ? peaks_json(*report.peaks) : Json();
+  OrderedJson json;
+  json["machine"] = report.peaks ? peaks_json(*report.peaks) : OrderedJson();
   json["model"] = {{"name", report.model}, {"load_seconds", report.load_seconds}};
   if (report.facts) {
     json["model"]["dtype"] = report.facts->dtype;
@@ -90,14 +92,14 @@ std::string bench_json(const BenchReport& report) {
     json["model"]["kv_bytes_per_token"] = report.facts->kv_bytes_per_token;
   }
   json["rounds"] = report.rounds;
-  json["rows"] = Json::array();
+  json["rows"] = OrderedJson::array();
   for (const BenchRow& row : report.rows) {
-    Json entry = {{"input_len", row.bench_case.input_len},
-                  {"output_len", row.bench_case.output_len},
-                  {"batch", row.bench_case.batch},
-                  {"prefill_tokens_per_second", spread_json(row.prefill)},
-                  {"decode_tokens_per_second", spread_json(row.decode)},
-                  {"time_to_first_token_seconds", spread_json(row.time_to_first_token)}};
+    OrderedJson entry = {{"input_len", row.bench_case.input_len},
+                         {"output_len", row.bench_case.output_len},
+                         {"batch", row.bench_case.batch},
+                         {"prefill_tokens_per_second", spread_json(row.prefill)},
+                         {"decode_tokens_per_second", spread_json(row.decode)},
+                         {"time_to_first_token_seconds", spread_json(row.time_to_first_token)}};
     if (row.prefill_share) entry["prefill_share_of_peak"] = spread_json(*row.prefill_share);
     if (row.decode_share) entry["decode_share_of_bandwidth"] = spread_json(*row.decode_share);
     json["rows"].push_back(std::move(entry));

@@ -11,7 +11,7 @@
 namespace inferneo {
 namespace {
 
-constexpr std::array kOptions = {
+constexpr std::array kConfigOptions = {
     CommandOption{"--markdown", "", "Print docs/configuration.md instead"},
 };
 
@@ -49,7 +49,7 @@ std::string listing(const LoadedConfig& loaded) {
 
 }  // namespace
 
-std::span<const CommandOption> config_options() { return kOptions; }
+std::span<const CommandOption> config_options() { return kConfigOptions; }
 
 int run_config(const Invocation& invocation, CommandContext& context) {
   if (invocation.has("--markdown")) {

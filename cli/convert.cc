@@ -15,7 +15,7 @@
 namespace inferneo {
 namespace {
 
-constexpr std::array kOptions = {
+constexpr std::array kConvertOptions = {
     CommandOption{"--precision", "TYPE", "Of weights: f32, f16, int8 or int4 (int4)"},
     CommandOption{"--block-size", "N", "Weights that share a scale: 16, 32, 64 or 128 (32)"},
     CommandOption{"--activations", "TYPE", "With int8 and int4: f32 or f16, also of the cache (f32)"},
@@ -131,7 +131,7 @@ Result<int> convert(const Invocation& invocation, CommandContext& context) {
 
 }  // namespace
 
-std::span<const CommandOption> convert_options() { return kOptions; }
+std::span<const CommandOption> convert_options() { return kConvertOptions; }
 
 int run_convert(const Invocation& invocation, CommandContext& context) {
   const auto code = convert(invocation, context);

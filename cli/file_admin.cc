@@ -14,25 +14,25 @@
 namespace inferneo {
 namespace {
 
-using Json = nlohmann::ordered_json;
+using OrderedJson = nlohmann::ordered_json;
 
-AdminAnswer answer_of(const Json& body, int status = 200) {
+AdminAnswer answer_of(const OrderedJson& body, int status = 200) {
   AdminAnswer answer;
   answer.status = status;
-  answer.text = body.dump(-1, ' ', false, Json::error_handler_t::replace);
+  answer.text = body.dump(-1, ' ', false, OrderedJson::error_handler_t::replace);
   answer.json = nlohmann::json::parse(answer.text);
   return answer;
 }
 
-Json or_null(const std::string& text) { return text.empty() ? Json(nullptr) : Json(text); }
+OrderedJson or_null(const std::string& text) { return text.empty() ? OrderedJson(nullptr) : OrderedJson(text); }
 
 template <typename T>
-Json or_null(const std::optional<T>& value) {
-  return value ? Json(*value) : Json(nullptr);
+OrderedJson or_null(const std::optional<T>& value) {
+  return value ? OrderedJson(*value) : OrderedJson(nullptr);
 }
 
-Json model_json(const ModelRecord& record, const Catalog& catalog) {
-  Json model;
+OrderedJson model_json(const ModelRecord& record, const Catalog& catalog) {
+  OrderedJson model;
   model["id"] = record.id.text();
   model["name"] = record.id.name;
   model["version"] = record.id.version;
@@ -41,15 +41,15 @@ Json model_json(const ModelRecord& record, const Catalog& catalog) {
   model["aliases"] = catalog.aliases_of(record.id);
   model["source"] = record.source;
   model["revision"] = or_null(record.revision);
-  model["format"] = record.format ? Json(std::string(model_format_name(*record.format))) : Json(nullptr);
+  model["format"] = record.format ? OrderedJson(std::string(model_format_name(*record.format))) : OrderedJson(nullptr);
   model["origin"] = std::string(record_origin_name(record.origin));
   model["settings"] = record.settings;
-  model["pending_settings"] = Json::array();
+  model["pending_settings"] = OrderedJson::array();
   model["metadata"] = record.metadata;
   model["pinned"] = record.pinned;
   model["keep_alive"] = or_null(record.keep_alive);
   model["created"] = record.created;
-  model["last_used"] = record.last_used > 0 ? Json(record.last_used) : Json(nullptr);
+  model["last_used"] = record.last_used > 0 ? OrderedJson(record.last_used) : OrderedJson(nullptr);
   model["load_count"] = record.load_count;
   // What a server that does not run has in memory.
   model["state"] = "unloaded";
@@ -61,8 +61,8 @@ Json model_json(const ModelRecord& record, const Catalog& catalog) {
   return model;
 }
 
-Json name_json(const NameRecord& record, const RegistrySnapshot& snapshot) {
-  Json name;
+OrderedJson name_json(const NameRecord& record, const RegistrySnapshot& snapshot) {
+  OrderedJson name;
   name["name"] = record.name;
   name["active"] = or_null(snapshot.version_of(record.name));
   name["previous"] = or_null(record.previous);
@@ -78,9 +78,9 @@ class FileAdmin final : public ModelAdmin {
   std::string where() const override { return fmt::format("the registry {}; no server runs on it", path_); }
 
   Result<AdminAnswer> list() override {
-    Json body;
+    OrderedJson body;
     body["object"] = "list";
-    body["data"] = Json::array();
+    body["data"] = OrderedJson::array();
     std::error_code error;
     // Looking makes no file.
     if (!std::filesystem::exists(path_, error) && !error) return answer_of(body);
@@ -103,7 +103,7 @@ class FileAdmin final : public ModelAdmin {
     ASSIGN_OR_RETURN(const auto registry, Registry::open(path_));
     ASSIGN_OR_RETURN(const ModelId wanted, resolve(*registry, id));
     ASSIGN_OR_RETURN(const std::vector<std::string> aliases, registry->remove(wanted));
-    return answer_of(Json{{"id", wanted.text()}, {"removed", true}, {"dropped_aliases", aliases}});
+    return answer_of(OrderedJson{{"id", wanted.text()}, {"removed", true}, {"dropped_aliases", aliases}});
   }
 
   Result<AdminAnswer> show(const std::string& id) override {
@@ -137,13 +137,13 @@ class FileAdmin final : public ModelAdmin {
   Result<AdminAnswer> set_alias(const std::string& alias, const std::string& target) override {
     ASSIGN_OR_RETURN(const auto registry, Registry::open(path_));
     ASSIGN_OR_RETURN(const AliasRecord record, registry->set_alias(alias, target));
-    return answer_of(Json{{"alias", record.alias}, {"target", record.target()}});
+    return answer_of(OrderedJson{{"alias", record.alias}, {"target", record.target()}});
   }
 
   Result<AdminAnswer> remove_alias(const std::string& alias) override {
     ASSIGN_OR_RETURN(const auto registry, Registry::open(path_));
     RETURN_IF_ERROR(registry->remove_alias(alias));
-    return answer_of(Json{{"alias", alias}, {"removed", true}});
+    return answer_of(OrderedJson{{"alias", alias}, {"removed", true}});
   }
 
   Result<AdminAnswer> switch_version(const std::string& name, const Switch& wanted) override {

@@ -12,14 +12,14 @@
 namespace inferneo {
 namespace {
 
-using Json = nlohmann::ordered_json;
+using OrderedJson = nlohmann::ordered_json;
 
 // A server that starts holds the registry before it has an address; another command holds it for an instant.
 constexpr int kAttempts = 8;
 constexpr auto kPause = std::chrono::milliseconds(75);
 
-Json body_of(const ModelRegistration& registration) {
-  Json body;
+OrderedJson body_of(const ModelRegistration& registration) {
+  OrderedJson body;
   const size_t colon = registration.name.find(':');
   body["name"] = registration.name.substr(0, colon);
   if (colon != std::string::npos) body["version"] = registration.name.substr(colon + 1);
@@ -34,19 +34,22 @@ Json body_of(const ModelRegistration& registration) {
   return body;
 }
 
-Json body_of(const ModelAmendment& amendment) {
-  Json body = Json::object();
+OrderedJson body_of(const ModelAmendment& amendment) {
+  OrderedJson body = OrderedJson::object();
   for (const auto& [field, values] :
        {std::pair("settings", &amendment.settings), std::pair("metadata", &amendment.metadata)}) {
-    for (const auto& [name, value] : *values) body[field][name] = value ? Json(*value) : Json(nullptr);
+    for (const auto& [name, value] : *values) body[field][name] = value ? OrderedJson(*value) : OrderedJson(nullptr);
   }
   if (amendment.pinned) body["pinned"] = *amendment.pinned;
-  if (amendment.keep_alive) body["keep_alive"] = *amendment.keep_alive ? Json(**amendment.keep_alive) : Json(nullptr);
+  if (amendment.keep_alive)
+    body["keep_alive"] = *amendment.keep_alive ? OrderedJson(**amendment.keep_alive) : OrderedJson(nullptr);
   return body;
 }
 
 // What the user wrote may be no UTF-8; JSON must be.
-std::string text_of(const Json& body) { return body.dump(-1, ' ', false, Json::error_handler_t::replace); }
+std::string text_of(const OrderedJson& body) {
+  return body.dump(-1, ' ', false, OrderedJson::error_handler_t::replace);
+}
 
 class ServerAdmin final : public ModelAdmin {
  public:
@@ -83,7 +86,7 @@ class ServerAdmin final : public ModelAdmin {
   }
   Result<AdminAnswer> set_alias(const std::string& alias, const std::string& target) override {
     ASSIGN_OR_RETURN(const std::string path, model_path(alias));
-    return client_.call("PUT", "/admin/aliases/" + path, text_of(Json{{"target", target}}));
+    return client_.call("PUT", "/admin/aliases/" + path, text_of(OrderedJson{{"target", target}}));
   }
   Result<AdminAnswer> remove_alias(const std::string& alias) override {
     ASSIGN_OR_RETURN(const std::string path, model_path(alias));
@@ -91,7 +94,7 @@ class ServerAdmin final : public ModelAdmin {
   }
   Result<AdminAnswer> switch_version(const std::string& name, const Switch& wanted) override {
     ASSIGN_OR_RETURN(const std::string path, model_path(name));
-    Json body;
+    OrderedJson body;
     if (wanted.to == Switch::To::previous) {
       body["rollback"] = true;
     } else if (wanted.to == Switch::To::latest) {

@@ -11,7 +11,7 @@
 namespace inferneo {
 namespace {
 
-constexpr std::array kOptions = {
+constexpr std::array kModelsOptions = {
     CommandOption{"--verbose", "", "Sources, aliases and settings too"},
     kJsonOption,
     kUrlOption,
@@ -41,7 +41,7 @@ Result<int> models(const Invocation& invocation, CommandContext& context) {
 
 }  // namespace
 
-std::span<const CommandOption> models_options() { return kOptions; }
+std::span<const CommandOption> models_options() { return kModelsOptions; }
 
 int run_models(const Invocation& invocation, CommandContext& context) {
   const auto code = models(invocation, context);

@@ -17,7 +17,7 @@ std::string bar(double share, int width) {
   return "[" + std::string(static_cast<size_t>(full), '#') + std::string(static_cast<size_t>(width - full), '.') + "]";
 }
 
-std::string rate_text(double rate) {
+std::string byte_rate_text(double rate) {
   return rate < 1e9 ? fmt::format("{:.1f} MB/s", rate / 1e6) : fmt::format("{:.2f} GB/s", rate / 1e9);
 }
 
@@ -36,7 +36,7 @@ std::string progress_line(const ProgressState& state, double rate, int width) {
     std::string numbers = fmt::format(" {:3.0f} %", share * 100.0);
     if (rate > 0.0) {
       const double left = static_cast<double>(state.total - std::min(state.done, state.total)) / rate;
-      numbers += fmt::format("  {}  {} left", rate_text(rate), time_text(left));
+      numbers += fmt::format("  {}  {} left", byte_rate_text(rate), time_text(left));
     }
     const int room = width - 1 - static_cast<int>(line.size() + numbers.size()) - 4;  // two blanks, two brackets
     line += "  " + bar(share, std::clamp(room, kShortestBar, kBarWidth)) + numbers;

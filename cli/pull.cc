@@ -15,7 +15,7 @@
 namespace inferneo {
 namespace {
 
-constexpr std::array kOptions = {
+constexpr std::array kPullOptions = {
     CommandOption{"--files", "GLOB", "Only files that match, such as '*.json'; may be repeated", true},
 };
 
@@ -124,7 +124,7 @@ Result<int> pull(const Invocation& invocation, CommandContext& context) {
 
 }  // namespace
 
-std::span<const CommandOption> pull_options() { return kOptions; }
+std::span<const CommandOption> pull_options() { return kPullOptions; }
 
 int run_pull(const Invocation& invocation, CommandContext& context) {
   const auto code = pull(invocation, context);

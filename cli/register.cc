@@ -16,7 +16,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::array kOptions = {
+constexpr std::array kRegisterOptions = {
     CommandOption{"--revision", "REV", "Branch, tag or commit of a hub id"},
     CommandOption{"--format", "FORMAT", "huggingface, onnx or tensorrt [as the files say]"},
     CommandOption{"--alias", "NAME", "A further name; may be repeated", true},
@@ -96,7 +96,7 @@ Result<int> register_model(const Invocation& invocation, CommandContext& context
 
 }  // namespace
 
-std::span<const CommandOption> register_options() { return kOptions; }
+std::span<const CommandOption> register_options() { return kRegisterOptions; }
 
 int run_register(const Invocation& invocation, CommandContext& context) {
   const auto code = register_model(invocation, context);

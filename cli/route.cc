@@ -17,7 +17,7 @@ using Json = nlohmann::json;
 constexpr std::string_view kRules = "/admin/routing-rules";
 constexpr std::string_view kRule = "/admin/routing-rules/{id}";
 
-constexpr std::array kOptions = {
+constexpr std::array kRouteOptions = {
     CommandOption{"--priority", "N", "add: higher is asked earlier [0]"},
     CommandOption{"--test", "NAME", "add: into this A/B test, instead of MODEL"},
     CommandOption{"--fallback", "MODEL", "add: what follows MODEL when it cannot serve; may be repeated", true},
@@ -143,7 +143,7 @@ constexpr std::array kVerbs = {
 
 }  // namespace
 
-std::span<const CommandOption> route_options() { return kOptions; }
+std::span<const CommandOption> route_options() { return kRouteOptions; }
 
 int run_route(const Invocation& invocation, CommandContext& context) {
   return run_traffic_verb("route", kVerbs, invocation, context);

@@ -30,7 +30,7 @@ std::string shown(float value, bool set) { return set ? fmt::format("{}", value)
 using C = SamplingChoice;
 using S = std::string_view;
 constexpr int kMaxTokens = 1 << 24;
-constexpr std::array kOptions = {
+constexpr std::array kSamplingOptions = {
     SamplingOption{
         "max_tokens", "--max-tokens", "N", "Longest answer in tokens [the context's end]", "a whole number from 1",
         [](C& c, S v) {
@@ -74,11 +74,11 @@ constexpr std::array kOptions = {
 
 }  // namespace
 
-std::span<const SamplingOption> sampling_options() { return kOptions; }
+std::span<const SamplingOption> sampling_options() { return kSamplingOptions; }
 
 Status set_sampling_option(SamplingChoice& choice, std::string_view name, std::string_view value) {
   std::vector<std::string_view> known;
-  for (const SamplingOption& option : kOptions) {
+  for (const SamplingOption& option : kSamplingOptions) {
     known.push_back(option.name);
     if (option.name != name && option.flag != name) continue;
     if (option.assign(choice, value)) return ok_status();

@@ -12,7 +12,7 @@ namespace {
 
 using Json = nlohmann::json;
 
-constexpr std::array kOptions = {
+constexpr std::array kSetOptions = {
     CommandOption{"--unset", "NAME", "A setting: as the server has it again; may be repeated", true},
     kTemplateOption,
     CommandOption{"--metadata", "NAME=VALUE", "A note of yours; may be repeated", true},
@@ -102,7 +102,7 @@ Result<int> show_or_change(const Invocation& invocation, CommandContext& context
 
 }  // namespace
 
-std::span<const CommandOption> set_options() { return kOptions; }
+std::span<const CommandOption> set_options() { return kSetOptions; }
 
 int run_set(const Invocation& invocation, CommandContext& context) {
   const auto code = show_or_change(invocation, context);
