@@ -1,5 +1,5 @@
 // One character over and over: linear time, in every family.
-// INFERNEO_TEXT_BYTES is the length: 256 KiB in every full run; the soak build has 1 MiB of anything and 10 MiB of
+// INFERNEO_TEXT_BYTES is the length: 64 KiB in every full run; the soak build has 1 MiB of anything and 10 MiB of
 // some, and INFERNEO_SOAK_SCALE (1: all) scales how many of its pairs of family and character are tried.
 #include <gtest/gtest.h>
 

@@ -1,0 +1,2 @@
+#define INFERNEO_JSON_INSTANCES
+#include "support/json_instances.h"
