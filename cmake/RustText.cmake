@@ -1,4 +1,6 @@
-# The Rust static library for tokenizers, chat templates and grammars, built by cargo; all presets share one build.
+# The Rust static library for tokenizers, chat templates and grammars, built by cargo; presets of one INFERNEO_RUST_PROFILE
+# (Cargo.toml says what they are) share one build.
+set(INFERNEO_RUST_PROFILE release CACHE STRING "Cargo's profile: release, or ci, which compiles sooner and runs slower")
 if(DEFINED ENV{CARGO_TARGET_DIR})
   set(INFERNEO_RUST_TARGET_DIR $ENV{CARGO_TARGET_DIR})
 else()
@@ -26,11 +28,11 @@ set(INFERNEO_CARGO_ENV)
 if(INFERNEO_CARGO_FOLDER MATCHES "/rust-[0-9.]+/bin$")
   set(INFERNEO_CARGO_ENV ${CMAKE_COMMAND} -E env RUSTC=${INFERNEO_CARGO_FOLDER}/rustc)
 endif()
-set(INFERNEO_TEXT_LIB ${INFERNEO_RUST_TARGET_DIR}/release/libinferneo_text.a)
+set(INFERNEO_TEXT_LIB ${INFERNEO_RUST_TARGET_DIR}/${INFERNEO_RUST_PROFILE}/libinferneo_text.a)
 file(GLOB_RECURSE INFERNEO_TEXT_RUST CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/rust/text/src/*.rs)
 add_custom_command(
   OUTPUT ${INFERNEO_TEXT_LIB}
-  COMMAND ${INFERNEO_CARGO_ENV} ${INFERNEO_CARGO} build --release --locked --manifest-path ${CMAKE_SOURCE_DIR}/rust/text/Cargo.toml
+  COMMAND ${INFERNEO_CARGO_ENV} ${INFERNEO_CARGO} build --profile ${INFERNEO_RUST_PROFILE} --locked --manifest-path ${CMAKE_SOURCE_DIR}/rust/text/Cargo.toml
           --target-dir ${INFERNEO_RUST_TARGET_DIR}
   COMMAND ${CMAKE_COMMAND} -E touch ${INFERNEO_TEXT_LIB}
   DEPENDS ${INFERNEO_TEXT_RUST} ${CMAKE_SOURCE_DIR}/rust/text/Cargo.toml ${CMAKE_SOURCE_DIR}/rust/text/Cargo.lock

@@ -14,4 +14,7 @@ endfunction()
 
 inferneo_python_test(unit full 900 tests/unit)
 inferneo_python_test(integration full 1200 tests/integration)
+# Where CTest knows no times yet, the longest begin first: else one core waits for the other at the end.
+set_tests_properties(python_integration PROPERTIES COST 90)
+set_tests_properties(python_unit PROPERTIES COST 60)
 inferneo_python_test(soak soak 3600 tests/unit/test_engine.py -k ten_thousand)
