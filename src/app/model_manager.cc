@@ -11,6 +11,12 @@ namespace inferneo {
 struct Lease::Impl {
   std::shared_ptr<Application> application;
   ModelLease model;
+
+  GenerateRequest request(std::string prompt, SamplingParams sampling) const {
+    GenerateRequest request = plain_request(std::move(prompt), std::move(sampling), model->id);
+    request.held = model;
+    return request;
+  }
 };
 
 const std::string& Lease::id() const { return impl_->model->id; }
@@ -21,12 +27,12 @@ std::future<Result<GenerationResult>> Lease::generate(std::string prompt, Sampli
 
 std::future<Result<GenerationResult>> Lease::generate_stream(std::string prompt, SamplingParams sampling,
                                                              InferneoEngine::TextCallback on_text) const {
-  return generate_future(impl_->application->service(), plain_request(std::move(prompt), std::move(sampling), id()),
+  return generate_future(impl_->application->service(), impl_->request(std::move(prompt), std::move(sampling)),
                          std::move(on_text));
 }
 
 GenerationTicket Lease::submit(std::string prompt, SamplingParams sampling, GenerationCallbacks callbacks) const {
-  return submit_generation(impl_->application->service(), plain_request(std::move(prompt), std::move(sampling), id()),
+  return submit_generation(impl_->application->service(), impl_->request(std::move(prompt), std::move(sampling)),
                            std::move(callbacks));
 }
 

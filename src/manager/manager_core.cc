@@ -26,11 +26,11 @@ std::optional<Duration> as_duration(int64_t seconds) {
   return std::chrono::seconds(seconds);
 }
 
-Error in_pause_error(const std::string& shown, int failures, Duration left) {
-  return make_error(ErrorCode::unavailable,
-                    fmt::format("the model '{}' could not be loaded {} times in a row; it is tried again in {:.0f} s; "
-                                "the server's log says why",
-                                shown, failures, std::max(1.0, to_seconds(left))));
+Error in_pause_error(const std::string& shown, int failures, Duration left, const std::string& cause) {
+  return make_error(
+      ErrorCode::unavailable,
+      fmt::format("the model '{}' could not be loaded {} times in a row; it is tried again in {:.0f} s; {}", shown,
+                  failures, std::max(1.0, to_seconds(left)), cause));
 }
 
 }  // namespace
@@ -173,7 +173,9 @@ void ManagerCore::acquire_one(std::vector<ModelId> ids, AcquireCallback callback
 bool ManagerCore::begin_wait(Lock& lock, Entry& entry, AcquireCallback callback, const AcquireOptions& options) {
   const TimePoint now = state_->clock.now();
   if (state_->in_pause(entry) && !options.now) {
-    Error error = in_pause_error(state_->catalog->shown(entry.record.id), entry.failures, entry.retry_at - now);
+    const bool tells = state_->options.tells_causes && entry.failure;
+    Error error = in_pause_error(state_->catalog->shown(entry.record.id), entry.failures, entry.retry_at - now,
+                                 tells ? entry.failure->message : "the server's log says why");
     lock.unlock();
     callback(std::move(error));
     return false;

@@ -45,6 +45,8 @@ class ManagerCore {
     std::optional<Duration> config_keep_alive = {};
     std::optional<Duration> load_timeout = {};  // a load that takes longer fails at its next report; downloads apart
     std::string default_model = {};             // what a request without a name means; empty: the first one registered
+    // Whether who asks for a model is told what a failed load was due to, paths included: not for clients of a server.
+    bool tells_causes = false;
   };
   // Without a registry everything is forgotten at the end.
   ManagerCore(std::unique_ptr<ModelLoader> loader, MemoryLedger& ledger, const Clock& clock, Options options,

@@ -25,11 +25,14 @@ void Generation::start() {
   }
   auto self = shared_from_this();
   const bool accepted = context_.pool.try_post([self] {
-    const GenerateRequest& request = self->request_;
+    GenerateRequest& request = self->request_;
     if (request.trace != nullptr) {
       self->times_.asked = self->context_.clock.now();
       self->asker_ = std::this_thread::get_id();
     }
+    // Rules may have sent it elsewhere.
+    const ModelLease held = std::move(request.held);
+    if (held != nullptr && held->id == request.model) return self->on_lease(held);
     auto on_lease = [self](Result<ModelLease> lease) {
       // A model that is ready calls back here and now, one that is loading from the manager's thread.
       self->on_lease(std::move(lease));

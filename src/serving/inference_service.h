@@ -26,6 +26,8 @@
 
 namespace inferneo {
 
+struct LoadedModel;
+
 // Which sampling fields the caller set; the others follow the model's generation_config.json, where it has them.
 struct ExplicitSampling {
   bool temperature = false;
@@ -52,6 +54,8 @@ struct RequestTraits {
 struct GenerateRequest {
   std::string request_id;  // shown in errors and headers
   std::string model;       // name, name:version or alias; empty: the default model
+  // Of a caller that holds `model`, which then is its whole id: what it holds answers, also while it is to be unloaded.
+  std::shared_ptr<LoadedModel> held = {};
   std::variant<std::string, std::vector<Token>, ChatInput> prompt;
   bool add_special_tokens = true;   // for a text prompt
   bool skip_special_tokens = true;  // in the output

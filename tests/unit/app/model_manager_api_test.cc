@@ -11,6 +11,7 @@
 namespace inferneo {
 namespace {
 
+using ::testing::AnyOf;
 using ::testing::HasSubstr;
 
 std::string bundled(const std::string& name) { return std::string(INFERNEO_SOURCE_DIR) + "/models/" + name; }
@@ -152,6 +153,40 @@ TEST(ModelManagerApi, ABadOptionIsAnErrorOfEveryCall) {
   EXPECT_EQ(manager.register_model({.name = "a", .path = "x"}).error().param, "max_models");
   EXPECT_EQ(manager.acquire("a").get().error().param, "max_models");
   EXPECT_TRUE(manager.models().empty());
+}
+
+// A program that holds a model and has asked for its end would else wait for itself.
+TEST(ModelManagerApi, WhoHoldsAModelThatIsBeingUnloadedIsAnsweredAtOnce) {
+  ModelManager manager(small());
+  const auto id = manager.register_model({.name = "held", .path = bundled("inferneo-story-draft")});
+  ASSERT_TRUE(id.ok()) << id.error().message;
+  {
+    const auto lease = manager.acquire(*id).get();
+    ASSERT_TRUE(lease.ok()) << lease.error().message;
+    ASSERT_TRUE(manager.unload(*id, std::chrono::seconds(600)).ok());
+    const auto answer = lease->generate("Once", greedy(2)).get();
+    ASSERT_TRUE(answer.ok()) << "there is patience left: " << answer.error().message;
+    ASSERT_TRUE(manager.unload(*id, std::chrono::seconds(0)).ok());
+    Result<GenerationResult> refused = lease->generate("Once", greedy(2)).get();
+    while (refused.ok()) refused = lease->generate("Once", greedy(2)).get();  // until the manager has looked
+    EXPECT_EQ(refused.error().code, ErrorCode::unavailable);
+    EXPECT_THAT(refused.error().message, AnyOf(HasSubstr("draining"), HasSubstr("shut down")));
+  }
+  const auto again = manager.acquire(*id).get();  // the lease has ended: it goes, and comes back
+  ASSERT_TRUE(again.ok()) << again.error().message;
+  EXPECT_TRUE(again->generate("Once", greedy(2)).get().ok());
+}
+
+TEST(ModelManagerApi, SaysWhyAModelCannotBeLoaded) {
+  ModelManager manager(small());
+  const auto id = manager.register_model({.name = "broken", .path = "/no/such/model"});
+  ASSERT_TRUE(id.ok()) << id.error().message;
+  for (int i = 0; i < 3; ++i) {  // the third time in a pause
+    const auto lease = manager.acquire(*id).get();
+    ASSERT_FALSE(lease.ok());
+    EXPECT_THAT(lease.error().message, HasSubstr("/no/such/model"));
+    EXPECT_EQ(lease.error().code, i < 2 ? ErrorCode::not_found : ErrorCode::unavailable);
+  }
 }
 
 }  // namespace
