@@ -16,7 +16,7 @@ namespace {
 #include "kernels/cpu/table_inl.h"
 // clang-format on
 
-constexpr OpTable kTable = make_table("avx512_bf16", sizeof("avx512_bf16") - 1);
+constexpr OpTable kTable = make_table("avx512_bf16", sizeof("avx512_bf16") - 1, avx512_vnni::kQuantOps);
 
 }  // namespace
 
