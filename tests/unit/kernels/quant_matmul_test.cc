@@ -37,24 +37,30 @@ InputGroup quantize_group(const float* x, int64_t count) {
   return group;
 }
 
+std::vector<InputGroup> quantize_inputs(const float* x, int64_t cols) {
+  std::vector<InputGroup> groups;
+  for (int64_t c = 0; c < cols; c += kQuantGroup)
+    groups.push_back(quantize_group(x + c, std::min(kQuantGroup, cols - c)));
+  return groups;
+}
+
 struct Expected {
   double value = 0.0;
   double magnitude = 0.0;  // of the summands: what rounding errors are relative to
 };
 
-Expected expected_product(const float* x, const PackedView& weight, int64_t channel) {
+Expected expected_product(const std::vector<InputGroup>& inputs, const PackedView& weight, int64_t channel) {
   Expected result;
-  for (int64_t begin = 0; begin < weight.cols; begin += kQuantGroup) {
-    const int64_t count = std::min(kQuantGroup, weight.cols - begin);
-    const InputGroup input = quantize_group(x + begin, count);
-    const GroupScale scale = group_scale(weight, channel, begin / kQuantGroup);
+  for (size_t g = 0; g < inputs.size(); ++g) {
+    const InputGroup& input = inputs[g];
+    const GroupScale scale = group_scale(weight, channel, static_cast<int64_t>(g));
     int8_t w[kQuantGroup];
-    group_integers(weight, channel, begin / kQuantGroup, w);
+    group_integers(weight, channel, static_cast<int64_t>(g), w);
     int32_t dot = 0;
     int32_t sum = 0;
-    for (int64_t i = 0; i < count; ++i) {
-      dot += input.q[static_cast<size_t>(i)] * w[i];
-      sum += input.q[static_cast<size_t>(i)];
+    for (size_t i = 0; i < input.q.size(); ++i) {
+      dot += input.q[i] * w[i];
+      sum += input.q[i];
     }
     const double product = static_cast<double>(dot) * scale.scale * input.a;
     const double lowered = static_cast<double>(scale.minimum) * sum * input.a;
@@ -86,7 +92,8 @@ void check_shape(const OpTable& ops, const WeightFormat& format, const QuantShap
 
   std::vector<Expected> want;
   for (int64_t r = 0; r < shape.m; ++r) {
-    for (int64_t c = 0; c < shape.n; ++c) want.push_back(expected_product(x.data() + r * stride, weight.view(), c));
+    const auto inputs = quantize_inputs(x.data() + r * stride, shape.k);
+    for (int64_t c = 0; c < shape.n; ++c) want.push_back(expected_product(inputs, weight.view(), c));
   }
   const auto at = [&](int64_t r, int64_t c) { return want[static_cast<size_t>(r * shape.n + c)]; };
   // Each group: four roundings of its summands and two additions; then the unit, scale, bias and residual.
