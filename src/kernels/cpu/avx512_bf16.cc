@@ -4,6 +4,8 @@
 #include "kernels/cpu/isa_tables.h"
 #include "kernels/cpu/reference.h"
 
+#define TABLE_FOR_OTHER_TYPES avx512_table
+
 namespace inferneo::kernels {
 namespace {
 

@@ -9,9 +9,10 @@
 //
 // A group of two panels is brought into 16 registers, and then all rows of a tile pass by: a weight is read and
 // unpacked once for as many as 64 rows. For each row, panel and group there are 8 vpdpbusd, 1 conversion, 1
-// multiplication and 1 fused multiply-add (int4: 2). Where all but the conversion share the multipliers, as in AMD's
-// Zen 4, that allows 8/10 (8/11) of the peak. Sums across groups rest in memory, in the first-level cache: registers go
-// to weights. Two rows are taken at a time: four chains of vpdpbusd, as many as its latency of 4 cycles needs.
+// multiplication and 1 fused multiply-add (int4: 2). Where all but the conversion share the multipliers, that allows
+// 8/10 (8/11) of the peak. AMD's Zen 4 is such a machine, with one of them in a cycle at 512 bits (pipes: LLVM's model
+// X86ScheduleZnver4; rate: machine_peaks.h). Two rows are taken at a time: four chains of vpdpbusd, as many as its
+// latency of 4 cycles needs. Sums across groups rest in memory, in the first-level cache: registers go to weights.
 
 constexpr int64_t kQuantTileRows = 64;                    // whose sums fit into the first-level cache, twice
 constexpr int64_t kQuantCacheBytes = int64_t{256} << 10;  // of weights, while tiles of rows pass by
@@ -19,11 +20,11 @@ constexpr int64_t kQuantAheadBytes = 4096;                // fetched ahead: the 
 constexpr int kGroupLines = 8;                            // unpacked: 4 inputs of 16 channels each
 constexpr int kPanelsAtOnce = 2;
 
-// Consecutive rows of inputs, at one group; in bytes from there to the next row, and within a row to the scale.
+// Consecutive rows of inputs, at one group.
 struct QuantRows {
-  const std::byte* q;
-  const std::byte* a;
-  int64_t row_bytes;
+  const std::byte* q;  // the first row's integers
+  const std::byte* a;  // its scale; at the same place in the next two arrays of `groups` words: a * sum, and the start
+  int64_t row_bytes;   // from row to row
   int64_t groups;
 };
 
