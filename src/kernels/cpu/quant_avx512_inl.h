@@ -8,13 +8,15 @@
 // would take two more instructions for each product: AVX-512 has no vpsignb.)
 //
 // A group of two panels is brought into 16 registers, and then all rows of a tile pass by: a weight is read and
-// unpacked once for as many as 64 rows. For each row, panel and group there are 8 vpdpbusd, 1 conversion, 1
+// unpacked once for as many as 32 rows. For each row, panel and group there are 8 vpdpbusd, 1 conversion, 1
 // multiplication and 1 fused multiply-add (int4: 2). Where all but the conversion share the multipliers, that allows
 // 8/10 (8/11) of the peak. AMD's Zen 4 is such a machine, with one of them in a cycle at 512 bits (pipes: LLVM's model
 // X86ScheduleZnver4; rate: machine_peaks.h). Two rows are taken at a time: four chains of vpdpbusd, as many as its
 // latency of 4 cycles needs. Sums across groups rest in memory, in the first-level cache: registers go to weights.
 
-constexpr int64_t kQuantTileRows = 64;                    // whose sums fit into the first-level cache, twice
+// Rows of a tile: their sums, scales and two groups of their inputs take 12 KiB of the first-level cache, and the
+// weights fetched ahead 8 KiB. Twice as many would fill the 32 KiB of most machines.
+constexpr int64_t kQuantTileRows = 32;
 constexpr int64_t kQuantCacheBytes = int64_t{256} << 10;  // of weights, while tiles of rows pass by
 constexpr int64_t kQuantAheadBytes = 4096;                // fetched ahead: the hardware stops at the end of a page
 constexpr int kGroupLines = 8;                            // unpacked: 4 inputs of 16 channels each
