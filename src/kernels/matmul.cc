@@ -13,13 +13,14 @@ constexpr int64_t kCachedPanels = 8;
 constexpr int64_t kSmallBatch = 16;
 
 // Panels per chunk: large enough to stream, small enough to stay in a second-level cache while row tiles pass by, and
-// every thread gets its share.
+// every thread gets its share. Kernels for quantised weights take two at a time.
 int64_t chunk_panels(const MatmulArgs& args, int64_t rows, int64_t total_panels, int threads) {
   const size_t bytes = args.outputs[0].weight.panel_bytes();
   const bool small = rows <= kSmallBatch;
   const int64_t wanted = small ? std::max<int64_t>(4, static_cast<int64_t>(kStreamBytes / bytes)) : kCachedPanels;
   const int64_t fair = total_panels / (int64_t{4} * threads);
-  return std::max<int64_t>(1, std::min(wanted, fair));
+  const int64_t panels = std::max<int64_t>(1, std::min(wanted, fair));
+  return args.outputs[0].weight.quantized() && panels > 1 ? panels / 2 * 2 : panels;
 }
 
 // The front of the scratch memory holds the packed rows, its end a piece per thread for sums of products cut along K,

@@ -47,11 +47,15 @@ struct MatmulPackArgs {
   std::byte* packed = nullptr;
 };
 
+// Added to int8 weights, it makes them unsigned, as one operand of the instructions that multiply bytes must be.
+inline constexpr int32_t kInt8Offset = 128;
 // What OpTable::quant_pack makes of a row, in every ISA the same: the integers of all groups, one after the other, then
-// for each group a, then for each group a * sum. Rows follow each other at quant_row_bytes().
+// for each group a, then for each group a * sum, then for each group -kInt8Offset * sum as an int32: where a sum of
+// products with weights begins that have the offset added. Rows follow each other at quant_row_bytes(), an odd number
+// of cache lines, so that the same group of many rows does not fall into the same few sets of a cache.
 [[gnu::always_inline]] constexpr int64_t quant_row_bytes(int64_t cols) {
   const int64_t groups = (cols + kQuantGroup - 1) / kQuantGroup;
-  return round_up(groups * (kQuantGroup + 2 * static_cast<int64_t>(sizeof(float))), 64);
+  return round_up(groups * (kQuantGroup + 3 * int64_t{4}), 64) | 64;
 }
 // Floats per thread that let 4 panels of 512 rows be cut along K.
 inline constexpr int64_t kMatmulPartialFloats = 4 * kPanelRows * 512;

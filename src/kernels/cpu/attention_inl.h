@@ -358,16 +358,15 @@ void attend(const AttentionArgs& args, const AttentionItem& item, float* scratch
 
 void attention(const AttentionArgs& args, const AttentionItem& item, float* scratch) {
   if (args.layout.block_size % kTileTokens != 0) return reference::attention(args, item, scratch);
-  switch (operand_of(args.layout.dtype)) {
-    case Operand::bf16:
-      return attend<Operand::bf16>(args, item, scratch);
-    case Operand::f16:
-      return attend<Operand::f16>(args, item, scratch);
-    case Operand::f32:
-      return attend<Operand::f32>(args, item, scratch);
-    case Operand::i8:
-      return attend<Operand::i8>(args, item, scratch);
-  }
+  const Operand operand = operand_of(args.layout.dtype);
+  if (operand == Operand::bf16) return attend<Operand::bf16>(args, item, scratch);
+#ifdef TABLE_FOR_OTHER_TYPES
+  TABLE_FOR_OTHER_TYPES()->attention(args, item, scratch);
+#else
+  if (operand == Operand::f16) return attend<Operand::f16>(args, item, scratch);
+  if (operand == Operand::i8) return attend<Operand::i8>(args, item, scratch);
+  attend<Operand::f32>(args, item, scratch);
+#endif
 }
 
 void attention_merge(const AttentionArgs& args, const AttentionItem& item, float* scratch) {

@@ -13,11 +13,12 @@ namespace {
 #include "kernels/cpu/rows_inl.h"
 #include "kernels/cpu/matmul_inl.h"
 #include "kernels/cpu/attention_inl.h"
+#include "kernels/cpu/quant_inl.h"
 #include "kernels/cpu/quant_avx2_inl.h"
 #include "kernels/cpu/table_inl.h"
 // clang-format on
 
-constexpr OpTable kTable = make_table("avx2", sizeof("avx2") - 1);
+constexpr OpTable kTable = make_table("avx2", sizeof("avx2") - 1, avx2::kQuantOps);
 
 }  // namespace
 

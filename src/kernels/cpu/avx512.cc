@@ -16,7 +16,8 @@ namespace {
 #include "kernels/cpu/table_inl.h"
 // clang-format on
 
-constexpr OpTable kTable = make_table("avx512", sizeof("avx512") - 1);
+// Without VNNI, AVX-512 has nothing better for bytes than AVX2.
+constexpr OpTable kTable = make_table("avx512", sizeof("avx512") - 1, avx2::kQuantOps);
 
 }  // namespace
 

@@ -4,6 +4,8 @@
 #include "kernels/cpu/isa_tables.h"
 #include "kernels/cpu/reference.h"
 
+#define TABLE_FOR_OTHER_TYPES avx512_table
+
 namespace inferneo::kernels {
 namespace {
 
@@ -16,7 +18,7 @@ namespace {
 #include "kernels/cpu/table_inl.h"
 // clang-format on
 
-constexpr OpTable kTable = make_table("avx512_bf16", sizeof("avx512_bf16") - 1);
+constexpr OpTable kTable = make_table("avx512_bf16", sizeof("avx512_bf16") - 1, avx512_vnni::kQuantOps);
 
 }  // namespace
 

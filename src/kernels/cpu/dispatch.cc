@@ -15,14 +15,14 @@ bool has_avx512() {
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
 }
-bool has_avx512_bf16() {
-  return has_avx512() && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni");
-}
+bool has_avx512_vnni() { return has_avx512() && __builtin_cpu_supports("avx512vnni"); }
+bool has_avx512_bf16() { return has_avx512_vnni() && __builtin_cpu_supports("avx512bf16"); }
 bool always() { return true; }
 
 // Best first; the last one always runs.
 constexpr IsaEntry kIsas[] = {
     {"avx512_bf16", has_avx512_bf16, avx512_bf16_table},
+    {"avx512_vnni", has_avx512_vnni, avx512_vnni_table},
     {"avx512", has_avx512, avx512_table},
     {"avx2", has_avx2, avx2_table},
     {"reference", always, reference_table},
@@ -53,6 +53,18 @@ const OpTable* reference_table() {
       .attention = reference::attention,
       .attention_merge = reference::attention_merge,
   };
+  return &table;
+}
+
+// VNNI changes nothing but the products with quantised weights.
+const OpTable* avx512_vnni_table() {
+  static const OpTable table = [] {
+    OpTable copy = *avx512_table();
+    copy.name = "avx512_vnni";
+    copy.quant_pack = avx512_vnni::kQuantOps.pack;
+    copy.quant_panels = avx512_vnni::kQuantOps.panels;
+    return copy;
+  }();
   return &table;
 }
 

@@ -6,13 +6,24 @@
 namespace inferneo::kernels {
 
 const OpTable* avx512_bf16_table();
+const OpTable* avx512_vnni_table();
 const OpTable* avx512_table();
 const OpTable* avx2_table();
 
-// Quantised products that the tables of later instruction sets take over.
+// Products with quantised weights: files of their own where tables of several instruction sets share them.
+struct QuantOps {
+  RangeOp<MatmulPackArgs> pack;
+  RangeOp<MatmulPanelArgs> panels;
+};
 namespace avx2 {
 void quant_pack(const MatmulPackArgs& args, int64_t begin, int64_t end);
 void quant_panels(const MatmulPanelArgs& args, int64_t begin, int64_t end);
+constexpr QuantOps kQuantOps{quant_pack, quant_panels};
 }  // namespace avx2
+namespace avx512_vnni {
+void quant_pack(const MatmulPackArgs& args, int64_t begin, int64_t end);
+void quant_panels(const MatmulPanelArgs& args, int64_t begin, int64_t end);
+constexpr QuantOps kQuantOps{quant_pack, quant_panels};
+}  // namespace avx512_vnni
 
 }  // namespace inferneo::kernels

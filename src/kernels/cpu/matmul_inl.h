@@ -1,5 +1,8 @@
 // The matrix product over the 16 lanes of simd_*.h. Included inside a per-ISA file's anonymous namespace.
 //
+// A file that defines TABLE_FOR_OTHER_TYPES compiles products and attention for bf16 only and has those of f16, f32 and
+// int8 from the table that this function returns, where they are the same: each takes long to compile.
+//
 // Packed form of the input, in tiles of at most kRowTile rows, m = the row count rounded up to one of kTileRows:
 //   bf16 weights, where the ISA has a pair dot product: [cols/2][m] pairs of bf16; else [cols][m] f32.
 // A tile holds one accumulator per (row, panel), so each output is summed along K in order, whatever m is. Long
@@ -213,14 +216,14 @@ void multiply_panels(const MatmulPanelArgs& args, int64_t begin, int64_t end) {
 }
 
 void matmul_panels(const MatmulPanelArgs& args, int64_t begin, int64_t end) {
-  switch (operand_of(args.output.weight.dtype)) {
-    case Operand::bf16:
-      return multiply_panels<Operand::bf16>(args, begin, end);
-    case Operand::f16:
-      return multiply_panels<Operand::f16>(args, begin, end);
-    default:
-      return multiply_panels<Operand::f32>(args, begin, end);
-  }
+  const Operand operand = operand_of(args.output.weight.dtype);
+  if (operand == Operand::bf16) return multiply_panels<Operand::bf16>(args, begin, end);
+#ifdef TABLE_FOR_OTHER_TYPES
+  TABLE_FOR_OTHER_TYPES()->matmul_panels(args, begin, end);
+#else
+  if (operand == Operand::f16) return multiply_panels<Operand::f16>(args, begin, end);
+  multiply_panels<Operand::f32>(args, begin, end);
+#endif
 }
 
 void matmul_pack(const MatmulPackArgs& args, int64_t begin, int64_t end) {

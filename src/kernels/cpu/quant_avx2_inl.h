@@ -1,5 +1,5 @@
 // The matrix product with quantised weights for AVX2. Included by avx2.cc inside its anonymous namespace, after
-// simd_avx2.h. matmul_args.h has the numerics: integers are exact, so only f32 rounding differs from the reference.
+// quant_inl.h. matmul_args.h has the numerics: integers are exact, so only f32 rounding differs from the reference.
 //
 // A line is 64 bytes of a panel: 4 inputs of 16 channels, as two registers of 8 channels ("halves"). vpmaddubsw takes
 // unsigned by signed bytes and adds pairs in 16 bits. For int8, |w| times x with the sign of w: at most 2 * 127 * 127,
@@ -19,19 +19,6 @@ struct QuantRow {
   const float* a;
   const float* a_sum;
 };
-
-struct QuantPanel {
-  const std::byte* lines;
-  const std::byte* scales;
-  const uint16_t* units;  // bf16
-  int64_t groups;
-};
-
-SIMD_INLINE QuantPanel quant_panel(const PackedView& weight, int64_t index) {
-  const std::byte* panel = weight.panel(index);
-  return {panel, panel + weight.scales_at(), reinterpret_cast<const uint16_t*>(panel + weight.units_at()),
-          weight.num_groups()};
-}
 
 SIMD_INLINE __m256i load_line(const std::byte* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
 
@@ -148,15 +135,6 @@ SIMD_INLINE void quant_dot(const QuantPanel& panel, int first, const QuantRow (&
   }
 }
 
-SIMD_INLINE void write_quant_row(const MatmulOutput& output, int64_t row, int64_t panel, V sum) {
-  const int64_t channel = panel * kPanelRows;
-  const int64_t count = output.weight.rows - channel;
-  const V bias = output.bias != nullptr ? load_n(output.bias + channel, count) : zero();
-  const V value = mul(set1(output.scale), add(sum, bias));
-  float* out = output.out + row * output.out_stride + channel;
-  store_n(out, output.accumulate ? add(load_n(out, count), value) : value, count);
-}
-
 template <bool Int4, int M>
 void quant_rows_by_panels(const MatmulPanelArgs& args, int64_t row, int64_t begin, int64_t end) {
   const PackedView& weight = args.output.weight;
@@ -211,58 +189,28 @@ void multiply_quantized(const MatmulPanelArgs& args, int64_t begin, int64_t end)
   }
 }
 
-SIMD_INLINE int32_t largest_lane(__m256i v) {
-  __m128i four = _mm_max_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
-  four = _mm_max_epi32(four, _mm_shuffle_epi32(four, 0x4e));
-  return _mm_cvtsi128_si32(_mm_max_epi32(four, _mm_shuffle_epi32(four, 0xb1)));
-}
-SIMD_INLINE int32_t sum_of_lanes(__m256i v) {
-  __m128i four = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
-  four = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0x4e));
-  return _mm_cvtsi128_si32(_mm_add_epi32(four, _mm_shuffle_epi32(four, 0xb1)));
-}
-
-// As reference_quant.cc's pack_group(). Magnitudes are compared as integers, in whose order NaN is above infinity.
-SIMD_INLINE void quantize_inputs(const float* x, int64_t count, std::byte* q, float* a, float* a_sum) {
-  const V low = load_n(x, count);
-  const V high = count > 16 ? load_n(x + 16, count - 16) : zero();
+SIMD_INLINE int32_t largest_bits(V low, V high) {
   const __m256 v[4] = {low.low, low.high, high.low, high.high};
   const __m256i bits = _mm256_set1_epi32(0x7fffffff);
   __m256i largest = _mm256_setzero_si256();
   for (int i = 0; i < 4; ++i) {
     largest = _mm256_max_epi32(largest, _mm256_and_si256(_mm256_castps_si256(v[i]), bits));
   }
-  const int32_t magnitude_bits = largest_lane(largest);
-  float magnitude = 0.0F;
-  __builtin_memcpy(&magnitude, &magnitude_bits, sizeof(magnitude));
-  if (magnitude_bits >= 0x7f800000 || magnitude < 0x1p-100F) {
-    const float scale = magnitude_bits >= 0x7f800000 ? __builtin_nanf("") : 0.0F;
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(q), _mm256_setzero_si256());
-    *a = scale;
-    *a_sum = scale;
-    return;
-  }
-  const __m256 inverse = _mm256_set1_ps(127.0F / magnitude);
+  __m128i four = _mm_max_epi32(_mm256_castsi256_si128(largest), _mm256_extracti128_si256(largest, 1));
+  four = _mm_max_epi32(four, _mm_shuffle_epi32(four, 0x4e));
+  return _mm_cvtsi128_si32(_mm_max_epi32(four, _mm_shuffle_epi32(four, 0xb1)));
+}
+
+SIMD_INLINE int32_t store_integers(V low, V high, float factor, std::byte* q) {
+  const __m256 v[4] = {low.low, low.high, high.low, high.high};
   __m256i n[4];
-  for (int i = 0; i < 4; ++i) n[i] = _mm256_cvtps_epi32(_mm256_mul_ps(v[i], inverse));
-  const __m256i sum = _mm256_add_epi32(_mm256_add_epi32(n[0], n[1]), _mm256_add_epi32(n[2], n[3]));
+  for (int i = 0; i < 4; ++i) n[i] = _mm256_cvtps_epi32(_mm256_mul_ps(v[i], _mm256_set1_ps(factor)));
   // Packing works within 128-bit halves; the permutation puts the fours back in order.
   const __m256i packed = _mm256_packs_epi16(_mm256_packs_epi32(n[0], n[1]), _mm256_packs_epi32(n[2], n[3]));
   const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(q), _mm256_permutevar8x32_epi32(packed, order));
-  *a = magnitude / 127.0F;
-  *a_sum = *a * static_cast<float>(sum_of_lanes(sum));
-}
-
-void pack_quantized(const MatmulPackArgs& args, int64_t begin, int64_t end) {
-  const int64_t groups = (args.cols + kQuantGroup - 1) / kQuantGroup;
-  for (int64_t row = begin; row < end; ++row) {
-    const float* x = args.x + (args.row_index != nullptr ? args.row_index[row] : row) * args.x_stride;
-    std::byte* packed = args.packed + row * quant_row_bytes(args.cols);
-    float* a = reinterpret_cast<float*>(packed + groups * kQuantGroup);
-    for (int64_t g = 0; g < groups; ++g) {
-      const int64_t first = g * kQuantGroup;
-      quantize_inputs(x + first, args.cols - first, packed + first, a + g, a + groups + g);
-    }
-  }
+  const __m256i sum = _mm256_add_epi32(_mm256_add_epi32(n[0], n[1]), _mm256_add_epi32(n[2], n[3]));
+  __m128i four = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256(sum, 1));
+  four = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0x4e));
+  return _mm_cvtsi128_si32(_mm_add_epi32(four, _mm_shuffle_epi32(four, 0xb1)));
 }

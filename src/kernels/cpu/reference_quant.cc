@@ -15,6 +15,7 @@ constexpr float kSmallestGroup = 0x1p-100F;
 struct PackedGroup {
   float scale = 0.0F;   // a
   float scaled = 0.0F;  // a * sum
+  int32_t start = 0;    // -kInt8Offset * sum
 };
 
 // Inputs [0, count) of a group; the rest of it is zero.
@@ -26,7 +27,7 @@ PackedGroup pack_group(const float* x, int64_t count, int8_t* q) {
     largest = std::max(largest, std::abs(x[i]));
   }
   std::fill(q, q + kQuantGroup, int8_t{0});
-  if (!finite) return {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::quiet_NaN()};
+  if (!finite) return {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::quiet_NaN(), 0};
   if (largest < kSmallestGroup) return {};
   const float inverse = 127.0F / largest;
   int32_t sum = 0;
@@ -35,7 +36,7 @@ PackedGroup pack_group(const float* x, int64_t count, int8_t* q) {
     sum += q[i];
   }
   const float scale = largest / 127.0F;
-  return {scale, scale * static_cast<float>(sum)};
+  return {scale, scale * static_cast<float>(sum), kInt8Offset * -sum};
 }
 
 float dot(const std::byte* packed, const PackedView& weight, int64_t channel) {
@@ -63,12 +64,14 @@ void quant_pack(const MatmulPackArgs& args, int64_t begin, int64_t end) {
     const float* x = args.x + (args.row_index != nullptr ? args.row_index[row] : row) * args.x_stride;
     std::byte* packed = args.packed + row * quant_row_bytes(args.cols);
     float* a = reinterpret_cast<float*>(packed + groups * kQuantGroup);
+    int32_t* start = reinterpret_cast<int32_t*>(a + 2 * groups);
     for (int64_t g = 0; g < groups; ++g) {
       const int64_t first = g * kQuantGroup;
       const PackedGroup group =
           pack_group(x + first, std::min(kQuantGroup, args.cols - first), reinterpret_cast<int8_t*>(packed + first));
       a[g] = group.scale;
       a[groups + g] = group.scaled;
+      start[g] = group.start;
     }
   }
 }

@@ -1,5 +1,5 @@
-// Sixteen f32 lanes as one AVX-512 register. For inclusion by avx512.cc and avx512_bf16.cc only, inside their anonymous
-// namespace: nothing of it may be shared with code that runs on other machines. simd_avx2.h offers the same names.
+// Sixteen f32 lanes as one AVX-512 register. For inclusion by avx512*.cc only, inside their anonymous namespace:
+// nothing of it may be shared with code that runs on other machines. simd_avx2.h offers the same names.
 
 #define SIMD_INLINE static inline __attribute__((always_inline))
 

@@ -1,6 +1,6 @@
 // The table of a per-ISA file: its own versions, and the plain ones of what gains nothing from lanes.
 
-SIMD_INLINE constexpr OpTable make_table(const char* name, size_t length) {
+SIMD_INLINE constexpr OpTable make_table(const char* name, size_t length, const QuantOps& quant) {
   return OpTable{
       .name = {name, length},
       .embed = reference::embed,
@@ -17,8 +17,8 @@ SIMD_INLINE constexpr OpTable make_table(const char* name, size_t length) {
       .matmul_row_tile = kRowTile,
       .matmul_pack = matmul_pack,
       .matmul_panels = matmul_panels,
-      .quant_pack = avx2::quant_pack,  // until there are versions of its own for AVX-512 VNNI
-      .quant_panels = avx2::quant_panels,
+      .quant_pack = quant.pack,
+      .quant_panels = quant.panels,
       .kv_write = kv_write,
       .attention = attention,
       .attention_merge = attention_merge,

@@ -1,5 +1,5 @@
 // The AVX-512 tables over emulated registers, for machines that have none: every line of the kernels runs, each lane
-// as the instructions have it. Products of quantised weights, which are AVX2's there too, are the reference's here.
+// as the instructions have it. Without VNNI, products of quantised weights are AVX2's there and the reference's here.
 #pragma once
 
 #include "kernels/op_table.h"

@@ -37,24 +37,30 @@ InputGroup quantize_group(const float* x, int64_t count) {
   return group;
 }
 
+std::vector<InputGroup> quantize_inputs(const float* x, int64_t cols) {
+  std::vector<InputGroup> groups;
+  for (int64_t c = 0; c < cols; c += kQuantGroup)
+    groups.push_back(quantize_group(x + c, std::min(kQuantGroup, cols - c)));
+  return groups;
+}
+
 struct Expected {
   double value = 0.0;
   double magnitude = 0.0;  // of the summands: what rounding errors are relative to
 };
 
-Expected expected_product(const float* x, const PackedView& weight, int64_t channel) {
+Expected expected_product(const std::vector<InputGroup>& inputs, const PackedView& weight, int64_t channel) {
   Expected result;
-  for (int64_t begin = 0; begin < weight.cols; begin += kQuantGroup) {
-    const int64_t count = std::min(kQuantGroup, weight.cols - begin);
-    const InputGroup input = quantize_group(x + begin, count);
-    const GroupScale scale = group_scale(weight, channel, begin / kQuantGroup);
+  for (size_t g = 0; g < inputs.size(); ++g) {
+    const InputGroup& input = inputs[g];
+    const GroupScale scale = group_scale(weight, channel, static_cast<int64_t>(g));
     int8_t w[kQuantGroup];
-    group_integers(weight, channel, begin / kQuantGroup, w);
+    group_integers(weight, channel, static_cast<int64_t>(g), w);
     int32_t dot = 0;
     int32_t sum = 0;
-    for (int64_t i = 0; i < count; ++i) {
-      dot += input.q[static_cast<size_t>(i)] * w[i];
-      sum += input.q[static_cast<size_t>(i)];
+    for (size_t i = 0; i < input.q.size(); ++i) {
+      dot += input.q[i] * w[i];
+      sum += input.q[i];
     }
     const double product = static_cast<double>(dot) * scale.scale * input.a;
     const double lowered = static_cast<double>(scale.minimum) * sum * input.a;
@@ -86,7 +92,8 @@ void check_shape(const OpTable& ops, const WeightFormat& format, const QuantShap
 
   std::vector<Expected> want;
   for (int64_t r = 0; r < shape.m; ++r) {
-    for (int64_t c = 0; c < shape.n; ++c) want.push_back(expected_product(x.data() + r * stride, weight.view(), c));
+    const auto inputs = quantize_inputs(x.data() + r * stride, shape.k);
+    for (int64_t c = 0; c < shape.n; ++c) want.push_back(expected_product(inputs, weight.view(), c));
   }
   const auto at = [&](int64_t r, int64_t c) { return want[static_cast<size_t>(r * shape.n + c)]; };
   // Each group: four roundings of its summands and two additions; then the unit, scale, bias and residual.
@@ -107,7 +114,7 @@ TEST(QuantMatmul, AgreesWithItsDefinitionOnEveryIsaFormatAndShape) {
   const QuantShape shapes[] = {{1, 1, 1},     {1, 16, 32},   {1, 100, 64},  {2, 33, 31},    {3, 48, 130},
                                {4, 20, 96},   {5, 64, 96},   {6, 15, 2048}, {7, 17, 257},   {8, 128, 64},
                                {9, 40, 100},  {15, 31, 33},  {16, 256, 64}, {17, 50, 1025}, {31, 96, 66},
-                               {33, 144, 48}, {64, 80, 600}, {5, 40, 9000}};
+                               {33, 144, 48}, {64, 80, 600}, {5, 40, 9000}, {65, 33, 64},   {130, 40, 64}};
   for (const OpTable* ops : testing::runnable_tables()) {
     for (const WeightFormat& format : kWeightFormats) {
       for (const QuantShape& shape : shapes) check_shape(*ops, format, shape, 1 + static_cast<int>(shape.m % 3));
@@ -136,6 +143,62 @@ TEST(QuantMatmul, ARowIsTheSameBitForBitInEveryBatchOnAnyThreadsAndThroughAnInde
             << ops->name << " " << weight_format_name(format) << " rows=" << rows;
       }
     }
+  }
+}
+
+// Ranges of panels and tiles of rows are the caller's and the kernel's business: neither changes a bit.
+TEST(QuantMatmul, AnOutputIsTheSameBitForBitInEveryRangeOfPanels) {
+  Random random(6);
+  const int64_t n = 110;  // 7 panels, the last one not full
+  const int64_t k = 2500;
+  const int64_t m = 67;
+  const auto x = random_floats(random, m * k);
+  const auto w = random_floats(random, n * k);
+  for (const OpTable* ops : testing::runnable_tables()) {
+    std::vector<std::byte> packed(static_cast<size_t>(m * quant_row_bytes(k)));
+    ops->quant_pack({.x = x.data(), .x_stride = k, .num_rows = m, .cols = k, .packed = packed.data()}, 0, m);
+    for (const WeightFormat& format : kWeightFormats) {
+      const PackedMatrix weight = testing::packed(format, n, k, w);
+      const auto compute = [&](int64_t first_row, int64_t rows, int64_t panels, GuardedOutput& out) {
+        for (int64_t panel = 0; panel < 7; panel += panels) {
+          ops->quant_panels({.packed = packed.data() + first_row * quant_row_bytes(k),
+                             .num_rows = rows,
+                             .output = {.weight = weight.view(),
+                                        .out = out.data() + first_row * out.stride(),
+                                        .out_stride = out.stride()}},
+                            panel, std::min<int64_t>(7, panel + panels));
+        }
+      };
+      GuardedOutput whole(m, n);
+      compute(0, m, 7, whole);
+      GuardedOutput pieces(m, n);
+      compute(0, 3, 1, pieces);
+      compute(3, 64, 2, pieces);
+      whole.check_guards();
+      pieces.check_guards();
+      for (int64_t r = 0; r < m; ++r) {
+        ASSERT_EQ(std::memcmp(&whole.at(r, 0), &pieces.at(r, 0), static_cast<size_t>(n) * sizeof(float)), 0)
+            << ops->name << " " << weight_format_name(format) << " row " << r;
+      }
+    }
+  }
+}
+
+// One group whose inputs are integers up to 127 has the scale 1: an int8's output is its scale times its unit times an
+// exact integer, rounded twice in every instruction set.
+TEST(QuantMatmul, OneGroupOfInt8IsThatOfTheReferenceBitForBit) {
+  Random random(10);
+  const int64_t m = 5;
+  const int64_t n = 50;
+  std::vector<float> x;
+  for (int64_t i = 0; i < m * kQuantGroup; ++i) {
+    x.push_back(i % kQuantGroup == 0 ? 127.0F : static_cast<float>(random.below(255)) - 127.0F);
+  }
+  const PackedMatrix weight =
+      testing::packed(WeightFormat(kInt8), n, kQuantGroup, random_floats(random, n * kQuantGroup));
+  const auto want = multiply(*reference_table(), weight, x, m, nullptr, 1, 1 << 20);
+  for (const OpTable* ops : testing::runnable_tables()) {
+    EXPECT_EQ(multiply(*ops, weight, x, m, nullptr, 1, 1 << 20), want) << ops->name;
   }
 }
 
@@ -183,7 +246,7 @@ TEST(QuantMatmul, PacksInputsBitForBitAlikeOnEveryIsa) {
 
     const auto num_rows = static_cast<int64_t>(rows.size());
     const auto row_bytes = static_cast<size_t>(quant_row_bytes(cols));
-    const auto used = static_cast<size_t>((cols + 31) / 32 * (32 + 8));
+    const auto used = static_cast<size_t>((cols + 31) / 32 * (32 + 12));
     const auto pack = [&](const OpTable& ops) {
       std::vector<std::byte> packed(row_bytes * rows.size(), std::byte{0x5a});
       ops.quant_pack({.x = x.data(), .x_stride = cols, .num_rows = num_rows, .cols = cols, .packed = packed.data()}, 0,
