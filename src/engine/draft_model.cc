@@ -42,7 +42,8 @@ void DraftModel::synchronize(Mirror& mirror, const Sequence& original) {
   own.tokens.erase(differs, own.tokens.end());
   const int32_t num_equal = own.num_tokens();
   own.tokens.insert(own.tokens.end(), rest, original.tokens.end());
-  own.num_computed = std::min(own.num_computed, num_equal);
+  // The last token is computed anew where a step that should have verified the guesses never was: a guess follows it.
+  own.num_computed = std::min({own.num_computed, num_equal, own.num_tokens() - 1});
   kv_.settle(own, own.num_computed);
 }
 
