@@ -120,6 +120,28 @@ TEST(DraftLoading, ADraftThatIsNotThereOrNotAllowedIsNamed) {
   EXPECT_THAT(added.error().message, HasSubstr("/etc"));
 }
 
+TEST(DraftLoading, ADraftOnTheHubIsFetchedAsAModelIs) {
+  const testing::TempTree tree;
+  ModelHouse house;
+  house.config.hub_cache = tree.directory("hub");
+  const auto loader =
+      make_model_loader({house.config, house.pool, house.ledger, house.ledger, nullptr, house.weights, house.clock});
+  ModelRecord record;
+  record.id = {kStory, "1"};
+  record.source = bundled_model("inferneo-story");
+  record.origin = RecordOrigin::config;
+  EXPECT_FALSE(loader->can_fetch(record));
+  record.settings = {{"enable_speculative_decoding", "true"}, {"draft_model", "somebody/story-draft"}};
+  EXPECT_TRUE(loader->can_fetch(record));
+  EXPECT_EQ(loader->estimate(record).error().code, ErrorCode::not_found);
+  house.config.hub_offline = true;
+  EXPECT_FALSE(loader->can_fetch(record));
+  house.config.hub_offline = false;
+  record.settings["draft_model"] = "/no/such/draft";  // which no download brings
+  EXPECT_FALSE(loader->can_fetch(record));
+  EXPECT_EQ(loader->estimate(record).error().code, ErrorCode::invalid_argument);
+}
+
 TEST(DraftLoading, WithoutSpeculationThereIsNone) {
   ModelHouse house;
   add_with_draft(house, bundled_model("inferneo-story-draft"), "false");
