@@ -45,8 +45,8 @@ std::optional<ModelRecord> draft_record(const EngineConfig& own, const ModelReco
   return draft;
 }
 
-Error error_of_draft(Error error, const ModelRecord& draft) {
-  error.message = fmt::format("{} {}: {}", kDraftModel, draft.source, error.message);
+Error error_of_draft(Error error, const std::string& draft_name) {
+  error.message = fmt::format("{} {}: {}", kDraftModel, draft_name, error.message);
   error.param = kDraftModel;
   return error;
 }

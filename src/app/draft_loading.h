@@ -18,7 +18,7 @@ inline constexpr const char* kDraftModel = "draft_model";  // the setting
 std::optional<ModelRecord> draft_record(const EngineConfig& own, const ModelRecord& record);
 
 // An error about the draft, as one about the setting that names it.
-Error error_of_draft(Error error, const ModelRecord& draft);
+Error error_of_draft(Error error, const std::string& draft_name);
 
 // invalid_argument, with the first difference, where a token of one is not the same token of the other. Names as the
 // operator wrote them. Equal files are not looked into.

@@ -219,9 +219,10 @@ class DirectoryLoader final : public ModelLoader {
     ASSIGN_OR_RETURN(ModelFootprint whole, (this->*found.row->estimate)(found));
     ASSIGN_OR_RETURN(const std::optional<Found> draft, find_draft(found, record));
     if (!draft) return whole;
-    ASSIGN_OR_RETURN(const ModelFootprint of_draft, (this->*draft->row->estimate)(*draft));
-    whole.load_bytes += of_draft.load_bytes;
-    whole.kv_bytes_per_token += of_draft.kv_bytes_per_token;
+    Result<ModelFootprint> of_draft = (this->*draft->row->estimate)(*draft);
+    if (!of_draft.ok()) return error_of_draft(std::move(of_draft).error(), draft->source_name);
+    whole.load_bytes += of_draft->load_bytes;
+    whole.kv_bytes_per_token += of_draft->kv_bytes_per_token;
     return whole;
   }
 
@@ -244,7 +245,9 @@ class DirectoryLoader final : public ModelLoader {
     Runners runners;
     ASSIGN_OR_RETURN(runners.model, (this->*found.row->load)(found, report));
     if (draft) {
-      ASSIGN_OR_RETURN(runners.draft, (this->*draft->row->load)(*draft, report));
+      Result<std::unique_ptr<ModelRunner>> runner = (this->*draft->row->load)(*draft, report);
+      if (!runner.ok()) return error_of_draft(std::move(runner).error(), draft->source_name);
+      runners.draft = std::move(runner).value();
       log_info("{}: {} guesses for it, {:.2f} GiB, weights {}", found.id, draft->source_name,
                static_cast<double>(runners.draft->spec().weight_bytes) / kGiB, runners.draft->spec().weight_origin);
     }
@@ -331,7 +334,7 @@ class DirectoryLoader final : public ModelLoader {
     if (!draft) return std::optional<Found>();
     Result<Found> of_draft = find(*draft);
     if (!of_draft.ok()) {
-      Error error = error_of_draft(std::move(of_draft).error(), *draft);
+      Error error = error_of_draft(std::move(of_draft).error(), draft->source);
       // What no download brings is not asked for again.
       const bool on_hub = hub_id_of(*draft).ok();
       if (error.code == ErrorCode::not_found && !on_hub) error.code = ErrorCode::invalid_argument;
@@ -589,7 +592,7 @@ Status check_registration(const EngineConfig& config, const ModelRecord& record)
   if (!draft) return ok_status();
   const Result<ModelSource> draft_source = resolve(config, *draft);
   if (draft_source.ok() || draft_source.error().code == ErrorCode::not_found) return ok_status();
-  return error_of_draft(draft_source.error(), *draft);
+  return error_of_draft(draft_source.error(), draft->source);
 }
 
 std::unique_ptr<ModelLoader> make_model_loader(const LoadingContext& context) {

@@ -106,6 +106,11 @@ TEST(DraftLoading, AFileThatSaysTheSameOtherwiseIsTheSameVocabulary) {
   RequestStats stats;
   EXPECT_EQ(story_of(house, &stats).size(), 60U);
   EXPECT_GT(stats.draft_tokens, 0);
+  house.unload(kStory);
+  tree.write("draft/model.safetensors", "damaged");
+  EXPECT_FALSE(house.acquire(kStory).ok());
+  EXPECT_THAT(house.status(kStory).failure->message, HasSubstr("draft_model"));
+  EXPECT_EQ(house.ledger.used(), 0U);
 }
 
 TEST(DraftLoading, ADraftThatIsNotThereOrNotAllowedIsNamed) {
