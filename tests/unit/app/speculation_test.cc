@@ -78,8 +78,7 @@ TEST(Speculation, GivesTheTokensOfPlainDecoding) {
   }
 }
 
-// The same model, its small draft, and for the code model one that knows nothing of code is refused elsewhere
-// (draft_loading_test.cc): the tokenizers differ.
+// A small draft, the model itself, and a draft that is larger than its model.
 TEST(Speculation, ADraftModelChangesNoToken) {
   struct Pair {
     const char* model;
