@@ -69,6 +69,8 @@ Result<ModelRegistration> registration_of(const Invocation& invocation, const En
     registration.keep_alive = *seconds;
   }
   ASSIGN_OR_RETURN(registration.settings, named_values(invocation, "--setting"));
+  const auto draft = registration.settings.find("draft_model");
+  if (draft != registration.settings.end()) draft->second = absolute_source(draft->second, environment);
   ASSIGN_OR_RETURN(registration.metadata, named_values(invocation, "--metadata"));
   ASSIGN_OR_RETURN(const std::optional<std::string> text, template_option(invocation, environment));
   if (text) registration.settings["chat_template"] = *text;

@@ -64,6 +64,7 @@ struct EngineConfig {
   std::optional<uint64_t> seed = {};         // of requests that bring none; none: drawn for each
   bool enable_speculative_decoding = false;  // what came before is looked up, and what followed it is verified
   int num_speculative_tokens = 8;            // guessed at most at a time
+  std::string draft_model = {};              // that guesses, where speculation is on; directory or hub id; empty: none
 
   // KV cache
   int block_size = 16;  // tokens of a block

@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "app/compute_device.h"
+#include "app/draft_loading.h"
 #include "app/hub_access.h"
 #include "app/tenants.h"
 #include "base/config/field.h"
@@ -19,6 +20,7 @@
 #include "base/config/suggest.h"
 #include "base/log.h"
 #include "base/system.h"
+#include "engine/draft_model.h"
 #include "formats/generation_config.h"
 #include "formats/model_source.h"
 #include "models/cuda/cuda_loader.h"
@@ -174,19 +176,20 @@ class DirectoryLoader final : public ModelLoader {
 
   Status check(const ModelRecord& record) override { return check_registration(context_.config, record); }
 
-  bool can_fetch(const ModelRecord& record) override {
-    return !context_.config.hub_offline && !exists(record.source) && hub_id_of(record).ok();
-  }
+  bool can_fetch(const ModelRecord& record) override { return !context_.config.hub_offline && !on_hub(record).empty(); }
 
   Status fetch(const ModelRecord& record, const LoadReport& report, std::stop_token stop) override {
-    ASSIGN_OR_RETURN(const HubId id, hub_id_of(record));
-    HubPull pull{.id = id, .stop = std::move(stop)};
-    pull.on_progress = [&](const HubProgress& progress) {
-      (void)report({"downloading", progress.bytes_done, progress.bytes_total});  // `stop` ends it
-    };
-    log_info("{}: downloading {} from the hub", record.id.text(), id.repository);
-    const Result<HubSnapshot> snapshot = pull_snapshot(hub_access(context_.config), pull);
-    return snapshot.ok() ? ok_status() : Status(snapshot.error());
+    for (const ModelRecord& wanted : on_hub(record)) {
+      ASSIGN_OR_RETURN(const HubId id, hub_id_of(wanted));
+      HubPull pull{.id = id, .stop = stop};
+      pull.on_progress = [&](const HubProgress& progress) {
+        (void)report({"downloading", progress.bytes_done, progress.bytes_total});  // `stop` ends it
+      };
+      log_info("{}: downloading {} from the hub", record.id.text(), id.repository);
+      const Result<HubSnapshot> snapshot = pull_snapshot(hub_access(context_.config), pull);
+      if (!snapshot.ok()) return snapshot.error();
+    }
+    return ok_status();
   }
 
   Result<std::vector<FileCheck>> verify(const ModelRecord& record) override {
@@ -213,7 +216,14 @@ class DirectoryLoader final : public ModelLoader {
 
   Result<ModelFootprint> footprint(const ModelRecord& record) override {
     ASSIGN_OR_RETURN(const Found found, find(record));
-    return (this->*found.row->estimate)(found);
+    ASSIGN_OR_RETURN(ModelFootprint whole, (this->*found.row->estimate)(found));
+    ASSIGN_OR_RETURN(const std::optional<Found> draft, find_draft(found, record));
+    if (!draft) return whole;
+    Result<ModelFootprint> of_draft = (this->*draft->row->estimate)(*draft);
+    if (!of_draft.ok()) return error_of_draft(std::move(of_draft).error(), draft->source_name);
+    whole.load_bytes += of_draft->load_bytes;
+    whole.kv_bytes_per_token += of_draft->kv_bytes_per_token;
+    return whole;
   }
 
   Result<std::shared_ptr<LoadedModel>> load(const ModelRecord& record, const LoadReport& report) override {
@@ -224,8 +234,24 @@ class DirectoryLoader final : public ModelLoader {
     auto tokenizer = std::async(std::launch::async, [&] {
       return load_directory_tokenizer(found.source.directory, found.config, template_text_of(record));
     });
-    ASSIGN_OR_RETURN(std::unique_ptr<ModelRunner> runner, (this->*found.row->load)(found, report));
-    ASSIGN_OR_RETURN(std::shared_ptr<LoadedModel> model, assemble(found, std::move(runner), tokenizer, report));
+    ASSIGN_OR_RETURN(const std::optional<Found> draft, find_draft(found, record));
+    if (draft) {
+      RETURN_IF_ERROR(check_same_vocabulary(found.source.directory, found.source_name, draft->source.directory,
+                                            draft->source_name));
+    }
+    if (!draft && !found.config.draft_model.empty()) {
+      log_warning("{}: draft_model is set, and enable_speculative_decoding is not: no draft is loaded", found.id);
+    }
+    Runners runners;
+    ASSIGN_OR_RETURN(runners.model, (this->*found.row->load)(found, report));
+    if (draft) {
+      Result<std::unique_ptr<ModelRunner>> runner = (this->*draft->row->load)(*draft, report);
+      if (!runner.ok()) return error_of_draft(std::move(runner).error(), draft->source_name);
+      runners.draft = std::move(runner).value();
+      log_info("{}: {} guesses for it, {:.2f} GiB, weights {}", found.id, draft->source_name,
+               static_cast<double>(runners.draft->spec().weight_bytes) / kGiB, runners.draft->spec().weight_origin);
+    }
+    ASSIGN_OR_RETURN(std::shared_ptr<LoadedModel> model, assemble(found, std::move(runners), tokenizer, report));
     if (found.config.warm_up) RETURN_IF_ERROR(warm_up(*model, report));
     const ModelSpec& spec = model->spec;
     const std::string type = spec.dtype == spec.stored_dtype
@@ -246,6 +272,19 @@ class DirectoryLoader final : public ModelLoader {
     EngineConfig config;
     ModelSource source;
     const Row* row = nullptr;
+  };
+  // The model and its draft, as far as they are hub ids and no paths.
+  std::vector<ModelRecord> on_hub(const ModelRecord& record) const {
+    std::vector<ModelRecord> records = {record};
+    if (const Result<EngineConfig> own = config_of(context_.config, record); own.ok()) {
+      if (std::optional<ModelRecord> draft = draft_record(*own, record)) records.push_back(std::move(*draft));
+    }
+    std::erase_if(records, [](const ModelRecord& r) { return exists(r.source) || !hub_id_of(r).ok(); });
+    return records;
+  }
+  struct Runners {
+    std::unique_ptr<ModelRunner> model;
+    std::unique_ptr<ModelRunner> draft;  // null: there is none
   };
   // One row per format that has a runner.
   using LoadFunction = Result<std::unique_ptr<ModelRunner>> (DirectoryLoader::*)(const Found&, const LoadReport&);
@@ -287,6 +326,33 @@ class DirectoryLoader final : public ModelLoader {
                                     record.source, model_format_name(format)));
     }
     return Found{record.id.text(), record.source, std::move(config), std::move(source), &*row};
+  }
+
+  // The draft of what was found: with its settings, booked under its name, for steps of a draft's size.
+  Result<std::optional<Found>> find_draft(const Found& found, const ModelRecord& record) const {
+    const std::optional<ModelRecord> draft = draft_record(found.config, record);
+    if (!draft) return std::optional<Found>();
+    Result<Found> of_draft = find(*draft);
+    if (!of_draft.ok()) {
+      Error error = error_of_draft(std::move(of_draft).error(), draft->source);
+      // What no download brings is not asked for again.
+      const bool on_hub = hub_id_of(*draft).ok();
+      if (error.code == ErrorCode::not_found && !on_hub) error.code = ErrorCode::invalid_argument;
+      return error;
+    }
+    ASSIGN_OR_RETURN(const bool on_gpu, is_on_gpu(found));
+    ASSIGN_OR_RETURN(const bool draft_on_gpu, is_on_gpu(*of_draft));
+    if (on_gpu != draft_on_gpu) {
+      return make_error(ErrorCode::unsupported,
+                        fmt::format("{} cannot guess for {}: one computes on the GPU and the other does not",
+                                    draft->source, found.source_name),
+                        kDraftModel);
+    }
+    EngineConfig& config = of_draft->config;
+    config.max_num_seqs = std::min(config.max_num_seqs, DraftModel::kMaxSequences);
+    config.max_num_batched_tokens = DraftModel::kMaxTokens;
+    if (config.enable_paged_attention) config.max_model_len.reset();  // its own may be shorter
+    return std::optional<Found>(std::move(of_draft).value());
   }
 
   LoadOptions transformers_options(const Found& found) const {
@@ -414,14 +480,14 @@ class DirectoryLoader final : public ModelLoader {
     return std::move(about.generation);
   }
 
-  Result<std::shared_ptr<LoadedModel>> assemble(const Found& found, std::unique_ptr<ModelRunner> runner,
+  Result<std::shared_ptr<LoadedModel>> assemble(const Found& found, Runners runners,
                                                 std::future<Result<std::shared_ptr<const Tokenizer>>>& tokenizer,
                                                 const LoadReport& report) {
     auto model = std::make_shared<LoadedModel>();
     model->id = found.id;
     model->root = found.source_name;
     model->format = found.row->format;
-    model->spec = runner->spec();
+    model->spec = runners.model->spec();
     RETURN_IF_ERROR(report({"reading the tokenizer"}));
     ASSIGN_OR_RETURN(model->tokenizer, tokenizer.get());
     if (model->tokenizer->vocab_size() > model->spec.vocab_size) {
@@ -436,7 +502,8 @@ class DirectoryLoader final : public ModelLoader {
     RETURN_IF_ERROR(report({"starting the engine"}));
     ASSIGN_OR_RETURN(const bool on_gpu, is_on_gpu(found));
     MemoryLedger& ledger = on_gpu ? context_.ledger : context_.host;
-    ASSIGN_OR_RETURN(model->core, EngineCore::create(core_config(found), std::move(runner), ledger, context_.clock));
+    ASSIGN_OR_RETURN(model->core, EngineCore::create(core_config(found), std::move(runners.model), ledger,
+                                                     context_.clock, std::move(runners.draft)));
     model->max_model_len = model->core->max_model_len();
     return model;
   }
@@ -519,8 +586,13 @@ Status check_registration(const EngineConfig& config, const ModelRecord& record)
   RETURN_IF_ERROR(check_settings(config, record));
   if (record.origin != RecordOrigin::api) return ok_status();
   const Result<ModelSource> source = resolve(config, record);
-  if (source.ok() || source.error().code == ErrorCode::not_found) return ok_status();
-  return source.error();
+  if (!source.ok() && source.error().code != ErrorCode::not_found) return source.error();
+  ASSIGN_OR_RETURN(const EngineConfig own, config_of(config, record));
+  const std::optional<ModelRecord> draft = draft_record(own, record);
+  if (!draft) return ok_status();
+  const Result<ModelSource> draft_source = resolve(config, *draft);
+  if (draft_source.ok() || draft_source.error().code == ErrorCode::not_found) return ok_status();
+  return error_of_draft(draft_source.error(), draft->source);
 }
 
 std::unique_ptr<ModelLoader> make_model_loader(const LoadingContext& context) {

@@ -50,6 +50,20 @@ class MatchAcceptance {
   std::array<AcceptanceCount, kLongest.size()> counts_;
 };
 
+// Over all sequences of a model, of what its draft model said.
+class ModelAcceptance {
+ public:
+  void add(int32_t num_draft, int32_t num_accepted) { count_.add(num_draft, num_accepted, kDecay); }
+  double share() const { return count_.share(kAssumed, kAssumedWeight); }
+
+ private:
+  static constexpr double kAssumed = 0.7;  // before anything is known
+  static constexpr double kAssumedWeight = 4.0;
+  static constexpr double kDecay = 0.98;
+
+  AcceptanceCount count_;
+};
+
 struct DraftState {
   explicit DraftState(size_t expected_tokens) : lookup(expected_tokens) {}
 
@@ -59,9 +73,12 @@ struct DraftState {
   PromptLookup lookup;
   int32_t num_known = 0;  // of the sequence's tokens, those in `lookup`
   PromptLookup::Match match;
-  AcceptanceCount acceptance;
-  int32_t pause = kFirstPause;  // steps between tries while drafts do not seem to pay
-  int32_t paused = 0;           // steps since the last one
+  AcceptanceCount acceptance;        // of what was looked up
+  AcceptanceCount model_acceptance;  // of what the draft model said
+  bool from_model = false;           // the drafts given last
+  bool model_refused = false;        // the draft model cannot guess for this sequence
+  int32_t pause = kFirstPause;       // steps between tries while drafts do not seem to pay
+  int32_t paused = 0;                // steps since the last one
 };
 
 }  // namespace inferneo

@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "base/log.h"
+#include "engine/draft_memory.h"
 #include "engine/inbox.h"
 #include "engine/kv_arena.h"
 #include "engine/kv_plan.h"
@@ -43,7 +44,7 @@ StepLoopConfig loop_config(const EngineCoreConfig& config, const KvPlan& plan) {
 
 struct EngineCore::Impl {
   Impl(const EngineCoreConfig& config_in, KvPlan plan_in, KvArena arena_in, std::unique_ptr<ModelRunner> runner_in,
-       const Clock& clock_in)
+       std::unique_ptr<DraftModel> draft_in, const Clock& clock_in)
       : config(config_in),
         plan(std::move(plan_in)),
         clock(clock_in),
@@ -51,11 +52,14 @@ struct EngineCore::Impl {
         gate(config.idle_gate != nullptr ? *config.idle_gate : own_gate),
         arena(std::move(arena_in)),
         runner(std::move(runner_in)),
-        kv(plan.cache, arena),
+        draft(std::move(draft_in)),
+        memory(arena, draft.get()),
+        kv(plan.cache, memory),
         inbox(queue_limits(config), config.model),
         loop(loop_config(config, plan), *runner, kv, clock,
              StepLoopEvents{[this](const Request& request) { inbox.started(request, clock.now()); },
-                            [this](const Request& request) { done(request); }}) {
+                            [this](const Request& request) { done(request); }},
+             draft.get()) {
     listener = gate.subscribe([this] {
       if (parked) inbox.wake();
     });
@@ -93,6 +97,8 @@ struct EngineCore::Impl {
   std::atomic<bool> warming{false};  // the idle work is the warm-up
   KvArena arena;                     // outlives the runner, which points into it
   std::unique_ptr<ModelRunner> runner;
+  std::unique_ptr<DraftModel> draft;  // null: there is none
+  YieldedKvMemory memory;
   KvCacheManager kv;
   Inbox inbox;
   StepLoop loop;
@@ -106,12 +112,45 @@ struct EngineCore::Impl {
   std::thread thread;
 };
 
+namespace {
+
+// Of so many bytes for two caches, the model's.
+size_t part_of(size_t bytes, const ModelRunner& runner, const ModelRunner& draft) {
+  return static_cast<size_t>((1.0 - draft_share(runner.kv_spec(), draft.kv_spec())) * static_cast<double>(bytes));
+}
+
+EngineCoreConfig with_kv_bytes(const EngineCoreConfig& config, size_t max_kv_bytes) {
+  EngineCoreConfig own = config;
+  own.max_kv_bytes = max_kv_bytes;
+  return own;
+}
+
+// `bytes`: that are left for its cache.
+Result<std::unique_ptr<DraftModel>> make_draft_model(const EngineCoreConfig& config, const KvPlan& of_model,
+                                                     int32_t vocab_size, std::unique_ptr<ModelRunner> runner,
+                                                     size_t bytes, MemoryLedger& ledger, const Clock& clock) {
+  ASSIGN_OR_RETURN(const KvPlan plan,
+                   plan_draft_kv(config, of_model, runner->spec(), runner->kv_spec(), runner->max_in_flight(), bytes));
+  ASSIGN_OR_RETURN(KvArena arena,
+                   KvArena::reserve(ledger, config.model, runner->kv_spec(), plan.cache.groups, runner->kv_pages()));
+  const int32_t num_seqs = std::min(config.max_num_seqs, DraftModel::kMaxSequences);
+  RETURN_IF_ERROR(runner->bind(arena.binding(), num_seqs, DraftModel::kMaxTokens));
+  return std::make_unique<DraftModel>(std::move(runner), std::make_unique<SpareKvMemory>(std::move(arena)), plan.cache,
+                                      DraftLimits{plan.context_limit, vocab_size}, clock);
+}
+
+}  // namespace
+
 Result<std::unique_ptr<EngineCore>> EngineCore::create(const EngineCoreConfig& config,
                                                        std::unique_ptr<ModelRunner> runner, MemoryLedger& ledger,
-                                                       const Clock& clock) {
+                                                       const Clock& clock, std::unique_ptr<ModelRunner> draft) {
   // As if it were alone, so that its longest context does not depend on what happens to be loaded beside it.
   const size_t left = ledger.budget() - std::min(ledger.budget(), ledger.needed_by(config.model));
-  ASSIGN_OR_RETURN(KvPlan plan, plan_kv(config, runner->spec(), runner->kv_spec(), runner->max_in_flight(), left));
+  // What is said of the KV memory is said of both caches.
+  const size_t own_left = draft == nullptr ? left : part_of(left, *runner, *draft);
+  const size_t own_most = draft == nullptr ? config.max_kv_bytes : part_of(config.max_kv_bytes, *runner, *draft);
+  ASSIGN_OR_RETURN(KvPlan plan, plan_kv(with_kv_bytes(config, own_most), runner->spec(), runner->kv_spec(),
+                                        runner->max_in_flight(), own_left));
   if (plan.context_limit < plan.max_model_len) {
     log_warning(
         "{}: KV memory holds {} tokens of one sequence, less than max_model_len {}: longer requests are refused",
@@ -120,7 +159,14 @@ Result<std::unique_ptr<EngineCore>> EngineCore::create(const EngineCoreConfig& c
   ASSIGN_OR_RETURN(KvArena arena,
                    KvArena::reserve(ledger, config.model, runner->kv_spec(), plan.cache.groups, runner->kv_pages()));
   RETURN_IF_ERROR(runner->bind(arena.binding(), config.max_num_seqs, config.max_num_batched_tokens));
-  auto impl = std::make_unique<Impl>(config, std::move(plan), std::move(arena), std::move(runner), clock);
+  std::unique_ptr<DraftModel> draft_model;
+  if (draft != nullptr) {
+    ASSIGN_OR_RETURN(draft_model,
+                     make_draft_model(with_kv_bytes(config, config.max_kv_bytes - own_most), plan,
+                                      runner->spec().vocab_size, std::move(draft), left - own_left, ledger, clock));
+  }
+  auto impl = std::make_unique<Impl>(config, std::move(plan), std::move(arena), std::move(runner),
+                                     std::move(draft_model), clock);
   RETURN_IF_ERROR(impl->kv.commit_minimum());
   impl->stats.last_progress = clock.now();
   impl->publish_stats();
@@ -166,6 +212,7 @@ void EngineCore::Impl::trim(const std::vector<std::function<void()>>& told) {
   // Steps in flight may still name blocks of sequences that have ended.
   while (loop.num_live() == 0 && loop.num_in_flight() > 0) step();
   loop.preempt_idle();
+  if (draft != nullptr) (void)draft->yield();
   kv.shrink_to_minimum();
   publish_stats();
   for (const std::function<void()>& done : told) {
@@ -405,7 +452,10 @@ Status EngineCore::check_integrity() const {
     return make_error(ErrorCode::invalid_argument, "the books of an engine are read when it has been stopped");
   }
   RETURN_IF_ERROR(impl_->loop.check_integrity());
-  if (!impl_->kv.idle()) return make_error(ErrorCode::internal, "a stopped engine's blocks are still referenced");
+  const bool draft_idle = impl_->draft == nullptr || impl_->draft->kv().idle();
+  if (!impl_->kv.idle() || !draft_idle) {
+    return make_error(ErrorCode::internal, "a stopped engine's blocks are still referenced");
+  }
   return ok_status();
 }
 

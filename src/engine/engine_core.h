@@ -108,8 +108,11 @@ class EngineCore {
  public:
   // Reserves KV memory, binds the runner and starts the thread. Fails with invalid_argument (a config that contradicts
   // itself or the runner), out_of_memory (not even a few tokens fit), or the runner's own error.
+  // `draft`: of a smaller model with the same tokens, which guesses where num_speculative_tokens is not 0; its cache is
+  // in the same ledger, under the same name, and in the same share. Null: there is none.
   static Result<std::unique_ptr<EngineCore>> create(const EngineCoreConfig& config, std::unique_ptr<ModelRunner> runner,
-                                                    MemoryLedger& ledger, const Clock& clock);
+                                                    MemoryLedger& ledger, const Clock& clock,
+                                                    std::unique_ptr<ModelRunner> draft = nullptr);
   ~EngineCore();  // stop()
   EngineCore(const EngineCore&) = delete;
   EngineCore& operator=(const EngineCore&) = delete;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "engine/draft_model.h"
 #include "tensor/memory.h"
 
 namespace inferneo {
@@ -160,6 +161,36 @@ Result<KvPlan> plan_kv(const EngineCoreConfig& config, const ModelSpec& model, c
     group.min_blocks = static_cast<int32_t>(std::min<double>(group.capacity, blocks));
   }
   return plan;
+}
+
+double draft_share(const KvCacheSpec& model, const KvCacheSpec& draft) {
+  const auto bytes_per_token = [](const KvCacheSpec& spec) {
+    double bytes = 0.0;
+    for (const KvGroupSpec& group : spec.groups) {
+      for (const KvPlaneSpec& plane : group.planes) {
+        bytes += static_cast<double>(plane.bytes_per_block) / std::max(1, group.block_size);
+      }
+    }
+    return std::max(bytes, 1e-9);
+  };
+  const double of_draft = bytes_per_token(draft);
+  return of_draft / (of_draft + bytes_per_token(model));
+}
+
+Result<KvPlan> plan_draft_kv(const EngineCoreConfig& config, const KvPlan& of_model, const ModelSpec& draft,
+                             const KvCacheSpec& spec, int max_in_flight, size_t available_bytes) {
+  EngineCoreConfig own = config;
+  own.max_num_seqs = std::min(config.max_num_seqs, DraftModel::kMaxSequences);
+  own.max_num_batched_tokens = DraftModel::kMaxTokens;
+  own.max_model_len = of_model.context_limit;
+  if (draft.max_position > 0) own.max_model_len = std::min(own.max_model_len, draft.max_position);
+  own.min_kv_bytes = 0;
+  own.num_kv_blocks.clear();
+  Result<KvPlan> plan = plan_kv(own, draft, spec, max_in_flight, available_bytes);
+  if (plan.ok()) return plan;
+  Error error = std::move(plan).error();
+  error.message = fmt::format("its draft model: {}", error.message);
+  return error;
 }
 
 }  // namespace inferneo

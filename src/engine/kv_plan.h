@@ -21,4 +21,12 @@ struct KvPlan {
 Result<KvPlan> plan_kv(const EngineCoreConfig& config, const ModelSpec& model, const KvCacheSpec& spec,
                        int max_in_flight, size_t available_bytes);
 
+// How much of the KV memory a draft model's cache gets, [0, 1): what a token takes there, of what it takes in both.
+double draft_share(const KvCacheSpec& model, const KvCacheSpec& draft);
+
+// The draft's plan in its share of `available_bytes`, beside a model whose plan is `of_model`: no context longer than
+// the model's, and steps of DraftModel's size. Errors: as plan_kv().
+Result<KvPlan> plan_draft_kv(const EngineCoreConfig& config, const KvPlan& of_model, const ModelSpec& draft,
+                             const KvCacheSpec& spec, int max_in_flight, size_t available_bytes);
+
 }  // namespace inferneo

@@ -1,6 +1,7 @@
 #include "engine/speculator.h"
 
 #include <algorithm>
+#include <array>
 
 namespace inferneo {
 namespace {
@@ -34,79 +35,198 @@ void Speculator::look_up(Sequence& sequence) {
   state.match = state.lookup.match();
 }
 
-double Speculator::acceptance(const Sequence& sequence) const {
+// 0: nothing was found.
+double Speculator::lookup_acceptance(const Sequence& sequence) const {
   const DraftState& state = *sequence.draft_state;
+  if (state.match.length == 0) return 0.0;
   return state.acceptance.share(learnt_.share(state.match.length), kPriorWeight);
 }
 
-void Speculator::plan(const Scheduler::Sequences& running, bool may_draft) {
+double Speculator::model_acceptance(const Sequence& sequence) const {
+  return sequence.draft_state->model_acceptance.share(learnt_of_model_.share(), kPriorWeight);
+}
+
+void Speculator::plan(const Scheduler::Sequences& running, bool may_draft, DraftModel* model) {
+  wishes_.clear();
   for (Sequence* sequence : running) sequence->drafts.clear();
   const auto num_running = static_cast<int32_t>(running.size());
   if (!enabled() || !may_draft || num_running == 0 || num_running >= StepCost::kMaxTokens) return;
-  candidates_.clear();
-  for (Sequence* sequence : running) {
-    if (!may_speculate(*sequence)) continue;
-    look_up(*sequence);
-    if (sequence->draft_state->match.length == 0) continue;
-    const int32_t wanted = sequence->request->request.sampling.num_speculative_tokens.value_or(config_.max_draft);
-    const int32_t room = sequence->max_output - sequence->num_output() - 1;
-    candidates_.push_back({sequence, acceptance(*sequence), std::min({wanted, config_.max_draft, room})});
-  }
-  if (candidates_.empty()) return;
+  if (model != nullptr && model->failed()) model = nullptr;
+  gather(running, model);
+  if (candidates_.empty() && readers_.empty()) return;
+  // Beside its cost all that of a draft model's steps is compared with: the plain step must be known.
+  if (model != nullptr && !cost_.knows(num_running)) return;
   if (++steps_with_drafts_ > kPlainEvery) {
     steps_with_drafts_ = 0;
     return;
   }
-  choose(num_running);
+  choose(num_running, model);
+  const auto is_guessed = [](const Candidate& c) { return c.from_model && c.taken > 0; };
+  bool model_pays = std::ranges::any_of(candidates_, is_guessed);
+  if (model != nullptr && !model_pays) {  // then what was found may
+    for (Candidate& candidate : candidates_) {
+      candidate.from_model = false;
+      candidate.acceptance = lookup_acceptance(*candidate.sequence);
+    }
+    choose(num_running, nullptr);
+  }
+  for (Candidate& candidate : candidates_) give(candidate, model_pays);
+  if (model == nullptr) return;
+  if (!readers_.empty()) read_where_it_pays(num_running, *model);
+  model_pays = model_pays || !wishes_.empty();
+  try_model_again(model_pays);
+}
+
+void Speculator::gather(const Scheduler::Sequences& running, DraftModel* model) {
+  candidates_.clear();
+  readers_.clear();
+  for (Sequence* sequence : running) {
+    if (!may_speculate(*sequence)) continue;
+    look_up(*sequence);
+    const int32_t wanted = sequence->request->request.sampling.num_speculative_tokens.value_or(config_.max_draft);
+    const int32_t left = sequence->max_output - sequence->num_output() - 1;
+    Candidate candidate{sequence, lookup_acceptance(*sequence), std::min({wanted, config_.max_draft, left}), false,
+                        false};
+    const int32_t room = model == nullptr || sequence->num_output() == 0 ? 0 : model->room(*sequence);
+    const int32_t behind = room == 0 ? 0 : model->behind(*sequence);
+    if (behind > DraftModel::kNear) {
+      readers_.push_back({sequence, behind});
+    } else if (room > 0) {
+      candidate.near_model = true;
+      const double acceptance = model_acceptance(*sequence);
+      candidate.from_model = acceptance > candidate.acceptance;
+      candidate.acceptance = std::max(acceptance, candidate.acceptance);
+      if (candidate.from_model) candidate.limit = std::min(candidate.limit, room);
+    }
+    if (candidate.acceptance > 0.0) candidates_.push_back(candidate);
+  }
+}
+
+Speculator::Candidate* Speculator::next_best() {
+  Candidate* best = nullptr;
+  for (Candidate& candidate : candidates_) {
+    if (candidate.taken < candidate.limit && (best == nullptr || candidate.chance > best->chance)) best = &candidate;
+  }
+  return best;
 }
 
 // Tokens join in the order of their chance; the best number of them is where tokens per time are most.
-void Speculator::choose(int32_t num_running) {
-  for (Candidate& candidate : candidates_) candidate.chance = candidate.acceptance;
-  const auto next_best = [&]() -> Candidate* {
-    Candidate* best = nullptr;
-    for (Candidate& candidate : candidates_) {
-      if (candidate.taken < candidate.limit && (best == nullptr || candidate.chance > best->chance)) best = &candidate;
-    }
-    return best;
-  };
+void Speculator::choose(int32_t num_running, const DraftModel* model) {
+  for (Candidate& candidate : candidates_) {
+    candidate.chance = candidate.acceptance;
+    candidate.taken = 0;
+  }
+  std::array<int32_t, StepCost::kMaxTokens> guessing{};  // by the guess, of how many sequences the draft model makes it
   std::vector<Candidate*> order;
   double expected = num_running;
+  double model_seconds = 0.0;
   double best_rate = kLeastGain * expected / cost_.of(num_running);
   size_t best_count = 0;
   for (int32_t tokens = num_running + 1; tokens <= StepCost::kMaxTokens; ++tokens) {
     Candidate* candidate = next_best();
-    if (candidate == nullptr) break;
+    if (candidate == nullptr || candidate->chance <= 0.0) break;
+    if (candidate->from_model) {
+      int32_t& count = guessing[static_cast<size_t>(candidate->taken)];
+      model_seconds += model->cost().step(count + 1) - model->cost().step(count);
+      ++count;
+    }
     expected += candidate->chance;
     candidate->chance *= candidate->acceptance;
     ++candidate->taken;
     order.push_back(candidate);
-    const double rate = expected / cost_.of(tokens);
+    const double rate = expected / (cost_.of(tokens) + model_seconds);
     if (rate <= best_rate) continue;
     best_rate = rate;
     best_count = order.size();
   }
   for (Candidate& candidate : candidates_) candidate.taken = 0;
   for (size_t i = 0; i < best_count; ++i) ++order[i]->taken;
-  for (Candidate& candidate : candidates_) give(candidate, candidate.taken);
 }
 
-void Speculator::give(Candidate& candidate, int32_t num_drafts) {
+void Speculator::give(Candidate& candidate, bool model_pays) {
   DraftState& state = *candidate.sequence->draft_state;
+  int32_t num_drafts = candidate.taken;
   if (num_drafts == 0) {
-    if (++state.paused < state.pause) return;
+    const bool may_try = candidate.from_model ? model_pays : state.match.length > 0;
+    if (!may_try || ++state.paused < state.pause) return;
     num_drafts = std::min(kProbe, candidate.limit);
     state.pause = std::min(2 * state.pause, DraftState::kLongestPause);
   }
   state.paused = 0;
-  state.lookup.draft(state.match, num_drafts, candidate.sequence->drafts);
+  state.from_model = candidate.from_model;
+  candidate.taken = num_drafts;
+  if (candidate.from_model) {
+    wishes_.push_back({candidate.sequence, num_drafts});
+  } else {
+    state.lookup.draft(state.match, num_drafts, candidate.sequence->drafts);
+  }
+}
+
+// Of tokens per time, over a step without drafts, when the draft model guesses for so many of what runs; at least 1.
+double Speculator::best_gain(int32_t num_running, int32_t num_guessed, double acceptance,
+                             const DraftModel& model) const {
+  const double plain = num_running / cost_.of(num_running);
+  double expected = num_running;
+  double chance = 1.0;
+  double best = 1.0;
+  for (int32_t i = 1; i <= config_.max_draft; ++i) {
+    const int32_t tokens = num_running + num_guessed * i;
+    if (tokens > StepCost::kMaxTokens) break;
+    chance *= acceptance;
+    expected += num_guessed * chance;
+    best = std::max(best, expected / (cost_.of(tokens) + i * model.cost().step(num_guessed)) / plain);
+  }
+  return best;
+}
+
+void Speculator::read_where_it_pays(int32_t num_running, const DraftModel& model) {
+  auto num_guessed = static_cast<int32_t>(readers_.size());
+  for (const Candidate& candidate : candidates_) num_guessed += candidate.near_model ? 1 : 0;
+  for (const Reader& reader : readers_) {
+    const double gain = best_gain(num_running, num_guessed, model_acceptance(*reader.sequence), model);
+    if (gain < kLeastGain) continue;
+    const double saved = cost_.of(num_running) * (1.0 - 1.0 / gain) / num_guessed;  // per token of a sequence
+    const double cost = model.cost().reading(reader.behind);
+    const int32_t left = reader.sequence->max_output - reader.sequence->num_output();
+    const bool pays = saved * reader.sequence->num_output() >= cost && saved * left >= cost;
+    if (pays) wishes_.push_back({reader.sequence, 0});
+  }
+}
+
+// Where it pays nowhere: for one sequence, which may have to read first.
+void Speculator::try_model_again(bool model_pays) {
+  if (model_pays) {
+    model_pause_ = DraftState::kFirstPause;
+    model_paused_ = 0;
+    return;
+  }
+  const auto is_near = [](const Candidate& c) { return c.near_model && c.taken == 0; };
+  const auto near = std::ranges::find_if(candidates_, is_near);
+  if (near == candidates_.end() && readers_.empty()) return;
+  if (++model_paused_ < model_pause_) return;
+  if (near == candidates_.end()) {
+    wishes_.push_back({std::ranges::min_element(readers_, {}, &Reader::behind)->sequence, 0});
+    return;
+  }
+  near->sequence->draft_state->from_model = true;
+  wishes_.push_back({near->sequence, std::min(kProbe, near->limit)});
+  model_paused_ = 0;
+  model_pause_ = std::min(2 * model_pause_, DraftState::kLongestPause);
 }
 
 void Speculator::verified(Sequence& sequence, int32_t num_draft, int32_t num_accepted) {
   DraftState& state = *sequence.draft_state;
-  learnt_.add(state.match.length, num_draft, num_accepted);
-  state.acceptance.add(num_draft, num_accepted, kSequenceDecay);
-  if (num_accepted == num_draft) state.pause = DraftState::kFirstPause;
+  if (state.from_model) {
+    learnt_of_model_.add(num_draft, num_accepted);
+    state.model_acceptance.add(num_draft, num_accepted, kSequenceDecay);
+  } else {
+    learnt_.add(state.match.length, num_draft, num_accepted);
+    state.acceptance.add(num_draft, num_accepted, kSequenceDecay);
+  }
+  if (num_accepted == num_draft) {
+    state.pause = DraftState::kFirstPause;
+    if (state.from_model) model_pause_ = DraftState::kFirstPause;
+  }
   ++stats_.drafts;
   stats_.draft_tokens += static_cast<uint64_t>(num_draft);
   stats_.accepted_tokens += static_cast<uint64_t>(num_accepted);

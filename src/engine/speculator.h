@@ -1,18 +1,26 @@
 // Decides how many tokens of which sequence are guessed, so that one step can yield several: lossless speculative
-// decoding (Leviathan et al. 2023) with drafts that are looked up (prompt_lookup.h).
+// decoding (Leviathan et al. 2023) with drafts that are looked up (prompt_lookup.h) or that a draft model says
+// (draft_model.h), for each sequence and step whichever is more often right.
 //
-// A draft costs what the longer step takes more, which is measured (step_cost.h), and is worth its chance of being
-// accepted, which is learnt: per length of the match over all sequences, and per sequence. The drafts of a step are
-// those that make (tokens expected) / (time expected) largest; none where that gains too little. A sequence that got
-// none is tried again, ever more seldom, so that text which nothing predicts costs next to nothing.
+// A draft costs what the longer step takes more (step_cost.h) and what the draft model's steps take (draft_cost.h), all
+// measured, and is worth its chance of being accepted, which is learnt: per source, per length of the match over all
+// sequences, and per sequence. The drafts of a step are those that make (tokens expected) / (time expected) largest;
+// none where that gains too little. A sequence that got none is tried again, ever more seldom, and so is a draft model
+// that does not pay anywhere, so that text which nothing predicts costs next to nothing.
 //
-// Pure: no threads, no clock. Only sequences that are about to decode, whose last token is on the host and whose next
-// one does not depend on a grammar get drafts; idle work gets none.
+// Before it guesses a draft model has to read. It does so once what it would have saved of the output so far is what
+// reading costs, as one who does not know how long the snow lasts buys skis when the rent has reached their price
+// (Karlin et al. 1988): never twice what was best.
+//
+// No threads, no clock, and of the draft model nothing but questions: whoever calls plan() grants the wishes. Only
+// sequences that are about to decode, whose last token is on the host and whose next one does not depend on a grammar
+// get drafts; idle work gets none.
 #pragma once
 
 #include <cstdint>
 #include <vector>
 
+#include "engine/draft_model.h"
 #include "engine/draft_state.h"
 #include "engine/scheduler.h"
 #include "engine/speculation_stats.h"
@@ -30,9 +38,11 @@ class Speculator {
 
   bool enabled() const { return config_.max_draft > 0; }
 
-  // Sets the drafts of what runs, for the step that is scheduled next. Without `may_draft` (prompts are to be read as
-  // well, which a draft would not pay beside) it only takes back the earlier ones.
-  void plan(const Scheduler::Sequences& running, bool may_draft);
+  // Sets the drafts of what runs that are looked up, for the step that is scheduled next, and what the draft model is
+  // to say besides. Without `may_draft` (prompts are to be read as well, which a draft would not pay beside) it only
+  // takes back the earlier ones. `model`: null where there is none.
+  void plan(const Scheduler::Sequences& running, bool may_draft, DraftModel* model = nullptr);
+  const std::vector<DraftWish>& wishes() const { return wishes_; }
 
   // A step of decoding sequences alone, of so many tokens with drafts.
   void took(int32_t num_tokens, Duration time) { cost_.took(num_tokens, time); }
@@ -45,21 +55,38 @@ class Speculator {
     Sequence* sequence;
     double acceptance;    // of each of its drafts, given those before it
     int32_t limit;        // drafts at most
+    bool near_model;      // the draft model could guess for it now
+    bool from_model;      // and is who does
     int32_t taken = 0;    // of them in this step
     double chance = 0.0;  // that the next one is accepted and all before it
   };
+  struct Reader {  // for whom the draft model has to read first
+    Sequence* sequence;
+    int32_t behind;
+  };
   bool may_speculate(const Sequence& sequence) const;
   void look_up(Sequence& sequence);
-  void choose(int32_t num_running);
-  void give(Candidate& candidate, int32_t num_drafts);
-  double acceptance(const Sequence& sequence) const;
+  void gather(const Scheduler::Sequences& running, DraftModel* model);
+  void choose(int32_t num_running, const DraftModel* model);
+  Candidate* next_best();
+  void give(Candidate& candidate, bool model_pays);
+  void read_where_it_pays(int32_t num_running, const DraftModel& model);
+  void try_model_again(bool model_pays);
+  double best_gain(int32_t num_running, int32_t num_guessed, double acceptance, const DraftModel& model) const;
+  double lookup_acceptance(const Sequence& sequence) const;
+  double model_acceptance(const Sequence& sequence) const;
 
   SpeculationConfig config_;
   StepCost cost_;
   MatchAcceptance learnt_;
+  ModelAcceptance learnt_of_model_;
   SpeculationStats stats_;
   int32_t steps_with_drafts_ = 0;  // since the last one without
+  int32_t model_pause_ = DraftState::kFirstPause;
+  int32_t model_paused_ = 0;  // steps since the draft model guessed last, of those in which it might have
   std::vector<Candidate> candidates_;
+  std::vector<Reader> readers_;
+  std::vector<DraftWish> wishes_;
 };
 
 }  // namespace inferneo

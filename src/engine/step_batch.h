@@ -16,6 +16,7 @@ namespace inferneo {
 struct InFlightStep {
   Ticket ticket = 0;
   TimePoint began{};
+  Duration drafting{0};  // that a draft model took before it
   StepBatch batch;
   std::vector<ScheduledSequence> rows;  // parallel to batch.sequences
   int32_t num_tokens = 0;               // drafts included

@@ -27,12 +27,13 @@ size_t iteration_bucket(int32_t num_tokens) {
 }  // namespace
 
 StepLoop::StepLoop(const StepLoopConfig& config, ModelRunner& runner, KvCacheManager& kv, const Clock& clock,
-                   StepLoopEvents events)
+                   StepLoopEvents events, DraftModel* draft_model)
     : config_(config),
       runner_(runner),
       kv_(kv),
       clock_(clock),
       events_(std::move(events)),
+      draft_model_(draft_model),
       scheduler_(config.scheduler, kv),
       speculator_(config.speculation) {
   if (config.inter_token_target) {
@@ -162,7 +163,18 @@ void StepLoop::plan_drafts() {
   const bool decodes_only =
       in_flight_.empty() && scheduler_.waiting().empty() &&
       std::ranges::all_of(running, [](const Sequence* s) { return s->num_wanted() - s->num_computed == 1; });
-  speculator_.plan(running, decodes_only);
+  speculator_.plan(running, decodes_only, draft_model_);
+  if (speculator_.wishes().empty()) return;
+  const TimePoint began = clock_.now();
+  draft_model_->propose(speculator_.wishes());
+  now_ = clock_.now();  // the step begins only now
+  drafting_ = now_ - began;
+  counters_.execute_seconds += to_seconds(drafting_);
+}
+
+void StepLoop::forget_mirrors(const std::vector<Sequence*>& preempted) {
+  if (draft_model_ == nullptr) return;
+  for (const Sequence* sequence : preempted) draft_model_->forget(*sequence);
 }
 
 Status StepLoop::step() {
@@ -171,7 +183,9 @@ Status StepLoop::step() {
   const Schedule next = prefill_pace_ ? scheduler_.schedule(!in_flight_.empty(), prefill_pace_->tokens())
                                       : scheduler_.schedule(!in_flight_.empty());
   finish_schedule(next);
-  ASSIGN_OR_RETURN(Collected collected, execute(next, true));
+  forget_mirrors(next.preempted);
+  // What runs ahead cannot be guessed for.
+  ASSIGN_OR_RETURN(Collected collected, execute(next, draft_model_ == nullptr));
   update(std::move(collected));
   return ok_status();
 }
@@ -203,6 +217,7 @@ void StepLoop::expire_deadlines() {
 
 void StepLoop::begin_schedule() {
   now_ = clock_.now();
+  drafting_ = Duration{0};
   expire_deadlines();
 }
 
@@ -250,6 +265,7 @@ std::vector<ScheduledSequence> StepLoop::fill_masks(const std::vector<ScheduledS
 Status StepLoop::submit(const std::vector<ScheduledSequence>& rows) {
   auto step = build_step(rows, kv_.config().groups);
   step->began = now_;
+  step->drafting = drafting_;
   try {
     ASSIGN_OR_RETURN(step->ticket, runner_.submit(step->batch));
   } catch (const std::exception& e) {
@@ -308,6 +324,10 @@ void StepLoop::fill_stats(EngineStats& stats) const {
   stats.kv_usage = kv_.usage();
   stats.kv_committed_bytes = kv_.committed_bytes();
   stats.kv_capacity_bytes = kv_.capacity_bytes();
+  if (draft_model_ != nullptr) {
+    stats.kv_committed_bytes += draft_model_->kv().committed_bytes();
+    stats.kv_capacity_bytes += draft_model_->kv().capacity_bytes();
+  }
   stats.blocks_total = stats.blocks_free = stats.blocks_cached = 0;
   for (int32_t g = 0; g < kv_.num_groups(); ++g) {
     stats.blocks_total += kv_.pool(g).total();
@@ -352,6 +372,7 @@ Status check_sequence(const Sequence& sequence) {
 
 Status StepLoop::check_integrity() const {
   RETURN_IF_ERROR(kv_.check_integrity());
+  if (draft_model_ != nullptr) RETURN_IF_ERROR(draft_model_->check_integrity());
   std::vector<std::vector<int32_t>> references;  // [groups][blocks]
   for (int32_t g = 0; g < kv_.num_groups(); ++g) references.emplace_back(static_cast<size_t>(kv_.pool(g).total()), 0);
   for (const auto& [arrival, request] : requests_) {

@@ -1,7 +1,8 @@
 // One model's requests, advanced step by step: schedule, execute, update. The single-threaded heart of EngineCore,
 // which adds the thread, the inbox and admission; tests drive it by hand.
 //
-// Ownership: owns the requests and the steps in flight; points at runner, KV manager and clock, which outlive it.
+// Ownership: owns the requests and the steps in flight; points at runner, KV manager, clock and draft model, which
+// outlive it.
 // Invariants: each added request gets exactly one on_done; a sequence's blocks are released when it has ended and no
 // step in flight names it; num_live() == 0 and no step in flight mean that the KV manager is idle.
 // Errors: what concerns one sequence ends that sequence; step() fails only when the runner as a whole does, and the
@@ -43,7 +44,7 @@ struct StepLoopEvents {                                                 // for t
 class StepLoop {
  public:
   StepLoop(const StepLoopConfig& config, ModelRunner& runner, KvCacheManager& kv, const Clock& clock,
-           StepLoopEvents events = {});
+           StepLoopEvents events = {}, DraftModel* draft_model = nullptr);  // null: there is none
   ~StepLoop();
 
   void add(Request request, TimePoint submitted);                      // admitted: prompt fits the context limit
@@ -81,6 +82,7 @@ class StepLoop {
   };
   void begin_schedule();
   void plan_drafts();
+  void forget_mirrors(const std::vector<Sequence*>& preempted);
   void finish_schedule(const Schedule& next);
   Result<Collected> execute(const Schedule& schedule, bool may_run_ahead);
   void update(Collected collected);
@@ -112,6 +114,7 @@ class StepLoop {
   KvCacheManager& kv_;
   const Clock& clock_;
   StepLoopEvents events_;
+  DraftModel* draft_model_;
   Scheduler scheduler_;
   Speculator speculator_;
   std::deque<std::unique_ptr<InFlightStep>> in_flight_;         // oldest first
@@ -121,6 +124,7 @@ class StepLoop {
   std::vector<uint64_t> done_;                                  // arrivals, to be reaped
   TimePoint now_{};                                             // of the step
   Duration step_time_{};                                        // of the step whose results are taken
+  Duration drafting_{};                                         // of the guesses for the step that is scheduled
   bool starves_ = false;
   uint64_t next_arrival_ = 0;
   uint64_t next_sequence_id_ = 1;

@@ -27,6 +27,7 @@ void StepLoop::update(Collected collected) {
   step_time_ = collected.result.computing.value_or(now_ - collected.step->began);
   if (collected.step->decodes_only) speculator_.took(collected.step->num_tokens, step_time_);
   if (prefill_pace_ && !collected.step->batch.idle) learn_pace(*collected.step);  // idle steps have a pace of their own
+  step_time_ += collected.step->drafting;  // which its sequences waited for as well
   for (size_t i = 0; i < collected.step->rows.size(); ++i) {
     update_row(collected.step->rows[i], collected.result.sequences[i]);
   }
@@ -165,6 +166,7 @@ void StepLoop::finish(Sequence& sequence, FinishReason reason, std::optional<Tok
   if (sequence.state == SequenceState::finished) return;
   RequestState& request = *sequence.request;
   scheduler_.remove(sequence);
+  if (draft_model_ != nullptr) draft_model_->forget(sequence);
   sequence.state = SequenceState::finished;
   if (!sequence.idle()) --num_live_samples_;
   --request.num_live;

@@ -76,6 +76,8 @@ class EngineConfig:
     """Guess tokens from what came before, and verify them: the same text in fewer steps. Expected: true or false."""
     num_speculative_tokens: int
     """Tokens guessed at a time, at most; fewer where they do not pay. Expected: a whole number from 1 to 15."""
+    draft_model: str
+    """Smaller model of the same vocabulary that guesses too, where speculation is enabled. Expected: text."""
     block_size: int
     """Tokens of a KV block. Expected: a power of two from 1 to 1024."""
     enable_prefix_caching: bool
@@ -186,6 +188,7 @@ class EngineConfig:
                  seed: int | None = ...,
                  enable_speculative_decoding: bool = ...,
                  num_speculative_tokens: int = ...,
+                 draft_model: str | os.PathLike[str] = ...,
                  block_size: int = ...,
                  enable_prefix_caching: bool = ...,
                  enable_paged_attention: bool = ...,

@@ -1,5 +1,5 @@
-// Speculative decoding on real models: the same tokens as without, greedy and sampled, alone and in company, and fewer
-// steps where text repeats itself.
+// Speculative decoding on real models: the same tokens as without, greedy and sampled, alone and in company, with
+// guesses from the text and from a draft model, and fewer steps where text repeats itself.
 #include <gtest/gtest.h>
 
 #include <string>
@@ -75,6 +75,30 @@ TEST(Speculation, GivesTheTokensOfPlainDecoding) {
     EXPECT_EQ(answers(speculating, &accepted, true), expected) << model;
     EXPECT_EQ(none, 0);
     EXPECT_GT(accepted, 0) << model;  // how many depends on what steps took
+  }
+}
+
+// A small draft, the model itself, and a draft that is larger than its model.
+TEST(Speculation, ADraftModelChangesNoToken) {
+  struct Pair {
+    const char* model;
+    const char* draft;
+  };
+  for (const Pair& pair : {Pair{"inferneo-story", "inferneo-story-draft"}, Pair{"inferneo-story", "inferneo-story"},
+                           Pair{"inferneo-story-draft", "inferneo-story"}}) {
+    SCOPED_TRACE(std::string(pair.model) + " with " + pair.draft);
+    EngineConfig config = config_of(pair.model, true);
+    config.draft_model = std::string(INFERNEO_SOURCE_DIR "/models/") + pair.draft;
+    InferneoEngine plain(config_of(pair.model, false));
+    InferneoEngine speculating(config);
+    ASSERT_TRUE(plain.start().ok());
+    ASSERT_TRUE(speculating.start().ok());
+    int32_t none = 0;
+    int32_t accepted = 0;
+    const std::vector<std::vector<Token>> expected = answers(plain, &none, false);
+    EXPECT_EQ(answers(speculating, &accepted, false), expected);
+    EXPECT_EQ(answers(speculating, &accepted, true), expected);
+    EXPECT_GT(accepted, 0);  // how many depends on what steps took
   }
 }
 

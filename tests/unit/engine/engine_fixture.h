@@ -97,6 +97,9 @@ struct HarnessOptions {
   PrefixCache::HashFunction hash = &PrefixCache::default_hash;
   SpeculationConfig speculation;
   std::optional<Duration> inter_token_target;
+  std::optional<Script> draft;                 // a draft model's
+  std::vector<int32_t> draft_capacity = {64};  // blocks per group of its cache
+  int32_t draft_context = 512;
 };
 
 // A step loop on a scripted runner, without threads.
@@ -109,25 +112,48 @@ class Harness {
     };
     script.sleep = [this](Duration cost) { clock.advance(cost); };
     runner = std::make_unique<ScriptedRunner>(script);
-    KvCacheConfig cache;
-    cache.enable_prefix_caching = options_.prefix_caching;
-    cache.max_tokens_in_flight = options_.scheduler.max_num_batched_tokens * runner->max_in_flight();
-    cache.hash = options_.hash;
-    for (size_t g = 0; g < options_.capacity.size(); ++g) {
-      KvGroupConfig group;
-      group.block_size = runner->kv_spec().groups[g].block_size;
-      group.window = runner->kv_spec().groups[g].window;
-      group.capacity = options_.capacity[g];
-      group.grow_step = options_.grow_step;
-      cache.groups.push_back(group);
-    }
+    const KvCacheConfig cache =
+        cache_of(*runner, options_.capacity, options_.scheduler.max_num_batched_tokens * runner->max_in_flight());
     memory = std::make_unique<TestKvMemory>(runner->kv_spec(), cache.groups);
     EXPECT_TRUE(
         runner->bind(memory->binding, options_.scheduler.max_num_seqs, options_.scheduler.max_num_batched_tokens).ok());
     kv = std::make_unique<KvCacheManager>(cache, *memory);
+    if (options_.draft) make_draft();
     loop = std::make_unique<StepLoop>(StepLoopConfig{options_.scheduler, options_.context_limit, Duration{0},
                                                      options_.speculation, options_.inter_token_target},
-                                      *runner, *kv, clock);
+                                      *runner, *kv, clock, StepLoopEvents{}, draft.get());
+  }
+
+  KvCacheConfig cache_of(const ScriptedRunner& of, const std::vector<int32_t>& capacity, int32_t in_flight) const {
+    KvCacheConfig cache;
+    cache.enable_prefix_caching = options_.prefix_caching;
+    cache.max_tokens_in_flight = in_flight;
+    cache.hash = options_.hash;
+    for (size_t g = 0; g < capacity.size(); ++g) {
+      KvGroupConfig group;
+      group.block_size = of.kv_spec().groups[g].block_size;
+      group.window = of.kv_spec().groups[g].window;
+      group.capacity = capacity[g];
+      group.grow_step = options_.grow_step;
+      cache.groups.push_back(group);
+    }
+    return cache;
+  }
+
+  void make_draft() {
+    Script script = *options_.draft;
+    script.is_committed = [this](int32_t group, int32_t block) {
+      return block < draft_memory->committed[static_cast<size_t>(group)];
+    };
+    script.sleep = [this](Duration cost) { clock.advance(cost); };
+    auto made = std::make_unique<ScriptedRunner>(script);
+    const KvCacheConfig cache = cache_of(*made, options_.draft_capacity, DraftModel::kMaxTokens);
+    auto held = std::make_unique<TestKvMemory>(made->kv_spec(), cache.groups);
+    EXPECT_TRUE(made->bind(held->binding, DraftModel::kMaxSequences, DraftModel::kMaxTokens).ok());
+    draft_runner = made.get();
+    draft_memory = held.get();
+    draft = std::make_unique<DraftModel>(std::move(made), std::move(held), cache,
+                                         DraftLimits{options_.draft_context, options_.script.vocab_size}, clock);
   }
 
   std::shared_ptr<RecordingSink> add(Request request) {
@@ -161,13 +187,17 @@ class Harness {
     const Status whole = loop->check_integrity();
     EXPECT_TRUE(whole.ok()) << whole.error().message;
     for (const std::string& violation : runner->violations()) ADD_FAILURE() << violation;
-    return whole.ok() && runner->violations().empty();
+    if (draft != nullptr) {
+      for (const std::string& violation : draft_runner->violations()) ADD_FAILURE() << "draft: " << violation;
+    }
+    return whole.ok() && runner->violations().empty() && (draft == nullptr || draft_runner->violations().empty());
   }
   void check_idle() {
     EXPECT_TRUE(kv->idle());
     for (int32_t g = 0; g < kv->num_groups(); ++g) {
       EXPECT_EQ(kv->pool(g).num_free() + kv->pool(g).num_cached(), kv->pool(g).total());
     }
+    EXPECT_TRUE(draft == nullptr || draft->kv().idle());
     EXPECT_TRUE(loop->scheduler().running().empty());
     EXPECT_TRUE(loop->scheduler().waiting().empty());
   }
@@ -177,6 +207,9 @@ class Harness {
   std::unique_ptr<ScriptedRunner> runner;
   std::unique_ptr<TestKvMemory> memory;
   std::unique_ptr<KvCacheManager> kv;
+  std::unique_ptr<DraftModel> draft;  // null: there is none
+  ScriptedRunner* draft_runner = nullptr;
+  TestKvMemory* draft_memory = nullptr;
   std::unique_ptr<StepLoop> loop;
   RequestId last_id = 0;
 };

@@ -29,6 +29,39 @@ class Random {
   std::mt19937_64 engine_;
 };
 
+// A second model for some of them: the same, another one, one of a narrower vocabulary, or one that fails; with other
+// blocks and windows, and with little memory for some.
+void add_draft(Random& random, HarnessOptions& o) {
+  Script draft;
+  draft.vocab_size = random.chance(80) ? o.script.vocab_size : std::max(2, o.script.vocab_size / 2);
+  draft.eos_token_ids = o.script.eos_token_ids;
+  draft.step_cost = std::chrono::microseconds(random.pick({1, 100, 2000}));
+  const int kind = random.between(0, 3);
+  if (kind == 1) draft.next_token = [](const ScriptedToken& t) { return t.output_index % t.vocab_size; };
+  if (kind == 2) {  // right most of the time
+    draft.next_token = [](const ScriptedToken& t) {
+      return t.output_index % 5 == 2 ? 1 : ScriptedRunner::default_token(t);
+    };
+  }
+  if (random.chance(10)) draft.fail_collect_at = static_cast<uint64_t>(random.between(1, 60));
+  if (random.chance(10)) draft.throw_at = static_cast<uint64_t>(random.between(1, 60));
+  if (random.chance(15)) {
+    draft.numeric_error = [](const SequenceStep& s) { return s.sequence_id % 5 == 1 && s.position > 12; };
+  }
+  draft.slots = o.script.slots;
+  draft.groups.clear();
+  o.draft_capacity.clear();
+  const int groups = draft.slots ? 1 : random.between(1, 2);
+  for (int g = 0; g < groups; ++g) {
+    Script::Group group{draft.slots ? 64 : random.pick({1, 4, 16}), 0};
+    if (!draft.slots && random.chance(25)) group.window = random.pick({1, 5, 20});
+    draft.groups.push_back(group);
+    o.draft_capacity.push_back(random.chance(30) ? random.between(1, 12) : random.between(60, 400));
+  }
+  o.draft_context = random.chance(70) ? o.context_limit : random.between(5, o.context_limit);
+  o.draft = draft;
+}
+
 HarnessOptions random_options(Random& random) {
   HarnessOptions o;
   o.script.vocab_size = random.pick({4, 20, 256});
@@ -67,6 +100,7 @@ HarnessOptions random_options(Random& random) {
     const int32_t least = max_blocks_held(config, o.context_limit, in_flight);
     o.capacity.push_back(least + (random.chance(40) ? 0 : random.between(1, 3 * least)));
   }
+  if (o.speculation.max_draft > 0 && random.chance(60)) add_draft(random, o);
   return o;
 }
 
@@ -80,6 +114,7 @@ class History {
     memory_comes_and_goes_ = random_.chance(15);
   }
 
+  bool has_draft() const { return harness_.draft != nullptr; }
   uint64_t accepted_drafts() const {
     EngineStats stats;
     harness_.loop->fill_stats(stats);
@@ -101,6 +136,9 @@ class History {
     harness_.kv->shrink_to_minimum();
     harness_.check();
     for (int32_t blocks : harness_.memory->committed) EXPECT_EQ(blocks, 0);
+    if (harness_.draft == nullptr) return;
+    harness_.draft->yield();
+    for (int32_t blocks : harness_.draft_memory->committed) EXPECT_EQ(blocks, 0);
   }
 
  private:
@@ -119,6 +157,9 @@ class History {
       harness_.loop->end_sample(any_id(), random_.between(0, 3), FinishReason::stop);
     } else if (dice <= 38 && memory_comes_and_goes_) {
       harness_.memory->limit = random_.between(1, 60);
+      if (harness_.draft != nullptr) harness_.draft_memory->limit = random_.between(0, 60);
+    } else if (dice <= 39 && harness_.draft != nullptr) {
+      harness_.draft->yield();
     } else {
       harness_.step_and_check();
       return;
@@ -233,14 +274,17 @@ int num_histories() {
 TEST(History, EveryLawHoldsAfterEveryEvent) {
   const int count = num_histories();
   uint64_t accepted_drafts = 0;
+  uint64_t accepted_of_models = 0;
   for (int seed = 1; seed <= count; ++seed) {
     SCOPED_TRACE(testing::Message() << "seed " << seed);
     History history(static_cast<uint64_t>(seed));
     history.run();
     ASSERT_FALSE(testing::Test::HasFailure());
     accepted_drafts += history.accepted_drafts();
+    accepted_of_models += history.has_draft() ? history.accepted_drafts() : 0;
   }
   EXPECT_GT(accepted_drafts, static_cast<uint64_t>(count) / 4) << "speculation was hardly tried";
+  EXPECT_GT(accepted_of_models, static_cast<uint64_t>(count) / 8) << "draft models were hardly tried";
 }
 
 }  // namespace

@@ -135,6 +135,60 @@ TEST(VerifyDraftsTest, RejectionSamplingFollowsTheTarget) {
   }
 }
 
+// A draft model draws with the very random numbers of the verification (engine/draft_model.h). What comes out follows
+// the target through all filters, and an equal or near draft is mostly right.
+TEST(VerifyDraftsTest, DraftsOfTheSameRandomNumbersFollowTheTarget) {
+  constexpr int kDraws = 20'000;
+  constexpr int kTokens = 20;
+  SamplingParams params = with_temperature(0.8F);
+  params.top_k = 15;
+  params.top_p = 0.95F;
+  const std::vector<float> target = random_row(kTokens, 1, 1.0F);
+  Sampler sampler;
+  std::vector<int> plain_counts(kTokens);
+  for (int i = 0; i < kDraws; ++i) {  // from other random numbers
+    SamplingInput input;
+    input.params = &params;
+    input.seed = 1234;
+    std::vector<float> row = target;
+    ++plain_counts[static_cast<size_t>(sampler.sample(row, input, i)->token)];
+  }
+  double last_share = 1.1;
+  for (const float distance : {0.0F, 0.1F, 1.0F}) {
+    const std::vector<float> noise = random_row(kTokens, 2, 1.0F);
+    int accepted = 0;
+    std::vector<int> counts(kTokens);
+    for (int i = 0; i < kDraws; ++i) {
+      SamplingInput input;
+      input.params = &params;
+      input.seed = 5;
+      std::vector<float> draft_row = target;
+      for (size_t t = 0; t < draft_row.size(); ++t) draft_row[t] += distance * noise[t];
+      const Token draft = sampler.sample(draft_row, input, 2 * static_cast<int64_t>(i))->token;
+      std::vector<float> rows = target;
+      rows.insert(rows.end(), target.begin(), target.end());
+      const auto verified = sampler.verify_drafts(rows, kTokens, {{draft}}, {}, input, 2 * static_cast<int64_t>(i));
+      ASSERT_TRUE(verified.ok());
+      accepted += verified->tokens.size() == 2 ? 1 : 0;
+      ++counts[static_cast<size_t>(verified->tokens.front())];
+    }
+    // Two samples of one distribution: their difference has twice the variance of one.
+    double statistic = 0.0;
+    int degrees = -1;
+    for (size_t t = 0; t < kTokens; ++t) {
+      const double sum = counts[t] + plain_counts[t];
+      if (sum < 1.0) continue;
+      statistic += (counts[t] - plain_counts[t]) * (counts[t] - plain_counts[t]) / sum;
+      ++degrees;
+    }
+    EXPECT_LT(statistic, degrees + 5.0 * std::sqrt(2.0 * degrees)) << "distance " << distance;
+    const double share = static_cast<double>(accepted) / kDraws;
+    EXPECT_LT(share, last_share);
+    EXPECT_GT(share, distance == 0.0F ? 0.9999 : distance < 0.5F ? 0.8 : 0.1);
+    last_share = share;
+  }
+}
+
 TEST(VerifyDraftsTest, ADraftOutsideTheNarrowedTargetIsNeverAccepted) {
   SamplingParams params = with_temperature(1.0F);
   params.top_k = 2;
