@@ -313,7 +313,7 @@ void GraphCore::settle(const std::vector<JobPointer>& jobs, const std::optional<
     } else if (const VectorsDone done = std::exchange(job->vectors_done, nullptr)) {
       done(std::move(job->vectors));
     } else {
-      job->finish(std::move(outputs));
+      job->finish(std::exchange(outputs, {}));
     }
   }
 }

@@ -22,12 +22,14 @@ constexpr std::array kTensorTypes = {
     std::pair{ElementType::float32, TensorType::float32}, std::pair{ElementType::float64, TensorType::float64}};
 
 std::optional<TensorType> type_of(ElementType type) {
-  const auto found = std::find_if(kTensorTypes.begin(), kTensorTypes.end(), [&](const auto& row) { return row.first == type; });
+  const auto found =
+      std::find_if(kTensorTypes.begin(), kTensorTypes.end(), [&](const auto& row) { return row.first == type; });
   return found == kTensorTypes.end() ? std::nullopt : std::optional(found->second);
 }
 
 ElementType element_of(TensorType type) {
-  return std::find_if(kTensorTypes.begin(), kTensorTypes.end(), [&](const auto& row) { return row.second == type; })->first;
+  return std::find_if(kTensorTypes.begin(), kTensorTypes.end(), [&](const auto& row) { return row.second == type; })
+      ->first;
 }
 
 OnnxTensor view_of(const NamedTensor& tensor) {

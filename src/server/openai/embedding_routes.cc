@@ -21,7 +21,8 @@ namespace {
 constexpr size_t kMaxInputs = 2048;  // OpenAI's
 constexpr size_t kMaxInputTokens = 1024 * 1024;
 constexpr size_t kMaxNameBytes = 512;
-constexpr std::array<std::string_view, 5> kEmbeddingFields = {"model", "input", "encoding_format", "dimensions", "user"};
+constexpr std::array<std::string_view, 5> kEmbeddingFields = {"model", "input", "encoding_format", "dimensions",
+                                                              "user"};
 
 struct EmbeddingsRequest {
   EmbedRequest embed;
@@ -63,7 +64,8 @@ Result<EmbeddingsRequest> parse_embeddings(std::string_view body) {
   for (const auto& member : json.items()) {
     const std::string& key = member.key();
     const Json& value = member.value();
-    if (std::find(kEmbeddingFields.begin(), kEmbeddingFields.end(), key) == kEmbeddingFields.end()) return unknown_json_field("", key, kEmbeddingFields);
+    if (std::find(kEmbeddingFields.begin(), kEmbeddingFields.end(), key) == kEmbeddingFields.end())
+      return unknown_json_field("", key, kEmbeddingFields);
     if (value.is_null()) continue;
     if (key == "model") {
       ASSIGN_OR_RETURN(request.embed.model, read_string(value, key, kMaxNameBytes));

@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -223,7 +225,8 @@ TEST_F(GraphModels, TensorsGoInAndOut) {
 TEST_F(GraphModels, EachKindSaysWhatItIs) {
   start();
   std::map<std::string, std::string> kinds;
-  for (const Document& model : ask("GET", "/v1/models")["data"]) kinds[model["id"]] = model["kind"];
+  const Document list = ask("GET", "/v1/models");
+  for (const Document& model : list["data"]) kinds[model["id"]] = model["kind"];
   EXPECT_EQ(kinds, (std::map<std::string, std::string>{
                        {"writer", "generator"}, {"vectors", "embedding"}, {"loop", "tensors"}}));
   const auto chat = [](const char* model) {
@@ -280,12 +283,47 @@ TEST_F(GraphModels, ADecoderThatHangsAtALateTokenFailsWithAReasonAndComesBack) {
   config_.served_model_name.emplace_back("hangs");
   config_.onnx_run_timeout = 0.5;
   start();
-  const std::string fine = R"({"model": "hangs", "prompt": [7], "max_tokens": 2, "temperature": 0, "ignore_eos": true})";
+  const std::string fine =
+      R"({"model": "hangs", "prompt": [7], "max_tokens": 2, "temperature": 0, "ignore_eos": true})";
   const Document before = ask("POST", "/v1/completions", fine);
   EXPECT_EQ(before["usage"]["completion_tokens"], 2);
-  const Document hung = ask("POST", "/v1/completions", R"({"model": "hangs", "prompt": [7, 63], "max_tokens": 2})", 500);
+  const Document hung =
+      ask("POST", "/v1/completions", R"({"model": "hangs", "prompt": [7, 63], "max_tokens": 2})", 500);
   EXPECT_THAT(hung["error"]["message"].get<std::string>(), HasSubstr("onnx_run_timeout"));
   EXPECT_EQ(ask("POST", "/v1/completions", fine)["choices"][0]["text"], before["choices"][0]["text"]);
+}
+
+// Of a model that generates: the mean of its hidden states, at the length 1.
+TEST_F(GraphModels, ModelsThatGenerateHaveEmbeddingsToo) {
+  config_.model.push_back(std::string(INFERNEO_SOURCE_DIR) + "/models/inferneo-story-draft");
+  config_.served_model_name.emplace_back("story");
+  start();
+  const std::string text = "Once upon a time there was a fox.";
+  const auto vector_of = [](const Document& answer, size_t i) {
+    return answer["data"][i]["embedding"].get<std::vector<double>>();
+  };
+  const Document alone = ask("POST", "/v1/embeddings", Document{{"model", "story"}, {"input", text}}.dump());
+  const Document together =
+      ask("POST", "/v1/embeddings", Document{{"model", "story"}, {"input", {"The end", text, "A bear"}}}.dump());
+  const std::vector<double> vector = vector_of(alone, 0);
+  const std::vector<double> again = vector_of(together, 1);
+  const std::vector<double> other = vector_of(together, 2);
+  ASSERT_EQ(vector.size(), again.size());
+  double squares = 0.0, apart = 0.0;
+  for (size_t d = 0; d < vector.size(); ++d) {
+    squares += vector[d] * vector[d];
+    apart = std::max(apart, std::abs(vector[d] - other[d]));
+    EXPECT_NEAR(vector[d], again[d], 2e-2) << d;
+  }
+  EXPECT_NEAR(squares, 1.0, 1e-4);
+  EXPECT_GT(apart, 5e-2);
+  const Document tokens = ask("POST", "/tokenize", Document{{"model", "story"}, {"prompt", text}}.dump());
+  EXPECT_EQ(alone["usage"]["prompt_tokens"], tokens["count"]);
+  std::string endless;
+  for (int i = 0; i < 5000; ++i) endless += "fox ";
+  const Document longer =
+      ask("POST", "/v1/embeddings", Document{{"model", "story"}, {"input", {text, endless}}}.dump(), 400);
+  EXPECT_EQ(longer["error"]["code"], "context_length_exceeded");
 }
 
 TEST_F(GraphModels, MemoryIsBookedAndGivenBack) {
