@@ -55,6 +55,10 @@ Status check_input(const GraphSpec& spec, const NamedTensor& tensor) {
                  fmt::format("has {} bytes, and a shape {} of {}", tensor.data.size(), tensor_shape_text(tensor.shape),
                              tensor_type_name(tensor.type)));
   }
+  // Beside a size of 0 any other fits, and a library's arithmetic need not.
+  if (std::any_of(tensor.shape.begin(), tensor.shape.end(), [](int64_t size) { return size > INT32_MAX; })) {
+    return wrong("input", tensor.name, fmt::format("has a size beyond {}", INT32_MAX));
+  }
   return ok_status();
 }
 

@@ -160,9 +160,8 @@ Status OnnxSession::compute(size_t num_inputs, size_t num_outputs, std::optional
   const TimePoint now = SteadyClock().now();
   if (run_limit_ > Duration{0}) limit = std::min(limit.value_or(run_limit_), run_limit_);
   RETURN_IF_ERROR(watch_.begin(limit ? std::optional<TimePoint>(now + *limit) : std::nullopt));
-  const Status status =
-      library_.check<OrtRun>("running the graph", session_, watch_.options(), names_.data(), in_.data(), num_inputs,
-                             names_.data() + num_inputs, num_outputs, out_.data());
+  Status status = library_.check<OrtRun>("running the graph", session_, watch_.options(), names_.data(), in_.data(),
+                                         num_inputs, names_.data() + num_inputs, num_outputs, out_.data());
   switch (watch_.end()) {
     case RunWatch::Ended::by_itself:
       break;

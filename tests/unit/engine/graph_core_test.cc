@@ -372,6 +372,13 @@ TEST(TensorCheck, WhatDoesNotFitNamesTheTensor) {
   // Products that overflow.
   EXPECT_THAT(refusal([](TensorCall& call) { call.inputs[0].shape = {INT64_MAX, 2}; }), HasSubstr("48 bytes"));
   EXPECT_THAT(refusal([](TensorCall& call) { call.inputs[0].shape = {int64_t{1} << 62, 2}; }), HasSubstr("48 bytes"));
+  spec.inputs[0].shape = {-1, -1};
+  EXPECT_THAT(refusal([](TensorCall& call) {
+                call.inputs[0].shape = {0, int64_t{1} << 40};
+                call.inputs[0].data.clear();
+              }),
+              HasSubstr("a size beyond"));
+  spec.inputs[0].shape = {-1, 2};
   EXPECT_THAT(refusal([](TensorCall& call) { call.inputs[0].data.pop_back(); }), HasSubstr("47 bytes"));
   EXPECT_THAT(refusal([](TensorCall& call) { call.outputs = {"nothing"}; }), HasSubstr("'nothing' is none"));
   EXPECT_THAT(refusal([](TensorCall& call) { call.outputs = {"out", "out"}; }), HasSubstr("twice"));
