@@ -34,6 +34,9 @@ struct EngineConfig {
   std::string quantization = "none";                // of weights at load: none, int8 or int4
   std::string kv_cache_dtype = "auto";              // auto: the compute type
   std::string chat_template = {};                   // file that replaces the models' own template; empty: none
+  std::string task = "auto";                        // what an ONNX graph is for: auto, generate, embed, tensors
+  std::string pooling = "auto";                     // of an embedding graph: auto, mean, cls, last
+  std::string normalize_embeddings = "auto";        // to the length 1: auto, true, false
   std::vector<std::string> model_roots = {};        // folders whose models may be named later, besides those in `model`
   std::string home = {};                            // where Inferneo keeps files of its own; resolved as well
   std::string registry = {};                        // file of the registered models; "memory": none
@@ -83,6 +86,7 @@ struct EngineConfig {
   // ONNX
   std::string onnxruntime = {};        // file of its shared library; empty: searched for
   std::string onnx_check = "foreign";  // which graphs a child process opens first: foreign, always, never
+  double onnx_run_timeout = 300.0;     // seconds that one run of a graph may take; 0: no limit
 
   // Server
   std::string host = "127.0.0.1";

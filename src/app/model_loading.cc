@@ -24,6 +24,7 @@
 #include "formats/generation_config.h"
 #include "formats/model_source.h"
 #include "models/cuda/cuda_loader.h"
+#include "models/onnx/graph_loader.h"
 #include "models/onnx/onnx_loader.h"
 #include "models/transformers/loader.h"
 
@@ -230,6 +231,8 @@ class DirectoryLoader final : public ModelLoader {
     const TimePoint start = context_.clock.now();
     RETURN_IF_ERROR(report({"opening files"}));
     ASSIGN_OR_RETURN(const Found found, find(record));
+    ASSIGN_OR_RETURN(const ModelKind kind, kind_of(found));
+    if (kind != ModelKind::generator) return load_graph(found, kind, record, report);
     // Beside the weights: a large vocabulary takes longer to read than mapped weights take.
     auto tokenizer = std::async(std::launch::async, [&] {
       return load_directory_tokenizer(found.source.directory, found.config, template_text_of(record));
@@ -456,13 +459,80 @@ class DirectoryLoader final : public ModelLoader {
                          : config.onnx_check == "never" ? When::never
                                                         : When::foreign;
     options.max_model_len = config.max_model_len.value_or(0);
+    options.task = config.task;
+    options.run_limit = std::chrono::duration_cast<Duration>(std::chrono::duration<double>(config.onnx_run_timeout));
+    options.pooling = config.pooling;
+    options.normalize = config.normalize_embeddings;
     return options;
+  }
+
+  Result<ModelKind> kind_of(const Found& found) const {
+    if (found.row->format == ModelFormat::ONNX) return onnx::onnx_kind(onnx_options(found));
+    const EngineConfig& config = found.config;
+    if (config.task == "auto" || config.task == "generate") return ModelKind::generator;
+    return make_error(ErrorCode::unsupported,
+                      fmt::format("task {} is for ONNX graphs, and {} is a {} model", config.task, found.source_name,
+                                  model_format_name(found.row->format)),
+                      "task");
+  }
+
+  // A model that does not generate: no engine, and a tokenizer where texts go into it.
+  Result<std::shared_ptr<LoadedModel>> load_graph(const Found& found, ModelKind kind, const ModelRecord& record,
+                                                  const LoadReport& report) {
+    const TimePoint start = context_.clock.now();
+    RETURN_IF_ERROR(check_onnx_settings(found));
+    auto model = std::make_shared<LoadedModel>();
+    if (kind == ModelKind::embedding) {
+      RETURN_IF_ERROR(report({"reading the tokenizer"}));
+      ASSIGN_OR_RETURN(model->tokenizer,
+                       load_directory_tokenizer(found.source.directory, found.config, template_text_of(record)));
+    }
+    onnx::OnnxLoadOptions options = onnx_options(found);
+    options.progress = [&](const char* stage) { return report({stage}); };
+    ASSIGN_OR_RETURN(onnx::OnnxGraphModel graph, onnx::load_onnx_graph(options));
+    const GraphSpec& spec = graph.runner->spec();
+    if (model->tokenizer != nullptr) {
+      RETURN_IF_ERROR(check_vocabulary(found, *model->tokenizer, spec.vocab_size));
+    }
+    model->id = found.id;
+    model->root = found.source_name;
+    model->format = found.row->format;
+    model->spec.architecture = graph.architecture;
+    model->spec.vocab_size = spec.vocab_size;
+    model->spec.max_position = spec.max_tokens;
+    model->spec.weight_bytes = graph.weight_bytes;
+    model->spec.weight_origin = graph.weight_origin;
+    model->spec.dtype = graph.dtype;
+    model->spec.stored_dtype = graph.dtype;
+    model->spec.device = graph.device;
+    model->max_model_len = spec.max_tokens;
+    const EngineCoreConfig core = core_config(found);
+    GraphCoreConfig config{.model = found.id, .max_queued_requests = core.max_queued_requests};
+    config.max_batch_texts = std::min(config.max_batch_texts, core.max_num_seqs);
+    config.max_batch_tokens = found.config.max_num_batched_tokens.value_or(config.max_batch_tokens);
+    model->graph = std::make_unique<GraphCore>(std::move(config), std::move(graph.runner), context_.clock);
+    log_info("{}: {} ({}) in {}, on {}, loaded in {:.2f} s", found.id, model->spec.architecture, model_kind_name(kind),
+             model->spec.dtype, model->spec.device, to_seconds(context_.clock.now() - start));
+    return model;
+  }
+
+  static Status check_vocabulary(const Found& found, const Tokenizer& tokenizer, int32_t vocab_size) {
+    if (vocab_size == 0 || tokenizer.vocab_size() <= vocab_size) return ok_status();
+    return make_error(
+        ErrorCode::malformed,
+        fmt::format(
+            "{}: the tokenizer has {} tokens and the model's vocab_size is {}; the files do not belong together",
+            found.source_name, tokenizer.vocab_size(), vocab_size));
   }
 
   Result<ModelFootprint> estimate_onnx(const Found& found) {
     const EngineCoreConfig core = core_config(found);
+    const onnx::OnnxLoadOptions options = onnx_options(found);
+    ASSIGN_OR_RETURN(const ModelKind kind, onnx::onnx_kind(options));
     ASSIGN_OR_RETURN(const onnx::OnnxEstimate memory,
-                     onnx::estimate_onnx_memory(onnx_options(found), core.max_num_seqs, core.max_num_batched_tokens));
+                     kind == ModelKind::generator
+                         ? onnx::estimate_onnx_memory(options, core.max_num_seqs, core.max_num_batched_tokens)
+                         : onnx::estimate_onnx_graph(options));
     // Beside a GPU the manager looks at that one's memory, of which a graph takes none.
     return ModelFootprint{context_.gpu != nullptr ? 0 : memory.bytes, memory.max_model_len, memory.kv_bytes_per_token,
                           memory.max_model_len, memory.dtype};
@@ -490,13 +560,7 @@ class DirectoryLoader final : public ModelLoader {
     model->spec = runners.model->spec();
     RETURN_IF_ERROR(report({"reading the tokenizer"}));
     ASSIGN_OR_RETURN(model->tokenizer, tokenizer.get());
-    if (model->tokenizer->vocab_size() > model->spec.vocab_size) {
-      return make_error(
-          ErrorCode::malformed,
-          fmt::format("{}: the tokenizer has {} tokens and the model's vocab_size is {}; the files do not "
-                      "belong together",
-                      found.source_name, model->tokenizer->vocab_size(), model->spec.vocab_size));
-    }
+    RETURN_IF_ERROR(check_vocabulary(found, *model->tokenizer, model->spec.vocab_size));
     ASSIGN_OR_RETURN(const GenerationConfig generation, (this->*found.row->generation)(found, model->spec.vocab_size));
     model->defaults = defaults_of(generation);
     RETURN_IF_ERROR(report({"starting the engine"}));

@@ -1,5 +1,5 @@
-// A model that is ready to answer: its engine core, its tokenizer and what its files say about it. Made by a loader,
-// kept alive by leases, immutable but for the core (which is thread-safe).
+// A model that is ready to answer: its engine core or its graph's, its tokenizer and what its files say about it. Made
+// by a loader, kept alive by leases, immutable but for the core (which is thread-safe).
 #pragma once
 
 #include <cstdint>
@@ -8,6 +8,7 @@
 #include <string>
 
 #include "engine/engine_core.h"
+#include "engine/graph_core.h"
 #include "formats/model_directory.h"
 #include "text/tokenizer.h"
 
@@ -29,8 +30,34 @@ struct LoadedModel {
   ModelSpec spec;
   GenerationDefaults defaults;
   int32_t max_model_len = 0;
-  std::shared_ptr<const Tokenizer> tokenizer;
-  std::unique_ptr<EngineCore> core;  // stopped and joined by its destructor
+  std::shared_ptr<const Tokenizer> tokenizer;  // null: no text goes into it
+  // One of the two; stopped and joined by its destructor.
+  std::unique_ptr<EngineCore> core;  // of a model that generates
+  std::unique_ptr<GraphCore> graph;  // of any other
+
+  ModelKind kind() const { return graph == nullptr ? ModelKind::generator : graph->spec().kind; }
+
+  // Of the one that is there (tests have models with neither): as its own functions of these names.
+  void stop() const {
+    if (core != nullptr) core->stop();
+    if (graph != nullptr) graph->stop();
+  }
+  void drain(TimePoint deadline) const {
+    if (core != nullptr) core->drain(deadline);
+    if (graph != nullptr) graph->drain(deadline);
+  }
+  bool wait_drained(Duration timeout) const {
+    if (core != nullptr) return core->wait_drained(timeout);
+    return graph == nullptr || graph->wait_drained(timeout);
+  }
+  Status readiness(Duration stall_limit) const {
+    if (core != nullptr) return core->readiness(stall_limit);
+    return graph == nullptr ? ok_status() : graph->readiness(stall_limit);
+  }
+  EngineStats stats() const {
+    if (core != nullptr) return core->stats();
+    return graph == nullptr ? EngineStats() : graph->stats();
+  }
 };
 
 // Holding a lease keeps the model loaded. It is a guard's pointer, not the model's own: see ManagerCore.

@@ -75,9 +75,7 @@ void ManagerCore::stop() {
     }
   }
   // Requests hold leases of their own: ending the engines is what ends them.
-  for (const auto& model : loaded) {
-    if (model->core != nullptr) model->core->stop();
-  }
+  for (const auto& model : loaded) model->stop();
   for (AcquireCallback& callback : waiting) callback(shutting_down());
   flush_usage();
 }
@@ -130,8 +128,8 @@ ManagerCore::Entry* ManagerCore::choose(const std::vector<ModelId>& ids) const {
 }
 
 void ManagerCore::replace_failed_engine(Entry& entry) {
-  if (entry.model == nullptr || entry.model->core == nullptr) return;
-  const EngineStats stats = entry.model->core->stats();
+  if (entry.model == nullptr) return;
+  const EngineStats stats = entry.model->stats();
   if (stats.state != EngineState::failed) return;
   entry.failure = make_error(ErrorCode::internal, stats.failure);
   state_->residency.ask_unload(entry.key, UnloadReason::failed);  // and it comes back for this caller

@@ -62,7 +62,7 @@ struct ManagerCore::Looks {
     status.last_used = std::max(entry.last_used, entry.record.last_used);
     status.model = entry.model;
     if (entry.model != nullptr) status.pending = pending_settings(entry);
-    if (entry.model != nullptr && entry.model->core != nullptr) status.stats = entry.model->core->stats();
+    if (entry.model != nullptr) status.stats = entry.model->stats();
     add_counters(status.stats, entry.past);
     return status;
   }

@@ -116,7 +116,7 @@ std::optional<TimePoint> ManagerCore::end_drained() {
       continue;
     }
     entry->drain_at.reset();
-    if (entry->model != nullptr && entry->model->core != nullptr) entry->model->core->drain(now);
+    if (entry->model != nullptr) entry->model->drain(now);
   }
   return next;
 }
@@ -370,11 +370,8 @@ void ManagerCore::unload_now(Lock& lock, Entry& entry, UnloadReason reason) {
   const std::string id = entry.id;
   const size_t bytes = state_->ledger.used_by(id);
   lock.unlock();
-  EngineStats stats;
-  if (model->core != nullptr) {
-    model->core->stop();
-    stats = model->core->stats();
-  }
+  model->stop();
+  const EngineStats stats = model->stats();
   // Who looks at it (a scrape, a list) lets go within moments; until then its memory is not free.
   const TimePoint limit = state_->clock.now() + kLookLimit;
   while (model.use_count() > 1 && state_->clock.now() < limit)

@@ -143,7 +143,7 @@ bool Connection::admit() {
   common_headers_ = context_.gate->cors().headers(head_);
   auto verdict = context_.gate->admit(head_, peer_is_loopback_);
   if (auto* refused = std::get_if<Gate::Refused>(&verdict)) {
-    early_answer_ = error_response(refused->error, pending_.request_id);
+    early_answer_ = error_response(refused->error, pending_.request_id, head_.path);
     if (!refused->allow.empty()) early_answer_.headers.emplace_back("Allow", std::move(refused->allow));
     return false;
   }
@@ -156,7 +156,7 @@ bool Connection::admit() {
   if (!answers_while_starting(admitted.route->policy, head_.method)) {
     if (const std::optional<HttpError> refused = context_.admission()) {
       span_.failed(refused->code);
-      early_answer_ = error_response(*refused, pending_.request_id);
+      early_answer_ = error_response(*refused, pending_.request_id, head_.path);
       return false;
     }
   }
@@ -257,7 +257,7 @@ asio::awaitable<bool> Connection::read_request() {
 
 asio::awaitable<bool> Connection::send_error(HttpError error, bool last) {
   span_.failed(error.code);
-  HttpResponse response = error_response(error, pending_.request_id);
+  HttpResponse response = error_response(error, pending_.request_id, head_.path);
   const bool go_on = co_await send_early(std::move(response), last);
   co_return go_on;
 }

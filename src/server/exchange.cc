@@ -33,9 +33,9 @@ void Exchange::fail(const HttpError& error) {
   const std::lock_guard lock(mutex_);
   if (finished_) return;
   if (streaming_) {
-    queued_ += "data: " + error_body(error, request_.request_id) + "\n\ndata: [DONE]\n\n";
+    queued_ += "data: " + error_body(error, request_.request_id, request_.head.path) + "\n\ndata: [DONE]\n\n";
   } else {
-    response_ = error_response(error, request_.request_id);
+    response_ = error_response(error, request_.request_id, request_.head.path);
   }
   failed_ = true;
   error_code_ = error.code;

@@ -99,8 +99,10 @@ HttpError bad_request(int status, std::string code, std::string message) {
   return out;
 }
 
-std::string error_body(const HttpError& error, std::string_view request_id) {
+std::string error_body(const HttpError& error, std::string_view request_id, std::string_view path) {
   JsonWriter json;
+  if (path == "/v2" || path.starts_with("/v2/"))
+    return json.begin_object().field("error", error.message).end_object().take();
   json.begin_object().key("error").begin_object();
   json.field("message", error.message).field("type", error.type).key("param");
   if (error.param.empty()) {
@@ -113,10 +115,10 @@ std::string error_body(const HttpError& error, std::string_view request_id) {
   return json.take();
 }
 
-HttpResponse error_response(const HttpError& error, std::string_view request_id) {
+HttpResponse error_response(const HttpError& error, std::string_view request_id, std::string_view path) {
   HttpResponse response;
   response.status = error.status;
-  response.body = error_body(error, request_id);
+  response.body = error_body(error, request_id, path);
   if (error.status == 401) response.headers.emplace_back("WWW-Authenticate", "Bearer");
   if (error.status == 429 || error.status == 503) {
     response.headers.emplace_back("Retry-After", std::to_string(error.retry_after));

@@ -66,9 +66,9 @@ struct HttpError {
 HttpError to_http_error(const Error& error);
 HttpError bad_request(int status, std::string code, std::string message);
 
-// {"error": {...}} with the request's id.
-std::string error_body(const HttpError& error, std::string_view request_id);
-HttpResponse error_response(const HttpError& error, std::string_view request_id);
+// {"error": {...}} with the request's id; on paths of the Open Inference Protocol, as that has it, {"error": "..."}.
+std::string error_body(const HttpError& error, std::string_view request_id, std::string_view path);
+HttpResponse error_response(const HttpError& error, std::string_view request_id, std::string_view path);
 
 // Status line and header fields, the empty line included.
 struct HeadOptions {

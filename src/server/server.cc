@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "base/system.h"
 #include "server/io_thread.h"
+#include "server/kserve/kserve_routes.h"
 #include "server/openai/openai_routes.h"
 #include "server/operations.h"
 #include "server/wait_outlook.h"
@@ -28,6 +29,7 @@ std::vector<Route> join_routes(const std::shared_ptr<InferenceService>& service,
                                std::vector<Route> extra) {
   std::vector<Route> routes = operations_routes(service, catalogue);
   for (Route& route : openai_routes(service)) routes.push_back(std::move(route));
+  for (Route& route : kserve_routes(service)) routes.push_back(std::move(route));
   for (Route& route : extra) routes.push_back(std::move(route));
   return routes;
 }

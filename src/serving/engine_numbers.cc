@@ -115,6 +115,8 @@ void EngineService::collect_engine(const ModelStatus& status, std::vector<Metric
   iterations.sum = static_cast<double>(stats.iteration_tokens_sum);
   out.push_back({"vllm:iteration_tokens_total", labels, iterations});
   if (status.model == nullptr) return;
+  out.push_back({"inferneo:model_info", labels.with("kind", std::string(model_kind_name(status.model->kind()))), 1.0});
+  if (status.model->core == nullptr) return;  // no KV cache
   out.push_back({"vllm:cache_config_info",
                  labels.with("block_size", std::to_string(stats.block_size))
                      .with("num_gpu_blocks", std::to_string(stats.num_blocks)),

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/split_mix.h"
+#include "serving/graph_call.h"
 
 namespace inferneo {
 namespace {
@@ -23,7 +24,15 @@ ServedModel info_of(const ModelStatus& status) {
   info.created = status.record.created;
   info.max_model_len = status.model != nullptr ? status.model->max_model_len : 0;
   info.state = model_state_name(status.state);
+  if (status.model != nullptr) info.kind = model_kind_name(status.model->kind());
   return info;
+}
+
+Result<std::shared_ptr<const Tokenizer>> tokenizer_of(const LoadedModel& model) {
+  if (model.tokenizer != nullptr) return model.tokenizer;
+  return make_error(
+      ErrorCode::invalid_argument,
+      fmt::format("the model '{}' takes tensors and no text; use /v2/models/{}/infer", model.id, model.id), "model");
 }
 
 }  // namespace
@@ -83,23 +92,57 @@ std::optional<WaitOutlook> EngineService::outlook(const std::string& model) cons
 
 Result<std::shared_ptr<const Tokenizer>> EngineService::tokenizer(const std::string& model) {
   ASSIGN_OR_RETURN(const ModelLease lease, manager_.acquire_blocking(model));
-  return lease->tokenizer;
+  return tokenizer_of(*lease);
+}
+
+std::shared_ptr<GenerationHandle> EngineService::embed(EmbedRequest request, EmbedCallback done) {
+  auto call = std::make_shared<GraphCall>(context_, std::move(request), std::move(done));
+  call->start();
+  return call;
+}
+
+std::shared_ptr<GenerationHandle> EngineService::infer(InferRequest request, InferCallback done) {
+  auto call = std::make_shared<GraphCall>(context_, std::move(request), std::move(done));
+  call->start();
+  return call;
+}
+
+void EngineService::with_graph(const std::string& model, GraphCallback callback) {
+  with_lease(model, [this, callback](const Result<ModelLease>& lease) {
+    if (!lease.ok()) return callback(lease.error());
+    const LoadedModel& loaded = **lease;
+    if (loaded.graph == nullptr) return callback(wrong_kind(loaded, manager_.catalog()->shown(loaded.id)));
+    GraphDescription description{.model = loaded.id, .versions = {}, .graph = loaded.graph->spec()};
+    const Result<ModelId> id = parse_model_id(loaded.id);
+    for (const ModelStatus& status : manager_.statuses()) {
+      const bool same = id.ok() && status.record.id.name == id->name;
+      if (same && !status.removing && status.variant_of.empty()) {
+        description.versions.push_back(status.record.id.version);
+      }
+    }
+    callback(std::move(description));
+  });
 }
 
 bool EngineService::post_text_work(std::function<void()> work) { return pool_.try_post(std::move(work)); }
 
 void EngineService::with_tokenizer(const std::string& model, TokenizerCallback callback) {
+  with_lease(model, [callback = std::move(callback)](const Result<ModelLease>& lease) {
+    if (!lease.ok()) return callback(lease.error());
+    callback(tokenizer_of(**lease));
+  });
+}
+
+void EngineService::with_lease(const std::string& model, std::function<void(const Result<ModelLease>&)> callback) {
   const bool accepted = pool_.try_post([this, model, callback] {
     manager_.acquire(model, [this, callback](Result<ModelLease> lease) {
       // Onwards on a text thread: a model that was loading calls back from the manager's. The lease lasts as long.
       auto held = std::make_shared<Result<ModelLease>>(std::move(lease));
-      pool_.post_beginning([held, callback] {
-        if (!held->ok()) return callback(held->error());
-        callback((**held)->tokenizer);
-      });
+      pool_.post_beginning([held, callback] { callback(*held); });
     });
   });
-  if (!accepted) callback(make_error(ErrorCode::queue_full, "too many requests wait to be read; try again later"));
+  if (accepted) return;
+  callback(make_error(ErrorCode::queue_full, "too many requests wait to be read; try again later"));
 }
 
 void EngineService::open() {
@@ -139,7 +182,7 @@ Status EngineService::readiness(const std::vector<ModelStatus>& statuses) const 
   for (const ModelStatus& status : statuses) {
     // One that is on its way out is no reason to send requests elsewhere.
     if (status.state == ModelState::ready && status.model != nullptr)
-      RETURN_IF_ERROR(status.model->core->readiness(config_.stall_limit));
+      RETURN_IF_ERROR(status.model->readiness(config_.stall_limit));
   }
   return ok_status();
 }
@@ -149,13 +192,13 @@ bool EngineService::drain(TimePoint deadline) {
   bool all = true;
   const std::vector<ModelStatus> statuses = manager_.statuses();
   for (const ModelStatus& status : statuses) {
-    if (status.model != nullptr) status.model->core->drain(deadline);
+    if (status.model != nullptr) status.model->drain(deadline);
   }
   for (const ModelStatus& status : statuses) {
     if (status.model == nullptr) continue;
     const Duration left = std::max(Duration{0}, deadline - clock_.now());
     // A little longer than the deadline, at which the engine itself ends what is left.
-    all = status.model->core->wait_drained(left + std::chrono::seconds(1)) && all;
+    all = status.model->wait_drained(left + std::chrono::seconds(1)) && all;
   }
   return all;
 }

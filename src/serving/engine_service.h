@@ -41,6 +41,9 @@ class EngineService final : public InferenceService {
   Result<ServedModel> model(const std::string& name) const override;
   std::optional<WaitOutlook> outlook(const std::string& model) const override;
   Result<std::shared_ptr<const Tokenizer>> tokenizer(const std::string& model) override;
+  std::shared_ptr<GenerationHandle> embed(EmbedRequest request, EmbedCallback done) override;
+  std::shared_ptr<GenerationHandle> infer(InferRequest request, InferCallback done) override;
+  void with_graph(const std::string& model, GraphCallback callback) override;
   bool post_text_work(std::function<void()> work) override;
   void with_tokenizer(const std::string& model, TokenizerCallback callback) override;
   Status admission() const override;
@@ -54,6 +57,7 @@ class EngineService final : public InferenceService {
   bool drain(TimePoint deadline);
 
  private:
+  void with_lease(const std::string& model, std::function<void(const Result<ModelLease>&)> callback);
   std::shared_ptr<ModelMetrics> metrics_of(const std::string& model) const;
   uint64_t next_seed();
   Status starting_status() const;

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "serving/graph_call.h"
+
 namespace inferneo {
 namespace {
 
@@ -67,6 +69,10 @@ void Generation::prepare(Result<ModelLease> lease) {
   }
   lease_ = *lease;
   if (!request_.is_copy) metrics_ = context_.metrics(lease_->id);
+  if (lease_->graph != nullptr) {
+    fail(wrong_kind(*lease_, context_.manager.catalog()->shown(lease_->id)));
+    return;
+  }
   if (request_.on_model) request_.on_model(*lease_->tokenizer, request_);
   // The local lease: once submitted, another thread may finish the request and give up lease_.
   if (Status status = submit(**lease); !status.ok()) fail(std::move(status).error());

@@ -18,6 +18,7 @@
 #include "base/result.h"
 #include "engine/request.h"
 #include "inferneo/sampling_params.h"
+#include "models/graph_runner.h"
 #include "serving/admission.h"
 #include "serving/metric_labels.h"
 #include "serving/server_stats.h"
@@ -144,7 +145,39 @@ struct ServedModel {
   std::string root;     // what it was loaded from, as the operator wrote it
   int64_t created = 0;  // seconds since the epoch
   int32_t max_model_len = 0;
-  std::string state;  // ready, loading, failed, ...
+  std::string state;      // ready, loading, failed, ...
+  std::string kind = {};  // generator, embedding or tensors; empty: not known, since it is not in memory
+};
+
+// Texts to be made vectors of.
+struct EmbedRequest {
+  std::string model;                                                  // as GenerateRequest's
+  std::vector<std::variant<std::string, std::vector<Token>>> inputs;  // at least one
+  std::shared_ptr<AdmissionTicket> ticket = {};
+};
+struct EmbedAnswer {
+  std::string model;           // resolved id that answers
+  std::vector<float> vectors;  // [inputs, dimensions]
+  size_t dimensions = 0;
+  int64_t prompt_tokens = 0;
+};
+
+// Tensors for a graph.
+struct InferRequest {
+  std::string model;
+  TensorCall call;
+  std::shared_ptr<AdmissionTicket> ticket = {};
+};
+struct InferAnswer {
+  std::string model;  // name:version
+  std::vector<NamedTensor> outputs;
+};
+
+// A model that takes tensors, as it is in memory.
+struct GraphDescription {
+  std::string model;                       // name:version
+  std::vector<std::string> versions = {};  // all that are registered of its name
+  GraphSpec graph;
 };
 
 // What somebody who waits for a model may be told.
@@ -185,6 +218,27 @@ class InferenceService {
   virtual RateLimits rate_limits(TenantId tenant) const {
     (void)tenant;
     return {};
+  }
+
+  // Each leads to one call of `done`, errors included, on a text thread; what it gives back cancels. Routing rules and
+  // A/B tests do not see these requests; aliases and versions mean what they always do.
+  using EmbedCallback = std::function<void(Result<EmbedAnswer>)>;
+  virtual std::shared_ptr<GenerationHandle> embed(EmbedRequest request, EmbedCallback done) {
+    (void)request;
+    done(make_error(ErrorCode::unsupported, "there are no embeddings here"));
+    return nullptr;
+  }
+  using InferCallback = std::function<void(Result<InferAnswer>)>;
+  virtual std::shared_ptr<GenerationHandle> infer(InferRequest request, InferCallback done) {
+    (void)request;
+    done(make_error(ErrorCode::unsupported, "tensors are not taken here"));
+    return nullptr;
+  }
+  // Calls back on a text thread once the model is there. invalid_argument for one that generates.
+  using GraphCallback = std::function<void(Result<GraphDescription>)>;
+  virtual void with_graph(const std::string& model, GraphCallback callback) {
+    (void)model;
+    callback(make_error(ErrorCode::unsupported, "tensors are not taken here"));
   }
 
   // Whether GenerateRequest::traits would be looked at. Cheap.

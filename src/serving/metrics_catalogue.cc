@@ -86,6 +86,8 @@ constexpr std::array kCatalogue = {
     // ---- a model's life
     MetricInfo{"inferneo:model_state", MetricType::gauge, "model_name,engine,version,state",
                "1 for the state that the model is in."},
+    MetricInfo{"inferneo:model_info", MetricType::gauge, "model_name,engine,version,kind",
+               "1 for what a model in memory is: generator, embedding, tensors."},
     MetricInfo{"inferneo:model_leases", MetricType::gauge, kModel,
                "Users of the model, for as long as which it stays."},
     MetricInfo{"inferneo:model_waiting", MetricType::gauge, kModel, "Requests that wait for the model to be loaded."},

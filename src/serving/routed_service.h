@@ -40,6 +40,15 @@ class RoutedService final : public InferenceService {
   std::shared_ptr<GenerationHandle> generate(GenerateRequest request, std::shared_ptr<OutputSink> sink) override;
   Result<std::shared_ptr<AdmissionTicket>> admit(TenantId tenant) override;
   RateLimits rate_limits(TenantId tenant) const override;
+  std::shared_ptr<GenerationHandle> embed(EmbedRequest request, EmbedCallback done) override {
+    return context_.inner.embed(std::move(request), std::move(done));
+  }
+  std::shared_ptr<GenerationHandle> infer(InferRequest request, InferCallback done) override {
+    return context_.inner.infer(std::move(request), std::move(done));
+  }
+  void with_graph(const std::string& model, GraphCallback callback) override {
+    context_.inner.with_graph(model, std::move(callback));
+  }
   bool wants_traits() const override { return context_.traffic.has_any(); }
   // What would become of it, without doing it. On the calling thread.
   RouteExplanation explain(const GenerateRequest& request) const;

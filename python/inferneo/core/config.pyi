@@ -24,6 +24,12 @@ class EngineConfig:
     """Type of the KV cache; auto: the type of computation. Expected: one of auto, bf16, f16, f32, int8."""
     chat_template: str
     """Jinja file instead of the model's own. Expected: text."""
+    task: str
+    """What an ONNX graph is for; auto: as its inputs and outputs say. Expected: one of auto, generate, embed, tensors."""
+    pooling: str
+    """Of an embedding graph's rows; auto: as the files beside it say, else mean. Expected: one of auto, mean, cls, last."""
+    normalize_embeddings: str
+    """To the length 1; auto: as the files beside the graph say, else true. Expected: one of auto, true, false."""
     model_roots: list[str]
     """Folder below which models may be opened, besides those named. Expected: text."""
     home: str
@@ -102,6 +108,8 @@ class EngineConfig:
     """Shared library of ONNX Runtime. Expected: text."""
     onnx_check: str
     """Graphs that a child process opens first; foreign: those that were not converted here. Expected: one of foreign, always, never."""
+    onnx_run_timeout: float
+    """Seconds that one run of a graph may take before it is ended; 0: no limit. Expected: a number from 0 to 1000000."""
     host: str
     """Address; a public one needs an API key. Expected: text."""
     port: int
@@ -162,6 +170,9 @@ class EngineConfig:
                  quantization: str = ...,
                  kv_cache_dtype: str = ...,
                  chat_template: str | os.PathLike[str] = ...,
+                 task: str = ...,
+                 pooling: str = ...,
+                 normalize_embeddings: str = ...,
                  model_roots: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] = ...,
                  home: str | os.PathLike[str] = ...,
                  registry: str | os.PathLike[str] = ...,
@@ -201,6 +212,7 @@ class EngineConfig:
                  enable_cuda_graph: bool = ...,
                  onnxruntime: str | os.PathLike[str] = ...,
                  onnx_check: str = ...,
+                 onnx_run_timeout: float = ...,
                  host: str = ...,
                  port: int = ...,
                  api_key: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] = ...,

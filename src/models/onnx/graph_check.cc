@@ -24,6 +24,7 @@
 #include "base/log.h"
 #include "base/thread_pool.h"
 #include "formats/model_directory.h"
+#include "models/onnx/graph_loader.h"
 #include "models/onnx/onnx_loader.h"
 #include "tensor/ledger.h"
 
@@ -165,21 +166,31 @@ Result<std::string> load_here(const std::vector<std::string>& arguments, int32_t
   options.library = arguments[2];
   options.check.when = GraphCheckOptions::When::never;
   options.max_model_len = max_model_len;
-  const Result<std::unique_ptr<ModelRunner>> runner = load_onnx_model(options);
-  if (runner.ok()) return std::string(kFine);
-  const ErrorCode code = runner.error().code;
+  options.task = arguments[7];
+  const auto load = [&]() -> Status {
+    ASSIGN_OR_RETURN(const ModelKind kind, onnx_kind(options));
+    if (kind == ModelKind::generator) {
+      const Result<std::unique_ptr<ModelRunner>> runner = load_onnx_model(options);
+      return runner.ok() ? ok_status() : Status(runner.error());
+    }
+    const Result<OnnxGraphModel> model = load_onnx_graph(options);
+    return model.ok() ? ok_status() : Status(model.error());
+  };
+  const Status loaded = load();
+  if (loaded.ok()) return std::string(kFine);
+  const ErrorCode code = loaded.error().code;
   if (code == ErrorCode::unsupported || code == ErrorCode::invalid_argument) return std::string(kRefused);
-  return runner.error();
+  return loaded.error();
 }
 
 Result<std::string> check_here(const std::vector<std::string>& arguments) {
-  const bool complete = arguments.size() == 7;
+  const bool complete = arguments.size() == 8;
   const std::optional<uint64_t> bytes = complete ? number_of(arguments[0]) : std::nullopt;
   const std::optional<uint64_t> seconds = complete ? number_of(arguments[1]) : std::nullopt;
   const std::optional<uint64_t> length = complete ? number_of(arguments[6]) : std::nullopt;
   if (!bytes || !seconds || !length) {
     return make_error(ErrorCode::invalid_argument,
-                      "onnx-check BYTES SECONDS LIBRARY MODEL FOLDER GRAPH LENGTH: not for people");
+                      "onnx-check BYTES SECONDS LIBRARY MODEL FOLDER GRAPH LENGTH TASK: not for people");
   }
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);  // the server's end is the child's
   RETURN_IF_ERROR(limit(RLIMIT_CORE, 0));
@@ -235,7 +246,7 @@ Status check_graph_in_child(const GraphCheckOptions& options, const GraphCheckRe
   command.push_back(std::to_string(kChildAddressSpace + kBytesPerFileByte * request.bytes));
   command.push_back(std::to_string(seconds));
   const std::string length = std::to_string(request.max_model_len);
-  command.insert(command.end(), {request.library, request.model, request.folder, request.file, length});
+  command.insert(command.end(), {request.library, request.model, request.folder, request.file, length, request.task});
   Result<Child> spawned = spawn(command);
   if (!spawned.ok()) return make_error(spawned.error().code, fmt::format("{}: {}", label, spawned.error().message));
   const Child child = std::move(spawned).value();

@@ -36,6 +36,7 @@ struct GraphCheckRequest {
   std::string key;            // of the files as they are; the same key is checked once
   uint64_t bytes = 0;         // of all files
   int32_t max_model_len = 0;  // OnnxLoadOptions
+  std::string task = "auto";  // the same
 };
 // Every file has been looked at before: nothing outside the allowed folders, and what the scan lets through.
 Status check_graph_in_child(const GraphCheckOptions& options, const GraphCheckRequest& request);

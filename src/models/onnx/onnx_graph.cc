@@ -233,7 +233,8 @@ Result<OnnxGraph> Discovery::finish() {
   if (!graph_.input_ids.present()) return make_error(ErrorCode::unsupported, "the graph has no input input_ids");
   if (!graph_.logits.present()) {
     return make_error(ErrorCode::unsupported,
-                      "the graph has no output logits: it does not generate text, and other graphs are not served yet");
+                      "the graph has no output logits: it does not generate text; with task: auto, embed or tensors "
+                      "it is served as what it is");
   }
   if (graph_.vocab_size == 0) graph_.vocab_size = sizes_.vocab_size;
   if (graph_.vocab_size <= 0) {

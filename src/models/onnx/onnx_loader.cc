@@ -3,23 +3,17 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <mutex>
-#include <set>
 
 #include "base/log.h"
 #include "models/onnx/graph_trial.h"
+#include "models/onnx/onnx_opening.h"
 #include "models/onnx/onnx_runner.h"
-#include "tensor/mapping_guard.h"
 
 namespace inferneo::onnx {
 namespace {
 
 constexpr int32_t kSlotRounding = 16;  // tokens, so that slots keep the alignment of planes
 constexpr int32_t kFirstSequences = 1;
-
-Error of_model(const OnnxLoadOptions& options, ErrorCode code, std::string_view what, const char* param = "") {
-  return make_error(code, fmt::format("model '{}': {}", options.directory->name(), what), param);
-}
 
 // Tokens of a slot and the longest context, which it is at least.
 Result<int32_t> resolve_context(const OnnxLoadOptions& options, const OnnxDescription& about, const OnnxGraph& graph) {
@@ -39,69 +33,11 @@ Result<int32_t> resolve_context(const OnnxLoadOptions& options, const OnnxDescri
   return std::min(about.max_position, graph.cache == CacheKind::none ? kAutoContextWithoutCache : kAutoContext);
 }
 
+bool is_half(const OnnxGraph& graph) {
+  return graph.logits.type == ElementType::float16 || graph.cache_type == ElementType::float16;
+}
+
 int32_t round_slot(int32_t tokens) { return (tokens + kSlotRounding - 1) / kSlotRounding * kSlotRounding; }
-
-Status refuse_bfloat16(const OnnxLoadOptions& options, const OnnxFacts& facts) {
-  if (!facts.uses_bfloat16) return ok_status();
-  return of_model(
-      options, ErrorCode::unsupported,
-      "its graph has tensors in bfloat16, for which ONNX Runtime has no CPU kernels; convert the model again "
-      "with precision f16, f32 or int4");
-}
-
-// What the weights are multiplied as.
-std::string weight_type(const OnnxFacts& facts, const OnnxGraph& graph) {
-  const auto has = [&](const char* op) { return facts.ops.contains(op); };
-  if (has("com.microsoft.MatMulNBits")) return "int4";
-  if (has("MatMulInteger") || has("QLinearMatMul") || has("com.microsoft.DynamicQuantizeMatMul") ||
-      has("DequantizeLinear")) {
-    return "int8";
-  }
-  return graph.logits.type == ElementType::float16 || graph.cache_type == ElementType::float16 ? "f16" : "f32";
-}
-
-std::vector<OnnxPort> ports_of(const std::vector<OnnxValue>& values) {
-  std::vector<OnnxPort> ports;
-  for (const OnnxValue& value : values) ports.push_back({value.name, true, value.type, value.shape});
-  return ports;
-}
-
-Status report(const OnnxLoadOptions& options, const char* stage) {
-  return options.progress ? options.progress(stage) : ok_status();
-}
-
-Error named(const OnnxLoadOptions& options, const OnnxDescription& about, Error error) {
-  error.message = fmt::format("model '{}': {}: {}", options.directory->name(), about.file, error.message);
-  return error;
-}
-
-Status check_first(const OnnxLoadOptions& options, const OnnxDescription& about, const OnnxFiles& files,
-                   const OrtLibrary& library) {
-  using When = GraphCheckOptions::When;
-  if (options.check.when == When::never || (options.check.when == When::foreign && files.own)) return ok_status();
-  GraphCheckRequest request;
-  request.model = options.directory->name();
-  request.folder = options.directory->path();
-  request.file = about.file;
-  request.library = library.path();
-  request.key = files.key;
-  request.bytes = files.file_bytes + files.external_bytes;
-  request.max_model_len = options.max_model_len;
-  RETURN_IF_ERROR(report(options, "checking the graph in a child process"));
-  return check_graph_in_child(options.check, request);
-}
-
-// The files beside the graph, by their real paths, as /proc/self/maps names them.
-Result<std::set<std::string>> data_paths(const OnnxLoadOptions& options, const OnnxDescription& about,
-                                         const OnnxFiles& files) {
-  std::set<std::string> paths;
-  const std::string folder = about.file.substr(0, about.file.find_last_of('/') + 1);
-  for (const auto& [location, data] : files.facts.external) {
-    ASSIGN_OR_RETURN(std::string path, options.directory->resolve(folder + location));
-    paths.insert(std::move(path));
-  }
-  return paths;
-}
 
 void tell(const OnnxLoadOptions& options, const OnnxGraph& graph, const GraphTrial& trial) {
   const std::string& model = options.model_name;
@@ -157,38 +93,20 @@ ModelSpec spec_of(const OnnxDescription& about, const OnnxFiles& files, const On
   spec.bos_token_id = about.generation.bos_token_id;
   spec.weight_bytes = model.weights.bytes();
   spec.weight_origin = model.data.bytes() > 0 ? "mapped" : "packed";
-  spec.dtype = weight_type(files.facts, model.graph);
+  spec.dtype = weight_type(files.facts, is_half(model.graph));
   spec.stored_dtype = spec.dtype;
   spec.device = fmt::format("cpu (ONNX Runtime {})", model.session->library().version());
   return spec;
 }
 
-// Opens the session and books its memory as it is.
-Status open_session(const OnnxLoadOptions& options, const OnnxDescription& about, const OnnxFiles& files,
-                    const OrtLibrary& library, OnnxModel& model) {
-  ASSIGN_OR_RETURN(const std::set<std::string> paths, data_paths(options, about, files));
-  // One at a time, so that what has come in between is this session's.
-  static std::mutex mapping;
-  std::unique_lock<std::mutex> alone(mapping, std::defer_lock);
-  if (!paths.empty()) alone.lock();
-  const std::set<MappedData::Range> before = MappedData::find(paths);
-  const UnguardedMappings unguarded;
-  Result<std::unique_ptr<OnnxSession>> session = OnnxSession::create(library, files.path, options.pool->size());
-  if (unguarded.truncated()) {
-    return of_model(options, ErrorCode::io_error, "a file that holds its weights was cut short while it was opened");
-  }
-  if (!session.ok()) return named(options, about, std::move(session).error());
-  model.session = std::move(session).value();
-  std::set<MappedData::Range> after = MappedData::find(paths);
-  for (const MappedData::Range& range : before) after.erase(range);
-  model.data = MappedData(after);
-  model.session_bytes = model.session->account().bytes();
-  // What the library keeps as it stands in the graph's own file it may keep beside its allocator.
-  const size_t measured = model.session_bytes + model.data.bytes();
-  return model.weights.resize(std::max(measured, static_cast<size_t>(files.facts.tensor_bytes)));
-}
-
 }  // namespace
+
+Result<ModelKind> onnx_kind(const OnnxLoadOptions& options) {
+  ASSIGN_OR_RETURN(const OnnxDescription about, describe_onnx(*options.directory, options.file));
+  MemoryLedger books(SIZE_MAX);
+  ASSIGN_OR_RETURN(const OnnxFiles files, scan_onnx_files(*options.directory, about.file, books, options.model_name));
+  return kind_of(options, about, files.facts);
+}
 
 Result<OnnxEstimate> estimate_onnx_memory(const OnnxLoadOptions& options, int32_t max_num_seqs,
                                           int32_t max_num_batched_tokens) {
@@ -205,7 +123,7 @@ Result<OnnxEstimate> estimate_onnx_memory(const OnnxLoadOptions& options, int32_
   OnnxEstimate estimate;
   estimate.max_model_len = context;
   estimate.kv_bytes_per_token = graph->cache_bytes_per_token();
-  estimate.dtype = weight_type(files.facts, *graph);
+  estimate.dtype = weight_type(files.facts, is_half(*graph));
   const size_t slots = static_cast<size_t>(slot_tokens) * graph->cache_bytes_per_token() * kFirstSequences;
   const size_t planes = slot_spec(*graph, slot_tokens).groups[0].planes.size();
   const size_t weights = 2 * static_cast<size_t>(files.facts.tensor_bytes);
@@ -217,21 +135,14 @@ Result<OnnxEstimate> estimate_onnx_memory(const OnnxLoadOptions& options, int32_
 }
 
 Result<std::unique_ptr<ModelRunner>> load_onnx_model(const OnnxLoadOptions& options) {
-  INFERNEO_CHECK(options.directory != nullptr && options.ledger != nullptr && options.pool != nullptr,
-                 "OnnxLoadOptions without directory, ledger or pool");
-  ASSIGN_OR_RETURN(const OrtLibrary* library, OrtLibrary::open(options.library));
-  RETURN_IF_ERROR(report(options, "looking at the graph"));
-  ASSIGN_OR_RETURN(const OnnxDescription about, describe_onnx(*options.directory, options.file));
-  ASSIGN_OR_RETURN(const OnnxFiles files,
-                   scan_onnx_files(*options.directory, about.file, *options.ledger, options.model_name, options.home));
-  RETURN_IF_ERROR(refuse_bfloat16(options, files.facts));
+  ASSIGN_OR_RETURN(OpenedGraph opened, open_graph(options));
+  const OnnxDescription about = std::move(opened.about);
+  const OnnxFiles files = std::move(opened.files);
   OnnxModel model;
-  // The most that the weights can be, for the child first, which takes as much, and then for the session.
-  ASSIGN_OR_RETURN(model.weights, options.ledger->reserve(options.model_name, MemoryPurpose::weights,
-                                                          2 * static_cast<size_t>(files.facts.tensor_bytes)));
-  RETURN_IF_ERROR(check_first(options, about, files, *library));
-  RETURN_IF_ERROR(report(options, "opening the graph"));
-  RETURN_IF_ERROR(open_session(options, about, files, *library, model));
+  model.session = std::move(opened.session);
+  model.data = std::move(opened.data);
+  model.session_bytes = opened.session_bytes;
+  model.weights = std::move(opened.weights);
   Result<OnnxGraph> graph =
       discover_graph(model.session->inputs(), model.session->outputs(), files.facts, about.names, about.sizes);
   if (!graph.ok()) return named(options, about, std::move(graph).error());

@@ -1,4 +1,4 @@
-// From a directory with an ONNX graph to a runner.
+// From a directory with an ONNX graph to a runner: of one that generates here, of others in graph_loader.h.
 //
 // The graph is looked at by ourselves (formats/onnx), then, unless our converter has written it, loaded once in a child
 // process with limits on memory and time (graph_check.h), and only then opened here. What it can do is tried
@@ -14,9 +14,11 @@
 #include <memory>
 #include <string>
 
+#include "base/clock.h"
 #include "base/result.h"
 #include "base/thread_pool.h"
 #include "formats/model_directory.h"
+#include "models/graph_runner.h"
 #include "models/model_runner.h"
 #include "models/onnx/graph_check.h"
 #include "models/onnx/onnx_files.h"
@@ -37,6 +39,11 @@ struct OnnxLoadOptions {
   std::string home;     // where our converter keeps which graphs it has written; empty: nowhere
   GraphCheckOptions check = {};
   int32_t max_model_len = 0;  // longest context to be served; 0: the model's, at most kAutoContext
+  std::string task = "auto";  // what the graph is for: auto, generate, embed or tensors
+  Duration run_limit{0};      // of one run of the graph; 0: none
+  // Of embeddings.
+  std::string pooling = "auto";    // auto, mean, cls or last
+  std::string normalize = "auto";  // auto, true or false
   OnnxProgress progress = {};
 };
 
@@ -49,7 +56,10 @@ struct OnnxEstimate {
   int32_t max_model_len = 0;
   size_t kv_bytes_per_token = 0;
   std::string dtype;
+  ModelKind kind = ModelKind::generator;
 };
+// What there is to load, from the files alone.
+Result<ModelKind> onnx_kind(const OnnxLoadOptions& options);
 // From the files alone, without the library.
 Result<OnnxEstimate> estimate_onnx_memory(const OnnxLoadOptions& options, int32_t max_num_seqs,
                                           int32_t max_num_batched_tokens);

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <utility>
 
 namespace inferneo::onnx {
@@ -40,6 +41,17 @@ Result<std::vector<int64_t>> OnnxOutput::shape() const {
   return shape;
 }
 
+Result<ElementType> OnnxOutput::type() const {
+  OrtTensorInfo* info = nullptr;
+  RETURN_IF_ERROR(library_->check<OrtValueTensorInfo>("reading an output", value_, &info));
+  int32_t type = 0;
+  const Status read =
+      library_->check<OrtElementType>("reading an output", static_cast<const OrtTensorInfo*>(info), &type);
+  library_->call<OrtReleaseTensorInfo>(info);
+  RETURN_IF_ERROR(read);
+  return static_cast<ElementType>(type);
+}
+
 Result<const std::byte*> OnnxOutput::data() const {
   void* data = nullptr;
   RETURN_IF_ERROR(library_->check<OrtTensorData>("reading an output", value_, &data));
@@ -76,6 +88,7 @@ Status OnnxSession::open(const std::string& path, int num_threads) {
   const Status opened = set();
   library_.call<OrtReleaseSessionOptions>(options);
   RETURN_IF_ERROR(opened);
+  RETURN_IF_ERROR(watch_.open());
   ASSIGN_OR_RETURN(inputs_, ports(true));
   ASSIGN_OR_RETURN(outputs_, ports(false));
   return ok_status();
@@ -143,18 +156,35 @@ void OnnxSession::release(std::vector<OrtValue*>& values) const {
   values.clear();
 }
 
+Status OnnxSession::compute(size_t num_inputs, size_t num_outputs, std::optional<Duration> limit) {
+  const TimePoint now = SteadyClock().now();
+  if (run_limit_ > Duration{0}) limit = std::min(limit.value_or(run_limit_), run_limit_);
+  RETURN_IF_ERROR(watch_.begin(limit ? std::optional<TimePoint>(now + *limit) : std::nullopt));
+  Status status = library_.check<OrtRun>("running the graph", session_, watch_.options(), names_.data(), in_.data(),
+                                         num_inputs, names_.data() + num_inputs, num_outputs, out_.data());
+  switch (watch_.end()) {
+    case RunWatch::Ended::by_itself:
+      break;
+    case RunWatch::Ended::by_time:  // even if it was done by then: nobody waits any more
+      return make_error(ErrorCode::deadline_exceeded,
+                        fmt::format("a run of the graph was ended after {:.3g} s, which is all that it had; "
+                                    "onnx_run_timeout and request_timeout say how long one may take",
+                                    to_seconds(SteadyClock().now() - now)));
+    case RunWatch::Ended::by_interrupt:
+      return make_error(ErrorCode::unavailable, "the run of the graph was ended, since the model goes");
+  }
+  return status;
+}
+
 Result<std::vector<OnnxOutput>> OnnxSession::run(std::span<const OnnxTensor> inputs,
-                                                 std::span<const OnnxTensor> outputs) {
+                                                 std::span<const OnnxTensor> outputs, std::optional<Duration> limit) {
   const OrtAccount::Scope scope(account_);
   names_.clear();
   for (const OnnxTensor& tensor : inputs) names_.push_back(tensor.name);
   for (const OnnxTensor& tensor : outputs) names_.push_back(tensor.name);
   Status status = wrap(inputs, in_);
   if (status.ok()) status = wrap(outputs, out_);
-  if (status.ok()) {
-    status = library_.check<OrtRun>("running the graph", session_, nullptr, names_.data(), in_.data(), inputs.size(),
-                                    names_.data() + inputs.size(), outputs.size(), out_.data());
-  }
+  if (status.ok()) status = compute(inputs.size(), outputs.size(), limit);
   std::vector<OnnxOutput> made;
   for (size_t i = 0; i < out_.size(); ++i) {
     if (outputs[i].data == nullptr && out_[i] != nullptr) made.emplace_back(library_, std::exchange(out_[i], nullptr));

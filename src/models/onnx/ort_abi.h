@@ -76,6 +76,10 @@ using OrtInputTypeInfo = OrtEntry<33, OrtStatus*(const OrtSession*, size_t, OrtT
 using OrtOutputTypeInfo = OrtEntry<34, OrtStatus*(const OrtSession*, size_t, OrtTypeInfo**)>;
 using OrtInputName = OrtEntry<36, OrtStatus*(const OrtSession*, size_t, OrtAllocator*, char**)>;
 using OrtOutputName = OrtEntry<37, OrtStatus*(const OrtSession*, size_t, OrtAllocator*, char**)>;
+using OrtCreateRunOptions = OrtEntry<39, OrtStatus*(OrtRunOptions**)>;
+// Seen by every node that begins from then on, also within loops: the run then fails.
+using OrtSetTerminate = OrtEntry<46, OrtStatus*(OrtRunOptions*)>;
+using OrtUnsetTerminate = OrtEntry<47, OrtStatus*(OrtRunOptions*)>;
 using OrtCreateTensor = OrtEntry<49, OrtStatus*(const OrtMemoryInfo*, void* data, size_t bytes, const int64_t* shape,
                                                 size_t rank, int32_t element_type, OrtValue**)>;
 using OrtTensorData = OrtEntry<51, OrtStatus*(OrtValue*, void**)>;
@@ -92,6 +96,7 @@ using OrtReleaseEnv = OrtEntry<92, void(OrtEnv*)>;
 using OrtReleaseStatus = OrtEntry<93, void(OrtStatus*)>;
 using OrtReleaseSession = OrtEntry<95, void(OrtSession*)>;
 using OrtReleaseValue = OrtEntry<96, void(OrtValue*)>;
+using OrtReleaseRunOptions = OrtEntry<97, void(OrtRunOptions*)>;
 using OrtReleaseTypeInfo = OrtEntry<98, void(OrtTypeInfo*)>;
 using OrtReleaseTensorInfo = OrtEntry<99, void(OrtTensorInfo*)>;
 using OrtReleaseSessionOptions = OrtEntry<100, void(OrtSessionOptions*)>;

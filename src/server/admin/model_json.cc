@@ -73,6 +73,7 @@ void write_record(JsonWriter& json, const ModelStatus& status) {
       record.format || status.model == nullptr ? record.format : status.model->format;
   write_text(json, "format", format ? model_format_name(*format) : std::string_view());
   write_text(json, "dtype", status.model == nullptr ? std::string_view() : status.model->spec.dtype);
+  write_text(json, "kind", status.model == nullptr ? std::string_view() : model_kind_name(status.model->kind()));
   json.field("origin", record_origin_name(record.origin));
   write_map(json, "settings", record.settings);
   write_strings(json, "pending_settings", status.pending);

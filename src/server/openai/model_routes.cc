@@ -9,6 +9,12 @@ void write_model(JsonWriter& json, const ServedModel& model) {
   json.begin_object().field("id", model.id).field("object", "model").field("created", model.created);
   json.field("owned_by", "inferneo").field("root", model.root).key("parent").null();
   json.field("max_model_len", model.max_model_len).field("version", model.version).field("state", model.state);
+  json.key("kind");
+  if (model.kind.empty()) {
+    json.null();
+  } else {
+    json.string(model.kind);
+  }
   json.end_object();
 }
 

@@ -31,7 +31,7 @@ std::vector<Route> openai_routes(std::shared_ptr<InferenceService> service) {
             [service](std::shared_ptr<Exchange> exchange) { handle_detokenize(service, exchange); }),
       Route(Method::post, "/v1/responses", kKey, not_there_yet("The responses API (/v1/responses)")),
       Route(Method::get, "/v1/responses/{id}", kKey, not_there_yet("The responses API (/v1/responses)")),
-      Route(Method::post, "/v1/embeddings", kKey, not_there_yet("The embeddings API (/v1/embeddings)")),
+      Route(Method::post, "/v1/embeddings", kKey, with(service, handle_embeddings)),
       Route(Method::post, "/v1/load_lora_adapter", kKey, not_there_yet("Loading LoRA adapters")),
       Route(Method::post, "/v1/unload_lora_adapter", kKey, not_there_yet("Unloading LoRA adapters")),
   };

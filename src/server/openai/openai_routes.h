@@ -15,6 +15,7 @@ std::vector<Route> openai_routes(std::shared_ptr<InferenceService> service);
 void handle_chat(InferenceService& service, const std::shared_ptr<Exchange>& exchange);
 void handle_feedback(InferenceService& service, const std::shared_ptr<Exchange>& exchange);
 void handle_completion(InferenceService& service, const std::shared_ptr<Exchange>& exchange);
+void handle_embeddings(InferenceService& service, const std::shared_ptr<Exchange>& exchange);
 void handle_list_models(InferenceService& service, const std::shared_ptr<Exchange>& exchange);
 void handle_get_model(InferenceService& service, const std::shared_ptr<Exchange>& exchange);
 // These two work on the text pool and keep the service alive meanwhile.

@@ -238,3 +238,18 @@ def predicted_output(api):
     for wrong in ({"type": "other", "content": text}, {"type": "content"}, {"type": "content", "content": 1}):
         with raises(openai.BadRequestError, says="prediction"):
             api.chat.create(prediction=wrong, **asked)
+
+
+@case
+def embeddings(api):
+    """vectors of the length 1, the same as base64 (which the client asks for by itself) and as numbers"""
+    texts = ["Once upon a time", "A bear"]
+    both = api.client.embeddings.create(model=STORY, input=texts)
+    equal([item.index for item in both.data], [0, 1])
+    for item in both.data:
+        check(abs(sum(x * x for x in item.embedding) - 1.0) < 1e-4, "the length is not 1")
+    numbers = api.client.embeddings.create(model=STORY, input=texts[1], encoding_format="float").data[0].embedding
+    check(max(abs(a - b) for a, b in zip(numbers, both.data[1].embedding)) < 0.02, "alone it is another vector")
+    shorter = api.client.embeddings.create(model=STORY, input=texts, dimensions=8)
+    equal([len(item.embedding) for item in shorter.data], [8, 8])
+    equal(both.usage.prompt_tokens, both.usage.total_tokens)

@@ -4,6 +4,7 @@
 
 #include <filesystem>
 
+#include "models/onnx/graph_loader.h"
 #include "onnx_fixture.h"
 #include "support/temp_tree.h"
 #include "support/wire.h"
@@ -167,6 +168,59 @@ TEST(GraphCheck, AGraphIsRunInAChildFirst) {
   loop.message(5, Wire().text(1, "body").message(6, body).number(20, 5));
   const Wire endless = Wire().message(1, loop).message(5, onnx_tensor("true", 9, {}, "\1"));
   EXPECT_THAT(refusal("endless", decoder(endless, "last"), std::chrono::seconds(2)), HasSubstr("child process"));
+}
+
+// So are graphs that do not generate: an embedding with a few texts, any other with zeros.
+TEST(GraphCheck, AGraphOfTensorsIsRunInAChildFirst) {
+  SKIP_WITHOUT_ONNX_RUNTIME();
+  const inferneo::testing::TempTree tree;
+  const auto refusal = [&](const std::string& folder, Duration patience) {
+    OnnxHouse house(folder);
+    house.options.library = ort_library();
+    house.options.check.when = GraphCheckOptions::When::foreign;
+    house.options.check.command = {INFERNEO_PROGRAM, "onnx-check"};
+    house.options.check.patience = patience;
+    const Result<OnnxGraphModel> model = load_onnx_graph(house.options);
+    if (model.ok()) return std::string();
+    EXPECT_EQ(house.ledger.used(), 0U);
+    return model.error().message;
+  };
+  const Duration minute = std::chrono::seconds(60);
+  EXPECT_EQ(refusal(std::string(INFERNEO_SOURCE_DIR) + "/tests/golden/onnx_embedding/rows", minute), "");
+  const auto looper = [](bool endless) {
+    const std::string times = endless ? std::string("\0\0\0\0\0\0\0\x10", 8) : std::string("\3\0\0\0\0\0\0\0", 8);
+    const Wire body = Wire()
+                          .message(1, onnx_op("Identity", {"go_on"}, {"goes_on"}))
+                          .message(1, onnx_op("Identity", {"value"}, {"same"}))
+                          .text(2, "body")
+                          .message(11, onnx_value("number", 7, {}))
+                          .message(11, onnx_value("go_on", 9, {}))
+                          .message(11, onnx_value("value", 1, {-1}))
+                          .message(12, onnx_value("goes_on", 9, {}))
+                          .message(12, onnx_value("same", 1, {-1}));
+    Wire graph;
+    graph
+        .message(1, onnx_op("Loop", {"times", "", "x"}, {"y"})
+                        .message(5, Wire().text(1, "body").message(6, body).number(20, 5)))
+        .text(2, "graph")
+        .message(5, onnx_tensor("times", 7, {}, times))
+        .message(11, onnx_value("x", 1, {-1}))
+        .message(12, onnx_value("y", 1, {-1}));
+    return onnx_model(graph).bytes();
+  };
+  tree.write("fine/model.onnx", looper(false));
+  EXPECT_EQ(refusal(tree.path("fine"), minute), "");
+  tree.write("endless/model.onnx", looper(true));
+  EXPECT_THAT(refusal(tree.path("endless"), std::chrono::seconds(2)), HasSubstr("child process"));
+  // One that cannot run with zeros may run with what it was made for.
+  const Wire picky = Wire()
+                         .message(1, onnx_op("Reshape", {"x", "shape"}, {"y"}))
+                         .text(2, "graph")
+                         .message(11, onnx_value("x", 1, {-1}))
+                         .message(11, onnx_value("shape", 7, {2}))
+                         .message(12, onnx_value("y", 1, {-1, -1}));
+  tree.write("picky/model.onnx", onnx_model(picky).bytes());
+  EXPECT_EQ(refusal(tree.path("picky"), minute), "");
 }
 
 // ONNX Runtime 1.30 keeps a database of what is to be reported below the user's home, unless it is told not to.

@@ -24,7 +24,7 @@ TEST_F(AdminModels, ARegisteredModelIsShownWithAllThatIsKnownOfIt) {
   EXPECT_GT(model["created"], 1'700'000'000);
   model.erase("created");
   EXPECT_EQ(model, Json::parse(R"({"id":"org/story:2024-05","name":"org/story","version":"2024-05","active":true,
-      "variant_of":null,"aliases":["gpt-4"],"source":"files","revision":"main","format":"huggingface","dtype":null,"origin":"api",
+      "variant_of":null,"aliases":["gpt-4"],"source":"files","revision":"main","format":"huggingface","dtype":null,"kind":null,"origin":"api",
       "settings":{"dtype":"auto","max_model_len":"512"},"pending_settings":[],
       "metadata":{"owner":"me"},"pinned":true,"keep_alive":300,
       "last_used":null,"load_count":0,"state":"unloaded","removing":false,"failure":null,"memory_bytes":0,"leases":0,

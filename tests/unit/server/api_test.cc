@@ -367,7 +367,7 @@ TEST_F(ApiTest, WhileModelsAreLoadedOnlyOperatorsAreAnswered) {
 
 TEST_F(ApiTest, WhatIsNotThereSaysSoByName) {
   start(hello);
-  for (const char* path : {"/v1/responses", "/v1/embeddings", "/v1/load_lora_adapter", "/v1/unload_lora_adapter"}) {
+  for (const char* path : {"/v1/responses", "/v1/load_lora_adapter", "/v1/unload_lora_adapter"}) {
     const auto response = fetch(port_, "POST", path, "{}");
     EXPECT_EQ(response->status, 501) << path;
     EXPECT_EQ(Json::parse(response->body)["error"]["code"], "unsupported");

@@ -228,4 +228,25 @@ GenerateRequest ScriptedService::last_request() const {
   return last_request_;
 }
 
+std::shared_ptr<GenerationHandle> ScriptedService::embed(EmbedRequest request, EmbedCallback done) {
+  if (!on_embed) return InferenceService::embed(std::move(request), std::move(done));
+  Result<EmbedAnswer> answer = on_embed(request);
+  request.ticket.reset();
+  done(std::move(answer));
+  return nullptr;
+}
+
+std::shared_ptr<GenerationHandle> ScriptedService::infer(InferRequest request, InferCallback done) {
+  if (!on_infer) return InferenceService::infer(std::move(request), std::move(done));
+  Result<InferAnswer> answer = on_infer(request);
+  request.ticket.reset();
+  done(std::move(answer));
+  return nullptr;
+}
+
+void ScriptedService::with_graph(const std::string& model, GraphCallback callback) {
+  if (!on_graph) return InferenceService::with_graph(model, std::move(callback));
+  callback(on_graph(model));
+}
+
 }  // namespace inferneo

@@ -74,7 +74,15 @@ class ScriptedService final : public InferenceService {
   Result<std::shared_ptr<AdmissionTicket>> admit(TenantId tenant) override;
   RateLimits rate_limits(TenantId tenant) const override;
 
+  std::shared_ptr<GenerationHandle> embed(EmbedRequest request, EmbedCallback done) override;
+  std::shared_ptr<GenerationHandle> infer(InferRequest request, InferCallback done) override;
+  void with_graph(const std::string& model, GraphCallback callback) override;
+
   // For the tests.
+  // What is answered to these, at once; set before the first request. Without one it is unsupported.
+  std::function<Result<EmbedAnswer>(const EmbedRequest&)> on_embed;
+  std::function<Result<InferAnswer>(const InferRequest&)> on_infer;
+  std::function<Result<GraphDescription>(const std::string&)> on_graph;
   void limit(std::vector<TenantLimits> tenants);  // before the first request; else nobody is limited
   GenerateRequest last_request() const;
   int num_active() const { return num_active_.load(); }
