@@ -1,7 +1,6 @@
 #include "app/model_loading.h"
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <array>
@@ -14,15 +13,12 @@
 #include "app/compute_device.h"
 #include "app/draft_loading.h"
 #include "app/hub_access.h"
+#include "app/model_files.h"
 #include "app/tenants.h"
-#include "base/config/field.h"
-#include "base/config/load.h"
-#include "base/config/suggest.h"
+#include "app/warm_up.h"
 #include "base/log.h"
 #include "base/system.h"
 #include "engine/draft_model.h"
-#include "formats/generation_config.h"
-#include "formats/model_source.h"
 #include "models/cuda/cuda_loader.h"
 #include "models/onnx/graph_loader.h"
 #include "models/onnx/onnx_loader.h"
@@ -31,145 +27,9 @@
 namespace inferneo {
 namespace {
 
-constexpr size_t kMaxTokenizerBytes = size_t{256} << 20;
-constexpr size_t kMaxTemplateBytes = size_t{1} << 20;
 // Of a request that finds no KV memory: for idle models to leave, and for busy ones to finish, on a machine that has
 // other things to do as well. Only two models that need each other's memory wait it out.
 constexpr Duration kStarvationPatience = std::chrono::seconds(30);
-
-Result<std::string> read_optional_file(const ModelDirectory& directory, const char* file, size_t max_bytes) {
-  Result<std::string> text = directory.read(file, max_bytes);
-  // Only a file that is not there is left out: one that may not be read is an error, as it is for the others.
-  if (!text.ok() && text.error().code == ErrorCode::not_found) return std::string();
-  return text;
-}
-
-// The operator's own template, named on the command line or in the configuration.
-Result<std::string> read_template_override(const std::string& path) {
-  Result<std::string> text = read_named_file(path, "chat_template", kMaxTemplateBytes);
-  if (text.ok()) return text;
-  Error error = std::move(text).error();
-  error.param = "chat_template";
-  return error;
-}
-
-constexpr const char* kTemplate = "chat_template";
-
-// The template that came with a registration over the API, which holds its text, where the operator's own names a file.
-const std::string* template_text_of(const ModelRecord& record) {
-  if (record.origin != RecordOrigin::api) return nullptr;
-  const auto found = record.settings.find(kTemplate);
-  return found == record.settings.end() || found->second.empty() ? nullptr : &found->second;
-}
-
-// An override that does not compile, with its place. A model's own is its authors': it fails the chats alone.
-Status check_override(std::string_view text) {
-  const Status compiled = check_chat_template(text);
-  if (compiled.ok()) return ok_status();
-  return make_error(ErrorCode::invalid_argument, fmt::format("chat_template: {}", compiled.error().message), kTemplate);
-}
-
-Status check_template_text(const std::string& text) {
-  if (text.find("{{") == std::string::npos && text.find("{%") == std::string::npos) {
-    return make_error(ErrorCode::invalid_argument,
-                      "chat_template is the template itself here, and this text has no Jinja in it; a file is read by "
-                      "inferneo register --chat-template FILE",
-                      kTemplate);
-  }
-  return check_override(text);
-}
-
-// `text`: of the model's record; null: it has none.
-Result<std::shared_ptr<const Tokenizer>> load_directory_tokenizer(const ModelDirectory& directory,
-                                                                  const EngineConfig& config, const std::string* text) {
-  TokenizerFiles files;
-  ASSIGN_OR_RETURN(files.tokenizer_json, directory.read("tokenizer.json", kMaxTokenizerBytes));
-  ASSIGN_OR_RETURN(files.tokenizer_config_json,
-                   read_optional_file(directory, "tokenizer_config.json", kMaxTokenizerBytes));
-  if (text != nullptr) {
-    files.chat_template_jinja = *text;
-  } else if (!config.chat_template.empty()) {
-    ASSIGN_OR_RETURN(files.chat_template_jinja, read_template_override(config.chat_template));
-    RETURN_IF_ERROR(check_override(files.chat_template_jinja));
-  } else {
-    ASSIGN_OR_RETURN(files.chat_template_jinja,
-                     read_optional_file(directory, "chat_template.jinja", kMaxTemplateBytes));
-  }
-  return load_tokenizer(files);
-}
-
-GenerationDefaults defaults_of(const GenerationConfig& parsed) {
-  GenerationDefaults defaults;
-  defaults.temperature = parsed.temperature;
-  defaults.top_p = parsed.top_p;
-  defaults.top_k = parsed.top_k;
-  defaults.min_p = parsed.min_p;
-  defaults.repetition_penalty = parsed.repetition_penalty;
-  if (parsed.do_sample && !*parsed.do_sample) defaults.temperature = 0.0F;  // the authors decode greedily
-  return defaults;
-}
-
-// Without exceptions: a name that no path can have is not there.
-bool exists(const std::string& path) {
-  std::error_code error;
-  return std::filesystem::exists(path, error) && !error;
-}
-
-// The engine's configuration for one model: the server's, with what the model's record sets.
-Result<EngineConfig> config_of(const EngineConfig& server, const ModelRecord& record) {
-  EngineConfig config = server;
-  for (const auto& [name, value] : record.settings) {
-    if (record.origin == RecordOrigin::api && name == kTemplate) continue;  // a text and no file's name
-    const ConfigField* const field = find_config_field(name);
-    if (field == nullptr || !field->per_model) {
-      std::vector<std::string_view> known;
-      for (const ConfigField& row : config_fields()) {
-        if (row.per_model) known.push_back(row.name);
-      }
-      return make_error(ErrorCode::invalid_argument,
-                        fmt::format("'{}' is no setting of a model{}; there are {}", name.substr(0, 128),
-                                    did_you_mean(name, known), fmt::join(known, ", ")),
-                        "settings");
-    }
-    const std::vector<std::string> values = {value};
-    if (Status set = set_field(config, *field, values); !set.ok()) {
-      return make_error(ErrorCode::invalid_argument, fmt::format("{}: {}", name, set.error().message), "settings");
-    }
-  }
-  RETURN_IF_ERROR(validate_config(config));
-  return config;
-}
-
-// As it is written after MODEL on a command line.
-std::string source_text(const ModelRecord& record) {
-  return record.revision.empty() ? record.source : record.source + "@" + record.revision;
-}
-
-Result<HubId> hub_id_of(const ModelRecord& record) { return parse_hub_id(source_text(record)); }
-
-Result<ModelSource> resolve(const EngineConfig& config, const ModelRecord& record) {
-  ModelSourceOptions options;
-  options.hub_cache = config.hub_cache;
-  options.roots = config.model_roots;
-  options.named_by_operator = record.origin == RecordOrigin::config;
-  return resolve_model_source(source_text(record), options);
-}
-
-constexpr Duration kWarmUpLook = std::chrono::milliseconds(200);  // whether the load is still wanted
-
-// The end of a warm-up.
-class FirstTokens final : public TokenSink {
- public:
-  void on_token(int32_t, Token, const TokenLogprobs*, bool) override {}
-  void on_sample_finished(int32_t, FinishReason, std::optional<Token>) override {}
-  void on_done(const RequestOutcome& outcome) override { promise_.set_value(outcome); }
-
- private:
-  std::promise<RequestOutcome> promise_;
-
- public:
-  std::future<RequestOutcome> done = promise_.get_future();
-};
 
 class DirectoryLoader final : public ModelLoader {
  public:
@@ -181,7 +41,7 @@ class DirectoryLoader final : public ModelLoader {
 
   Status fetch(const ModelRecord& record, const LoadReport& report, std::stop_token stop) override {
     for (const ModelRecord& wanted : on_hub(record)) {
-      ASSIGN_OR_RETURN(const HubId id, hub_id_of(wanted));
+      ASSIGN_OR_RETURN(const HubId id, model_hub_id(wanted));
       HubPull pull{.id = id, .stop = stop};
       pull.on_progress = [&](const HubProgress& progress) {
         (void)report({"downloading", progress.bytes_done, progress.bytes_total});  // `stop` ends it
@@ -235,7 +95,7 @@ class DirectoryLoader final : public ModelLoader {
     if (kind != ModelKind::generator) return load_graph(found, kind, record, report);
     // Beside the weights: a large vocabulary takes longer to read than mapped weights take.
     auto tokenizer = std::async(std::launch::async, [&] {
-      return load_directory_tokenizer(found.source.directory, found.config, template_text_of(record));
+      return load_model_tokenizer(found.source.directory, found.config, template_text_of(record));
     });
     ASSIGN_OR_RETURN(const std::optional<Found> draft, find_draft(found, record));
     if (draft) {
@@ -279,10 +139,10 @@ class DirectoryLoader final : public ModelLoader {
   // The model and its draft, as far as they are hub ids and no paths.
   std::vector<ModelRecord> on_hub(const ModelRecord& record) const {
     std::vector<ModelRecord> records = {record};
-    if (const Result<EngineConfig> own = config_of(context_.config, record); own.ok()) {
+    if (const Result<EngineConfig> own = model_config(context_.config, record); own.ok()) {
       if (std::optional<ModelRecord> draft = draft_record(*own, record)) records.push_back(std::move(*draft));
     }
-    std::erase_if(records, [](const ModelRecord& r) { return exists(r.source) || !hub_id_of(r).ok(); });
+    std::erase_if(records, [](const ModelRecord& r) { return !is_on_hub(r); });
     return records;
   }
   struct Runners {
@@ -312,8 +172,8 @@ class DirectoryLoader final : public ModelLoader {
   }
 
   Result<Found> find(const ModelRecord& record) const {
-    ASSIGN_OR_RETURN(EngineConfig config, config_of(context_.config, record));
-    ASSIGN_OR_RETURN(ModelSource source, resolve(context_.config, record));
+    ASSIGN_OR_RETURN(EngineConfig config, model_config(context_.config, record));
+    ASSIGN_OR_RETURN(ModelSource source, find_model_source(context_.config, record));
     ASSIGN_OR_RETURN(const ModelFormat format, format_of(record, source));
     if (record.format && *record.format != format) {
       return make_error(ErrorCode::malformed,
@@ -339,7 +199,7 @@ class DirectoryLoader final : public ModelLoader {
     if (!of_draft.ok()) {
       Error error = error_of_draft(std::move(of_draft).error(), draft->source);
       // What no download brings is not asked for again.
-      const bool on_hub = hub_id_of(*draft).ok();
+      const bool on_hub = model_hub_id(*draft).ok();
       if (error.code == ErrorCode::not_found && !on_hub) error.code = ErrorCode::invalid_argument;
       return error;
     }
@@ -485,7 +345,7 @@ class DirectoryLoader final : public ModelLoader {
     if (kind == ModelKind::embedding) {
       RETURN_IF_ERROR(report({"reading the tokenizer"}));
       ASSIGN_OR_RETURN(model->tokenizer,
-                       load_directory_tokenizer(found.source.directory, found.config, template_text_of(record)));
+                       load_model_tokenizer(found.source.directory, found.config, template_text_of(record)));
     }
     onnx::OnnxLoadOptions options = onnx_options(found);
     options.progress = [&](const char* stage) { return report({stage}); };
@@ -562,7 +422,7 @@ class DirectoryLoader final : public ModelLoader {
     ASSIGN_OR_RETURN(model->tokenizer, tokenizer.get());
     RETURN_IF_ERROR(check_vocabulary(found, *model->tokenizer, model->spec.vocab_size));
     ASSIGN_OR_RETURN(const GenerationConfig generation, (this->*found.row->generation)(found, model->spec.vocab_size));
-    model->defaults = defaults_of(generation);
+    model->defaults = generation_defaults(generation);
     RETURN_IF_ERROR(report({"starting the engine"}));
     ASSIGN_OR_RETURN(const bool on_gpu, is_on_gpu(found));
     MemoryLedger& ledger = on_gpu ? context_.ledger : context_.host;
@@ -570,33 +430,6 @@ class DirectoryLoader final : public ModelLoader {
                                                      context_.clock, std::move(runners.draft)));
     model->max_model_len = model->core->max_model_len();
     return model;
-  }
-
-  // So that what a first step alone costs (pages of weights and of the workspace, threads that sleep) is no client's to
-  // wait for, and a model that cannot compute is found before anybody asks it. In no metric of requests.
-  static Status warm_up(const LoadedModel& model, const LoadReport& report) {
-    constexpr int32_t kPromptTokens = 16;
-    const int32_t prompt = std::clamp(model.max_model_len / 2, 1, kPromptTokens);
-    const auto sink = std::make_shared<FirstTokens>();
-    Request request;
-    request.prompt.assign(static_cast<size_t>(prompt), 0);
-    request.sampling.temperature = 0.0F;
-    request.sampling.max_tokens = std::min(2, model.max_model_len - prompt);
-    request.sampling.ignore_eos = true;
-    request.sink = sink;
-    RETURN_IF_ERROR(report({"warming up"}));
-    if (*request.sampling.max_tokens < 1) return ok_status();
-    RETURN_IF_ERROR(model.core->warm_up(std::move(request)));
-    while (sink->done.wait_for(kWarmUpLook) != std::future_status::ready) RETURN_IF_ERROR(report({"warming up"}));
-    const RequestOutcome outcome = sink->done.get();
-    if (!outcome.error) return ok_status();
-    Error error = *outcome.error;
-    if (error.code == ErrorCode::out_of_memory) {  // idle work gets spare memory alone; a request may get more
-      log_info("{}: not warmed up, since memory is short", model.id);
-      return ok_status();
-    }
-    error.message = fmt::format("its first tokens could not be computed: {}", error.message);
-    return error;
   }
 
   EngineCoreConfig core_config(const Found& found) const {
@@ -641,7 +474,7 @@ const std::array<DirectoryLoader::Row, 2> DirectoryLoader::kRows = {
 }  // namespace
 
 Status check_settings(const EngineConfig& config, const ModelRecord& record) {
-  ASSIGN_OR_RETURN(const EngineConfig own, config_of(config, record));
+  ASSIGN_OR_RETURN(const EngineConfig own, model_config(config, record));
   const std::string* const text = template_text_of(record);
   return text == nullptr ? ok_status() : check_template_text(*text);
 }
@@ -649,12 +482,12 @@ Status check_settings(const EngineConfig& config, const ModelRecord& record) {
 Status check_registration(const EngineConfig& config, const ModelRecord& record) {
   RETURN_IF_ERROR(check_settings(config, record));
   if (record.origin != RecordOrigin::api) return ok_status();
-  const Result<ModelSource> source = resolve(config, record);
+  const Result<ModelSource> source = find_model_source(config, record);
   if (!source.ok() && source.error().code != ErrorCode::not_found) return source.error();
-  ASSIGN_OR_RETURN(const EngineConfig own, config_of(config, record));
+  ASSIGN_OR_RETURN(const EngineConfig own, model_config(config, record));
   const std::optional<ModelRecord> draft = draft_record(own, record);
   if (!draft) return ok_status();
-  const Result<ModelSource> draft_source = resolve(config, *draft);
+  const Result<ModelSource> draft_source = find_model_source(config, *draft);
   if (draft_source.ok() || draft_source.error().code == ErrorCode::not_found) return ok_status();
   return error_of_draft(draft_source.error(), draft->source);
 }
