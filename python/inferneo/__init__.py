@@ -16,6 +16,7 @@ try:
 except ImportError as error:
     raise ImportError("the extension of the package inferneo is missing or of another Python: scripts/quickstart.sh builds it "
                       "into build/release/python, pip install . installs it") from error
+from inferneo import _check
 from inferneo._native import GenerationResult, GenerationSample, SamplingParams, TokenLogprob
 from inferneo.core._generation import GenerationChunk, GenerationStream
 from inferneo.core.config import EngineConfig
@@ -53,7 +54,7 @@ def set_log_level(level: str) -> None:
 
     Raises: InvalidArgumentError.
     """
-    _native.set_log_level(level)
+    _native.set_log_level(_check.text("level", level))
 
 
 set_log_level("warning")  # until an EngineConfig sets log_level

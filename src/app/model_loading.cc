@@ -186,7 +186,10 @@ class DirectoryLoader final : public ModelLoader {
     };
     log_info("{}: downloading {} from the hub", record.id.text(), id.repository);
     const Result<HubSnapshot> snapshot = pull_snapshot(hub_access(context_.config), pull);
-    return snapshot.ok() ? ok_status() : Status(snapshot.error());
+    if (snapshot.ok()) return ok_status();
+    Error error = snapshot.error();
+    if (record.origin == RecordOrigin::config) error.message += no_directory_hint(record.source);
+    return error;
   }
 
   Result<std::vector<FileCheck>> verify(const ModelRecord& record) override {
