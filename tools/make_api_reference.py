@@ -53,7 +53,7 @@ def signature_of(name, function):
     except (TypeError, ValueError):
         return f"{name}(...)"
     text = re.sub(r"= '([^']*)'", r'= "\1"', text)
-    text = re.sub(r"\bself, |\bself\b|'|~|<object object at \w+>", "", text)
+    text = re.sub(r", \*\*unknown: '?NoReturn'?|\bself, |\bself\b|'|~|<object object at \w+>", "", text)
     text = re.sub(r"(_native|_generation|np)\.", "", text).replace("RequestOptions(model=, user=, session=, headers={}, forced_arm=)", "None")
     return f"{'await ' if inspect.iscoroutinefunction(function) else ''}{name}{text}"
 

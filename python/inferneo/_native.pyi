@@ -297,17 +297,17 @@ class RoutingCandidate:
 
 class RoutingOptions:
     """How a model is chosen where no rule matches."""
-    strategy: Literal['default_model', 'round_robin', 'least_loaded', 'lowest_latency', 'weighted']
+    strategy: Literal['default', 'round_robin', 'least_loaded', 'lowest_latency', 'weighted']
     """How one of the candidates is chosen."""
     default_model: str
     """Empty: the first model."""
     candidates: list[RoutingCandidate]
-    """Of every strategy but default_model."""
+    """Of every strategy but 'default'."""
     spill_over_at: int
     """Requests waiting for a model of a chain; 0: never."""
     fallbacks: dict[str, list[str]]
     """Model -> what follows when it cannot serve."""
-    def __init__(self, *, strategy: Literal['default_model', 'round_robin', 'least_loaded', 'lowest_latency', 'weighted'] = 'default', default_model: str = '', candidates: list[RoutingCandidate] = [], spill_over_at: int = 0, fallbacks: dict[str, list[str]] = {}) -> None: ...
+    def __init__(self, *, strategy: Literal['default', 'round_robin', 'least_loaded', 'lowest_latency', 'weighted'] = 'default', default_model: str = '', candidates: list[RoutingCandidate] = [], spill_over_at: int = 0, fallbacks: dict[str, list[str]] = {}) -> None: ...
     def replace(self, **fields: Any) -> RoutingOptions:
         """A copy with these fields changed."""
 

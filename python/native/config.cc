@@ -142,7 +142,9 @@ void bind_config(nb::module_& module) {
       .def("written", &written_fields)
       .def_prop_rw(
           "given", [](const Config& self) { return std::vector<std::string>(self.given.begin(), self.given.end()); },
-          [](Config& self, const std::vector<std::string>& names) { self.given = {names.begin(), names.end()}; })
+          [](Config& self, const std::vector<std::string>& names) {
+            self.given = {names.begin(), names.end()};
+          })
       .def("copy", [](const Config& self) { return self; })
       .def_prop_rw(
           "routing_rules", [](const Config& self) { return self.value.routing_rules; },

@@ -54,7 +54,8 @@ PyTicket submit_plain(PyEngine& self, const PyEventQueue& queue, uint64_t id, st
                       const SamplingParams& sampling, std::string model, bool stream) {
   PyTicket ticket;
   check(self.at_once([&](InferneoEngine& engine) {
-    ticket.ticket = engine.submit(std::move(prompt), sampling, callbacks_to(queue, id, stream, sampling), std::move(model));
+    ticket.ticket =
+        engine.submit(std::move(prompt), sampling, callbacks_to(queue, id, stream, sampling), std::move(model));
   }));
   return ticket;
 }
@@ -66,7 +67,8 @@ PyTicket submit_enhanced(PyEnhanced& self, const PyEventQueue& queue, uint64_t i
   auto options =
       options_of(std::move(model), std::move(user), std::move(session), std::move(headers), std::move(forced_arm));
   check(self.at_once([&](EnhancedInferneoEngine& engine) {
-    ticket.ticket = engine.submit(std::move(prompt), sampling, callbacks_to(queue, id, stream, sampling), std::move(options));
+    ticket.ticket =
+        engine.submit(std::move(prompt), sampling, callbacks_to(queue, id, stream, sampling), std::move(options));
   }));
   return ticket;
 }

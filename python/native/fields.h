@@ -1,6 +1,6 @@
-// Plain structs as Python classes: keyword arguments, attributes, equality, copies and a readable repr, all from one row
-// for each field. Defaults are the struct's own. `__fields__` holds the rows, `__defaults__` the values: the type stubs
-// and the reference are made from them.
+// Plain structs as Python classes: keyword arguments, attributes, equality, copies and a readable repr, all from one
+// row for each field. Defaults are the struct's own. `__fields__` holds the rows, `__defaults__` the values: the type
+// stubs and the reference are made from them.
 #pragma once
 
 #include <nanobind/nanobind.h>
@@ -94,8 +94,7 @@ struct IntegerRange {
   static std::string text() { return {}; }
 };
 template <typename T>
-requires(std::is_integral_v<T> && !std::is_same_v<T, bool>)
-struct IntegerRange<T> {
+requires(std::is_integral_v<T> && !std::is_same_v<T, bool>) struct IntegerRange<T> {
   static std::string text() {
     return std::to_string(std::numeric_limits<T>::min()) + " to " + std::to_string(std::numeric_limits<T>::max());
   }
@@ -144,10 +143,10 @@ class Fields {
   Fields& result(const char* name, M T::*member, const char* doc) {
     auto get = [member](const T& self) { return to_python(self.*member); };
     class_.def_prop_ro(name, get, doc);
-    rows_.push_back({name, PythonType<M>::name(), doc, get,
-                     [member, where = name_ + "." + name](T& self, nanobind::handle value) {
-                       self.*member = from_python<M>(value, where);
-                     }});
+    rows_.push_back(
+        {name, PythonType<M>::name(), doc, get, [member, where = name_ + "." + name](T& self, nanobind::handle value) {
+           self.*member = from_python<M>(value, where);
+         }});
     return *this;
   }
   // What copies take along and comparisons look at, without an attribute made here.

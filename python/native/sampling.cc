@@ -131,7 +131,8 @@ void raise_wrong_type(std::string_view what, std::string_view expected, nb::hand
 
 void raise_out_of_range(std::string_view what, const std::string& range, nb::handle value) {
   const std::string got = nb::repr(value).c_str();
-  raise(make_error(ErrorCode::invalid_argument, std::string(what) + ": expected " + range + ", got " + got.substr(0, 60),
+  raise(make_error(ErrorCode::invalid_argument,
+                   std::string(what) + ": expected " + range + ", got " + got.substr(0, 60),
                    std::string(what.substr(what.rfind('.') + 1))));
 }
 
@@ -145,8 +146,8 @@ nb::object signature_of(const nb::list& parameters) {
   const nb::object parameter = inspect.attr("Parameter");
   nb::list made;
   for (const nb::handle row : parameters) {
-    made.append(parameter(row[0], parameter.attr("KEYWORD_ONLY"), nb::arg("default") = row[2],
-                          nb::arg("annotation") = row[1]));
+    made.append(
+        parameter(row[0], parameter.attr("KEYWORD_ONLY"), nb::arg("default") = row[2], nb::arg("annotation") = row[1]));
   }
   return inspect.attr("Signature")(made);
 }

@@ -137,7 +137,8 @@ std::string no_directory_hint(const std::string& name) {
   const fs::path parent = path.has_parent_path() ? path.parent_path() : fs::path(".");
   std::vector<std::string> directories;
   std::error_code error;
-  for (fs::directory_iterator entry(parent, error); !error && entry != fs::directory_iterator(); entry.increment(error)) {
+  for (fs::directory_iterator entry(parent, error); !error && entry != fs::directory_iterator();
+       entry.increment(error)) {
     std::error_code ignored;
     if (directories.size() < 1000 && entry->is_directory(ignored)) {
       directories.push_back(entry->path().filename().string());

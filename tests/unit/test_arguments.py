@@ -34,6 +34,7 @@ def test_an_error_of_a_batch_says_which_prompt(settings, draft):
 
 @pytest.mark.parametrize("call, words", [
     (lambda: InferneoEngine("models/x"), r"EngineConfig\(model='models/x'\)"), (lambda: LLM(5), "model: expected a directory"),
+    (lambda: InferneoEngine(model="x"), r"no argument 'model'; InferneoEngine\(EngineConfig\(model=...\)\)"),
     (lambda: LLM("models/\ud800"), "model: half a surrogate"), (lambda: EngineConfig(routing_rules=[5]), r"routing_rules\[0\]: expected RoutingRule"),
     (lambda: EngineConfig(ab_tests="x"), "ab_tests: expected a list of ABTestConfig"), (lambda: EngineConfig(max_model_len=[1, 2]), "max_model_len: expected"),
     (lambda: ModelManager(config=5), "config: expected EngineConfig"), (lambda: ModelManager(max_models="x"), "max_models: expected"),
@@ -77,6 +78,8 @@ def test_names_of_the_managers_calls(settings):
                             (lambda: manager.register_model_sync("m", path=None), "path: expected a path or a hub id")):
             with pytest.raises((TypeError, InvalidArgumentError), match=words):
                 call()
+        assert "bytes used" in repr(manager)
+    assert repr(manager) == "<ModelManager, closed>"
 
 
 def test_a_manager_takes_its_limits_from_the_configuration(monkeypatch, settings, draft):

@@ -70,6 +70,24 @@ def test_a_start_that_nobody_waits_for_any_more_keeps_no_loop():
     engine.end()
 
 
+def test_a_server_that_never_answers_keeps_no_loop_and_no_interpreter(tmp_path):
+    script = tmp_path / "ask.py"
+    script.write_text(textwrap.dedent("""
+        import asyncio, socket
+        from inferneo import InferneoEngine
+        server = socket.create_server(("127.0.0.1", 0))
+        async def main():
+            engine = InferneoEngine(url=f"http://127.0.0.1:{server.getsockname()[1]}")
+            try:
+                await asyncio.wait_for(engine.generate("a"), 0.2)
+            except asyncio.TimeoutError:
+                print("late", flush=True)
+        asyncio.run(main())
+    """))
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "late\n" and done.returncode == 0, done.stderr
+
+
 async def test_two_consumers_of_one_stream_both_end(settings, draft):
     async with InferneoEngine(EngineConfig(model=draft, **settings)) as engine:
         stream = engine.generate_stream("Once", max_tokens=8, temperature=0)

@@ -6,7 +6,7 @@ import concurrent.futures
 import os
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 from inferneo import _bridge, _check, _http, _native, _remote
 from inferneo._native import GenerationResult, SamplingParams
@@ -32,6 +32,13 @@ def _with_bundled(error: InferneoError, models: list[str]) -> InferneoError:
         except NotFoundError:
             continue
     return error
+
+
+def _refuse(cls: type[Any], unknown: dict[str, Any]) -> None:
+    """What is no argument of an engine is mostly a field of its configuration."""
+    for name in unknown:
+        raise TypeError(f"{cls.__name__} has no argument '{name}'; {cls.__name__}(EngineConfig({name}=...)) takes fields of the "
+                        "configuration")
 
 
 class EngineBase(_generation.OwnedByProcess):
@@ -183,7 +190,9 @@ class InferneoEngine(EngineBase, _generation.ReadsPrompts):
     >>> result = await engine.generate("Once upon a time", max_tokens=40)        # doctest: +SKIP
     """
 
-    def __init__(self, config: EngineConfig | None = None, *, url: str | None = None, api_key: str | None = None) -> None:
+    def __init__(self, config: EngineConfig | None = None, *, url: str | None = None, api_key: str | None = None,
+                 **unknown: NoReturn) -> None:
+        _refuse(type(self), unknown)
         super().__init__(config, _native.Engine, _remote.Engine, url, api_key)
 
     def _submission(self, prompt: str, sampling: SamplingParams | None, model: str,

@@ -5,7 +5,7 @@ import asyncio
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 from inferneo import _check, _native, _remote
 from inferneo._native import (ABTestArm, ABTestConfig, ABTestGuardrails, ABTestRampStep, GenerationResult, ModelFormat,
@@ -14,7 +14,7 @@ from inferneo._native import (ABTestArm, ABTestConfig, ABTestGuardrails, ABTestR
 from inferneo.core import _generation
 from inferneo.core._generation import GenerationChunk, GenerationStream
 from inferneo.core.config import EngineConfig
-from inferneo.core.engine import EngineBase
+from inferneo.core.engine import EngineBase, _refuse
 
 __all__ = ["ABTestArm", "ABTestConfig", "ABTestGuardrails", "ABTestRampStep", "EngineConfig", "EnhancedInferneoEngine",
            "RequestOptions", "RoutingCandidate", "RoutingOptions", "RoutingRefusal", "RoutingRule", "SamplingOverrides",
@@ -63,7 +63,9 @@ class EnhancedInferneoEngine(EngineBase, _generation.ReadsPrompts):
     memory unless ``EngineConfig(registry=PATH)`` names a file.
     """
 
-    def __init__(self, config: EngineConfig | None = None, *, url: str | None = None, api_key: str | None = None) -> None:
+    def __init__(self, config: EngineConfig | None = None, *, url: str | None = None, api_key: str | None = None,
+                 **unknown: NoReturn) -> None:
+        _refuse(type(self), unknown)
         super().__init__(config, _native.EnhancedEngine, _remote.EnhancedEngine, url, api_key)
 
     # ---- models

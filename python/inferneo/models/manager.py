@@ -12,7 +12,7 @@ from inferneo.core import _generation
 from inferneo.core._generation import GenerationChunk, GenerationStream
 from inferneo.core.config import EngineConfig
 from inferneo.core.enhanced_engine import registration
-from inferneo.errors import InvalidArgumentError
+from inferneo.errors import InvalidArgumentError, UnavailableError
 
 __all__ = ["Model", "ModelFormat", "ModelInfo", "ModelManager", "ModelRegistration"]
 
@@ -249,8 +249,12 @@ class ModelManager(_generation.OwnedByProcess):
         self._native.end()
 
     def __repr__(self) -> str:
-        return f"<ModelManager of the server {self._native.address.shown}>" if isinstance(self._native, _remote.Manager) else \
-            f"<ModelManager, {self.memory_used} of {self.memory_budget} bytes used>"
+        if isinstance(self._native, _remote.Manager):
+            return f"<ModelManager of the server {self._native.address.shown}>"
+        try:
+            return f"<ModelManager, {self.memory_used} of {self.memory_budget} bytes used>"
+        except UnavailableError:  # closed, or of another process
+            return "<ModelManager, closed>"
 
     def __enter__(self) -> ModelManager:
         return self
