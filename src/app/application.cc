@@ -62,7 +62,10 @@ std::string default_name(const std::string& source) {
   std::replace_if(
       name.begin(), name.end(), [&](char c) { return !fits(c); }, '-');
   const size_t begin = name.find_first_not_of("-./");
-  return begin == std::string::npos ? "model" : name.substr(begin);
+  if (begin == std::string::npos) return "model";
+  name = name.substr(begin);
+  // A path that is not there and climbs: that it is not there is what its load says.
+  return is_model_name(name) ? name : name.substr(name.find_last_of('/') + 1);
 }
 
 // A format by its name; empty: none is asked for.

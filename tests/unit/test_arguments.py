@@ -168,5 +168,7 @@ def test_a_misspelt_path_is_not_only_a_hub_id(tmp_path, monkeypatch, settings):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(inferneo.NotFoundError, match="no directory of that name here, did you mean 'models/story'?"):
         LLM("models/stroy", **settings)
+    with pytest.raises(inferneo.NotFoundError, match="no such directory"):
+        LLM("./models/../models/nope", **settings)
     with pytest.raises(inferneo.NotFoundError, match=r"inferneo.bundled_model\('inferneo-story'\)"):
         LLM("inferneo-story", **settings)

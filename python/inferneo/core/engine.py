@@ -131,7 +131,7 @@ class EngineBase(_generation.OwnedByProcess):
                 self._native.start(*((starter,) if self.url is None else ()))
             except InferneoError as error:
                 raise _with_bundled(error, self.config.model) from None
-            self._started, self._stopped = True, False
+            self._started, self._stopped = not self._ended, self._ended  # by end(), meanwhile
 
     def _wait_sync(self, start: concurrent.futures.Future[None]) -> None:
         """Ctrl-C gives the start up: files that are read, a download."""
@@ -195,7 +195,7 @@ class InferneoEngine(EngineBase, _generation.ReadsPrompts):
         _refuse(type(self), unknown)
         super().__init__(config, _native.Engine, _remote.Engine, url, api_key)
 
-    def _submission(self, prompt: str, sampling: SamplingParams | None, model: str,
+    def _submission(self, prompt: str, sampling: SamplingParams | None, model: str | None,
                     fields: dict[str, Any]) -> _generation.Submission:
         chosen = _generation.sampling_of(sampling, fields)
         text, which = _check.text("prompt", prompt), _check.model(model)
