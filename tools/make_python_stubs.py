@@ -142,6 +142,7 @@ def config_stub(native):
     lines.append("                 shadow: Iterable[ShadowConfig] = ...) -> None: ...\n")
     lines.append("    @staticmethod\n    def fields() -> list[dict[str, Any]]: ...\n")
     lines.append("    def replace(self, **fields: Any) -> EngineConfig: ...\n")
+    lines.append("    def _as_used(self) -> EngineConfig: ...\n")
     return "".join(lines)
 
 

@@ -44,7 +44,7 @@ def bundled_model(name: str) -> str:
     """
     here = pathlib.Path(os.path.realpath(__file__)).parent
     for folder in (here / "bundled", here.parent.parent / "models"):  # of a wheel, of a checkout
-        if (folder / name / "config.json").is_file():
+        if os.path.basename(_check.text("name", name)) == name and (folder / name / "config.json").is_file():
             return str(folder / name)
     raise NotFoundError(f"there is no bundled model '{name}'; there are inferneo-story, inferneo-code, inferneo-story-draft")
 

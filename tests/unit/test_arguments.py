@@ -39,6 +39,7 @@ def test_an_error_of_a_batch_says_which_prompt(settings, draft):
     (lambda: EngineConfig(ab_tests="x"), "ab_tests: expected a list of ABTestConfig"), (lambda: EngineConfig(max_model_len=[1, 2]), "max_model_len: expected"),
     (lambda: ModelManager(config=5), "config: expected EngineConfig"), (lambda: ModelManager(max_models="x"), "max_models: expected"),
     (lambda: RequestOptions(user=5), "RequestOptions.user: expected str"), (lambda: RequestOptions(headers={"a": 1}), r"headers\['a'\]: expected str"),
+    (lambda: inferneo.bundled_model(None), "name: expected str"),
     (lambda: inferneo.set_log_level(None), "level: expected str"), (lambda: inferneo.set_log_level(10), "level: expected str"),
     (lambda: SamplingParams(seed=-5), "seed: expected 0 to 18446744073709551615, got -5"), (lambda: SamplingParams(seed=2**64), "seed: expected 0 to"),
     (lambda: SamplingParams(max_tokens=10**30), "max_tokens: expected .* to 2147483647, got 1000"), (lambda: SamplingParams(seed="x"), "expected int | None")])
@@ -168,6 +169,8 @@ def test_a_misspelt_path_is_not_only_a_hub_id(tmp_path, monkeypatch, settings):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(inferneo.NotFoundError, match="no directory of that name here, did you mean 'models/story'?"):
         LLM("models/stroy", **settings)
+    with pytest.raises(inferneo.NotFoundError, match="no bundled model"):
+        inferneo.bundled_model("../models/inferneo-story")
     with pytest.raises(inferneo.NotFoundError, match="no such directory"):
         LLM("./models/../models/nope", **settings)
     with pytest.raises(inferneo.NotFoundError, match=r"inferneo.bundled_model\('inferneo-story'\)"):
