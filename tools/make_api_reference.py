@@ -15,7 +15,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 HEAD = """# Python API
 
 Made by `tools/make_api_reference.py` from the package itself; [python.md](python.md) is the manual. Everything here can be
-imported from `inferneo`, and from the module that its heading names. Fields of plain data are keyword arguments of their class
+imported from the module that its heading names. Fields of plain data are keyword arguments of their class
 and attributes of its objects; fields of results can be read alone.
 """
 # What users import, by module.
@@ -53,14 +53,19 @@ def signature_of(name, function):
     except (TypeError, ValueError):
         return f"{name}(...)"
     text = re.sub(r"= '([^']*)'", r'= "\1"', text)
-    text = re.sub(r"\bself, |\bself\b|'|~|<object object at \w+>", "", text)
+    text = re.sub(r", \*\*unknown: '?NoReturn'?|\bself, |\bself\b|'|~|<object object at \w+>", "", text)
     text = re.sub(r"(_native|_generation|np)\.", "", text).replace("RequestOptions(model=, user=, session=, headers={}, forced_arm=)", "None")
     return f"{'await ' if inspect.iscoroutinefunction(function) else ''}{name}{text}"
 
 
 def data_class(name, cls):
-    lines = [f"### {name}\n\n{cls.__doc__}\n\n| field | type | |\n|---|---|---|"]
-    lines += [f"| `{field}` | `{cell(kind)}` | {cell(doc)} |" for field, kind, doc in cls.__fields__]
+    if not cls.__made_by_users__:
+        lines = [f"### {name}\n\n{cls.__doc__}\n\n| field | type | |\n|---|---|---|"]
+        lines += [f"| `{field}` | `{cell(kind)}` | {cell(doc)} |" for field, kind, doc in cls.__fields__]
+    else:
+        lines = [f"### {name}\n\n{cls.__doc__}\n\n| field | type | default | |\n|---|---|---|---|"]
+        lines += [f"| `{field}` | `{cell(kind)}` | `{cell(repr(cls.__defaults__[field]))}` | {cell(doc)} |"
+                  for field, kind, doc in cls.__fields__]
     if name == "GenerationResult":
         lines.append("| `text` | `str` | The first sample's text. |")
         lines.append(f"| `prompt_rows` | `NDArray[float32] \\| None` | {cell(cls.prompt_rows.__doc__)} |")
@@ -121,7 +126,7 @@ def reference():
         module = importlib.import_module(module_name)
         parts.append(f"## {module_name}\n\n{inspect.cleandoc(module.__doc__ or '').splitlines()[0]}\n")
         for name in names or module.__all__:
-            thing = getattr(module, name, None) or getattr(importlib.import_module("inferneo._native"), name)
+            thing = getattr(module, name)
             parts.append(entry(name, thing))
     parts.append(errors_table())
     return "\n".join(textwrap.dedent(part).strip() + "\n" for part in parts)

@@ -15,6 +15,10 @@ HEADER = "# Made by tools/make_python_stubs.py; do not edit.\n"
 
 # What is not plain data.
 OPAQUE = '''
+class Starting:
+    def __init__(self) -> None: ...
+    def give_up(self) -> None: ...
+
 class Ticket:
     def cancel(self) -> None: ...
 
@@ -41,6 +45,7 @@ class Config:
     def set(self, name: str, values: list[str]) -> None: ...
     def changed(self) -> dict[str, str]: ...
     def written(self) -> dict[str, list[str]]: ...
+    given: list[str]
     def copy(self) -> Config: ...
 
 class Lease:
@@ -80,6 +85,12 @@ def indented(text, depth=4):
     return textwrap.indent(text, " " * depth)
 
 
+def default_of(cls, field):
+    """As Python writes it; objects have no short form."""
+    value = cls.__defaults__[field]
+    return repr(value) if isinstance(value, (type(None), bool, int, float, str)) or value in ([], {}) else "..."
+
+
 def data_class(name, cls):
     rows = cls.__fields__
     lines = [f'class {name}:\n    """{cls.__doc__}"""\n']
@@ -93,7 +104,7 @@ def data_class(name, cls):
         lines.append(f'    @property\n    def prompt_rows(self) -> NDArray[np.float32] | None:\n'
                      f'        """{cls.prompt_rows.__doc__}"""\n')
     if cls.__made_by_users__:
-        given = ", ".join(f"{field}: {kind} = ..." for field, kind, _ in rows)
+        given = ", ".join(f"{field}: {kind} = {default_of(cls, field)}" for field, kind, _ in rows)
         lines.append(f"    def __init__(self, *, {given}) -> None: ...\n")
         lines.append(f"    def replace(self, **fields: Any) -> {name}:\n        \"\"\"A copy with these fields changed.\"\"\"\n")
     return "".join(lines)
@@ -131,6 +142,7 @@ def config_stub(native):
     lines.append("                 shadow: Iterable[ShadowConfig] = ...) -> None: ...\n")
     lines.append("    @staticmethod\n    def fields() -> list[dict[str, Any]]: ...\n")
     lines.append("    def replace(self, **fields: Any) -> EngineConfig: ...\n")
+    lines.append("    def _as_used(self) -> EngineConfig: ...\n")
     return "".join(lines)
 
 

@@ -11,6 +11,7 @@
 #include <functional>
 #include <future>
 #include <memory>
+#include <stop_token>
 #include <string>
 #include <string_view>
 
@@ -29,8 +30,8 @@ class InferneoEngine {
   InferneoEngine(const InferneoEngine&) = delete;
   InferneoEngine& operator=(const InferneoEngine&) = delete;
 
-  // Validates the configuration and loads its models.
-  Status start();
+  // Validates the configuration and loads its models. `stop` gives that up from another thread: `cancelled` then.
+  Status start(const std::stop_token& stop = {});
   // Running generations end with `unavailable`.
   void stop();
 

@@ -21,6 +21,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <stop_token>
 #include <string>
 #include <vector>
 
@@ -53,8 +54,9 @@ class EnhancedInferneoEngine {
   EnhancedInferneoEngine(const EnhancedInferneoEngine&) = delete;
   EnhancedInferneoEngine& operator=(const EnhancedInferneoEngine&) = delete;
 
-  Status start();  // with no model is no error: they may be registered later
-  void stop();     // running generations end with `unavailable`
+  // With no model is no error: they may be registered later. `stop` as for InferneoEngine.
+  Status start(const std::stop_token& stop = {});
+  void stop();  // running generations end with `unavailable`
 
   // The id, "name:version". Loaded at its first request.
   Result<std::string> register_model(const ModelRegistration& registration);

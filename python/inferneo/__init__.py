@@ -16,6 +16,7 @@ try:
 except ImportError as error:
     raise ImportError("the extension of the package inferneo is missing or of another Python: scripts/quickstart.sh builds it "
                       "into build/release/python, pip install . installs it") from error
+from inferneo import _check
 from inferneo._native import GenerationResult, GenerationSample, SamplingParams, TokenLogprob
 from inferneo.core._generation import GenerationChunk, GenerationStream
 from inferneo.core.config import EngineConfig
@@ -43,7 +44,7 @@ def bundled_model(name: str) -> str:
     """
     here = pathlib.Path(os.path.realpath(__file__)).parent
     for folder in (here / "bundled", here.parent.parent / "models"):  # of a wheel, of a checkout
-        if (folder / name / "config.json").is_file():
+        if os.path.basename(_check.text("name", name)) == name and (folder / name / "config.json").is_file():
             return str(folder / name)
     raise NotFoundError(f"there is no bundled model '{name}'; there are inferneo-story, inferneo-code, inferneo-story-draft")
 
@@ -53,7 +54,7 @@ def set_log_level(level: str) -> None:
 
     Raises: InvalidArgumentError.
     """
-    _native.set_log_level(level)
+    _native.set_log_level(_check.text("level", level))
 
 
 set_log_level("warning")  # until an EngineConfig sets log_level

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import concurrent.futures
 import logging
 import os
 import threading
@@ -78,6 +79,31 @@ class _Bridge:
             with self._lock:
                 self._takers -= 1
                 self._left.notify_all()
+
+    def apart(self, work: Callable[[], None], outlives_us: bool) -> concurrent.futures.Future[None]:
+        """Native work on a thread of its own, so that nobody's executor or Ctrl-C waits for it. close() waits for its end
+        unless it may be left behind: a thread that came back from native code afterwards would take the process down."""
+        future: concurrent.futures.Future[None] = concurrent.futures.Future()
+        future.set_running_or_notify_cancel()  # who stops waiting cancels nothing
+
+        def run() -> None:
+            try:
+                work()
+            except BaseException as error:  # it is of those who wait
+                future.set_exception(error)
+            else:
+                future.set_result(None)
+            finally:
+                with self._lock:
+                    self._takers -= not outlives_us
+                    self._left.notify_all()
+
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("the interpreter is shutting down")
+            self._takers += not outlives_us
+        threading.Thread(target=run, name="inferneo-start", daemon=True).start()
+        return future
 
     def add(self, loop: asyncio.AbstractEventLoop, on_event: Callable[[int, Any], None]) -> tuple[int, _Waiter]:
         waiter = _Waiter(loop, on_event)
@@ -164,6 +190,11 @@ def take(queue: _native.EventQueue) -> list[tuple[int, int, Any]]:
     return _bridge.take(queue)
 
 
+def apart(work: Callable[[], None], outlives_us: bool = False) -> concurrent.futures.Future[None]:
+    """Native work on a thread of its own. outlives_us: the interpreter's end does not wait for it."""
+    return _bridge.apart(work, outlives_us)
+
+
 def num_waiting() -> int:
     """Requests whose end has not been told yet, over all loops."""
     return _bridge.num_waiting()
@@ -218,7 +249,7 @@ class Events:
         return await self._queue.get()
 
     def wake(self) -> None:
-        """Who waits in next() gets an event that is_closed(). On the loop's own thread."""
+        """Who waits in next() gets an event that is_end(). On the loop's own thread."""
         self._queue.put_nowait((_CLOSED, None))
 
     def cancel(self) -> None:
@@ -235,8 +266,9 @@ def is_result(kind: int) -> bool:
     return kind == _RESULT
 
 
-def is_closed(kind: int) -> bool:
-    return kind == _CLOSED
+def is_end(kind: int) -> bool:
+    """A result, an error, or the end of a stream that somebody closed."""
+    return kind in (_RESULT, _ERROR, _CLOSED)
 
 
 def wait_sync(submit: Submit) -> Any:

@@ -49,7 +49,7 @@ class ABTestArm:
     """Per million tokens, in any currency."""
     completion_price: float
     """Per million tokens."""
-    def __init__(self, *, name: str = ..., model: str = ..., version: str = ..., weight: float = ..., sampling: SamplingOverrides = ..., prompt_template: str = ..., system_prompt: str = ..., settings: dict[str, str] = ..., prompt_price: float = ..., completion_price: float = ...) -> None: ...
+    def __init__(self, *, name: str = '', model: str = '', version: str = '', weight: float = 1.0, sampling: SamplingOverrides = ..., prompt_template: str = '', system_prompt: str = '', settings: dict[str, str] = {}, prompt_price: float = 0.0, completion_price: float = 0.0) -> None: ...
     def replace(self, **fields: Any) -> ABTestArm:
         """A copy with these fields changed."""
 
@@ -83,7 +83,7 @@ class ABTestConfig:
     """The same key always gets the same arm."""
     primary_metric: Literal['time_to_first_token', 'inter_token', 'end_to_end', 'completion_tokens', 'error_rate', 'feedback', 'p95_time_to_first_token']
     """The one that decides."""
-    def __init__(self, *, name: str = ..., model_a: str = ..., model_b: str = ..., traffic_split: float = ..., arms: list[ABTestArm] = ..., salt: str = ..., ramp: list[ABTestRampStep] = ..., guardrails: ABTestGuardrails = ..., false_alarm_rate: float = ..., minimum_effect: float = ..., minimum_difference: float = ..., minimum_samples: int = ..., sticky_by: Literal['user', 'session', 'request'] = ..., primary_metric: Literal['time_to_first_token', 'inter_token', 'end_to_end', 'completion_tokens', 'error_rate', 'feedback', 'p95_time_to_first_token'] = ...) -> None: ...
+    def __init__(self, *, name: str = '', model_a: str = '', model_b: str = '', traffic_split: float = 0.5, arms: list[ABTestArm] = [], salt: str = '', ramp: list[ABTestRampStep] = [], guardrails: ABTestGuardrails = ..., false_alarm_rate: float = 0.05, minimum_effect: float = 0.1, minimum_difference: float = 0.05, minimum_samples: int = 100, sticky_by: Literal['user', 'session', 'request'] = 'user', primary_metric: Literal['time_to_first_token', 'inter_token', 'end_to_end', 'completion_tokens', 'error_rate', 'feedback', 'p95_time_to_first_token'] = 'time_to_first_token') -> None: ...
     def replace(self, **fields: Any) -> ABTestConfig:
         """A copy with these fields changed."""
 
@@ -95,7 +95,7 @@ class ABTestGuardrails:
     """Seconds."""
     minimum_samples: int
     """Of an arm, before it may be stopped."""
-    def __init__(self, *, max_error_rate: float | None = ..., max_p95_time_to_first_token: float | None = ..., minimum_samples: int = ...) -> None: ...
+    def __init__(self, *, max_error_rate: float | None = None, max_p95_time_to_first_token: float | None = None, minimum_samples: int = 100) -> None: ...
     def replace(self, **fields: Any) -> ABTestGuardrails:
         """A copy with these fields changed."""
 
@@ -105,7 +105,7 @@ class ABTestRampStep:
     """Seconds of running time."""
     share: float
     """Of the traffic, [0, 1]."""
-    def __init__(self, *, after_seconds: float = ..., share: float = ...) -> None: ...
+    def __init__(self, *, after_seconds: float = 0.0, share: float = 0.0) -> None: ...
     def replace(self, **fields: Any) -> ABTestRampStep:
         """A copy with these fields changed."""
 
@@ -281,7 +281,7 @@ class ModelRegistration:
     """Of its engine, by their configuration names."""
     metadata: dict[str, str]
     """The owner's notes."""
-    def __init__(self, *, name: str = ..., version: str = ..., path: str = ..., format: ModelFormat | None = ..., revision: str = ..., aliases: list[str] = ..., pinned: bool = ..., keep_alive: int | None = ..., settings: dict[str, str] = ..., metadata: dict[str, str] = ...) -> None: ...
+    def __init__(self, *, name: str = '', version: str = '', path: str = '', format: ModelFormat | None = None, revision: str = '', aliases: list[str] = [], pinned: bool = False, keep_alive: int | None = None, settings: dict[str, str] = {}, metadata: dict[str, str] = {}) -> None: ...
     def replace(self, **fields: Any) -> ModelRegistration:
         """A copy with these fields changed."""
 
@@ -291,23 +291,23 @@ class RoutingCandidate:
     """A name, name:version or alias."""
     weight: float
     """For the strategy weighted; 0: never."""
-    def __init__(self, *, model: str = ..., weight: float = ...) -> None: ...
+    def __init__(self, *, model: str = '', weight: float = 1.0) -> None: ...
     def replace(self, **fields: Any) -> RoutingCandidate:
         """A copy with these fields changed."""
 
 class RoutingOptions:
     """How a model is chosen where no rule matches."""
-    strategy: Literal['default_model', 'round_robin', 'least_loaded', 'lowest_latency', 'weighted']
+    strategy: Literal['default', 'round_robin', 'least_loaded', 'lowest_latency', 'weighted']
     """How one of the candidates is chosen."""
     default_model: str
     """Empty: the first model."""
     candidates: list[RoutingCandidate]
-    """Of every strategy but default_model."""
+    """Of every strategy but 'default'."""
     spill_over_at: int
     """Requests waiting for a model of a chain; 0: never."""
     fallbacks: dict[str, list[str]]
     """Model -> what follows when it cannot serve."""
-    def __init__(self, *, strategy: Literal['default_model', 'round_robin', 'least_loaded', 'lowest_latency', 'weighted'] = ..., default_model: str = ..., candidates: list[RoutingCandidate] = ..., spill_over_at: int = ..., fallbacks: dict[str, list[str]] = ...) -> None: ...
+    def __init__(self, *, strategy: Literal['default', 'round_robin', 'least_loaded', 'lowest_latency', 'weighted'] = 'default', default_model: str = '', candidates: list[RoutingCandidate] = [], spill_over_at: int = 0, fallbacks: dict[str, list[str]] = {}) -> None: ...
     def replace(self, **fields: Any) -> RoutingOptions:
         """A copy with these fields changed."""
 
@@ -317,7 +317,7 @@ class RoutingRefusal:
     """HTTP status, 400 to 599."""
     message: str
     """For the client."""
-    def __init__(self, *, status: int = ..., message: str = ...) -> None: ...
+    def __init__(self, *, status: int = 403, message: str = '') -> None: ...
     def replace(self, **fields: Any) -> RoutingRefusal:
         """A copy with these fields changed."""
 
@@ -341,7 +341,7 @@ class RoutingRule:
     """False: it is kept and not asked."""
     applies_to: Literal['routed', 'all']
     """routed: requests that leave the choice open; all: those that name a model as well."""
-    def __init__(self, *, name: str = ..., condition: str = ..., model_name: str = ..., priority: int = ..., ab_test: str = ..., models: list[str] = ..., refusal: RoutingRefusal | None = ..., enabled: bool = ..., applies_to: Literal['routed', 'all'] = ...) -> None: ...
+    def __init__(self, *, name: str = '', condition: str = '', model_name: str = '', priority: int = 0, ab_test: str = '', models: list[str] = [], refusal: RoutingRefusal | None = None, enabled: bool = True, applies_to: Literal['routed', 'all'] = 'routed') -> None: ...
     def replace(self, **fields: Any) -> RoutingRule:
         """A copy with these fields changed."""
 
@@ -363,7 +363,7 @@ class SamplingOverrides:
     """See SamplingParams."""
     max_tokens: int | None
     """Tokens."""
-    def __init__(self, *, temperature: float | None = ..., top_k: int | None = ..., top_p: float | None = ..., min_p: float | None = ..., repetition_penalty: float | None = ..., presence_penalty: float | None = ..., frequency_penalty: float | None = ..., max_tokens: int | None = ...) -> None: ...
+    def __init__(self, *, temperature: float | None = None, top_k: int | None = None, top_p: float | None = None, min_p: float | None = None, repetition_penalty: float | None = None, presence_penalty: float | None = None, frequency_penalty: float | None = None, max_tokens: int | None = None) -> None: ...
     def replace(self, **fields: Any) -> SamplingOverrides:
         """A copy with these fields changed."""
 
@@ -390,7 +390,7 @@ class SamplingParams:
     seed: int | None
     """Sample i draws from (seed, i, position); None: chosen anew for each request."""
     stop: list[str]
-    """Texts that end the output and are not part of it; at most 16."""
+    """Texts that end the output and are not part of it; at most 16. A str is taken as one."""
     stop_token_ids: list[int]
     """Tokens that end the output."""
     ignore_eos: bool
@@ -419,7 +419,7 @@ class SamplingParams:
     """The text is a JSON object."""
     choices: list[str]
     """The text is one of these."""
-    def __init__(self, *, temperature: float = ..., top_k: int = ..., top_p: float = ..., min_p: float = ..., typical_p: float = ..., repetition_penalty: float = ..., presence_penalty: float = ..., frequency_penalty: float = ..., logit_bias: list[tuple[int, float]] = ..., seed: int | None = ..., stop: list[str] = ..., stop_token_ids: list[int] = ..., ignore_eos: bool = ..., min_tokens: int = ..., max_tokens: int | None = ..., num_speculative_tokens: int | None = ..., n: int = ..., logprobs: int | None = ..., prompt_logprobs: int | None = ..., prompt_rows: Literal['none', 'logits', 'hidden'] = ..., json_schema: str | None = ..., regex: str | None = ..., grammar: str | None = ..., json_object: bool = ..., choices: list[str] = ...) -> None: ...
+    def __init__(self, *, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0, typical_p: float = 1.0, repetition_penalty: float = 1.0, presence_penalty: float = 0.0, frequency_penalty: float = 0.0, logit_bias: list[tuple[int, float]] = [], seed: int | None = None, stop: list[str] = [], stop_token_ids: list[int] = [], ignore_eos: bool = False, min_tokens: int = 0, max_tokens: int | None = None, num_speculative_tokens: int | None = None, n: int = 1, logprobs: int | None = None, prompt_logprobs: int | None = None, prompt_rows: Literal['none', 'logits', 'hidden'] = 'none', json_schema: str | None = None, regex: str | None = None, grammar: str | None = None, json_object: bool = False, choices: list[str] = []) -> None: ...
     def replace(self, **fields: Any) -> SamplingParams:
         """A copy with these fields changed."""
 
@@ -447,7 +447,7 @@ class ShadowConfig:
     """Keep both texts (their beginnings) in the results."""
     enabled: bool
     """False: nothing is copied."""
-    def __init__(self, *, name: str = ..., model: str = ..., shadow_model: str = ..., share: float = ..., salt: str = ..., max_tokens_per_minute: int = ..., max_concurrent: int = ..., max_queue: int = ..., load: bool = ..., keep_texts: bool = ..., enabled: bool = ...) -> None: ...
+    def __init__(self, *, name: str = '', model: str = '', shadow_model: str = '', share: float = 1.0, salt: str = '', max_tokens_per_minute: int = 0, max_concurrent: int = 16, max_queue: int = 1024, load: bool = False, keep_texts: bool = False, enabled: bool = True) -> None: ...
     def replace(self, **fields: Any) -> ShadowConfig:
         """A copy with these fields changed."""
 
@@ -465,6 +465,10 @@ class TokenLogprob:
     @property
     def top(self) -> list[tuple[int, float]]:
         """The most likely tokens and their logprobs, best first; as many as asked for."""
+
+class Starting:
+    def __init__(self) -> None: ...
+    def give_up(self) -> None: ...
 
 class Ticket:
     def cancel(self) -> None: ...
@@ -492,6 +496,7 @@ class Config:
     def set(self, name: str, values: list[str]) -> None: ...
     def changed(self) -> dict[str, str]: ...
     def written(self) -> dict[str, list[str]]: ...
+    given: list[str]
     def copy(self) -> Config: ...
 
 class Lease:

@@ -35,6 +35,14 @@ class InferneoError(Exception):
     def __str__(self) -> str:
         return self.message
 
+    def __repr__(self) -> str:
+        said = [repr(self.message)]
+        if self.param:
+            said.append(f"param={self.param!r}")
+        if self.retry_after:
+            said.append(f"retry_after={self.retry_after}")
+        return f"{type(self).__name__}({', '.join(said)})"
+
     def __reduce__(self) -> Any:
         return type(self), (self.message, self.param, self.retry_after)
 
@@ -182,3 +190,8 @@ def from_code(code: str, message: str, param: str = "", retry_after: int = 0) ->
 def _remake(cls: Any, values: dict[str, Any]) -> Any:
     """For pickle: an object from its fields."""
     return cls(**values)
+
+
+def _remake_result(cls: Any, values: dict[str, Any]) -> Any:
+    """The same of what users do not make."""
+    return cls._of(**values)

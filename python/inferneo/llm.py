@@ -7,11 +7,12 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar, overload
 
-from inferneo import _bridge, _native
+from inferneo import _bridge, _check, _native
 from inferneo._native import GenerationResult, SamplingParams
 from inferneo.core import _generation
 from inferneo.core.config import EngineConfig
 from inferneo.core.engine import InferneoEngine
+from inferneo.errors import InferneoError, from_code
 
 if TYPE_CHECKING:
     import numpy as np
@@ -82,7 +83,7 @@ class LLM:
         chosen = _generation.sampling_of(sampling, fields)
         if isinstance(prompts, str):
             return self.engine.generate_sync(prompts, chosen)
-        return self._run([_generation.text_of(prompt) for prompt in prompts], chosen, progress, lambda result: result)
+        return self._run("prompts", _check.texts("prompts", prompts), chosen, progress, lambda result: result)
 
     def logits(self, prompt: str) -> NDArray[np.float32]:
         """float32 [prompt tokens, vocabulary]: row i is of the token that follows token i. Needs numpy."""
@@ -95,12 +96,12 @@ class LLM:
         _generation.check_pooling(pooling)
         if isinstance(texts, str):
             return self.engine.embed_sync(texts, pooling=pooling, normalize=normalize)
-        chosen = [_generation.text_of(text) for text in texts]
-        vectors = self._run(chosen, SamplingParams(prompt_rows="hidden"), progress,
+        chosen = _check.texts("texts", texts)
+        vectors = self._run("texts", chosen, SamplingParams(prompt_rows="hidden"), progress,
                             lambda result: _generation.pooled(_generation.rows_of(result), pooling, normalize))
         return _generation.stacked(vectors)
 
-    def _run(self, prompts: Sequence[str], sampling: SamplingParams, progress: bool | None,
+    def _run(self, what: str, prompts: Sequence[str], sampling: SamplingParams, progress: bool | None,
              take: Callable[[GenerationResult], T]) -> list[T]:
         # More than a step takes, so that no seat stays empty, and fewer than the queue may hold.
         window = min(2 * self.engine.config.max_num_seqs, self.engine.config.max_queue_requests)
@@ -116,8 +117,8 @@ class LLM:
                     begun += 1
                 for index, kind, value in _bridge.take(queue):
                     del running[index]
-                    if isinstance(value, BaseException):
-                        raise value
+                    if isinstance(value, InferneoError):
+                        raise from_code(value.code, f"{what}[{index}]: {value.message}", value.param, value.retry_after)
                     results[index] = take(value)
                     done += 1
                     bar.show(done, value.completion_tokens)
@@ -127,8 +128,11 @@ class LLM:
         return [results[index] for index in range(len(prompts))]
 
     def close(self) -> None:
-        """Gives the memory back."""
-        self.engine.stop_sync()
+        """Gives the memory back; later calls raise UnavailableError."""
+        self.engine.end()
+
+    def __repr__(self) -> str:
+        return f"LLM({self.engine!r})"
 
     def __enter__(self) -> LLM:
         return self

@@ -59,7 +59,10 @@ Config load(const Values& values, const std::optional<std::string>& file, bool u
     // An empty list is a value as well.
     if (written.empty()) check(set_field(loaded.config, field_named(name), {}));
   }
-  return {std::move(loaded.config), std::move(loaded.warnings), std::move(loaded.notices)};
+  Config config{std::move(loaded.config), {}, std::move(loaded.warnings), std::move(loaded.notices)};
+  for (const auto& [name, origin] : loaded.origins) config.given.emplace(name);
+  for (const auto& [name, written] : values) config.given.insert(name);
+  return config;
 }
 
 nb::object get(const Config& self, const std::string& name) {
@@ -76,6 +79,7 @@ void set(Config& self, const std::string& name, const std::vector<std::string>& 
   }
   check(validate_config(changed));
   self.value = std::move(changed);
+  self.given.insert(name);
 }
 
 nb::list described_fields() {
@@ -102,11 +106,12 @@ nb::list described_fields() {
   return rows;
 }
 
-// Fields that are not at their default, as text; secrets as ***.
+// Fields that somebody set to something else than their default, as text; secrets as ***.
 nb::dict changed_fields(const Config& self) {
   const EngineConfig standard;
   nb::dict changed;
   for (const ConfigField& field : config_fields()) {
+    if (!self.given.contains(std::string(field.name))) continue;  // found out from the machine
     if (field_values(self.value, field) != field_values(standard, field)) {
       changed[nb::cast(std::string(field.name))] = format_field(self.value, field);
     }
@@ -114,7 +119,7 @@ nb::dict changed_fields(const Config& self) {
   return changed;
 }
 
-// For another process: secrets included.
+// What differs from the defaults, for another process: secrets included.
 Values written_fields(const Config& self) {
   const EngineConfig standard;
   Values written;
@@ -135,6 +140,11 @@ void bind_config(nb::module_& module) {
       .def("set", &set, nb::arg("name"), nb::arg("values"))
       .def("changed", &changed_fields)
       .def("written", &written_fields)
+      .def_prop_rw(
+          "given", [](const Config& self) { return std::vector<std::string>(self.given.begin(), self.given.end()); },
+          [](Config& self, const std::vector<std::string>& names) {
+            self.given = {names.begin(), names.end()};
+          })
       .def("copy", [](const Config& self) { return self; })
       .def_prop_rw(
           "routing_rules", [](const Config& self) { return self.value.routing_rules; },

@@ -3,6 +3,7 @@
 
 #include <nanobind/nanobind.h>
 
+#include <set>
 #include <string>
 #include <vector>
 
@@ -12,6 +13,7 @@ namespace inferneo::python {
 
 struct Config {
   EngineConfig value;
+  std::set<std::string> given;  // fields that somebody set, to their default as well
   std::vector<std::string> warnings;
   std::vector<std::string> notices;
 };

@@ -5,6 +5,8 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <stop_token>
+
 #include "config.h"
 #include "data.h"
 #include "inferneo/engine.h"
@@ -26,7 +28,9 @@ nb::class_<Owned<Engine>> bind_engine(nb::module_& module, const char* name) {
   using Py = Owned<Engine>;
   nb::class_<Py> cls(module, name);
   cls.def("__init__", [](Py* self, const Config& config) { new (self) Py(std::make_unique<Engine>(config.value)); });
-  cls.def("start", [](Py& self) { check(self.exclusive([](Engine& engine) { return engine.start(); })); });
+  cls.def("start", [](Py& self, const std::stop_source& starting) {
+    check(self.exclusive([&](Engine& engine) { return engine.start(starting.get_token()); }));
+  });
   cls.def("stop", [](Py& self) {
     check(self.exclusive([](Engine& engine) {
       engine.stop();
@@ -50,7 +54,8 @@ PyTicket submit_plain(PyEngine& self, const PyEventQueue& queue, uint64_t id, st
                       const SamplingParams& sampling, std::string model, bool stream) {
   PyTicket ticket;
   check(self.at_once([&](InferneoEngine& engine) {
-    ticket.ticket = engine.submit(std::move(prompt), sampling, callbacks_to(queue, id, stream), std::move(model));
+    ticket.ticket =
+        engine.submit(std::move(prompt), sampling, callbacks_to(queue, id, stream, sampling), std::move(model));
   }));
   return ticket;
 }
@@ -62,7 +67,8 @@ PyTicket submit_enhanced(PyEnhanced& self, const PyEventQueue& queue, uint64_t i
   auto options =
       options_of(std::move(model), std::move(user), std::move(session), std::move(headers), std::move(forced_arm));
   check(self.at_once([&](EnhancedInferneoEngine& engine) {
-    ticket.ticket = engine.submit(std::move(prompt), sampling, callbacks_to(queue, id, stream), std::move(options));
+    ticket.ticket =
+        engine.submit(std::move(prompt), sampling, callbacks_to(queue, id, stream, sampling), std::move(options));
   }));
   return ticket;
 }
@@ -107,6 +113,9 @@ void bind_traffic_calls(nb::class_<PyEnhanced>& cls) {
 
 void bind_engines(nb::module_& module) {
   nb::class_<PyTicket>(module, "Ticket").def("cancel", &PyTicket::cancel);
+  nb::class_<std::stop_source>(module, "Starting").def(nb::init<>()).def("give_up", [](std::stop_source& self) {
+    without_gil([&] { return self.request_stop(); });
+  });
   bind_engine<InferneoEngine>(module, "Engine").def("submit", &submit_plain);
 
   auto enhanced = bind_engine<EnhancedInferneoEngine>(module, "EnhancedEngine");

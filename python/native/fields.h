@@ -1,5 +1,6 @@
-// Plain structs as Python classes: keyword arguments, attributes, equality and a readable repr, all from one row for
-// each field. Defaults are the struct's own. `__fields__` holds the rows, from which the type stubs are made.
+// Plain structs as Python classes: keyword arguments, attributes, equality, copies and a readable repr, all from one
+// row for each field. Defaults are the struct's own. `__fields__` holds the rows, `__defaults__` the values: the type
+// stubs and the reference are made from them.
 #pragma once
 
 #include <nanobind/nanobind.h>
@@ -12,10 +13,12 @@
 
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <map>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -78,6 +81,35 @@ nanobind::object to_python(const T& value) {
 
 // TypeError that names the field.
 [[noreturn]] void raise_wrong_type(std::string_view what, std::string_view expected, nanobind::handle value);
+// InvalidArgumentError with the range, of an int that is too small or too large for the field.
+[[noreturn]] void raise_out_of_range(std::string_view what, const std::string& range, nanobind::handle value);
+// Whether a value says anything: not None, not False, no empty list.
+bool says_something(nanobind::handle value);
+// An inspect.Signature of keyword arguments: (name, type, default) of each.
+nanobind::object signature_of(const nanobind::list& parameters);
+
+// The integers that a field takes, or empty where it takes none.
+template <typename T>
+struct IntegerRange {
+  static std::string text() { return {}; }
+};
+template <typename T>
+requires(std::is_integral_v<T> && !std::is_same_v<T, bool>) struct IntegerRange<T> {
+  static std::string text() {
+    return std::to_string(std::numeric_limits<T>::min()) + " to " + std::to_string(std::numeric_limits<T>::max());
+  }
+};
+template <typename T>
+struct IntegerRange<std::optional<T>> : IntegerRange<T> {};
+
+template <typename M>
+M from_python(nanobind::handle value, const std::string& where) {
+  M converted{};
+  if (nanobind::try_cast<M>(value, converted)) return converted;
+  const std::string range = IntegerRange<M>::text();
+  if (!range.empty() && PyLong_Check(value.ptr())) raise_out_of_range(where, range, value);
+  raise_wrong_type(where, PythonType<M>::name(), value);
+}
 
 template <typename T>
 class Fields {
@@ -89,9 +121,7 @@ class Fields {
     return property(
         name, PythonType<M>::name(), doc, [member](const T& self) { return to_python(self.*member); },
         [member, where = name_ + "." + name](T& self, nanobind::handle value) {
-          M converted{};
-          if (!nanobind::try_cast<M>(value, converted)) raise_wrong_type(where, PythonType<M>::name(), value);
-          self.*member = std::move(converted);
+          self.*member = from_python<M>(value, where);
         });
   }
   // What is not stored as Python shows it, such as the words of an enumeration.
@@ -103,55 +133,39 @@ class Fields {
     rows_.push_back({name, std::move(type), doc, std::move(get), std::move(set)});
     return *this;
   }
-  // Results: attributes can be read, and nobody makes one.
+  // Of the fields that have been declared so far, these: one call may set one of them.
+  Fields& one_of(std::vector<std::string> names) {
+    one_of_ = std::move(names);
+    return *this;
+  }
+  // Results: attributes can be read; only a copy or a pickle makes one.
   template <typename M>
   Fields& result(const char* name, M T::*member, const char* doc) {
     auto get = [member](const T& self) { return to_python(self.*member); };
     class_.def_prop_ro(name, get, doc);
-    rows_.push_back({name, PythonType<M>::name(), doc, get, {}});
+    rows_.push_back(
+        {name, PythonType<M>::name(), doc, get, [member, where = name_ + "." + name](T& self, nanobind::handle value) {
+           self.*member = from_python<M>(value, where);
+         }});
+    return *this;
+  }
+  // What copies take along and comparisons look at, without an attribute made here.
+  Fields& carried(const char* name, std::function<nanobind::object(const T&)> get,
+                  std::function<void(T&, nanobind::handle)> set) {
+    carried_.push_back({name, {}, "", std::move(get), std::move(set)});
     return *this;
   }
 
   nanobind::class_<T>& finish(bool can_be_made = true) {
-    nanobind::list described;
-    for (const Row& row : rows_) described.append(nanobind::make_tuple(row.name, row.type, row.doc));
-    class_.attr("__fields__") = described;
+    describe();
     class_.attr("__made_by_users__") = can_be_made;
-    const std::string name = name_;
     if (can_be_made) {
-      class_.def("__init__", [rows = rows_, name](T* self, const nanobind::kwargs& values) {
-        new (self) T();
-        fill(*self, rows, name, values);
-      });
-      // A changed copy, as dataclasses.replace() makes it.
-      class_.def(
-          "replace",
-          [rows = rows_, name](const T& self, const nanobind::kwargs& values) {
-            T copy = self;
-            fill(copy, rows, name, values);
-            return copy;
-          },
-          "A copy with these fields changed.");
-      class_.def(
-          "__eq__",
-          [rows = rows_](const T& a, nanobind::handle other) {
-            T b{};
-            if (!nanobind::try_cast<T>(other, b)) return false;
-            for (const Row& row : rows) {
-              if (!row.get(a).equal(row.get(b))) return false;
-            }
-            return true;
-          },
-          nanobind::arg("other").none());
-      class_.attr("__hash__") = nanobind::none();
-      class_.def("__reduce__", [rows = rows_](const nanobind::object& self) {
-        nanobind::dict values;
-        for (const Row& row : rows) values[row.name] = self.attr(row.name);
-        const nanobind::object make = nanobind::module_::import_("inferneo.errors").attr("_remake");
-        return nanobind::make_tuple(make, nanobind::make_tuple(self.type(), values));
-      });
+      add_making();
+    } else {
+      class_.attr("__defaults__") = nanobind::dict();
     }
-    class_.def("__repr__", [rows = rows_, name](const T& self) {
+    add_copying(can_be_made);
+    class_.def("__repr__", [rows = rows_, name = name_](const T& self) {
       std::string text = name + "(";
       const T standard{};
       for (const Row& row : rows) {
@@ -174,26 +188,112 @@ class Fields {
     std::function<void(T&, nanobind::handle)> set;
   };
 
-  static void fill(T& self, const std::vector<Row>& rows, const std::string& name, const nanobind::kwargs& values) {
-    for (const auto& [key, value] : values) {
-      const auto text = nanobind::cast<std::string>(key);
-      const Row* found = nullptr;
-      std::vector<std::string_view> known;
-      for (const Row& row : rows) {
-        known.emplace_back(row.name);
-        if (text == row.name) found = &row;
-      }
-      if (found == nullptr) {
-        raise(make_error(ErrorCode::invalid_argument, name + " has no field '" + text + "'" + did_you_mean(text, known),
-                         text));
-      }
-      found->set(self, value);
+  using Rows = std::vector<Row>;
+
+  void describe() {
+    nanobind::list described;
+    for (const Row& row : rows_) described.append(nanobind::make_tuple(row.name, row.type, row.doc));
+    class_.attr("__fields__") = described;
+  }
+
+  void add_making() {
+    nanobind::dict defaults;
+    nanobind::list parameters;
+    const T standard{};
+    for (const Row& row : rows_) {
+      defaults[row.name] = row.get(standard);
+      parameters.append(nanobind::make_tuple(row.name, row.type, row.get(standard)));
     }
+    class_.attr("__defaults__") = defaults;
+    class_.attr("__signature__") = signature_of(parameters);
+    class_.def("__init__", [rows = rows_, one_of = one_of_, name = name_](T* self, const nanobind::kwargs& values) {
+      T made{};
+      fill(made, rows, one_of, name, values);
+      new (self) T(std::move(made));
+    });
+    // A changed copy, as dataclasses.replace() makes it.
+    class_.def(
+        "replace",
+        [rows = rows_, one_of = one_of_, name = name_](const T& self, const nanobind::kwargs& values) {
+          T copy = self;
+          fill(copy, rows, one_of, name, values);
+          return copy;
+        },
+        "A copy with these fields changed.");
+  }
+
+  void add_copying(bool can_be_made) {
+    Rows all = rows_;
+    all.insert(all.end(), carried_.begin(), carried_.end());
+    class_.def(
+        "__eq__",
+        [all](const T& a, nanobind::handle other) {
+          if (!nanobind::isinstance<T>(other)) return false;
+          const T& b = nanobind::cast<const T&>(other);
+          for (const Row& row : all) {
+            if (!row.get(a).equal(row.get(b))) return false;
+          }
+          return true;
+        },
+        nanobind::arg("other").none());
+    class_.attr("__hash__") = nanobind::none();
+    if (!can_be_made) {
+      class_.def_static("_of", [all, name = name_](const nanobind::kwargs& values) {
+        T made{};
+        fill(made, all, {}, name, values);
+        return made;
+      });
+    }
+    class_.def("__reduce__", [all, can_be_made](const nanobind::object& self) {
+      nanobind::dict values;
+      const T& object = nanobind::cast<const T&>(self);
+      for (const Row& row : all) values[row.name] = row.get(object);
+      const char* maker = can_be_made ? "_remake" : "_remake_result";
+      const nanobind::object make = nanobind::module_::import_("inferneo.errors").attr(maker);
+      return nanobind::make_tuple(make, nanobind::make_tuple(self.type(), values));
+    });
+  }
+
+  static const Row& row_named(const Rows& rows, const std::string& name, const std::string& field) {
+    std::vector<std::string_view> known;
+    for (const Row& row : rows) {
+      if (field == row.name) return row;
+      known.emplace_back(row.name);
+    }
+    raise(make_error(ErrorCode::invalid_argument, name + " has no field '" + field + "'" + did_you_mean(field, known),
+                     field));
+  }
+
+  // Two of one_of in one call, or one beside another that the copied object has and the call does not take away.
+  static void check_one_of(const T& self, const Rows& rows, const std::vector<std::string>& one_of,
+                           const nanobind::kwargs& values) {
+    const std::string* chosen = nullptr;
+    const std::string* other = nullptr;
+    for (const std::string& field : one_of) {
+      if (!values.contains(field.c_str()) || !says_something(values[field.c_str()])) continue;
+      (chosen == nullptr ? chosen : other) = &field;
+    }
+    if (chosen == nullptr) return;
+    for (const std::string& field : one_of) {
+      if (other != nullptr || field == *chosen || values.contains(field.c_str())) continue;
+      if (says_something(row_named(rows, "", field).get(self))) other = &field;
+    }
+    if (other == nullptr) return;
+    raise(make_error(ErrorCode::invalid_argument,
+                     *chosen + " and " + *other + " are two constraints for one text; give one of them", *other));
+  }
+
+  static void fill(T& self, const Rows& rows, const std::vector<std::string>& one_of, const std::string& name,
+                   const nanobind::kwargs& values) {
+    if (!one_of.empty()) check_one_of(self, rows, one_of, values);
+    for (const auto& [key, value] : values) row_named(rows, name, nanobind::cast<std::string>(key)).set(self, value);
   }
 
   std::string name_;
   nanobind::class_<T> class_;
-  std::vector<Row> rows_;
+  Rows rows_;
+  Rows carried_;
+  std::vector<std::string> one_of_;
 };
 
 }  // namespace inferneo::python

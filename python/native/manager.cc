@@ -75,7 +75,7 @@ PyTicket submit(PyLease& self, const PyEventQueue& queue, uint64_t id, std::stri
                 const SamplingParams& sampling, bool stream) {
   PyTicket ticket;
   check(self.at_once([&](Lease& lease) {
-    ticket.ticket = lease.submit(std::move(prompt), sampling, callbacks_to(queue, id, stream));
+    ticket.ticket = lease.submit(std::move(prompt), sampling, callbacks_to(queue, id, stream, sampling));
   }));
   return ticket;
 }

@@ -2,6 +2,7 @@
 #include <nanobind/ndarray.h>
 
 #include <charconv>
+#include <cstring>
 
 #include "data.h"
 
@@ -19,6 +20,17 @@ nb::object prompt_rows(nb::handle self) {
   const nb::ndarray<nb::numpy, const float, nb::ndim<2>> rows(result.prompt_rows.data(),
                                                               {tokens, result.prompt_rows.size() / tokens}, self);
   return nb::cast(rows);
+}
+
+nb::object rows_as_bytes(const GenerationResult& result) {
+  return nb::bytes(result.prompt_rows.data(), result.prompt_rows.size() * sizeof(float));
+}
+
+void set_rows(GenerationResult& result, nb::handle value) {
+  if (!nb::isinstance<nb::bytes>(value)) raise_wrong_type("GenerationResult.prompt_rows", "bytes", value);
+  const auto bytes = nb::borrow<nb::bytes>(value);
+  result.prompt_rows.resize(bytes.size() / sizeof(float));
+  std::memcpy(result.prompt_rows.data(), bytes.data(), result.prompt_rows.size() * sizeof(float));
 }
 
 }  // namespace
@@ -59,6 +71,7 @@ void bind_results(nb::module_& module) {
           .result("total_time", &R::total_time, "Seconds since submission.")
           .result("prompt_logprobs", &R::prompt_logprobs,
                   "Of every token of the prompt but the first, with SamplingParams.prompt_logprobs.")
+          .carried("prompt_rows", &rows_as_bytes, &set_rows)
           .finish(false);
   const auto text = [](const R& self) { return self.samples.empty() ? std::string() : self.samples.front().text; };
   result.def_prop_ro("text", text, "The first sample's text.");

@@ -11,7 +11,7 @@ namespace {
 using P = SamplingParams;
 using Kind = GrammarSpec::Kind;
 
-// A constraint is one attribute for each kind; the one that is set last holds.
+// A constraint is one attribute for each kind; the one that is assigned last holds, and one call may give one.
 void add_constraint(Fields<P>& fields, const char* name, Kind kind, const char* doc) {
   fields.property(
       name, "str | None", doc,
@@ -78,6 +78,21 @@ void add_constraints(Fields<P>& fields) {
       });
 }
 
+// A str is one text, as in the OpenAI API.
+void add_stop(Fields<P>& fields) {
+  fields.property(
+      "stop", "list[str]", "Texts that end the output and are not part of it; at most 16. A str is taken as one.",
+      [](const P& self) { return nb::cast(self.stop); },
+      [](P& self, nb::handle value) {
+        std::string one;
+        if (PyUnicode_Check(value.ptr()) && nb::try_cast(value, one)) {
+          self.stop = {std::move(one)};
+        } else {
+          self.stop = from_python<std::vector<std::string>>(value, "SamplingParams.stop");
+        }
+      });
+}
+
 }  // namespace
 
 void bind_sampling(nb::module_& module) {
@@ -91,9 +106,9 @@ void bind_sampling(nb::module_& module) {
       .field("presence_penalty", &P::presence_penalty, "[-2, 2]; over output.")
       .field("frequency_penalty", &P::frequency_penalty, "[-2, 2]; over output.")
       .field("logit_bias", &P::logit_bias, "Added to the logits of these tokens.")
-      .field("seed", &P::seed, "Sample i draws from (seed, i, position); None: chosen anew for each request.")
-      .field("stop", &P::stop, "Texts that end the output and are not part of it; at most 16.")
-      .field("stop_token_ids", &P::stop_token_ids, "Tokens that end the output.")
+      .field("seed", &P::seed, "Sample i draws from (seed, i, position); None: chosen anew for each request.");
+  add_stop(fields);
+  fields.field("stop_token_ids", &P::stop_token_ids, "Tokens that end the output.")
       .field("ignore_eos", &P::ignore_eos, "Go on behind end-of-sequence tokens.")
       .field("min_tokens", &P::min_tokens, "No end before this many tokens.")
       .field("max_tokens", &P::max_tokens, "Tokens; None: up to the context's end.")
@@ -104,7 +119,7 @@ void bind_sampling(nb::module_& module) {
       .field("prompt_logprobs", &P::prompt_logprobs, "0 to 20: the same of the prompt's tokens.");
   add_prompt_rows(fields);
   add_constraints(fields);
-  fields.finish();
+  fields.one_of({"json_schema", "regex", "grammar", "json_object", "choices"}).finish();
 }
 
 void raise_wrong_type(std::string_view what, std::string_view expected, nb::handle value) {
@@ -112,6 +127,29 @@ void raise_wrong_type(std::string_view what, std::string_view expected, nb::hand
       std::string(what) + ": expected " + std::string(expected) + ", got " + nb::repr(value).c_str();
   PyErr_SetString(PyExc_TypeError, message.substr(0, 500).c_str());
   throw nb::python_error();
+}
+
+void raise_out_of_range(std::string_view what, const std::string& range, nb::handle value) {
+  const std::string got = nb::repr(value).c_str();
+  raise(make_error(ErrorCode::invalid_argument,
+                   std::string(what) + ": expected " + range + ", got " + got.substr(0, 60),
+                   std::string(what.substr(what.rfind('.') + 1))));
+}
+
+bool says_something(nb::handle value) {
+  if (value.is_none() || value.ptr() == Py_False) return false;
+  return !PyList_Check(value.ptr()) || PyList_GET_SIZE(value.ptr()) > 0;
+}
+
+nb::object signature_of(const nb::list& parameters) {
+  const nb::object inspect = nb::module_::import_("inspect");
+  const nb::object parameter = inspect.attr("Parameter");
+  nb::list made;
+  for (const nb::handle row : parameters) {
+    made.append(
+        parameter(row[0], parameter.attr("KEYWORD_ONLY"), nb::arg("default") = row[2], nb::arg("annotation") = row[1]));
+  }
+  return inspect.attr("Signature")(made);
 }
 
 }  // namespace inferneo::python

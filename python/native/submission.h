@@ -4,21 +4,52 @@
 #include <nanobind/nanobind.h>
 
 #include <memory>
+#include <string_view>
 #include <utility>
 
 #include "event_queue.h"
 #include "inferneo/generation.h"
+#include "inferneo/sampling_params.h"
 
 namespace inferneo::python {
 
-inline GenerationCallbacks callbacks_to(const PyEventQueue& to, uint64_t id, bool stream) {
+// The field that a constraint was given as.
+inline std::string_view constraint_field(GrammarSpec::Kind kind) {
+  switch (kind) {
+    case GrammarSpec::Kind::json_object:
+      return "json_object";
+    case GrammarSpec::Kind::json_schema:
+      return "json_schema";
+    case GrammarSpec::Kind::regex:
+      return "regex";
+    case GrammarSpec::Kind::choice:
+      return "choices";
+    default:
+      return "grammar";
+  }
+}
+
+// An error about a constraint names the field that the caller has written.
+inline Error as_written(Error error, GrammarSpec::Kind kind) {
+  constexpr std::string_view kField = "grammar";
+  if (error.param != kField) return error;
+  error.param = constraint_field(kind);
+  if (error.message.starts_with("grammar: ")) error.message.replace(0, kField.size(), error.param);
+  return error;
+}
+
+inline GenerationCallbacks callbacks_to(const PyEventQueue& to, uint64_t id, bool stream,
+                                        const SamplingParams& sampling) {
   GenerationCallbacks callbacks;
   if (stream) {
     callbacks.on_text = [queue = to.queue, id](int sample, std::string_view text) {
       queue->push({id, TextPiece{sample, std::string(text)}});
     };
   }
-  callbacks.on_done = [queue = to.queue, id](Result<GenerationResult> result) { queue->push({id, std::move(result)}); };
+  callbacks.on_done = [queue = to.queue, id, kind = sampling.grammar.kind](Result<GenerationResult> result) {
+    if (!result.ok()) result = as_written(std::move(result).error(), kind);
+    queue->push({id, std::move(result)});
+  };
   return callbacks;
 }
 

@@ -59,10 +59,10 @@ void bind_rules(nb::module_& module) {
   using O = RuleSetOptions;
   Fields<O> options(module, "RoutingOptions", "How a model is chosen where no rule matches.");
   add_words(options, "strategy", &O::strategy,
-            "Literal['default_model', 'round_robin', 'least_loaded', 'lowest_latency', 'weighted']",
+            "Literal['default', 'round_robin', 'least_loaded', 'lowest_latency', 'weighted']",
             "How one of the candidates is chosen.", routing_strategy_name, routing_strategy_of);
   options.field("default_model", &O::default_model, "Empty: the first model.")
-      .field("candidates", &O::candidates, "Of every strategy but default_model.")
+      .field("candidates", &O::candidates, "Of every strategy but 'default'.")
       .field("spill_over_at", &O::spill_over_at, "Requests waiting for a model of a chain; 0: never.")
       .field("fallbacks", &O::fallbacks, "Model -> what follows when it cannot serve.")
       .finish();

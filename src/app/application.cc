@@ -62,7 +62,10 @@ std::string default_name(const std::string& source) {
   std::replace_if(
       name.begin(), name.end(), [&](char c) { return !fits(c); }, '-');
   const size_t begin = name.find_first_not_of("-./");
-  return begin == std::string::npos ? "model" : name.substr(begin);
+  if (begin == std::string::npos) return "model";
+  name = name.substr(begin);
+  // A path that is not there and climbs: that it is not there is what its load says.
+  return is_model_name(name) ? name : name.substr(name.find_last_of('/') + 1);
 }
 
 // A format by its name; empty: none is asked for.
@@ -213,6 +216,7 @@ struct Application::Impl {
     service.reset();
     if (const Status saved = traffic->save(); !saved.ok()) log_warning("{}", saved.error().message);
   }
+  Status load_configured();
   void stop() {
     shadows->stop();
     keeper->stop();
@@ -292,36 +296,45 @@ Result<std::unique_ptr<Application>> Application::create(const EngineConfig& con
   return std::unique_ptr<Application>(new Application(std::move(impl)));
 }
 
-Status Application::load_models() {
+Status Application::load_models(const std::stop_token& stop) {
+  const auto end = [this] { this->stop(); };
+  std::optional<std::stop_callback<decltype(end)>> on_stop(std::in_place, stop, end);
+  Status loaded = impl_->load_configured();
+  on_stop.reset();  // whatever comes from now on, comes too late
+  if (stop.stop_requested()) return make_error(ErrorCode::cancelled, "the start was given up while models were loaded");
+  if (loaded.ok()) impl_->service->open();
+  return loaded;
+}
+
+Status Application::Impl::load_configured() {
   std::vector<std::string> wanted;
-  for (const ModelStatus& status : impl_->manager->statuses()) {
+  for (const ModelStatus& status : manager->statuses()) {
     // A variant of a test is loaded when somebody gets that arm; one that is no longer configured is on its way out.
     if (status.removing || !status.variant_of.empty()) continue;
-    const bool configured = status.record.origin == RecordOrigin::config && !impl_->config.enable_lazy_loading;
+    const bool configured = status.record.origin == RecordOrigin::config && !config.enable_lazy_loading;
     if (configured) wanted.push_back(status.id);
-    if (!configured && status.record.pinned) (void)impl_->manager->acquire_blocking(status.id);  // it logs why not
+    if (!configured && status.record.pinned) (void)manager->acquire_blocking(status.id);  // it logs why not
   }
   for (const std::string& id : wanted) {
-    const auto lease = impl_->manager->acquire_blocking(id);
+    const auto lease = manager->acquire_blocking(id);
     if (lease.ok()) continue;
     // The operator sees the loader's own words.
-    ASSIGN_OR_RETURN(const ModelStatus status, impl_->manager->status(id));
+    ASSIGN_OR_RETURN(const ModelStatus status, manager->status(id));
     Error error = status.failure.value_or(lease.error());
     error.message = fmt::format("{}: {}", status.record.source, error.message);
     return error;
   }
   // A later one may have taken the place of an earlier one: not what was asked for.
   for (const std::string& id : wanted) {
-    ASSIGN_OR_RETURN(const ModelStatus status, impl_->manager->status(id));
+    ASSIGN_OR_RETURN(const ModelStatus status, manager->status(id));
     if (status.state == ModelState::ready) continue;
     return make_error(
         ErrorCode::out_of_memory,
         fmt::format("the models do not fit into {:.2f} GiB together; raise max_memory_gb, or let them take "
                     "turns with --enable-lazy-loading",
-                    static_cast<double>(impl_->ledger.budget()) / kGiB),
+                    static_cast<double>(ledger.budget()) / kGiB),
         "max_memory_gb");
   }
-  impl_->service->open();
   return ok_status();
 }
 

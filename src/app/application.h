@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <stop_token>
 #include <string>
 
 #include "base/clock.h"
@@ -48,7 +49,8 @@ class Application {
 
   // Loads the configured models (with enable_lazy_loading: none), then opens the service. The first failure is
   // returned, naming the model; the service stays closed. What the API pinned is loaded too, as far as it can be.
-  Status load_models();
+  // `stop` ends it from another thread, as stop() does; `cancelled` then.
+  Status load_models(const std::stop_token& stop = {});
 
   // Ends every engine; afterwards requests get `unavailable`. For who still holds leases, since the memory stays.
   void stop();

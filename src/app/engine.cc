@@ -18,12 +18,12 @@ InferneoEngine::InferneoEngine(EngineConfig config) : impl_(std::make_unique<Imp
 
 InferneoEngine::~InferneoEngine() = default;
 
-Status InferneoEngine::start() {
+Status InferneoEngine::start(const std::stop_token& stop) {
   if (impl_->application != nullptr) {
     return make_error(ErrorCode::already_exists, "the engine has been started already");
   }
   ASSIGN_OR_RETURN(auto application, Application::create(impl_->config));
-  RETURN_IF_ERROR(application->load_models());
+  RETURN_IF_ERROR(application->load_models(stop));
   impl_->application = std::move(application);
   return ok_status();
 }

@@ -94,7 +94,7 @@ EnhancedInferneoEngine::EnhancedInferneoEngine(EngineConfig config) : impl_(std:
 
 EnhancedInferneoEngine::~EnhancedInferneoEngine() = default;
 
-Status EnhancedInferneoEngine::start() {
+Status EnhancedInferneoEngine::start(const std::stop_token& stop) {
   if (impl_->application != nullptr) {
     return make_error(ErrorCode::already_exists, "the engine has been started already");
   }
@@ -102,7 +102,7 @@ Status EnhancedInferneoEngine::start() {
   if (config.model_roots.empty()) config.model_roots = {"/"};  // a program names its own models
   ApplicationOptions options{.registry = config.registry == "memory" ? "" : config.registry, .may_be_empty = true};
   ASSIGN_OR_RETURN(auto application, Application::create(config, std::move(options)));
-  RETURN_IF_ERROR(application->load_models());
+  RETURN_IF_ERROR(application->load_models(stop));
   auto given = impl_->pending.entries();
   if (Status status = impl_->pending.apply(application->traffic(), application->shadows()); !status.ok()) {
     impl_->pending.restore(std::move(given));

@@ -48,7 +48,10 @@ class DirectoryLoader final : public ModelLoader {
       };
       log_info("{}: downloading {} from the hub", record.id.text(), id.repository);
       const Result<HubSnapshot> snapshot = pull_snapshot(hub_access(context_.config), pull);
-      if (!snapshot.ok()) return snapshot.error();
+      if (snapshot.ok()) continue;
+      Error error = snapshot.error();
+      if (record.origin == RecordOrigin::config) error.message += no_directory_hint(wanted.source);
+      return error;
     }
     return ok_status();
   }

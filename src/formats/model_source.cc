@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "base/config/suggest.h"
 #include "formats/hub_cache.h"
 
 namespace inferneo {
@@ -112,12 +113,13 @@ Result<std::string> cached_commit(const std::string& name, const std::string& re
 
 Result<ModelSource> open_cached(const std::string& name, const HubId& id, const ModelSourceOptions& options) {
   const auto missing = [&] {
+    const std::string hint = options.named_by_operator ? no_directory_hint(name) : "";
     const std::string revision = id.revision == "main" ? "" : "@" + id.revision;
     return make_error(
         ErrorCode::not_found,
         fmt::format("model '{}' is neither a directory nor in the hub cache; download it with 'inferneo pull "
-                    "{}{}', or give the path of its directory",
-                    name, id.repository, revision));
+                    "{}{}', or give the path of its directory{}",
+                    name, id.repository, revision, hint));
   };
   if (options.hub_cache.empty()) return missing();
   const std::string repository = options.hub_cache + "/" + hub::repository_folder(id.repository);
@@ -129,6 +131,26 @@ Result<ModelSource> open_cached(const std::string& name, const HubId& id, const 
 }
 
 }  // namespace
+
+std::string no_directory_hint(const std::string& name) {
+  const fs::path path(name.substr(0, name.find('@')));
+  const fs::path parent = path.has_parent_path() ? path.parent_path() : fs::path(".");
+  std::vector<std::string> directories;
+  std::error_code error;
+  for (fs::directory_iterator entry(parent, error); !error && entry != fs::directory_iterator();
+       entry.increment(error)) {
+    std::error_code ignored;
+    if (directories.size() < 1000 && entry->is_directory(ignored)) {
+      directories.push_back(entry->path().filename().string());
+    }
+  }
+  std::sort(directories.begin(), directories.end());
+  const std::vector<std::string_view> known(directories.begin(), directories.end());
+  const std::string_view nearest = nearest_word(path.filename().string(), known);
+  std::string hint = "; there is no directory of that name here";
+  if (!nearest.empty()) hint += fmt::format(", did you mean '{}'?", (path.parent_path() / nearest).string());
+  return hint;
+}
 
 std::string hub_cache_directory(const HubEnvironment& environment) {
   if (!environment.hf_hub_cache.empty()) return environment.hf_hub_cache;

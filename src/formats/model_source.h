@@ -43,6 +43,10 @@ struct ModelSource {
 // Errors: not_found says what to do; refused; invalid_argument when the name is neither a path nor a hub id.
 Result<ModelSource> resolve_model_source(const std::string& name, const ModelSourceOptions& options);
 
+// "; there is no directory of that name here" with the nearest that there is; for errors about names that are hub ids
+// as well. Of what the operator wrote only: others may not learn what there is.
+std::string no_directory_hint(const std::string& name);
+
 struct HubId {
   std::string repository;  // "org/name" or "name"
   std::string revision;    // "main" when none is given

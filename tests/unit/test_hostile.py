@@ -29,7 +29,7 @@ async def test_wrong_types_are_refused_and_harm_nothing(settings, draft):
             lambda: engine.generate(b"bytes"), lambda: engine.generate(None), lambda: engine.generate(["a"]),
             lambda: engine.generate("a", model=3), lambda: engine.generate("a", options="user"),
             lambda: engine.generate("a", options=RequestOptions(headers={"x": 3})), lambda: engine.generate("a", sampling=3),
-            lambda: engine.generate("a", stop="one"), lambda: engine.generate("a", stop=[3]), lambda: engine.generate("a", seed=-1),
+            lambda: engine.generate("a", stop=b"one"), lambda: engine.generate("a", stop=[3]), lambda: engine.generate("a", seed=-1),
             lambda: engine.generate("a", seed=2**64), lambda: engine.generate("a", temperature="hot"),
             lambda: engine.generate("a", max_tokens=2**40), lambda: engine.generate("a", logit_bias={1: 2}),
             lambda: engine.generate("a", logit_bias=[(10**9, 1.0)]), lambda: engine.generate("a", n="two"),

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from inferneo import _bridge, _native
+from inferneo import _bridge, _check, _native
 from inferneo._native import GenerationResult, SamplingParams
 from inferneo.errors import InvalidArgumentError, UnavailableError, UnsupportedError
 
@@ -23,22 +23,13 @@ Submission = Callable[["_native.EventQueue", int, bool], "_bridge.Ticket"]
 
 def sampling_of(sampling: SamplingParams | None, fields: dict[str, Any]) -> SamplingParams:
     """A request object, keyword arguments, or the one changed by the others."""
+    if "sampling_params" in fields:
+        raise TypeError("sampling_params: the argument is called sampling, or comes second: generate(prompt, params)")
     if sampling is None:
         return SamplingParams(**fields)
     if not isinstance(sampling, SamplingParams):
         raise TypeError(f"sampling: expected SamplingParams, got {sampling!r}; pass its fields as keyword arguments")
     return sampling.replace(**fields) if fields else sampling
-
-
-def text_of(prompt: str) -> str:
-    if not isinstance(prompt, str):
-        raise TypeError(f"prompt: expected str, got {type(prompt).__name__}")
-    if not prompt.isascii():
-        try:
-            prompt.encode()
-        except UnicodeEncodeError as error:
-            raise InvalidArgumentError(f"prompt: half a surrogate pair at character {error.start}", "prompt") from None
-    return prompt
 
 
 @dataclass(frozen=True)
@@ -75,22 +66,24 @@ class GenerationStream(AsyncIterator[GenerationChunk]):
             raise StopAsyncIteration
         if self._events is None:
             await self._ready()
+            if self._ended:  # closed meanwhile
+                raise StopAsyncIteration
+        if self._events is None:  # of several consumers the first begins
             self._events = _bridge.Events(lambda queue, request: self._submit(queue, request, True))
         try:
             kind, value = await self._events.next()
         except asyncio.CancelledError:
-            self._cancel()
+            await self.aclose()
             raise
-        if _bridge.is_closed(kind):
-            raise StopAsyncIteration
+        if not _bridge.is_end(kind):
+            return GenerationChunk(value, kind)
+        self._ended = True
+        self._events.wake()  # who else waits for a piece
         if _bridge.is_error(kind):
-            self._ended = True
             raise value
         if _bridge.is_result(kind):
-            self._ended = True
             self.result = value
-            raise StopAsyncIteration
-        return GenerationChunk(value, kind)
+        raise StopAsyncIteration
 
     async def text(self) -> str:
         """The rest of the first sample's text."""
@@ -113,6 +106,10 @@ class GenerationStream(AsyncIterator[GenerationChunk]):
             self._ended = True
             if self._events is not None:
                 self._events.cancel()
+
+    def __repr__(self) -> str:
+        state = "ended" if self._ended else "not begun" if self._events is None else "running"
+        return f"<GenerationStream, {state}>"
 
     def __del__(self) -> None:
         if getattr(self, "_events", None) is not None:
@@ -169,7 +166,7 @@ class ReadsPrompts:
         check_pooling(pooling)
         if isinstance(texts, str):
             return pooled(await self.hidden_states(texts, **where), pooling, normalize)
-        chosen = [text_of(text) for text in texts]
+        chosen = _check.texts("texts", texts)
         return stacked(await _in_order(lambda text: self.embed(text, pooling=pooling, normalize=normalize, **where), chosen))
 
     def logits_sync(self, prompt: str, **where: Any) -> NDArray[np.float32]:
@@ -186,7 +183,7 @@ class ReadsPrompts:
         check_pooling(pooling)
         if isinstance(texts, str):
             return pooled(self.hidden_states_sync(texts, **where), pooling, normalize)
-        return stacked([pooled(self.hidden_states_sync(text, **where), pooling, normalize) for text in texts])
+        return stacked([pooled(self.hidden_states_sync(text, **where), pooling, normalize) for text in _check.texts("texts", texts)])
 
 
 def rows_of(result: GenerationResult) -> NDArray[np.float32]:
@@ -243,7 +240,7 @@ class OwnedByProcess:
         self._pid = os.getpid()
 
     def __reduce__(self) -> Any:
-        raise TypeError(f"a {type(self).__name__} cannot be copied: it belongs to this process; make another where it is needed")
+        raise TypeError(f"{type(self).__name__} objects cannot be copied: each belongs to its process; make another where it is needed")
 
     def _require_owner(self) -> None:
         if os.getpid() != self._pid:

@@ -5,16 +5,16 @@ import asyncio
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
-from inferneo import _native, _remote
+from inferneo import _check, _native, _remote
 from inferneo._native import (ABTestArm, ABTestConfig, ABTestGuardrails, ABTestRampStep, GenerationResult, ModelFormat,
                               ModelRegistration, RoutingCandidate, RoutingOptions, RoutingRefusal, RoutingRule,
                               SamplingOverrides, SamplingParams, ShadowConfig)
 from inferneo.core import _generation
 from inferneo.core._generation import GenerationChunk, GenerationStream
 from inferneo.core.config import EngineConfig
-from inferneo.core.engine import EngineBase
+from inferneo.core.engine import EngineBase, _refuse
 
 __all__ = ["ABTestArm", "ABTestConfig", "ABTestGuardrails", "ABTestRampStep", "EngineConfig", "EnhancedInferneoEngine",
            "RequestOptions", "RoutingCandidate", "RoutingOptions", "RoutingRefusal", "RoutingRule", "SamplingOverrides",
@@ -31,6 +31,15 @@ class RequestOptions:
     headers: Mapping[str, str] = field(default_factory=dict)  #: for conditions, by lower-case name
     forced_arm: str = ""  #: for debugging: the arm of the test that it wants
 
+    def __post_init__(self) -> None:
+        for name in ("model", "user", "session", "forced_arm"):
+            _check.text(f"RequestOptions.{name}", getattr(self, name))
+        if not isinstance(self.headers, Mapping):
+            raise TypeError(f"RequestOptions.headers: expected names and values, got {_check.shown(self.headers)}")
+        for name, value in self.headers.items():
+            _check.text("RequestOptions.headers: a name", name)
+            _check.text(f"RequestOptions.headers[{name!r}]", value)
+
     def _arguments(self) -> tuple[str, str, str, dict[str, str], str]:
         return self.model, self.user, self.session, dict(self.headers), self.forced_arm
 
@@ -40,7 +49,10 @@ _NOTHING = RequestOptions()
 
 def registration(name: str, version: str, path: str | os.PathLike[str], model_format: ModelFormat | None, fields: dict[str, Any],
                  ) -> ModelRegistration:
-    return ModelRegistration(name=name, version=version, path=os.fspath(path), format=model_format, **fields)
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"path: expected a path or a hub id, got {_check.shown(path)}")
+    return ModelRegistration(name=_check.name(name), version=_check.text("version", version), path=_check.text("path", os.fspath(path)),
+                             format=model_format, **fields)
 
 
 class EnhancedInferneoEngine(EngineBase, _generation.ReadsPrompts):
@@ -51,7 +63,9 @@ class EnhancedInferneoEngine(EngineBase, _generation.ReadsPrompts):
     memory unless ``EngineConfig(registry=PATH)`` names a file.
     """
 
-    def __init__(self, config: EngineConfig | None = None, *, url: str | None = None, api_key: str | None = None) -> None:
+    def __init__(self, config: EngineConfig | None = None, *, url: str | None = None, api_key: str | None = None,
+                 **unknown: NoReturn) -> None:
+        _refuse(type(self), unknown)
         super().__init__(config, _native.EnhancedEngine, _remote.EnhancedEngine, url, api_key)
 
     # ---- models
@@ -82,81 +96,82 @@ class EnhancedInferneoEngine(EngineBase, _generation.ReadsPrompts):
     async def remove_model(self, model_id: str) -> None:
         """It is unknown at once; its running generations may end within 30 seconds. NotFoundError."""
         await self._ready()
-        await asyncio.to_thread(self._native.remove_model, model_id)
+        await asyncio.to_thread(self._native.remove_model, _check.name(model_id, "model_id"))
 
     # ---- routing: InvalidArgumentError points at the character, NotFoundError names what there is not.
     def add_routing_rule(self, rule: RoutingRule) -> None:
         """AlreadyExistsError; ConflictError: it would lead back to where it was."""
         self._require_owner()
-        self._native.add_routing_rule(rule)
+        self._native.add_routing_rule(_check.instance("rule", rule, RoutingRule))
 
     def replace_routing_rule(self, rule: RoutingRule) -> None:
         """The one of its name."""
         self._ready_sync()
-        self._native.replace_routing_rule(rule)
+        self._native.replace_routing_rule(_check.instance("rule", rule, RoutingRule))
 
     def remove_routing_rule(self, name: str) -> None:
         """NotFoundError."""
         self._ready_sync()
-        self._native.remove_routing_rule(name)
+        self._native.remove_routing_rule(_check.text("name", name))
 
     def set_routing_options(self, options: RoutingOptions) -> None:
         """How a model is chosen where no rule matches, and what follows a model that cannot serve."""
         self._ready_sync()
-        self._native.set_routing_options(options)
+        self._native.set_routing_options(_check.instance("options", options, RoutingOptions))
 
     # ---- A/B tests
     def add_ab_test(self, config: ABTestConfig) -> None:
         """Adds and starts it. InvalidArgumentError names the field."""
         self._require_owner()
-        self._native.add_ab_test(config)
+        self._native.add_ab_test(_check.instance("config", config, ABTestConfig))
 
     def pause_ab_test(self, name: str) -> None:
         """Its requests go to arm A until it is resumed."""
         self._ready_sync()
-        self._native.pause_ab_test(name)
+        self._native.pause_ab_test(_check.text("name", name))
 
     def resume_ab_test(self, name: str) -> None:
         """Goes on where it was."""
         self._ready_sync()
-        self._native.resume_ab_test(name)
+        self._native.resume_ab_test(_check.text("name", name))
 
     def stop_ab_test(self, name: str) -> None:
         """Ends it; its numbers stay."""
         self._ready_sync()
-        self._native.stop_ab_test(name)
+        self._native.stop_ab_test(_check.text("name", name))
 
     def remove_ab_test(self, name: str) -> None:
         """Forgets it. ConflictError: a rule leads to it."""
         self._ready_sync()
-        self._native.remove_ab_test(name)
+        self._native.remove_ab_test(_check.text("name", name))
 
     def promote(self, name: str, arm: str) -> None:
         """The arm gets everything from now on."""
         self._ready_sync()
-        self._native.promote(name, arm)
+        self._native.promote(_check.text("name", name), _check.text("arm", arm))
 
     # ---- shadows
     def add_shadow(self, config: ShadowConfig) -> None:
         """Copies requests for another model; what came of it is in get_stats()."""
         self._require_owner()
-        self._native.add_shadow(config)
+        self._native.add_shadow(_check.instance("config", config, ShadowConfig))
 
     def replace_shadow(self, config: ShadowConfig) -> None:
         """The one of its name."""
         self._ready_sync()
-        self._native.replace_shadow(config)
+        self._native.replace_shadow(_check.instance("config", config, ShadowConfig))
 
     def remove_shadow(self, name: str) -> None:
         """NotFoundError."""
         self._ready_sync()
-        self._native.remove_shadow(name)
+        self._native.remove_shadow(_check.text("name", name))
 
     # ---- looks
     def explain(self, prompt: str, options: RequestOptions = _NOTHING) -> Sequence[str]:
         """Why such a request would go where, in sentences, without doing it."""
         self._ready_sync()
-        sentences: list[str] = self._native.explain(_generation.text_of(prompt), *options._arguments())
+        asked = _check.instance("options", options, RequestOptions)._arguments()
+        sentences: list[str] = self._native.explain(_check.text("prompt", prompt), *asked)
         return sentences
 
     def get_stats(self) -> dict[str, Any]:
@@ -171,11 +186,11 @@ class EnhancedInferneoEngine(EngineBase, _generation.ReadsPrompts):
     def _submission(self, prompt: str, sampling: SamplingParams | None, options: RequestOptions,
                     fields: dict[str, Any]) -> _generation.Submission:
         chosen = _generation.sampling_of(sampling, fields)
-        text = _generation.text_of(prompt)
+        text = _check.text("prompt", prompt)
         model, *rest = options._arguments()
         return lambda queue, request, stream: self._native.submit(queue, request, text, chosen, model, stream, *rest)
 
-    async def generate(self, prompt: str, sampling: SamplingParams | None = None, *, model: str = "",
+    async def generate(self, prompt: str, sampling: SamplingParams | None = None, *, model: str | None = None,
                        options: RequestOptions | None = None, **fields: Any) -> GenerationResult:
         """Continues ``prompt`` with the model that rules and tests choose, or with ``model``.
 
@@ -191,19 +206,19 @@ class EnhancedInferneoEngine(EngineBase, _generation.ReadsPrompts):
         await self._ready()
         return await _generation.generate(submission)
 
-    def generate_stream(self, prompt: str, sampling: SamplingParams | None = None, *, model: str = "",
+    def generate_stream(self, prompt: str, sampling: SamplingParams | None = None, *, model: str | None = None,
                         options: RequestOptions | None = None, **fields: Any) -> GenerationStream:
         """The same, piece by piece."""
         return GenerationStream(self._submission(prompt, sampling, _options(model, options), fields), self._ready)
 
-    def generate_sync(self, prompt: str, sampling: SamplingParams | None = None, *, model: str = "",
+    def generate_sync(self, prompt: str, sampling: SamplingParams | None = None, *, model: str | None = None,
                       options: RequestOptions | None = None, **fields: Any) -> GenerationResult:
         """As generate(), for threads without an event loop. Ctrl-C cancels the request."""
         submission = self._submission(prompt, sampling, _options(model, options), fields)
         self._ready_sync()
         return _generation.generate_sync(submission)
 
-    def generate_stream_sync(self, prompt: str, sampling: SamplingParams | None = None, *, model: str = "",
+    def generate_stream_sync(self, prompt: str, sampling: SamplingParams | None = None, *, model: str | None = None,
                              options: RequestOptions | None = None, **fields: Any) -> Iterator[GenerationChunk]:
         """As generate_stream(), for threads without an event loop."""
         submission = self._submission(prompt, sampling, _options(model, options), fields)
@@ -211,11 +226,11 @@ class EnhancedInferneoEngine(EngineBase, _generation.ReadsPrompts):
         return _generation.stream_sync(submission)
 
 
-def _options(model: str, options: RequestOptions | None) -> RequestOptions:
-    if options is not None and not isinstance(options, RequestOptions):
-        raise TypeError(f"options: expected RequestOptions, got {options!r}")
+def _options(model: str | None, options: RequestOptions | None) -> RequestOptions:
+    model = _check.model(model)
     if options is None:
         return RequestOptions(model=model) if model else _NOTHING
+    _check.instance("options", options, RequestOptions)
     if model:
         return RequestOptions(model, options.user, options.session, options.headers, options.forced_arm)
     return options

@@ -6,15 +6,15 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from inferneo import _bridge, _http, _native, _remote
-from inferneo._native import GenerationResult, ModelFormat, ModelInfo, SamplingParams
+from inferneo import _bridge, _check, _http, _native, _remote
+from inferneo._native import GenerationResult, ModelFormat, ModelInfo, ModelRegistration, SamplingParams
 from inferneo.core import _generation
 from inferneo.core._generation import GenerationChunk, GenerationStream
 from inferneo.core.config import EngineConfig
 from inferneo.core.enhanced_engine import registration
-from inferneo.errors import InvalidArgumentError
+from inferneo.errors import InvalidArgumentError, UnavailableError
 
-__all__ = ["Model", "ModelFormat", "ModelInfo", "ModelManager"]
+__all__ = ["Model", "ModelFormat", "ModelInfo", "ModelManager", "ModelRegistration"]
 
 _PATIENCE = 30  # seconds that running generations of a model get before it goes
 
@@ -39,7 +39,7 @@ class Model(_generation.OwnedByProcess, _generation.ReadsPrompts):
     def _submission(self, prompt: str, sampling: SamplingParams | None,
                     fields: dict[str, Any]) -> _generation.Submission:
         chosen = _generation.sampling_of(sampling, fields)
-        text = _generation.text_of(prompt)
+        text = _check.text("prompt", prompt)
         return lambda queue, request, stream: self._native.submit(queue, request, text, chosen, stream)
 
     async def generate(self, prompt: str, sampling: SamplingParams | None = None, **fields: Any) -> GenerationResult:
@@ -83,16 +83,26 @@ class Model(_generation.OwnedByProcess, _generation.ReadsPrompts):
         return f"Model({self.id!r})"
 
 
+def _config_of(config: EngineConfig | None, said: dict[str, Any]) -> EngineConfig:
+    """What holds: the arguments, then the config, then lazy loading, which a manager has by default."""
+    if config is None:
+        config = EngineConfig()
+    if "enable_lazy_loading" not in _check.instance("config", config, EngineConfig)._native.given:
+        said = {"enable_lazy_loading": True, **said}
+    return config.replace(**said)._as_used()
+
+
 class ModelManager(_generation.OwnedByProcess):
     """Registers models, loads them when they are asked for, and unloads what has been idle longest to make room.
 
     Names: a call takes ``name`` (its active version), ``name:version`` or an alias.
 
     Args:
-        max_models: in memory at once; 0: as many as fit.
+        max_models: in memory at once; 0: as many as fit. None, as of the next three: what the config says.
         max_memory_gb: GiB, never exceeded by a byte; 0: 0.8 of the memory that the process may use.
-        enable_lazy_loading: False: register_model() loads the model before it returns.
-        registry: a file that remembers what is registered, for one process at a time; "memory": forgotten at the end.
+        enable_lazy_loading: False: register_model() loads the model before it returns. True unless the config says so.
+        registry: a file that remembers what is registered, for one process at a time; "memory": forgotten at the end, as
+            it is unless the config names a file.
         config: everything else; None: EngineConfig(), which reads the environment. Its models are registered too.
         url: of a running server, whose models these then are: the same calls over HTTP. It has its own limits, registry and
             configuration, so nothing else may be given; a Model does not hold its model in memory there.
@@ -101,19 +111,21 @@ class ModelManager(_generation.OwnedByProcess):
     Raises: InvalidArgumentError; ConflictError: another process holds the registry.
     """
 
-    def __init__(self, max_models: int = 0, max_memory_gb: float = 0.0, enable_lazy_loading: bool = True, *,
-                 registry: str | os.PathLike[str] = "memory", config: EngineConfig | None = None, url: str | None = None,
-                 api_key: str | None = None) -> None:
+    def __init__(self, max_models: int | None = None, max_memory_gb: float | None = None,
+                 enable_lazy_loading: bool | None = None, *, registry: str | os.PathLike[str] | None = None,
+                 config: EngineConfig | None = None, url: str | None = None, api_key: str | None = None) -> None:
         super().__init__()
         self._native: Any
         if url is None:
             if api_key is not None:
                 raise InvalidArgumentError("api_key: only a url= asks for one", "api_key")
-            self.config = EngineConfig() if config is None else config
-            self._native = _native.Manager(max_models, max_memory_gb, enable_lazy_loading, os.fspath(registry),
-                                           self.config._native)
+            said = {"max_models": max_models, "max_memory_gb": max_memory_gb, "enable_lazy_loading": enable_lazy_loading,
+                    "registry": registry}
+            self.config = _config_of(config, {name: value for name, value in said.items() if value is not None})
+            self._native = _native.Manager(self.config.max_models, self.config.max_memory_gb, self.config.enable_lazy_loading,
+                                           self.config.registry or "memory", self.config._native)
         else:
-            if config is not None or (max_models, max_memory_gb, enable_lazy_loading, registry) != (0, 0.0, True, "memory"):
+            if any(given is not None for given in (config, max_models, max_memory_gb, enable_lazy_loading, registry)):
                 raise InvalidArgumentError("url: the server there has its own limits, registry and configuration", "url")
             self.config = EngineConfig(use_environment=False)
             self._native = _remote.Manager(_http.Address(url, api_key))
@@ -147,7 +159,7 @@ class ModelManager(_generation.OwnedByProcess):
 
     async def remove_model(self, model_id: str, patience: int = _PATIENCE) -> None:
         """It is unknown at once; its running generations may end within ``patience`` seconds. NotFoundError."""
-        await asyncio.to_thread(self._native.remove_model, model_id, patience)
+        await asyncio.to_thread(self._native.remove_model, _check.name(model_id, "model_id"), _check.whole("patience", patience))
 
     # ---- memory
     async def load_model(self, name: str) -> Model:
@@ -155,6 +167,7 @@ class ModelManager(_generation.OwnedByProcess):
 
         Raises: NotFoundError names the nearest; OutOfMemoryError: it can never fit; what its files have wrong.
         """
+        _check.name(name)
         if isinstance(self._native, _remote.Manager):
             return Model(await asyncio.to_thread(self._native.load, name))
         return Model(await _bridge.wait(lambda queue, request: self._native.acquire(queue, request, name)))
@@ -165,38 +178,39 @@ class ModelManager(_generation.OwnedByProcess):
 
     def load_model_sync(self, name: str) -> Model:
         """As load_model(), for threads without an event loop."""
+        _check.name(name)
         if isinstance(self._native, _remote.Manager):
             return Model(self._native.load(name))
         return Model(_bridge.wait_sync(lambda queue, request: self._native.acquire(queue, request, name)))
 
     async def unload_model(self, name: str, patience: int = _PATIENCE) -> None:
         """Out of memory as soon as nobody holds it, or after ``patience`` seconds, which ends its generations."""
-        await asyncio.to_thread(self._native.unload, name, patience)
+        await asyncio.to_thread(self._native.unload, _check.name(name), _check.whole("patience", patience))
 
     def pin(self, name: str, pinned: bool = True) -> None:
         """Never unloaded to make room."""
-        self._native.pin(name, pinned)
+        self._native.pin(_check.name(name), bool(pinned))
 
     def set_keep_alive(self, name: str, seconds: int | None) -> None:
         """Idle seconds before it may be unloaded; None: the manager's default; -1: for ever."""
-        self._native.set_keep_alive(name, seconds)
+        self._native.set_keep_alive(_check.name(name), None if seconds is None else _check.whole("seconds", seconds))
 
     # ---- versions and aliases
     async def switch_version(self, name: str, version: str) -> None:
         """What the bare name means from now on. Loads that version first; when that fails, everything stays as it was."""
-        await asyncio.to_thread(self._native.switch_version, name, version)
+        await asyncio.to_thread(self._native.switch_version, _check.name(name), _check.text("version", version))
 
     async def rollback(self, name: str) -> None:
         """To the version before. ConflictError: there is none."""
-        await asyncio.to_thread(self._native.rollback, name)
+        await asyncio.to_thread(self._native.rollback, _check.name(name))
 
     def set_alias(self, alias: str, target: str) -> None:
         """Another name for a name or name:version."""
-        self._native.set_alias(alias, target)
+        self._native.set_alias(_check.name(alias, "alias"), _check.name(target, "target"))
 
     def remove_alias(self, alias: str) -> None:
         """NotFoundError."""
-        self._native.remove_alias(alias)
+        self._native.remove_alias(_check.name(alias, "alias"))
 
     # ---- looks
     def list_models(self) -> list[ModelInfo]:
@@ -206,7 +220,7 @@ class ModelManager(_generation.OwnedByProcess):
 
     def model_info(self, name: str) -> ModelInfo:
         """NotFoundError names the nearest."""
-        info: ModelInfo = self._native.model(name)
+        info: ModelInfo = self._native.model(_check.name(name))
         return info
 
     @property
@@ -233,6 +247,14 @@ class ModelManager(_generation.OwnedByProcess):
     def end(self) -> None:
         """At the interpreter's exit."""
         self._native.end()
+
+    def __repr__(self) -> str:
+        if isinstance(self._native, _remote.Manager):
+            return f"<ModelManager of the server {self._native.address.shown}>"
+        try:
+            return f"<ModelManager, {self.memory_used} of {self.memory_budget} bytes used>"
+        except UnavailableError:  # closed, or of another process
+            return "<ModelManager, closed>"
 
     def __enter__(self) -> ModelManager:
         return self

@@ -68,7 +68,7 @@ impl Vocabulary {
     }
 
     fn create(&self, grammar: TopLevelGrammar) -> Result<Matcher> {
-        let refused = |e: String| invalid(format!("grammar: {}", first_line(&e)));
+        let refused = |e: String| invalid(format!("grammar: {}", shortened(&e)));
         let parser = self.factory.create_parser(grammar).map_err(|e| refused(e.to_string()))?;
         let matcher = Matcher::new(Ok(parser));
         match matcher.get_error() {
@@ -80,6 +80,15 @@ impl Vocabulary {
 
 fn first_line(text: &str) -> &str {
     text.lines().next().unwrap_or("").trim()
+}
+
+/// The first line, and the cause that a regular expression's error tells in a later one.
+fn shortened(text: &str) -> String {
+    let first = first_line(text);
+    match text.lines().skip(1).filter_map(|line| line.trim().strip_prefix("error: ")).last() {
+        Some(cause) => format!("{first} {cause}"),
+        None => first.to_owned(),
+    }
 }
 
 /// A grammar that is ready to be matched; every matcher is a deep copy of this one.
@@ -218,7 +227,7 @@ pub struct GrammarMatcher {
 impl GrammarMatcher {
     /// The walk goes as far as the grammar's own limits allow: what ends it is the grammar.
     fn failed(error: impl std::fmt::Display) -> crate::error::TextError {
-        invalid(format!("grammar: {}", first_line(&error.to_string())))
+        invalid(format!("grammar: {}", shortened(&error.to_string())))
     }
 
     fn may_end(&mut self) -> Result<bool> {

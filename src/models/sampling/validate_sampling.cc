@@ -39,6 +39,7 @@ Status check_count(std::string_view field, size_t count, size_t max) {
 
 Status check_token(std::string_view field, Token token, int vocab_size) {
   if (token >= 0 && token < vocab_size) return ok_status();
+  if (token < 0) return invalid(field, fmt::format("names token {}; tokens are numbered from 0", token));
   return invalid(field, fmt::format("names token {}, outside the vocabulary of {}", token, vocab_size));
 }
 

@@ -2,8 +2,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <future>
 #include <set>
+#include <stop_token>
 #include <string>
+#include <thread>
 
 #include "app/application.h"
 
@@ -43,6 +46,28 @@ TEST(Starting, RequestsAreTakenWhenAllModelsAreLoaded) {
   }
   application.drain(std::chrono::seconds(1));
   EXPECT_FALSE(application.service().admission().ok());
+}
+
+TEST(Starting, AnotherThreadGivesItUp) {
+  std::stop_source starting;
+  std::promise<void> loads;
+  bool told = false;
+  const auto progress = [&](const ModelProgress&) {  // on the thread that loads
+    if (!told) loads.set_value();
+    told = true;
+    while (!starting.stop_requested()) std::this_thread::yield();
+  };
+  auto made = Application::create(config_of({kDraft}), {.progress = progress});
+  ASSERT_TRUE(made.ok());
+  std::thread other([&] {
+    loads.get_future().wait();
+    starting.request_stop();
+  });
+  const Status status = (*made)->load_models(starting.get_token());
+  other.join();
+  ASSERT_FALSE(status.ok());
+  EXPECT_EQ(status.error().code, ErrorCode::cancelled);
+  EXPECT_FALSE((*made)->service().admission().ok());
 }
 
 TEST(Starting, ModelsComputeBeforeRequestsAreTaken) {

@@ -32,6 +32,18 @@ TEST(HubTest, CacheDirectoryFollowsTheEnvironment) {
   EXPECT_EQ(hub_cache_directory({}), "");
 }
 
+TEST(HubTest, AMisspeltPathNamesTheNearestDirectory) {
+  const TempTree tree;
+  tree.write("models/story/config.json", "{}");
+  tree.write("models/file", "");
+  const std::string models = tree.path("models/");
+  EXPECT_EQ(no_directory_hint(models + "stroy"),
+            "; there is no directory of that name here, did you mean '" + models + "story'?");
+  for (const std::string& name : {models + "else", models + "fiel", tree.path("nowhere/story"), std::string("x/y")}) {
+    EXPECT_EQ(no_directory_hint(name), "; there is no directory of that name here") << name;
+  }
+}
+
 TEST(HubTest, Ids) {
   EXPECT_EQ(parse_hub_id("org/name")->repository, "org/name");
   EXPECT_EQ(parse_hub_id("org/name")->revision, "main");
