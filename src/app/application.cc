@@ -158,9 +158,10 @@ std::optional<Duration> request_timeout_of(const EngineConfig& config) {
   return std::chrono::duration_cast<Duration>(std::chrono::duration<double>(config.request_timeout));
 }
 
-ManagerCore::Options manager_options(const EngineConfig& config, const Registry::ConfigEntries& entries, bool serves) {
+ManagerCore::Options manager_options(const EngineConfig& config, const Registry::ConfigEntries& entries,
+                                     bool tells_causes) {
   ManagerCore::Options options;
-  options.tells_causes = !serves;
+  options.tells_causes = tells_causes;
   options.max_models = config.max_models;
   options.keep_alive = keep_alive_of(config);
   if (config.load_timeout > 0.0) {
@@ -177,7 +178,7 @@ ManagerCore::Options manager_options(const EngineConfig& config, const Registry:
 // delivers the last events and still asks the manager, then both go.
 struct Application::Impl {
   Impl(const EngineConfig& given, const Registry::ConfigEntries& entries, std::unique_ptr<Registry> registry,
-       const std::optional<Collector>& collector, const ComputeDevice& device, bool serves)
+       const std::optional<Collector>& collector, const ComputeDevice& device, bool tells_causes)
       : config(given),
         idle_gate(clock, given.idle_compute_share),
         pool(config.num_threads > 0 ? config.num_threads : available_cpus()),
@@ -188,7 +189,7 @@ struct Application::Impl {
         admission(tenants_of(config), server_queue_of(config), clock),
         manager(std::make_unique<ManagerCore>(
             make_model_loader({config, pool, ledger, host, device.gpu, weights, clock, &idle_gate}), ledger, clock,
-            manager_options(given, entries, serves), std::move(registry))) {
+            manager_options(given, entries, tells_causes), std::move(registry))) {
     if (collector) {
       const TraceResource resource{config.otlp_service_name, random_id("", kInstanceIdLength)};
       exporter = std::make_unique<OtlpExporter>(*collector, resource, ExporterTuning{});
@@ -287,7 +288,7 @@ Result<std::unique_ptr<Application>> Application::create(const EngineConfig& con
   }
   ASSIGN_OR_RETURN(const ComputeDevice device, choose_device(config));
   ASSIGN_OR_RETURN(std::unique_ptr<Registry> registry, Registry::open(options.registry));
-  auto impl = std::make_unique<Impl>(config, entries, std::move(registry), collector, device, options.serves);
+  auto impl = std::make_unique<Impl>(config, entries, std::move(registry), collector, device, options.tells_causes);
   if (options.progress) impl->tell(std::move(options.progress));
   RETURN_IF_ERROR(impl->manager->register_config(entries));
   RETURN_IF_ERROR(impl->traffic->begin(configured_traffic(config)));

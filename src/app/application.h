@@ -36,6 +36,7 @@ struct ApplicationOptions {
   // What the API registers is kept in this file (see Registry::open); empty: forgotten at the end.
   std::string registry = {};
   bool may_be_empty = false;  // models may be registered later
+  bool tells_causes = false;  // who asks for a model is the program itself, and told why a load failed, paths included
   bool serves = false;        // clients come over HTTP: their requests are traced where the configuration says so
 };
 

@@ -100,7 +100,8 @@ Status EnhancedInferneoEngine::start(const std::stop_token& stop) {
   }
   EngineConfig config = impl_->config;
   if (config.model_roots.empty()) config.model_roots = {"/"};  // a program names its own models
-  ApplicationOptions options{.registry = config.registry == "memory" ? "" : config.registry, .may_be_empty = true};
+  ApplicationOptions options{
+      .registry = config.registry == "memory" ? "" : config.registry, .may_be_empty = true, .tells_causes = true};
   ASSIGN_OR_RETURN(auto application, Application::create(config, std::move(options)));
   RETURN_IF_ERROR(application->load_models(stop));
   auto given = impl_->pending.entries();

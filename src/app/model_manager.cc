@@ -94,7 +94,8 @@ Status status_of(const Result<T>& result) {
 ModelManager::ModelManager(Options options) : impl_(std::make_unique<Impl>()) {
   impl_->options = std::move(options);
   const EngineConfig config = config_of(impl_->options);
-  ApplicationOptions application{.registry = config.registry == "memory" ? "" : config.registry, .may_be_empty = true};
+  ApplicationOptions application{
+      .registry = config.registry == "memory" ? "" : config.registry, .may_be_empty = true, .tells_causes = true};
   auto created = Application::create(config, std::move(application));
   if (!created.ok()) {
     impl_->status = created.error();

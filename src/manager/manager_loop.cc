@@ -20,17 +20,14 @@ constexpr int kLongestPauseSeconds = 60;
 constexpr Duration kPressureInterval = std::chrono::milliseconds(100);
 constexpr Duration kCalm = std::chrono::seconds(1);  // without pressure, before it is told to be over
 
-// What a client may know of a failed load. That the model can never fit is an answer of its own.
-Error told_to_clients(const std::string& id, const Error& failure) {
+// What who asked is told of a failed load: of its cause the program that runs it, and no client of a server. That the
+// model can never fit is an answer of its own; by the code others see whether another model may answer instead.
+Error told_to_requests(const std::string& id, const Error& failure, bool tells_cause) {
   const bool memory = failure.code == ErrorCode::out_of_memory;
-  return make_error(memory ? ErrorCode::out_of_memory : ErrorCode::unavailable,
-                    fmt::format("the model '{}' could not be loaded{}; the server's log says why", id,
-                                memory ? ": there is not enough memory for it" : ""));
-}
-
-Error told_to_the_program(const std::string& id, Error failure) {
-  failure.message = fmt::format("the model '{}' could not be loaded: {}", id, failure.message);
-  return failure;
+  const ErrorCode code = memory ? ErrorCode::out_of_memory : ErrorCode::unavailable;
+  if (tells_cause) return make_error(code, fmt::format("the model '{}' could not be loaded: {}", id, failure.message));
+  return make_error(code, fmt::format("the model '{}' could not be loaded{}; the server's log says why", id,
+                                      memory ? ": there is not enough memory for it" : ""));
 }
 
 // The first failure may be tried again at once; then the pauses double.
@@ -392,9 +389,7 @@ void ManagerCore::unload_now(Lock& lock, Entry& entry, UnloadReason reason) {
 void ManagerCore::fail(Lock& lock, Entry& entry, Error failure) {
   log_error("model {} failed to load: {}", entry.id, failure.message);
   ++entry.life.load_failures;
-  const std::string shown = state_->catalog->shown(entry.record.id);
-  const Error told =
-      state_->options.tells_causes ? told_to_the_program(shown, failure) : told_to_clients(shown, failure);
+  const Error told = told_to_requests(state_->catalog->shown(entry.record.id), failure, state_->options.tells_causes);
   entry.failure = std::move(failure);
   entry.attempts = 0;
   entry.retry_at = state_->clock.now() + pause_after(++entry.failures);

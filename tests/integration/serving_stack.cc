@@ -129,11 +129,9 @@ void ServingStack::end() {
   EXPECT_EQ(model_.use_count(), 1);
   model_.reset();
   EXPECT_EQ(ledger_.used(), 0U);
-  // A thread that has been joined leaves /proc a moment later.
+  // A thread that has been joined leaves /proc a moment later, one of the test before perhaps after the baseline.
   EXPECT_TRUE(eventually([this] { return ProcessBooks::read().threads <= baseline_.threads; }));
-  const ProcessBooks books_now = ProcessBooks::read();
-  EXPECT_EQ(books_now.threads, baseline_.threads);
-  EXPECT_EQ(books_now.descriptors, baseline_.descriptors);
+  EXPECT_EQ(ProcessBooks::read().descriptors, baseline_.descriptors);
 }
 
 }  // namespace inferneo::testing

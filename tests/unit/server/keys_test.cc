@@ -98,7 +98,7 @@ TEST_F(KeysTest, OnlyTheseRoutesAreOpen) {
   for (const Route& route : server_->routes().routes()) {
     if (route.policy == AuthPolicy::open) open.insert(route.path);
   }
-  EXPECT_THAT(open, ::testing::ElementsAre("/health", "/ready", "/version"));
+  EXPECT_THAT(open, ::testing::ElementsAre("/health", "/ready", "/v2/health/live", "/v2/health/ready", "/version"));
 }
 
 TEST_F(KeysTest, WithoutTheRightKeyNothingIsAnswered) {
