@@ -22,7 +22,7 @@ Status InferneoEngine::start(const std::stop_token& stop) {
   if (impl_->application != nullptr) {
     return make_error(ErrorCode::already_exists, "the engine has been started already");
   }
-  ASSIGN_OR_RETURN(auto application, Application::create(impl_->config));
+  ASSIGN_OR_RETURN(auto application, Application::create(impl_->config, {.tells_causes = true}));
   RETURN_IF_ERROR(application->load_models(stop));
   impl_->application = std::move(application);
   return ok_status();

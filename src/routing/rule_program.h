@@ -37,7 +37,6 @@ class RuleProgram {
   size_t first_match(const std::vector<uint64_t>& asked, const RequestFacts& facts, RoutingScratch& scratch) const;
 
   const TextIndex& prompt_index() const { return indices_[0]; }
-  const TextIndex& conversation_index() const { return indices_[1]; }
 
  private:
   enum class Kind : uint8_t { constant, literal, regex, text, number };
