@@ -150,6 +150,8 @@ void score(const Work& work, const SplitView& view) {
       } else {
         score_rows<16, W>(work, view, q, row);
       }
+    } else {
+      score_rows<6, W>(work, view, q, row);
     }
   }
 }

@@ -12,7 +12,7 @@
 enum class Operand { f32, f16, bf16, i8 };  // i8: of caches alone
 
 SIMD_INLINE constexpr int64_t tile_rows(int64_t rows) {
-  return rows <= 2 ? rows : rows <= 4 ? 4 : rows <= 8 ? 8 : rows <= 12 ? 12 : 16;
+  return rows <= 2 ? rows : rows <= 4 ? 4 : kRowTile == 6 ? 6 : rows <= 8 ? 8 : rows <= 12 ? 12 : 16;
 }
 // Panels that a tile of m rows takes at once: enough independent sums to hide the latency of one.
 SIMD_INLINE constexpr int panels_at_once(int m) {
@@ -47,45 +47,71 @@ SIMD_INLINE auto element_pointer(const std::byte* p) {
 
 constexpr int64_t kPrefetchBytes = 4096;  // ahead in a panel: the hardware stops at the end of a 4 KiB page
 
+// acc[r][n] += x[r] * b[n] for one column.
+template <int M, int N>
+SIMD_INLINE void add_column(const float* x, const V (&b)[N], V (&acc)[M][N]) {
+#pragma GCC unroll 16
+  for (int r = 0; r < M; ++r) {
+    const V xr = set1(x[r]);
+#pragma GCC unroll 4
+    for (int n = 0; n < N; ++n) acc[r][n] = fma(b[n], xr, acc[r][n]);
+  }
+}
+
+// tile_dot of bf16 where the ISA has a pair dot product.
+template <int M, int N>
+SIMD_INLINE void tile_dot_pairs(const uint32_t* x, const std::byte* const (&w)[N], int64_t pairs, V (&acc)[M][N]) {
+  for (int64_t k = 0; k < pairs; ++k) {
+    P b[N];
+#pragma GCC unroll 4
+    for (int n = 0; n < N; ++n) {
+      prefetch(w[n] + k * 64 + kPrefetchBytes);
+      b[n] = load_pairs(w[n] + k * 64);
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < M; ++r) {
+#pragma GCC unroll 4
+      for (int n = 0; n < N; ++n) acc[r][n] = dot_pair(acc[r][n], b[n], x[k * M + r]);
+    }
+  }
+}
+
+// tile_dot of bf16 where it has none. The odd columns are loaded anew: held over the even ones, they would take
+// registers that the sums need.
+template <int M, int N>
+SIMD_INLINE void tile_dot_halves(const float* x, const std::byte* const (&w)[N], int64_t cols, V (&acc)[M][N]) {
+  V b[N];
+  int64_t k = 0;
+  for (; k + 2 <= cols; k += 2) {
+#pragma GCC unroll 4
+    for (int n = 0; n < N; ++n) {
+      prefetch(w[n] + k * 32 + kPrefetchBytes);
+      b[n] = even(load_pairs(w[n] + k * 32));
+    }
+    add_column(x + k * M, b, acc);
+#pragma GCC unroll 4
+    for (int n = 0; n < N; ++n) {
+      const std::byte* again = w[n] + k * 32;
+      asm("" : "+r"(again));
+      b[n] = odd(load_pairs(again));
+    }
+    add_column(x + (k + 1) * M, b, acc);
+  }
+  if (k == cols) return;
+#pragma GCC unroll 4
+  for (int n = 0; n < N; ++n) b[n] = even(load_pairs(w[n] + k * 32));
+  add_column(x + k * M, b, acc);
+}
+
 // acc[r][n] += sum over cols of x[r] * w[n]; w[n] points at 16 channels (or tokens) by cols.
 template <int M, int N, Operand W>
 SIMD_INLINE void tile_dot(const std::byte* packed, const std::byte* const (&w)[N], int64_t cols, V (&acc)[M][N]) {
-  if constexpr (W == Operand::bf16) {
-    const int64_t pairs = (cols + 1) / 2;
-    const uint32_t* x = reinterpret_cast<const uint32_t*>(packed);
-    const float* xf = reinterpret_cast<const float*>(packed);
-    for (int64_t k = 0; k < pairs; ++k) {
-      P b[N];
-#pragma GCC unroll 4
-      for (int n = 0; n < N; ++n) {
-        prefetch(w[n] + k * 64 + kPrefetchBytes);
-        b[n] = load_pairs(w[n] + k * 64);
-      }
-      if constexpr (kPairDot) {
-#pragma GCC unroll 16
-        for (int r = 0; r < M; ++r) {
-#pragma GCC unroll 4
-          for (int n = 0; n < N; ++n) acc[r][n] = dot_pair(acc[r][n], b[n], x[k * M + r]);
-        }
-      } else {
-#pragma GCC unroll 16
-        for (int r = 0; r < M; ++r) {
-          const V x0 = set1(xf[2 * k * M + r]);
-#pragma GCC unroll 4
-          for (int n = 0; n < N; ++n) acc[r][n] = fma(even(b[n]), x0, acc[r][n]);
-        }
-        if (2 * k + 1 < cols) {
-#pragma GCC unroll 16
-          for (int r = 0; r < M; ++r) {
-            const V x1 = set1(xf[(2 * k + 1) * M + r]);
-#pragma GCC unroll 4
-            for (int n = 0; n < N; ++n) acc[r][n] = fma(odd(b[n]), x1, acc[r][n]);
-          }
-        }
-      }
-    }
+  const float* x = reinterpret_cast<const float*>(packed);
+  if constexpr (W == Operand::bf16 && kPairDot) {
+    tile_dot_pairs(reinterpret_cast<const uint32_t*>(packed), w, (cols + 1) / 2, acc);
+  } else if constexpr (W == Operand::bf16) {
+    tile_dot_halves(x, w, cols, acc);
   } else {
-    const float* x = reinterpret_cast<const float*>(packed);
     constexpr int64_t kStep = W == Operand::f32 ? 64 : W == Operand::i8 ? 16 : 32;
     for (int64_t k = 0; k < cols; ++k) {
       V b[N];
@@ -94,12 +120,7 @@ SIMD_INLINE void tile_dot(const std::byte* packed, const std::byte* const (&w)[N
         prefetch(w[n] + k * kStep + kPrefetchBytes);
         b[n] = load(element_pointer<W>(w[n] + k * kStep));
       }
-#pragma GCC unroll 16
-      for (int r = 0; r < M; ++r) {
-        const V xr = set1(x[k * M + r]);
-#pragma GCC unroll 4
-        for (int n = 0; n < N; ++n) acc[r][n] = fma(b[n], xr, acc[r][n]);
-      }
+      add_column(x + k * M, b, acc);
     }
   }
 }
@@ -187,6 +208,8 @@ void multiply_tile_of(const MatmulOutput& output, const TilePlace& at, int64_t b
     if (m == 8) return multiply_row_tile<8, W>(output, at, begin, end);
     if (m == 12) return multiply_row_tile<12, W>(output, at, begin, end);
     return multiply_row_tile<16, W>(output, at, begin, end);
+  } else {
+    multiply_row_tile<6, W>(output, at, begin, end);
   }
 }
 
