@@ -17,9 +17,13 @@ constexpr int32_t kPlainEvery = 64;     // steps with drafts, after which one wi
 bool Speculator::may_speculate(const Sequence& sequence) const {
   const SamplingParams& params = sequence.request->request.sampling;
   // Before min_tokens and under a grammar, each row would need a mask of its own.
-  return !sequence.idle() && sequence.grammar == nullptr && sequence.num_in_flight == 0 &&
-         params.num_speculative_tokens != 0 && sequence.num_output() >= params.min_tokens &&
+  return !sequence.idle() && sequence.grammar == nullptr && params.num_speculative_tokens != 0 && sequence.num_output() >= params.min_tokens &&
          sequence.num_wanted() - sequence.num_computed == 1 && sequence.max_output - sequence.num_output() > 1;
+}
+
+int32_t Speculator::draft_limit(const Sequence& sequence) const {
+  const int32_t wanted = sequence.request->request.sampling.num_speculative_tokens.value_or(config_.max_draft);
+  return std::min({wanted, config_.max_draft, sequence.max_output - sequence.num_output() - 1});
 }
 
 void Speculator::look_up(Sequence& sequence) {
@@ -30,9 +34,38 @@ void Speculator::look_up(Sequence& sequence) {
     if (!prediction.empty()) sequence.draft_state->lookup.append_border();
   }
   DraftState& state = *sequence.draft_state;
+  learn_from_token(sequence, state);
   state.lookup.append(std::span(sequence.tokens).subspan(static_cast<size_t>(state.num_known)));
   state.num_known = sequence.num_tokens();
   state.match = state.lookup.match();
+}
+
+void Speculator::learn_from_token(const Sequence& sequence, DraftState& state) {
+  if (!state.foretells || state.num_known >= sequence.num_tokens()) return;
+  const int32_t right = sequence.tokens[static_cast<size_t>(state.num_known)] == state.foretold ? 1 : 0;
+  learnt_.add(state.match.length, 1, right);
+  state.acceptance.add(1, right, kSequenceDecay);
+  state.foretells = false;
+}
+
+bool Speculator::worth_waiting(const Scheduler::Sequences& running) {
+  const auto num_running = static_cast<int32_t>(running.size());
+  if (!enabled() || num_running == 0 || num_running >= StepCost::kMaxTokens) return false;
+  candidates_.clear();
+  std::vector<Token> next;
+  for (Sequence* sequence : running) {
+    if (!may_speculate(*sequence) || sequence->num_in_flight == 0) continue;
+    look_up(*sequence);
+    DraftState& state = *sequence->draft_state;
+    if (state.match.length == 0 || state.foretells) continue;
+    state.lookup.draft(state.match, 1, next);
+    if (next.empty()) continue;
+    state.foretold = next.front();
+    state.foretells = true;
+    candidates_.push_back({sequence, lookup_acceptance(*sequence), draft_limit(*sequence), false, false});
+  }
+  choose(num_running, nullptr);
+  return std::ranges::any_of(candidates_, [](const Candidate& c) { return c.taken > 0; });
 }
 
 // 0: nothing was found.
@@ -81,12 +114,9 @@ void Speculator::gather(const Scheduler::Sequences& running, DraftModel* model) 
   candidates_.clear();
   readers_.clear();
   for (Sequence* sequence : running) {
-    if (!may_speculate(*sequence)) continue;
+    if (!may_speculate(*sequence) || sequence->num_in_flight > 0) continue;
     look_up(*sequence);
-    const int32_t wanted = sequence->request->request.sampling.num_speculative_tokens.value_or(config_.max_draft);
-    const int32_t left = sequence->max_output - sequence->num_output() - 1;
-    Candidate candidate{sequence, lookup_acceptance(*sequence), std::min({wanted, config_.max_draft, left}), false,
-                        false};
+    Candidate candidate{sequence, lookup_acceptance(*sequence), draft_limit(*sequence), false, false};
     const int32_t room = model == nullptr || sequence->num_output() == 0 ? 0 : model->room(*sequence);
     const int32_t behind = room == 0 ? 0 : model->behind(*sequence);
     if (behind > DraftModel::kNear) {

@@ -44,6 +44,11 @@ class Speculator {
   void plan(const Scheduler::Sequences& running, bool may_draft, DraftModel* model = nullptr);
   const std::vector<DraftWish>& wishes() const { return wishes_; }
 
+  // With a step in flight, whose tokens nobody knows yet: whether to wait for them rather than run ahead, since going on
+  // from what was found would pay. What is found without waiting for it is compared with the token that came, which
+  // teaches the chances at no cost; so text that nothing predicts is not waited for. Looked-up drafts only.
+  bool worth_waiting(const Scheduler::Sequences& running);
+
   // A step of decoding sequences alone, of so many tokens with drafts.
   void took(int32_t num_tokens, Duration time) { cost_.took(num_tokens, time); }
   void verified(Sequence& sequence, int32_t num_draft, int32_t num_accepted);
@@ -65,7 +70,9 @@ class Speculator {
     int32_t behind;
   };
   bool may_speculate(const Sequence& sequence) const;
+  int32_t draft_limit(const Sequence& sequence) const;
   void look_up(Sequence& sequence);
+  void learn_from_token(const Sequence& sequence, DraftState& state);
   void gather(const Scheduler::Sequences& running, DraftModel* model);
   void choose(int32_t num_running, const DraftModel* model);
   Candidate* next_best();

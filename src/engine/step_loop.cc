@@ -139,11 +139,8 @@ void StepLoop::fail_all(const Error& error) {
 }
 
 void StepLoop::collect_all() {
-  while (!in_flight_.empty()) {
-    Result<Collected> collected = collect_oldest();
-    if (!collected.ok()) return fail_all(collected.error());
-    update(std::move(collected).value());
-  }
+  const Status collected = collect_in_flight();
+  if (!collected.ok()) fail_all(collected.error());
 }
 
 void StepLoop::end_idle(const Error& error) {
@@ -157,19 +154,25 @@ void StepLoop::end_idle(const Error& error) {
 }
 
 // Beside prompts a draft pays little, and with a step in flight nobody knows yet what to go on from.
-void StepLoop::plan_drafts() {
-  if (!speculator_.enabled()) return;
+Status StepLoop::plan_drafts() {
+  if (!speculator_.enabled()) return ok_status();
   const Scheduler::Sequences& running = scheduler_.running();
-  const bool decodes_only =
-      in_flight_.empty() && scheduler_.waiting().empty() &&
-      std::ranges::all_of(running, [](const Sequence* s) { return s->num_wanted() - s->num_computed == 1; });
-  speculator_.plan(running, decodes_only, draft_model_);
-  if (speculator_.wishes().empty()) return;
+  const auto decodes_only = [&] {
+    return scheduler_.waiting().empty() &&
+           std::ranges::all_of(running, [](const Sequence* s) { return s->num_wanted() - s->num_computed == 1; });
+  };
+  if (!in_flight_.empty() && decodes_only() && speculator_.worth_waiting(running)) {
+    RETURN_IF_ERROR(collect_in_flight());
+    begin_schedule();
+  }
+  speculator_.plan(running, in_flight_.empty() && decodes_only(), draft_model_);
+  if (speculator_.wishes().empty()) return ok_status();
   const TimePoint began = clock_.now();
   draft_model_->propose(speculator_.wishes());
   now_ = clock_.now();  // the step begins only now
   drafting_ = now_ - began;
   counters_.execute_seconds += to_seconds(drafting_);
+  return ok_status();
 }
 
 void StepLoop::forget_mirrors(const std::vector<Sequence*>& preempted) {
@@ -179,7 +182,7 @@ void StepLoop::forget_mirrors(const std::vector<Sequence*>& preempted) {
 
 Status StepLoop::step() {
   begin_schedule();
-  plan_drafts();
+  RETURN_IF_ERROR(plan_drafts());
   const Schedule next = prefill_pace_ ? scheduler_.schedule(!in_flight_.empty(), prefill_pace_->tokens())
                                       : scheduler_.schedule(!in_flight_.empty());
   finish_schedule(next);
@@ -190,11 +193,16 @@ Status StepLoop::step() {
   return ok_status();
 }
 
-Result<bool> StepLoop::step_idle() {
+Status StepLoop::collect_in_flight() {
   while (!in_flight_.empty()) {
     ASSIGN_OR_RETURN(Collected collected, collect_oldest());
     update(std::move(collected));
   }
+  return ok_status();
+}
+
+Result<bool> StepLoop::step_idle() {
+  RETURN_IF_ERROR(collect_in_flight());
   begin_schedule();
   const Schedule next = scheduler_.schedule_idle(pace_.tokens());
   finish_schedule(next);

@@ -80,8 +80,9 @@ class StepLoop {
     std::unique_ptr<InFlightStep> step;
     StepResult result;
   };
+  Status collect_in_flight();
   void begin_schedule();
-  void plan_drafts();
+  Status plan_drafts();
   void forget_mirrors(const std::vector<Sequence*>& preempted);
   void finish_schedule(const Schedule& next);
   Result<Collected> execute(const Schedule& schedule, bool may_run_ahead);

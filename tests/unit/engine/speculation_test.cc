@@ -93,8 +93,9 @@ TEST(StepCost, IsMeasuredInterpolatedAndGuessedLow) {
   cost.took(StepCost::kMaxTokens + 1, std::chrono::seconds(1));
 }
 
-HarnessOptions speculating(int32_t max_draft = 8) {
+HarnessOptions speculating(int32_t max_draft = 8, int in_flight = 1) {
   HarnessOptions options;
+  options.script.max_in_flight = in_flight;
   options.capacity = {200};
   options.speculation.max_draft = max_draft;
   options.script.step_cost = std::chrono::milliseconds(10);
@@ -110,8 +111,11 @@ std::vector<Token> periodic_output(int count) {
   return output;
 }
 
-TEST(Speculation, RepetitiveOutputTakesFarFewerSteps) {
-  HarnessOptions options = speculating();
+// With two steps in flight one is always ahead of what is known, as on a GPU.
+class SpeculationInFlight : public ::testing::TestWithParam<int> {};
+
+TEST_P(SpeculationInFlight, RepetitiveOutputTakesFarFewerSteps) {
+  HarnessOptions options = speculating(8, GetParam());
   options.script.next_token = periodic_token;
   Harness h(options);
   const auto sink = h.add(iota_prompt(20), 300);
@@ -124,12 +128,12 @@ TEST(Speculation, RepetitiveOutputTakesFarFewerSteps) {
   EXPECT_LE(stats.accepted_tokens, stats.draft_tokens);
 }
 
-TEST(Speculation, APredictionIsFollowedWhereItIsRight) {
+TEST_P(SpeculationInFlight, APredictionIsFollowedWhereItIsRight) {
   const std::vector<Token> expected = reference(iota_prompt(30), 120);
-  Harness plain(speculating());
+  Harness plain(speculating(8, GetParam()));
   plain.add(iota_prompt(30), 120);
   plain.run();
-  Harness h(speculating());
+  Harness h(speculating(8, GetParam()));
   Request request;
   request.prompt = iota_prompt(30);
   request.sampling.max_tokens = 120;
@@ -142,8 +146,8 @@ TEST(Speculation, APredictionIsFollowedWhereItIsRight) {
   EXPECT_LT(h.runner->num_steps(), 50U);
 }
 
-TEST(Speculation, TextThatNothingPredictsCostsNextToNothing) {
-  HarnessOptions options = speculating();
+TEST_P(SpeculationInFlight, TextThatNothingPredictsCostsNextToNothing) {
+  HarnessOptions options = speculating(8, GetParam());
   options.context_limit = 3000;
   options.script.vocab_size = 20;  // pairs come again all the time, what follows is random
   Harness h(options);
@@ -157,6 +161,37 @@ TEST(Speculation, TextThatNothingPredictsCostsNextToNothing) {
   base.add({1, 2, 3}, 2500);
   base.run();
   EXPECT_LT(seconds, 1.02 * to_seconds(base.clock.now().time_since_epoch()));
+}
+
+INSTANTIATE_TEST_SUITE_P(Speculation, SpeculationInFlight, ::testing::Values(1, 2, 3));
+
+TEST(Speculator, WaitsOnlyForTextThatComesAgain) {
+  for (const bool repeats : {true, false}) {
+    RequestState request;
+    Sequence sequence;
+    sequence.request = &request;
+    sequence.max_output = 1000;
+    sequence.num_in_flight = 1;
+    sequence.prompt_size = 1;
+    sequence.tokens = {1};
+    sequence.tokens.reserve(1001);
+    Speculator speculator({.max_draft = 8});
+    speculator.took(1, std::chrono::milliseconds(10));
+    speculator.took(9, std::chrono::milliseconds(11));
+    std::mt19937 random(3);
+    int waits = 0;
+    for (int i = 0; i < 900; ++i) {
+      sequence.tokens.push_back(repeats ? 10 + i % 7 : static_cast<Token>(random() % 20));
+      sequence.num_computed = sequence.num_tokens();
+      sequence.num_pending = 1;
+      waits += speculator.worth_waiting({&sequence}) ? 1 : 0;
+    }
+    if (repeats) {
+      EXPECT_GT(waits, 850);
+    } else {
+      EXPECT_LT(waits, 20);
+    }
+  }
 }
 
 TEST(Speculation, WhereEveryTokenCostsAsMuchAsAStepItStops) {
