@@ -7,6 +7,7 @@ namespace inferneo {
 namespace {
 
 constexpr double kLeastGain = 1.02;     // of tokens per time, below which a draft is not worth its noise
+constexpr double kWaitGain = 1.05;      // the same where the device is idle while its result is read
 constexpr double kPriorWeight = 4.0;    // of what all sequences taught, in tokens of one sequence
 constexpr double kSequenceDecay = 0.9;  // per draft
 constexpr int32_t kProbe = 2;           // tokens of a try
@@ -17,8 +18,9 @@ constexpr int32_t kPlainEvery = 64;     // steps with drafts, after which one wi
 bool Speculator::may_speculate(const Sequence& sequence) const {
   const SamplingParams& params = sequence.request->request.sampling;
   // Before min_tokens and under a grammar, each row would need a mask of its own.
-  return !sequence.idle() && sequence.grammar == nullptr && params.num_speculative_tokens != 0 && sequence.num_output() >= params.min_tokens &&
-         sequence.num_wanted() - sequence.num_computed == 1 && sequence.max_output - sequence.num_output() > 1;
+  return !sequence.idle() && sequence.grammar == nullptr && params.num_speculative_tokens != 0 &&
+         sequence.num_output() >= params.min_tokens && sequence.num_wanted() - sequence.num_computed == 1 &&
+         sequence.max_output - sequence.num_output() > 1;
 }
 
 int32_t Speculator::draft_limit(const Sequence& sequence) const {
@@ -64,7 +66,7 @@ bool Speculator::worth_waiting(const Scheduler::Sequences& running) {
     state.foretells = true;
     candidates_.push_back({sequence, lookup_acceptance(*sequence), draft_limit(*sequence), false, false});
   }
-  choose(num_running, nullptr);
+  choose(num_running, nullptr, kWaitGain);
   return std::ranges::any_of(candidates_, [](const Candidate& c) { return c.taken > 0; });
 }
 
@@ -93,7 +95,7 @@ void Speculator::plan(const Scheduler::Sequences& running, bool may_draft, Draft
     steps_with_drafts_ = 0;
     return;
   }
-  choose(num_running, model);
+  choose(num_running, model, kLeastGain);
   const auto is_guessed = [](const Candidate& c) { return c.from_model && c.taken > 0; };
   bool model_pays = std::ranges::any_of(candidates_, is_guessed);
   if (model != nullptr && !model_pays) {  // then what was found may
@@ -101,7 +103,7 @@ void Speculator::plan(const Scheduler::Sequences& running, bool may_draft, Draft
       candidate.from_model = false;
       candidate.acceptance = lookup_acceptance(*candidate.sequence);
     }
-    choose(num_running, nullptr);
+    choose(num_running, nullptr, kLeastGain);
   }
   for (Candidate& candidate : candidates_) give(candidate, model_pays);
   if (model == nullptr) return;
@@ -141,7 +143,7 @@ Speculator::Candidate* Speculator::next_best() {
 }
 
 // Tokens join in the order of their chance; the best number of them is where tokens per time are most.
-void Speculator::choose(int32_t num_running, const DraftModel* model) {
+void Speculator::choose(int32_t num_running, const DraftModel* model, double least_gain) {
   for (Candidate& candidate : candidates_) {
     candidate.chance = candidate.acceptance;
     candidate.taken = 0;
@@ -150,7 +152,7 @@ void Speculator::choose(int32_t num_running, const DraftModel* model) {
   std::vector<Candidate*> order;
   double expected = num_running;
   double model_seconds = 0.0;
-  double best_rate = kLeastGain * expected / cost_.of(num_running);
+  double best_rate = least_gain * expected / cost_.of(num_running);
   size_t best_count = 0;
   for (int32_t tokens = num_running + 1; tokens <= StepCost::kMaxTokens; ++tokens) {
     Candidate* candidate = next_best();

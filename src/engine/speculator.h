@@ -44,8 +44,8 @@ class Speculator {
   void plan(const Scheduler::Sequences& running, bool may_draft, DraftModel* model = nullptr);
   const std::vector<DraftWish>& wishes() const { return wishes_; }
 
-  // With a step in flight, whose tokens nobody knows yet: whether to wait for them rather than run ahead, since going on
-  // from what was found would pay. What is found without waiting for it is compared with the token that came, which
+  // With a step in flight, whose tokens nobody knows yet: whether to wait for them rather than run ahead, since going
+  // on from what was found would pay. What is found without waiting for it is compared with the token that came, which
   // teaches the chances at no cost; so text that nothing predicts is not waited for. Looked-up drafts only.
   bool worth_waiting(const Scheduler::Sequences& running);
 
@@ -74,7 +74,7 @@ class Speculator {
   void look_up(Sequence& sequence);
   void learn_from_token(const Sequence& sequence, DraftState& state);
   void gather(const Scheduler::Sequences& running, DraftModel* model);
-  void choose(int32_t num_running, const DraftModel* model);
+  void choose(int32_t num_running, const DraftModel* model, double least_gain);
   Candidate* next_best();
   void give(Candidate& candidate, bool model_pays);
   void read_where_it_pays(int32_t num_running, const DraftModel& model);

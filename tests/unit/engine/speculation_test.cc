@@ -163,7 +163,7 @@ TEST_P(SpeculationInFlight, TextThatNothingPredictsCostsNextToNothing) {
   EXPECT_LT(seconds, 1.02 * to_seconds(base.clock.now().time_since_epoch()));
 }
 
-INSTANTIATE_TEST_SUITE_P(Speculation, SpeculationInFlight, ::testing::Values(1, 2, 3));
+INSTANTIATE_TEST_SUITE_P(Speculation, SpeculationInFlight, ::testing::Values(1, 2));
 
 TEST(Speculator, WaitsOnlyForTextThatComesAgain) {
   for (const bool repeats : {true, false}) {
@@ -177,7 +177,7 @@ TEST(Speculator, WaitsOnlyForTextThatComesAgain) {
     sequence.tokens.reserve(1001);
     Speculator speculator({.max_draft = 8});
     speculator.took(1, std::chrono::milliseconds(10));
-    speculator.took(9, std::chrono::milliseconds(11));
+    speculator.took(9, std::chrono::milliseconds(18));
     std::mt19937 random(3);
     int waits = 0;
     for (int i = 0; i < 900; ++i) {
