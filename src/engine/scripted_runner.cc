@@ -232,8 +232,10 @@ Result<StepResult> ScriptedRunner::collect(Ticket ticket) {
   const std::unique_ptr<OpenStep> open = std::move(open_.front());
   open_.pop_front();
   hang_if_told(ticket);
+  if (failed_) return make_error(ErrorCode::internal, "an earlier step has failed");
+  failed_ = script_.throw_at == ticket || script_.fail_collect_at == ticket;
   if (script_.throw_at == ticket) throw std::runtime_error("scripted exception");
-  if (script_.fail_collect_at == ticket) return make_error(ErrorCode::internal, "scripted failure of collect");
+  if (failed_) return make_error(ErrorCode::internal, "scripted failure of collect");
   pay(open->batch);
   StepResult result;
   for (size_t i = 0; i < open->batch.sequences.size(); ++i) {

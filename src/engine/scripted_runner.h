@@ -85,7 +85,8 @@ class ScriptedRunner final : public ModelRunner {
   Result<StepResult> collect(Ticket ticket) override;
 
   std::vector<std::string> violations() const;
-  uint64_t num_steps() const;  // submitted
+  uint64_t num_steps() const;                       // submitted
+  size_t num_open() const { return open_.size(); }  // tickets; between calls
   void release_hang();
 
  private:
@@ -112,6 +113,7 @@ class ScriptedRunner final : public ModelRunner {
   KvBinding kv_;
   int32_t max_num_seqs_ = 0;
   int32_t max_num_batched_tokens_ = 0;
+  bool failed_ = false;                               // in collect()
   std::deque<std::unique_ptr<OpenStep>> open_;        // oldest first
   std::deque<std::pair<Ticket, StepResult>> recent_;  // collected ones that a TokenRef may still name
 

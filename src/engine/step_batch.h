@@ -21,6 +21,7 @@ struct InFlightStep {
   std::vector<ScheduledSequence> rows;  // parallel to batch.sequences
   int32_t num_tokens = 0;               // drafts included
   bool decodes_only = false;
+  bool collected = false;  // its ticket is no longer open
 
   std::vector<Token> draft_storage;  // of each row with drafts: its token, then they
   std::vector<BlockId> table_storage;

@@ -127,7 +127,19 @@ void StepLoop::end_all(const Error& error) {
   reap();
 }
 
+// The device may still write what steps in flight name, whatever became of another one (B6).
+void StepLoop::drop_in_flight() {
+  for (const auto& step : in_flight_) {
+    if (step->collected) continue;
+    try {
+      (void)runner_.collect(step->ticket);
+    } catch (...) {  // as good as any other failure
+    }
+  }
+}
+
 void StepLoop::fail_all(const Error& error) {
+  drop_in_flight();
   for (const auto& step : in_flight_) {
     for (const ScheduledSequence& row : step->rows) row.sequence->num_in_flight = 0;
   }
@@ -300,6 +312,7 @@ Status StepLoop::submit(const std::vector<ScheduledSequence>& rows) {
 Result<StepLoop::Collected> StepLoop::collect_oldest() {
   Collected collected;
   try {
+    in_flight_.front()->collected = true;
     ASSIGN_OR_RETURN(collected.result, runner_.collect(in_flight_.front()->ticket));
   } catch (const std::exception& e) {
     return thrown(e.what());

@@ -60,7 +60,8 @@ class StepLoop {
 
   void collect_all();  // waits for the steps in flight and forgets their results
   void end_all(const Error& error);
-  void fail_all(const Error& error);  // the runner is gone: nothing in flight will be collected
+  // The runner failed: what is in flight is waited for and dropped.
+  void fail_all(const Error& error);
   void end_idle(const Error& error);
   void preempt_idle() {
     scheduler_.preempt_all_idle();
@@ -81,6 +82,7 @@ class StepLoop {
     StepResult result;
   };
   Status collect_in_flight();
+  void drop_in_flight();
   void begin_schedule();
   Status plan_drafts();
   void forget_mirrors(const std::vector<Sequence*>& preempted);

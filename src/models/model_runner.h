@@ -11,7 +11,8 @@
 //   host share models/sampling.
 // - Thread: all calls for one runner come from one engine thread, except spec() and kv_spec(), which are immutable.
 // - Errors: submit() refuses a malformed batch (a bug above it); collect() returns a per-sequence error for what
-//   concerns one sequence (NaN logits), and fails as a whole only when the model can no longer be used.
+//   concerns one sequence (NaN logits), and fails as a whole only when the model can no longer be used. A failed
+//   collect() closes its ticket; those after it are still waited for with collect(), whatever it returns.
 #pragma once
 
 #include <cstddef>

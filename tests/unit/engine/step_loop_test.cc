@@ -448,5 +448,24 @@ TEST(StepLoop, MemoryThatCannotGrowFailsOnlyWhatNothingCanHelp) {
   EXPECT_EQ(after->tokens[0], reference(iota_prompt(20, 5), 10));
 }
 
+// Their blocks go back at once, and the device may still write there.
+TEST(StepLoop, AFailureWaitsForTheOtherStepsInFlight) {
+  for (const bool at_collect : {true, false}) {
+    HarnessOptions options;
+    options.script.max_in_flight = 3;
+    (at_collect ? options.script.fail_collect_at : options.script.fail_submit_at) = 5;
+    Harness h(options);
+    const auto sink = h.add(iota_prompt(20), 100);
+    Status stepped = ok_status();
+    while (stepped.ok()) stepped = h.loop->step();
+    EXPECT_GT(h.runner->num_open(), 0U);
+    h.loop->fail_all(stepped.error());
+    EXPECT_EQ(h.runner->num_open(), 0U);
+    EXPECT_EQ(h.runner->violations(), std::vector<std::string>());
+    EXPECT_EQ(sink->outcome.reason, FinishReason::failed);
+    EXPECT_TRUE(h.loop->check_integrity().ok());
+  }
+}
+
 }  // namespace
 }  // namespace inferneo
