@@ -6,7 +6,8 @@
 Without --url the library answers in this process; with it any OpenAI-compatible endpoint does, so that servers are
 compared by the same client. Requests are greedy and go on to --max-tokens. The prompts of a mode, and those of two runs
 against a server, differ in their first words, so that no prefix cache answers. Inter-token times are each request's mean.
---json and --report write files.
+--json and --report write files. With --slices it stays ready: for each line on its standard input, the name of a mode, it
+runs that mode once more and prints its numbers in one line.
 """
 import argparse
 import asyncio
@@ -78,22 +79,40 @@ async def run_concurrent(target, options, ask):
 RUNNERS = {"single": run_single, "batch": run_batch, "concurrent": run_concurrent}
 
 
+async def measure_mode(target, options, mode, tag=""):
+    progress = Progress(mode, options.num_runs, options.quiet)
+
+    async def ask(number):
+        sample = await target.ask(prompt_of(options, tag + mode, number), options.max_tokens)
+        progress.step()
+        return sample
+
+    begin = time.perf_counter()
+    samples, batches = await RUNNERS[mode](target, options, ask)
+    return report.mode_report(samples, time.perf_counter() - begin, batches)
+
+
+async def warm_up(target, options, mode):
+    for number in range(options.warmup):
+        await target.ask(prompt_of(options, f"warm-up {mode}", number), options.max_tokens)
+
+
 async def measure(target, options):
     modes = {}
     for mode in options.modes:
-        for number in range(options.warmup):
-            await target.ask(prompt_of(options, f"warm-up {mode}", number), options.max_tokens)
-        progress = Progress(mode, options.num_runs, options.quiet)
-
-        async def ask(number, mode=mode, progress=progress):
-            sample = await target.ask(prompt_of(options, mode, number), options.max_tokens)
-            progress.step()
-            return sample
-
-        begin = time.perf_counter()
-        samples, batches = await RUNNERS[mode](target, options, ask)
-        modes[mode] = report.mode_report(samples, time.perf_counter() - begin, batches)
+        await warm_up(target, options, mode)
+        modes[mode] = await measure_mode(target, options, mode)
     return modes
+
+
+async def run_slices(target, options):
+    await warm_up(target, options, "slices")
+    print("ready", flush=True)
+    loop = asyncio.get_running_loop()
+    number = 0
+    while line := await loop.run_in_executor(None, sys.stdin.readline):
+        print(json.dumps(await measure_mode(target, options, line.strip(), f"{number} ")), flush=True)
+        number += 1
 
 
 def parse(arguments):
@@ -130,6 +149,7 @@ def parse(arguments):
     parser.add_argument("--json", metavar="FILE", help="writes all numbers; '-': to stdout, and nothing else")
     parser.add_argument("--report", metavar="FILE", help="writes a page; FILE.svg: the picture alone")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    parser.add_argument("--slices", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
 
 
@@ -142,6 +162,8 @@ async def run(options):
         target = LibraryTarget(options.model or str(ROOT / "models" / "inferneo-story"), settings, not options.no_stream)
     await target.start()
     try:
+        if options.slices:
+            return await run_slices(target, options)
         modes = await measure(target, options)
     finally:
         await target.stop()
@@ -162,6 +184,8 @@ def main(arguments=None):
         print("benchmark_latency: no package inferneo; pip install . or build with -DINFERNEO_PYTHON=ON, or give --url",
               file=sys.stderr)
         return 1
+    if options.slices:
+        return 0
     if options.json == "-":
         print(json.dumps(result, indent=1))
     else:

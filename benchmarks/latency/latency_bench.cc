@@ -3,7 +3,8 @@
 //   latency_bench [--model DIR] [--num-runs N] [--warmup N] [--batch-size N] [--concurrency N] [--max-tokens N]
 //                 [--num-threads N] [--max-memory-gb X] [--modes single,batch,concurrent] [--no-stream]
 // Prints JSON as benchmark_latency.py --json writes it, without standard deviations and the times of whole batches.
-// With --no-stream nothing is told before the end.
+// With --no-stream nothing is told before the end. With --slices it stays ready: for each line on its standard input,
+// the name of a mode, it runs that mode once more and prints its numbers in one line.
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
@@ -13,6 +14,7 @@
 #include <condition_variable>
 #include <cstdio>
 #include <functional>
+#include <iostream>
 #include <mutex>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -38,6 +40,7 @@ struct Options {
   int num_threads = 0;
   double max_memory_gb = 1.0;
   bool no_stream = false;
+  bool slices = false;
 };
 
 struct Sample {  // seconds since it was sent
@@ -175,6 +178,38 @@ void run_mode(Mode& mode, const std::string& name, const Options& options, int c
   }
 }
 
+// null: it failed, and has said why.
+Json measured(InferneoEngine& engine, const Options& options, const std::string& name, const std::string& tag) {
+  Mode mode(engine, options, tag + name);
+  const Clock::time_point begin = Clock::now();
+  run_mode(mode, name, options, options.num_runs);
+  const double seconds = seconds_since(begin);
+  if (mode.error.empty()) return report_of(mode.samples, seconds);
+  fmt::print(stderr, "latency_bench: {}\n", mode.error);
+  return nullptr;
+}
+
+bool warm_up(InferneoEngine& engine, const Options& options, const std::string& name) {
+  Mode warm(engine, options, "warm-up " + name);
+  run_mode(warm, "single", options, options.warmup);
+  if (!warm.error.empty()) fmt::print(stderr, "latency_bench: {}\n", warm.error);
+  return warm.error.empty();
+}
+
+int run_slices(InferneoEngine& engine, const Options& options) {
+  if (!warm_up(engine, options, "slices")) return 1;
+  fmt::print("ready\n");
+  std::fflush(stdout);
+  int number = 0;
+  for (std::string name; std::getline(std::cin, name);) {
+    const Json report = measured(engine, options, name, fmt::format("{} ", number++));
+    if (report.is_null()) return 1;
+    fmt::print("{}\n", report.dump());
+    std::fflush(stdout);
+  }
+  return 0;
+}
+
 int run(const Options& options) {
   EngineConfig config;
   config.model = {options.model};
@@ -185,19 +220,12 @@ int run(const Options& options) {
     fmt::print(stderr, "latency_bench: {}\n", started.error().message);
     return 1;
   }
+  if (options.slices) return run_slices(engine, options);
   Json modes;
   for (const std::string& name : options.modes) {
-    Mode warm(engine, options, "warm-up " + name);
-    run_mode(warm, "single", options, options.warmup);
-    Mode mode(engine, options, name);
-    const Clock::time_point begin = Clock::now();
-    run_mode(mode, name, options, options.num_runs);
-    const double seconds = seconds_since(begin);
-    if (!mode.error.empty() || !warm.error.empty()) {
-      fmt::print(stderr, "latency_bench: {}{}\n", warm.error, mode.error);
-      return 1;
-    }
-    modes[name] = report_of(mode.samples, seconds);
+    if (!warm_up(engine, options, name)) return 1;
+    modes[name] = measured(engine, options, name, "");
+    if (modes[name].is_null()) return 1;
   }
   const Json setup = {{"target", "C++, " + options.model}};
   fmt::print("{}\n", Json{{"setup", setup}, {"modes", modes}}.dump(1));
@@ -221,6 +249,7 @@ int main(int argc, char** argv) {
   app.add_option("--num-threads", options.num_threads)->check(CLI::NonNegativeNumber);
   app.add_option("--max-memory-gb", options.max_memory_gb)->check(CLI::PositiveNumber);
   app.add_flag("--no-stream", options.no_stream);
+  app.add_flag("--slices", options.slices);
   CLI11_PARSE(app, argc, argv);
   return inferneo::run(options);
 }

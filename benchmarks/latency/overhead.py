@@ -1,14 +1,17 @@
-"""What Python costs over C++: the same requests through the package and through the C++ API, as two ratios.
+"""What Python costs over C++: the same requests through the package and through the C++ API, as a ratio and a difference.
 
   python benchmarks/latency/overhead.py --build build/release
 
-Runs benchmark_latency.py and its twin latency_bench (built here if need be), each in a process of its own, in the order
-A B, B A, ...: throughput at 16 concurrent requests, and the latency of single requests. Prints the median of the rounds'
-ratios and differences with their range. Once for generate(), once for streams, which hand over every piece of text.
+Keeps benchmark_latency.py and its twin latency_bench (built here if need be) ready, each in a process of its own, and has
+them run short slices in turn, in the order A B, B A, ...: throughput at 16 concurrent requests, and the latency of single
+requests. What a slice of one has over the slice of the other beside it is one value; printed are the values' median and
+the interval that holds it at 95 % (bootstrap), so that a machine that changes its speed by itself widens the interval and
+moves nothing. Once for generate(), once for streams, which hand over every piece of text.
 """
 import argparse
 import json
 import pathlib
+import random
 import statistics
 import subprocess
 import sys
@@ -17,40 +20,75 @@ HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 
 
-def measure(command):
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, cwd=ROOT)
-    return json.loads(done.stdout)["modes"]
+class Side:
+    """One of the two, ready to run slices."""
 
+    def __init__(self, command):
+        self._process = subprocess.Popen([*command, "--slices"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+        self._expect("ready")
 
-def spread(values, digits):
-    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+    def _line(self):
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{self._process.args[0]} ended with {self._process.wait()}")
+        return line
+
+    def _expect(self, word):
+        line = self._line().strip()
+        if line != word:
+            raise RuntimeError(f"{self._process.args[0]} said {line!r}")
+
+    def slice(self, mode):
+        self._process.stdin.write(mode + "\n")
+        self._process.stdin.flush()
+        return json.loads(self._line())
+
+    def close(self):
+        self._process.stdin.close()
+        self._process.wait()
 
 
 def compare(options, flags):
-    shared = [f"--num-runs={options.num_runs}", f"--concurrency={options.concurrency}", f"--max-tokens={options.max_tokens}",
-              f"--num-threads={options.num_threads}", "--modes=single,concurrent", *flags]
+    shared = [f"--concurrency={options.concurrency}", f"--max-tokens={options.max_tokens}", f"--num-threads={options.num_threads}",
+              f"--num-runs={options.num_runs}", f"--max-memory-gb={options.max_memory_gb}", *flags]
     if options.model:
         shared.append(f"--model={options.model}")
-    python = [sys.executable, str(HERE / "benchmark_latency.py"), *shared, "--quiet", "--json=-"]
-    cpp = [str(options.build / "benchmarks" / "latency" / "latency_bench"), *shared]
+    sides = []
     throughput, latency = [], []
-    for number in range(options.rounds):
-        results = {}
-        for name, command in (("python", python), ("cpp", cpp)) if number % 2 == 0 else (("cpp", cpp), ("python", python)):
-            results[name] = measure(command)
-        throughput.append(results["python"]["concurrent"]["tokens_per_second"] / results["cpp"]["concurrent"]["tokens_per_second"])
-        latency.append(results["python"]["single"]["latency"]["median"] - results["cpp"]["single"]["latency"]["median"])
+    try:
+        sides.append(Side([sys.executable, str(HERE / "benchmark_latency.py"), *shared, "--quiet"]))
+        sides.append(Side([str(options.build / "benchmarks" / "latency" / "latency_bench"), *shared]))
+        for number in range(options.rounds):
+            order = (0, 1) if number % 2 == 0 else (1, 0)
+            for mode in ("concurrent", "single"):
+                results = {side: sides[side].slice(mode) for side in order}
+                if mode == "concurrent":
+                    throughput.append(results[0]["tokens_per_second"] / results[1]["tokens_per_second"])
+                else:
+                    latency.append(results[0]["latency"]["median"] - results[1]["latency"]["median"])
+    finally:
+        for side in sides:
+            side.close()
     return throughput, latency
+
+
+def median_with_interval(values, digits):
+    """Of the median, by the percentiles of 2,000 resamples."""
+    chance = random.Random(1)
+    medians = sorted(statistics.median(chance.choices(values, k=len(values))) for _ in range(2000))
+    low, high = medians[50], medians[-51]
+    return f"{statistics.median(values):.{digits}f} (95 %: {low:.{digits}f} to {high:.{digits}f})"
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build" / "release", help="the CMake build (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--num-runs", type=int, default=200, help="requests of each mode and round (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=100, help="pairs of slices of each mode (%(default)s)")
+    parser.add_argument("--num-runs", type=int, default=64, help="requests of a slice (%(default)s)")
     parser.add_argument("--concurrency", type=int, default=16)
     parser.add_argument("--max-tokens", type=int, default=32)
     parser.add_argument("--num-threads", type=int, default=0)
+    parser.add_argument("--max-memory-gb", type=float, default=1.0)
     parser.add_argument("--model")
     options = parser.parse_args()
     options.build = options.build.resolve()
@@ -62,9 +100,9 @@ def main():
     try:
         for name, flags in (("generate()", ["--no-stream"]), ("streams", [])):
             throughput, latency = compare(options, flags)
-            print(f"{name}: throughput at {options.concurrency} at once, Python over C++: {spread(throughput, 4)}; "
-                  f"single requests take {spread([value * 1e3 for value in latency], 3)} ms longer")
-    except subprocess.CalledProcessError as error:
+            print(f"{name}: throughput at {options.concurrency} at once, Python over C++: {median_with_interval(throughput, 4)}; "
+                  f"single requests take {median_with_interval([value * 1e3 for value in latency], 3)} ms longer", flush=True)
+    except (OSError, RuntimeError) as error:
         print(f"overhead: {error}", file=sys.stderr)
         return 1
     return 0

@@ -1,17 +1,18 @@
 """Between the engine's threads and Python's event loops.
 
-The engine's threads never wait for the interpreter: they put what they have to tell into a native queue. One thread of
-this module takes it out, many events at a time, and hands each loop its part with one ``call_soon_threadsafe``. Those
-who wait without a loop have a queue of their own and take from it themselves, with the interpreter released.
+The engine's threads never wait for the interpreter: they put what they have to tell into a native queue. Each loop has
+one, whose descriptor it watches as it does sockets, and takes out of it itself, many events at a time, with no thread in
+between. Those who wait without a loop have a queue of their own and take from it themselves, with the interpreter released.
 
 Ends: at the interpreter's exit everything that is still running is ended first, while Python still works. A loop that is
-closed loses its events; its requests are cancelled. After a fork the child has a new, empty bridge; what the parent
-made raises there (owned.h).
+closed loses its events; its requests are cancelled when the next one is made. After a fork the child has a new, empty
+bridge; what the parent made raises there (owned.h).
 """
 from __future__ import annotations
 
 import asyncio
 import atexit
+import collections
 import concurrent.futures
 import logging
 import os
@@ -41,26 +42,51 @@ class Ticket(Protocol):
 class _Waiter:
     """One request: what its loop does with each event."""
 
-    __slots__ = ("loop", "on_event", "ticket")
+    __slots__ = ("on_event", "ticket")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, on_event: Callable[[int, Any], None]) -> None:
-        self.loop = loop
+    def __init__(self, on_event: Callable[[int, Any], None]) -> None:
         self.on_event = on_event
         self.ticket: Ticket | None = None
 
 
-def _deliver(events: list[tuple[Callable[[int, Any], None], int, Any]]) -> None:
-    for on_event, kind, value in events:
-        on_event(kind, value)
+class _LoopEvents:
+    """Of one loop, and on its thread. It does not hold the loop, which holds it."""
+
+    def __init__(self) -> None:
+        self.queue = _native.EventQueue()
+        self.waiters: dict[int, _Waiter] = {}
+        self._next_id = 0
+
+    def add(self, on_event: Callable[[int, Any], None]) -> tuple[int, _Waiter]:
+        self._next_id += 1
+        waiter = self.waiters[self._next_id] = _Waiter(on_event)
+        return self._next_id, waiter
+
+    def remove(self, request: int) -> None:
+        self.waiters.pop(request, None)
+
+    def deliver(self) -> None:
+        for request, kind, value in self.queue.take_now():
+            waiter = self.waiters.pop(request, None) if kind < 0 else self.waiters.get(request)
+            if waiter is None:
+                continue
+            try:
+                waiter.on_event(kind, value)
+            except Exception:  # whatever it was, others still wait for their events
+                _log.exception("an event of the engine could not be delivered")
+
+    def cancel_all(self) -> None:
+        """The loop has been closed, and nobody waits any more."""
+        for request, waiter in list(self.waiters.items()):
+            self.remove(request)
+            if waiter.ticket is not None:
+                waiter.ticket.cancel()
 
 
 class _Bridge:
     def __init__(self) -> None:
-        self.queue = _native.EventQueue()
-        self._waiters: dict[int, _Waiter] = {}
-        self._next_id = 0
+        self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopEvents] = weakref.WeakKeyDictionary()
         self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
         self._alive: weakref.WeakSet[Any] = weakref.WeakSet()  # what is to be ended at exit
         self._closed = False
         self._takers = 0  # threads without a loop that wait natively
@@ -105,53 +131,33 @@ class _Bridge:
         threading.Thread(target=run, name="inferneo-start", daemon=True).start()
         return future
 
-    def add(self, loop: asyncio.AbstractEventLoop, on_event: Callable[[int, Any], None]) -> tuple[int, _Waiter]:
-        waiter = _Waiter(loop, on_event)
-        with self._lock:
-            if self._closed:
-                raise RuntimeError("the interpreter is shutting down")
-            self._next_id += 1
-            self._waiters[self._next_id] = waiter
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="inferneo-bridge", daemon=True)
-                self._thread.start()
-            return self._next_id, waiter
+    def events_of(self, loop: asyncio.AbstractEventLoop) -> _LoopEvents:
+        """On the loop's own thread."""
+        if self._closed:
+            raise RuntimeError("the interpreter is shutting down")
+        events = self._loops.get(loop)
+        if events is None or len(self._loops) > 1:
+            self.forget_closed_loops()
+        if events is None:
+            events = _LoopEvents()
+            loop.add_reader(events.queue.fileno(), events.deliver)
+            with self._lock:
+                self._loops[loop] = events
+        return events
 
-    def remove(self, request: int) -> None:
-        self._waiters.pop(request, None)
+    def forget_closed_loops(self) -> None:
+        with self._lock:
+            closed = [loop for loop in self._loops if loop.is_closed()]
+            left = [self._loops.pop(loop) for loop in closed]
+        for events in left:
+            events.cancel_all()
 
     def num_waiting(self) -> int:
-        return len(self._waiters)
+        with self._lock:
+            return sum(len(events.waiters) for events in self._loops.values())
 
     def keep(self, owner: Ends) -> None:
         self._alive.add(owner)
-
-    def _run(self) -> None:
-        while not self._closed:
-            try:
-                self._hand_out(self.queue.take(3600.0, interruptible=False))
-            except Exception:  # whatever it was, others still wait for their events
-                _log.exception("an event of the engine could not be delivered")
-
-    def _hand_out(self, events: list[tuple[int, int, Any]]) -> None:
-        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Callable[[int, Any], None], int, Any]]] = {}
-        for request, kind, value in events:
-            is_end = kind < 0
-            waiter = self._waiters.pop(request, None) if is_end else self._waiters.get(request)
-            if waiter is not None:
-                by_loop.setdefault(waiter.loop, []).append((waiter.on_event, kind, value))
-        for loop, batch in by_loop.items():
-            try:
-                loop.call_soon_threadsafe(_deliver, batch)
-            except RuntimeError:  # it has been closed, and nobody waits any more
-                self._forget(loop)
-
-    def _forget(self, loop: asyncio.AbstractEventLoop) -> None:
-        for request, waiter in list(self._waiters.items()):
-            if waiter.loop is loop:
-                self.remove(request)
-                if waiter.ticket is not None:
-                    waiter.ticket.cancel()
 
     def close(self) -> None:
         """At the interpreter's exit: nothing of the engine's runs afterwards."""
@@ -161,9 +167,6 @@ class _Bridge:
             owner.end()
         with self._lock:  # their requests have ended, so they are on their way
             self._left.wait_for(lambda: self._takers == 0, timeout=10.0)
-        self.queue.close()
-        if self._thread is not None:
-            self._thread.join()
 
 
 _bridge = _Bridge()
@@ -216,44 +219,67 @@ async def wait(submit: Submit) -> Any:
         elif kind == _ERROR:
             future.set_exception(value)
 
-    bridge = _bridge
-    request, waiter = bridge.add(loop, on_event)
+    events = _bridge.events_of(loop)
+    request, waiter = events.add(on_event)
     try:
-        waiter.ticket = submit(bridge.queue, request)
+        waiter.ticket = submit(events.queue, request)
         return await future
     except BaseException:
         if not future.done() or future.cancelled():
-            bridge.remove(request)
+            events.remove(request)
             if waiter.ticket is not None:
                 waiter.ticket.cancel()
         raise
 
 
 class Events:
-    """The events of one request for one loop, in order."""
+    """The events of one request for one loop, in order. Several tasks may wait; each event goes to one of them."""
 
     def __init__(self, submit: Submit) -> None:
-        self._queue: asyncio.Queue[tuple[int, Any]] = asyncio.Queue()
-        self._bridge = _bridge
-        self._request, self._waiter = self._bridge.add(asyncio.get_running_loop(), self._put)
+        self._loop = asyncio.get_running_loop()
+        self._arrived: collections.deque[tuple[int, Any]] = collections.deque()
+        self._asking: collections.deque[asyncio.Future[None]] = collections.deque()
+        self._events = _bridge.events_of(self._loop)
+        self._request, self._waiter = self._events.add(self._put)
         try:
-            self._waiter.ticket = submit(self._bridge.queue, self._request)
+            self._waiter.ticket = submit(self._events.queue, self._request)
         except BaseException:
-            self._bridge.remove(self._request)
+            self._events.remove(self._request)
             raise
 
     def _put(self, kind: int, value: Any) -> None:
-        self._queue.put_nowait((kind, value))
+        self._arrived.append((kind, value))
+        self._tell_next()
+
+    def _tell_next(self) -> None:
+        while self._asking:
+            asking = self._asking.popleft()
+            if not asking.done():
+                asking.set_result(None)
+                return
+
+    def next_now(self) -> tuple[int, Any] | None:
+        """None: it has to be waited for."""
+        return self._arrived.popleft() if self._arrived else None
 
     async def next(self) -> tuple[int, Any]:
-        return await self._queue.get()
+        while not self._arrived:
+            asking = self._loop.create_future()
+            self._asking.append(asking)
+            try:
+                await asking
+            except BaseException:
+                if asking.done() and not asking.cancelled() and self._arrived:
+                    self._tell_next()  # told, and gone before it could take
+                raise
+        return self._arrived.popleft()
 
     def wake(self) -> None:
         """Who waits in next() gets an event that is_end(). On the loop's own thread."""
-        self._queue.put_nowait((_CLOSED, None))
+        self._put(_CLOSED, None)
 
     def cancel(self) -> None:
-        self._bridge.remove(self._request)
+        self._events.remove(self._request)
         if self._waiter.ticket is not None:
             self._waiter.ticket.cancel()
 
@@ -285,6 +311,7 @@ def events_sync(submit: Submit) -> Iterator[tuple[int, Any]]:
     """The events of one request. Closing the iterator cancels it."""
     queue = _native.EventQueue()
     bridge = _bridge
+    bridge.forget_closed_loops()
     ticket = submit(queue, 0)
     ended = False
     try:

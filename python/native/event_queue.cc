@@ -32,20 +32,28 @@ nb::tuple tuple_of(Event event) {
   return end_tuple(event.id, std::move(std::get<Result<Lease>>(event.what)));
 }
 
-// Interruptible: in slices, so that Ctrl-C is noticed.
-nb::list take(const PyEventQueue& self, double timeout, bool interruptible) {
-  if (::getpid() != self.owner) raise(forked_error());
-  using Seconds = std::chrono::duration<double>;
-  const Seconds slice{interruptible ? 0.1 : timeout};
-  std::deque<Event> events;
-  for (Seconds left{timeout}; events.empty() && left.count() > 0; left -= slice) {
-    events = without_gil([&] { return self.queue->take(std::min(left, slice)); });
-    if (interruptible && PyErr_CheckSignals() != 0) throw nb::python_error();
-    if (self.queue->closed()) break;
-  }
+nb::list list_of(std::deque<Event> events) {
   nb::list list;
   for (Event& event : events) list.append(tuple_of(std::move(event)));
   return list;
+}
+
+// In slices, so that Ctrl-C is noticed.
+nb::list take(const PyEventQueue& self, double timeout) {
+  if (::getpid() != self.owner) raise(forked_error());
+  using Seconds = std::chrono::duration<double>;
+  constexpr Seconds kSlice{0.1};
+  std::deque<Event> events;
+  for (Seconds left{timeout}; events.empty() && left.count() > 0; left -= kSlice) {
+    events = without_gil([&] { return self.queue->take(std::min(left, kSlice)); });
+    if (PyErr_CheckSignals() != 0) throw nb::python_error();
+  }
+  return list_of(std::move(events));
+}
+
+// A forked child's copy of its parent's loop finds nothing here, and leaves the descriptor that both have alone.
+nb::list take_now(const PyEventQueue& self) {
+  return ::getpid() == self.owner ? list_of(self.queue->take_now()) : nb::list();
 }
 
 // ---- what a server elsewhere has told (inferneo/_remote.py), as if an engine of this process had
@@ -99,13 +107,12 @@ PyEventQueue::~PyEventQueue() {
 void bind_event_queue(nb::module_& module) {
   nb::class_<PyEventQueue>(module, "EventQueue")
       .def(nb::init<>())
-      .def("take", &take, nb::arg("timeout"), nb::arg("interruptible") = true)
+      .def("take", &take, nb::arg("timeout"))
+      .def("take_now", &take_now)
+      .def("fileno", [](const PyEventQueue& self) { return self.queue->descriptor(); })
       .def("put_text", &put_text)
       .def("put_error", &put_error)
-      .def("put_result", &put_result)
-      .def("close", [](const PyEventQueue& self) {
-        if (::getpid() == self.owner) self.queue->close();
-      });
+      .def("put_result", &put_result);
 }
 
 }  // namespace inferneo::python

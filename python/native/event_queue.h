@@ -1,11 +1,14 @@
-// What the engine's threads have to tell Python, in order. They only put it here, and never wait for the interpreter; a
-// thread of Python's takes it out, many events at a time.
+// What the engine's threads have to tell Python, in order. They only put it here, and never wait for the interpreter;
+// who waits takes it out, many events at a time: a thread that sleeps here, or an event loop that watches the
+// descriptor.
 #pragma once
 
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
@@ -13,6 +16,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <system_error>
 #include <utility>
 #include <variant>
 #include <vector>
@@ -35,36 +39,52 @@ struct Event {
 // Thread-safe. Shared by Python's object and by the callbacks of requests, which may outlive it.
 class EventQueue {
  public:
+  EventQueue() = default;
+  EventQueue(const EventQueue&) = delete;
+  EventQueue& operator=(const EventQueue&) = delete;
+  ~EventQueue() {
+    if (descriptor_ >= 0) ::close(descriptor_);
+  }
+
   void push(Event event) {
+    int wake = -1;
     {
       const std::lock_guard lock(mutex_);
+      if (events_.empty()) wake = descriptor_;
       events_.push_back(std::move(event));
     }
-    arrived_.notify_one();
+    if (wake >= 0) {
+      (void)::eventfd_write(wake, 1);
+    } else {
+      arrived_.notify_one();
+    }
   }
-  // Waits for the first event, the time's end or close(); takes all that there are.
-  std::deque<Event> take(std::chrono::duration<double> patience) {
-    std::unique_lock lock(mutex_);
-    arrived_.wait_for(lock, patience, [this] { return closed_ || !events_.empty(); });
+  // From the first call on it can be read while there are events (eventfd(2)), and take_now() is who takes them.
+  // Throws std::system_error: there are no descriptors left.
+  int descriptor() {
+    const std::lock_guard lock(mutex_);
+    if (descriptor_ < 0) descriptor_ = ::eventfd(events_.empty() ? 0 : 1, EFD_NONBLOCK | EFD_CLOEXEC);
+    if (descriptor_ < 0) throw std::system_error(errno, std::generic_category(), "an event loop's descriptor");
+    return descriptor_;
+  }
+  std::deque<Event> take_now() {
+    const std::lock_guard lock(mutex_);
+    eventfd_t count = 0;
+    (void)::eventfd_read(descriptor_, &count);
     return std::exchange(events_, {});
   }
-  bool closed() const {
-    const std::lock_guard lock(mutex_);
-    return closed_;
-  }
-  void close() {
-    {
-      const std::lock_guard lock(mutex_);
-      closed_ = true;
-    }
-    arrived_.notify_all();
+  // Waits for the first event or the time's end; takes all that there are.
+  std::deque<Event> take(std::chrono::duration<double> patience) {
+    std::unique_lock lock(mutex_);
+    arrived_.wait_for(lock, patience, [this] { return !events_.empty(); });
+    return std::exchange(events_, {});
   }
 
  private:
-  mutable std::mutex mutex_;
+  std::mutex mutex_;
   std::condition_variable arrived_;
   std::deque<Event> events_;
-  bool closed_ = false;
+  int descriptor_ = -1;
 };
 
 // Python's side: the events of a forked child's parent are not the child's, and are left as they are.

@@ -187,7 +187,7 @@ def test_overhead_of_python_over_cpp():
     build = server_program().parent if server_program() else None
     if build is None or not (build / "benchmarks" / "latency" / "latency_bench").is_file():
         pytest.skip("latency_bench has not been built")
-    text = run("benchmarks/latency/overhead.py", "--build", build, "--rounds=1", "--num-runs=8", "--concurrency=4", "--max-tokens=3")
+    text = run("benchmarks/latency/overhead.py", "--build", build, "--rounds=2", "--num-runs=4", "--concurrency=4", "--max-tokens=3")
     assert len(re.findall(r"throughput at 4 at once, Python over C\+\+: \d\.\d+ .*; single requests take -?\d", text)) == 2
 
 

@@ -207,7 +207,7 @@ async def ended(engine):
 
 async def test_cancelling_the_task_or_leaving_the_stream_cancels_the_request(settings, draft):
     async with inferneo.EnhancedInferneoEngine(EngineConfig(model=draft, **settings)) as engine:
-        endless = {"max_tokens": 400, "ignore_eos": True}
+        endless = {"max_tokens": 900, "ignore_eos": True}
         task = asyncio.create_task(engine.generate("Once", **endless))
         async for _ in engine.generate_stream("Once", **endless):  # both run
             break
@@ -384,8 +384,10 @@ loop = asyncio.new_event_loop()
 loop.run_until_complete(leave())
 loop.close()
 print(asyncio.run(engine.generate("Once", max_tokens=2)).completion_tokens)
+from inferneo import _bridge
+print(_bridge.num_waiting())  # what the closed one had has been cancelled
 """, MODEL=draft)
-    assert done.returncode == 0 and done.stdout == "2\n", done.stderr
+    assert done.returncode == 0 and done.stdout == "2\n0\n", done.stderr
 
 
 def test_an_engine_in_a_forked_child_raises_and_a_new_one_works(draft):

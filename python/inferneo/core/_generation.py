@@ -71,7 +71,7 @@ class GenerationStream(AsyncIterator[GenerationChunk]):
         if self._events is None:  # of several consumers the first begins
             self._events = _bridge.Events(lambda queue, request: self._submit(queue, request, True))
         try:
-            kind, value = await self._events.next()
+            kind, value = self._events.next_now() or await self._events.next()
         except asyncio.CancelledError:
             await self.aclose()
             raise
