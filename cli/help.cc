@@ -47,8 +47,7 @@ Row row_of(const ConfigField& field, bool short_form) {
     return row;
   }
   row.flag += " " + std::string(field.metavar);
-  const std::string_view shown = field.zero_means.empty() ? std::string_view(value) : field.zero_means;
-  const std::string suffix = fmt::format(" [{}]", shown);
+  const std::string suffix = fmt::format(" [{}]", field_default_text(field));
   if (!short_form || row.help.size() + suffix.size() <= kColumns - kHelpColumn) row.help += suffix;
   return row;
 }

@@ -43,7 +43,7 @@ struct ConfigField {
   double min = 0.0;               // of numbers, inclusive
   double max = std::numeric_limits<int>::max();
   std::string_view unset_word = {};           // how an empty optional is written: "auto"
-  std::string_view zero_means = {};           // shown beside a default of 0 or nothing: "the CPU quota"
+  std::string_view zero_means = {};           // what 0 or nothing stands for: "the CPU quota"
   std::span<const FieldChoice> choices = {};  // of text; empty: any
   bool (*check)(std::string_view) = nullptr;  // further test of the written value, of a list's entries each
   std::string_view expected = {};             // what `check` wants, for the error and the docs
@@ -61,6 +61,8 @@ const ConfigField* find_config_field(std::string_view name);
 
 std::string field_flag(const ConfigField& field);         // "--max-model-len"
 std::string field_environment(const ConfigField& field);  // "INFERNEO_MAX_MODEL_LEN"
+// "300; 0: for ever", "the CPU quota"; nothing where the default is empty and has no name.
+std::string field_default_text(const ConfigField& field);
 bool is_bool_field(const ConfigField& field);
 bool is_list_field(const ConfigField& field);
 

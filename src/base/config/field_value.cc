@@ -106,6 +106,13 @@ std::string field_flag(const ConfigField& field) {
 
 std::string field_environment(const ConfigField& field) { return "INFERNEO_" + upper(field.name); }
 
+std::string field_default_text(const ConfigField& field) {
+  std::string value = format_field(EngineConfig{}, field);
+  if (field.zero_means.empty()) return value;
+  if (value.empty() || value == "0") return std::string(field.zero_means);
+  return fmt::format("{}; 0: {}", value, field.zero_means);
+}
+
 bool is_bool_field(const ConfigField& field) { return std::holds_alternative<bool EngineConfig::*>(field.member); }
 bool is_list_field(const ConfigField& field) {
   return std::holds_alternative<std::vector<std::string> EngineConfig::*>(field.member);

@@ -204,6 +204,14 @@ TEST(FieldValue, CommaLocaleChangesNothing) {
   RecordProperty("c_locale_german", german ? "yes" : "not installed");
 }
 
+TEST(ConfigField, DefaultsSayWhatZeroStandsFor) {
+  const auto text = [](std::string_view name) { return field_default_text(*find_config_field(name)); };
+  EXPECT_EQ(text("keep_alive"), "300; 0: for ever");
+  EXPECT_EQ(text("num_threads"), "the CPU quota");
+  EXPECT_EQ(text("port"), "8000");
+  EXPECT_EQ(text("registry"), "registry.db in home");
+}
+
 TEST(ConfigMarkdown, DocumentIsUpToDate) {
   std::ifstream file(std::string(INFERNEO_SOURCE_DIR) + "/docs/configuration.md");
   std::stringstream text;
