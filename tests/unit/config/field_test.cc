@@ -72,7 +72,7 @@ TEST(FieldTable, EveryMemberHasARow) {
     return static_cast<size_t>(reinterpret_cast<const char*>(&member) - reinterpret_cast<const char*>(&config));
   };
   EXPECT_EQ(offset_of(config.models), align_up(end, alignof(decltype(config.models)))) << "no row near byte " << end;
-  end = offset_of(config.key_limits) + sizeof(config.key_limits);
+  end = offset_of(config.key_limits) + sizeof(decltype(config.key_limits));
   EXPECT_EQ(sizeof(EngineConfig), align_up(end, alignof(EngineConfig)));
 }
 

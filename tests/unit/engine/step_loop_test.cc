@@ -256,7 +256,7 @@ TEST(StepLoop, EndingTokens) {
     Harness h(options);
     Request request = greedy(iota_prompt(20), 12);
     change(request);
-    const auto sink = h.add(std::move(request));
+    auto sink = h.add(std::move(request));
     h.run();
     return sink;
   };
