@@ -13,9 +13,13 @@ binary=build/release/inferneo
 setup_packages
 setup_rust
 # The Python package joins where it can; the rest does without.
-if setup_python_package; then configure release -DINFERNEO_PYTHON=ON; fi
+targets=(inferneo)
+if setup_python_package; then
+  configure release -DINFERNEO_PYTHON=ON
+  targets+=(inferneo_python)
+fi
 [ -x "$ROOT/$binary" ] || say "building Release (the first time takes some minutes on two cores)"
-build release || die "the build failed (log: build/build-release.log)"
+build release "${targets[@]}" || die "the build failed (log: build/build-release.log)"
 
 cd "$ROOT"
 say "models/inferneo-story continues: $prompt"
