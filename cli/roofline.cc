@@ -61,9 +61,9 @@ double tokens_of(const StepCase& work) { return static_cast<double>(work.streams
 std::string phase_line(const RooflinePhase& phase, double step_seconds) {
   const double seconds = phase.seconds.median;
   const auto rate = [&](double amount) { return seconds > 0.0 ? amount / seconds / 1e9 : 0.0; };
-  return fmt::format("{:<12}{:>10.3f}{:>7.1f}{:>10.2f}{:>9.3f}{:>7.1f}{:>8.1f}{:>8}{:>5.0f} %\n", phase.name,
+  return fmt::format("{:<12}{:>10.3f}{:>7.1f}{:>10.2f}{:>10.1f}{:>7.1f}{:>8.1f}{:>8}{:>5.0f} %\n", phase.name,
                      seconds * 1e3, step_seconds > 0.0 ? 100.0 * seconds / step_seconds : 0.0, phase.bytes / 1e6,
-                     phase.operations / 1e9, rate(phase.bytes), rate(phase.operations),
+                     phase.operations / 1e6, rate(phase.bytes), rate(phase.operations),
                      phase.limit_seconds <= 0.0 ? "-"
                      : phase.by_memory          ? "memory"
                                                 : "compute",
@@ -147,7 +147,7 @@ std::string roofline_table(const RooflineCase& rated) {
       fmt::format("\n{}: {:.1f} tokens/s, {:.0f} % of the limit\nmedian of {} ({:.3f} to {:.3f} ms)\n\n",
                   case_name(rated.work), seconds.median > 0.0 ? tokens_of(rated.work) / seconds.median : 0.0,
                   100.0 * rated.step.share(), rated.repetitions, seconds.min * 1e3, seconds.max * 1e3);
-  text += fmt::format("{:<12}{:>10}{:>7}{:>10}{:>9}{:>7}{:>8}{:>8}{:>7}\n", "phase", "ms", "step %", "MB", "GOP",
+  text += fmt::format("{:<12}{:>10}{:>7}{:>10}{:>10}{:>7}{:>8}{:>8}{:>7}\n", "phase", "ms", "step %", "MB", "MOP",
                       "GB/s", "GOP/s", "bound", "share");
   for (const RooflinePhase& phase : rated.phases) text += phase_line(phase, seconds.median);
   text += phase_line(rated.step, seconds.median);

@@ -72,8 +72,10 @@ inline constexpr double kActivationBound = 2.0 * (2e-7 + 4.0 * kRounding);
 inline double norm_bound(int64_t dim) { return 2.0 * (0.5 * static_cast<double>(dim) + 6.0) * kRounding; }
 
 inline std::vector<int32_t> checked_rows(int64_t rows) {
-  std::vector<int32_t> all = {0, static_cast<int32_t>(rows / 2), static_cast<int32_t>(rows - 1)};
-  all.erase(std::unique(all.begin(), all.end()), all.end());
+  std::vector<int32_t> all;
+  for (const int64_t row : {int64_t{0}, rows / 2, rows - 1}) {
+    if (all.empty() || row > all.back()) all.push_back(static_cast<int32_t>(row));
+  }
   return all;
 }
 

@@ -19,7 +19,6 @@ import json
 import os
 import pathlib
 import platform
-import re
 import socket
 import statistics
 import subprocess
@@ -98,11 +97,14 @@ class Inferneo:
 class LlamaCpp:
     def __init__(self, args, gguf):
         self._args, self._common = args, ["-m", gguf, "-t", args.threads]
+        self.build = "unknown"
 
     def _bench(self, *flags):
         rows = json_of([self._args.llama_bench, *self._common, "-r", 1, "-o", "json", *flags])
         try:
-            return rows[0]["avg_ts"]
+            row = rows[0]
+            self.build = f"build {row['build_number']} ({row['build_commit']})"
+            return row["avg_ts"]
         except (KeyError, IndexError, TypeError):
             raise Failed(f"{self._args.llama_bench} measured nothing") from None
 
@@ -112,12 +114,17 @@ class LlamaCpp:
     def decode(self, streams):
         if streams == 1:
             return self._bench("-p", 0, "-n", self._args.output, "-d", self._args.prompt)
-        context = streams * (self._args.prompt + self._args.output)
-        text = output_of([self._args.llama_batched_bench, *self._common, "-c", context, "-npp", self._args.prompt, "-ntg",
-                          self._args.output, "-npl", streams, "--output-format", "jsonl"])
-        for line in text.splitlines():
-            with contextlib.suppress(ValueError, KeyError, TypeError):
-                return json.loads(line)["speed_tg"]
+        # A length for each stream is rounded up to 256. What the program prints last is lost now and then, when it ends
+        # before its log has been written; so the measurement is followed by a short one.
+        context = streams * max(256, self._args.prompt + self._args.output + 1)
+        line = [self._args.llama_batched_bench, *self._common, "-c", context, "-npp", self._args.prompt, "-ntg",
+                f"{self._args.output},1", "-npl", streams, "--output-format", "jsonl"]
+        for _ in range(3):
+            for printed in output_of(line).splitlines():
+                with contextlib.suppress(ValueError, KeyError, TypeError):
+                    row = json.loads(printed)
+                    if row["tg"] == self._args.output:
+                        return row["speed_tg"]
         raise Failed(f"{self._args.llama_batched_bench} measured nothing")
 
     def serve(self, port):
@@ -190,6 +197,7 @@ def cases_of(args):
 
 
 def measure(args, ggufs):
+    """(cases with their rounds, what the other's build calls itself)"""
     results = [{"type": kind, "name": name, "rounds": []} for kind in args.types for name in cases_of(args)]
     measurements = cases_of(args)
     engines = {kind: (Inferneo(args, kind), LlamaCpp(args, ggufs[kind])) for kind in args.types}
@@ -207,7 +215,7 @@ def measure(args, ggufs):
             case["rounds"].append(done)
             print(f"round {number + 1}: {case['type']} {case['name']:<22} {(a + d) / 2:10.2f} and {(b + c) / 2:10.2f} tokens/s"
                   f"{'' if is_quiet(done) else '   (the machine was not quiet)'}", file=sys.stderr, flush=True)
-    return results
+    return results, engines[args.types[0]][1].build
 
 
 def write_ggufs(args):
@@ -226,12 +234,6 @@ def write_ggufs(args):
             except make_gguf.Refused as error:
                 raise Failed(str(error)) from None
     return paths
-
-
-def version_of(args):
-    """What llama-bench says of its build."""
-    text = output_of([args.llama_bench, "--help"])
-    return (re.search(r"build(?:: |_)(\S+ ?\(?\w*\)?)", text) or [None, "unknown"])[1]
 
 
 def setup_of(args):
@@ -302,8 +304,8 @@ def main(arguments=None):
             if setup["load"] > 0.5:
                 print(f"warning: the load average is {setup['load']:.1f}; other work disturbs the measurement", file=sys.stderr)
             ggufs = write_ggufs(args)
-            setup["llama.cpp"] = version_of(args)
-            result = {"setup": setup, "cases": measure(args, ggufs)}
+            cases, setup["llama.cpp"] = measure(args, ggufs)
+            result = {"setup": setup, "cases": cases}
         args.out.parent.mkdir(parents=True, exist_ok=True)
         beside(args.out, ".json").write_text(json.dumps(result, indent=1) + "\n")
         beside(args.out, ".svg").write_text(picture(result))

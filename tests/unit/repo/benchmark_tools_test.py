@@ -22,13 +22,11 @@ class Programs:
     """What the programs would print; keeps the calls."""
 
     def __init__(self):
-        self.calls, self._looks, self._rates = [], 0, 0
+        self.calls, self._looks, self._rates, self._lost = [], 0, 0, False
 
     def output_of(self, line):
         line = [str(part) for part in line]
         self.calls.append(line)
-        if "--help" in line:
-            return "usage: llama-bench\nbuild: abc123 (42)\n"
         if "--machine" in line:
             self._looks += 1
             read = [12e9, 10e9, 10.4e9, 10e9][self._looks % 4]
@@ -37,7 +35,11 @@ class Programs:
             self._rates += 1
             rate = dict(median=20.0 if self._rates % 2 else 24.0)
             return json.dumps(dict(rows=[dict(prefill_tokens_per_second=rate, decode_tokens_per_second=rate)]))
-        return json.dumps([dict(avg_ts=10.0)]) if line[0] == "llama-bench" else "noise\n" + json.dumps(dict(pl=4, speed_tg=40.0))
+        if line[0] == "llama-bench":
+            return json.dumps([dict(avg_ts=10.0, build_number=42, build_commit="abc123")])
+        self._lost = not self._lost
+        rows = [dict(tg=1, speed_tg=7.0)] if self._lost else [dict(tg=16, speed_tg=40.0), dict(tg=1, speed_tg=7.0)]
+        return "noise\n" + "\n".join(map(json.dumps, rows))
 
 
 class SideBySide(unittest.TestCase):
@@ -75,7 +77,7 @@ class SideBySide(unittest.TestCase):
                                        "--rounds", "2", "--prefill", "64", "--streams", "1,4", "--threads", "2", "--output", "16")
         self.assertEqual(code, 0, said)
         result = json.loads((self.folder / "page.json").read_text())
-        self.assertEqual(result["setup"]["llama.cpp"], "abc123 (42)")
+        self.assertEqual(result["setup"]["llama.cpp"], "build 42 (abc123)")
         self.assertEqual([c["name"] for c in result["cases"]], ["prefill 64", "decode, 1 stream", "decode, 4 streams"])
         for case in result["cases"]:
             self.assertEqual([sorted(r["ours"]) for r in case["rounds"]], [[20.0, 24.0]] * 2)
@@ -90,7 +92,7 @@ class SideBySide(unittest.TestCase):
         self.assertIn("Fewer than five rounds", page)
         self.assertIn("(page.svg)", page)
         self.assertEqual((self.folder / "page.svg").read_text().count("<circle"), 3)
-        order = ["m" if "--machine" in c else c[0][0] for c in programs.calls if "--help" not in c]
+        order = ["m" if "--machine" in c else c[0][0] for c in programs.calls]
         self.assertEqual("".join(order[:6]), "millim", "A B B A between two looks at the machine")
         decode = next(c for c in programs.calls if c[0] == "llama-bench" and "-d" in c)
         self.assertEqual(decode[decode.index("-n") + 1], "16")
@@ -108,7 +110,10 @@ class SideBySide(unittest.TestCase):
         self.assertIn("&lt;decode&gt;", (self.folder / "page.svg").read_text())
 
     def test_what_goes_wrong_is_one_sentence(self):
-        good = self.program("good", "echo '{\"machine\": {}}'")
+        good = self.program("good", "cat '" + str(self.folder / "answer") + "'")
+        rate = dict(median=1.0)
+        (self.folder / "answer").write_text(json.dumps(dict(machine=dict(read_bytes_per_second=1.0), rows=[
+            dict(prefill_tokens_per_second=rate, decode_tokens_per_second=rate)])))
         bad = self.program("bad", "echo one >&2; echo no such model >&2; exit 3")
         silent = self.program("silent", "exit 0")
         absent = str(self.folder / "absent")
