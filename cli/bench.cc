@@ -1,4 +1,5 @@
-// inferneo bench MODEL: prefill and decode speed at given lengths and batch sizes; --machine: the machine's peaks.
+// inferneo bench MODEL: prefill and decode speed at given lengths and batch sizes; --machine: the machine's peaks;
+// --roofline: each phase of a step against them.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -10,6 +11,7 @@
 #include "cli/bench_report.h"
 #include "cli/commands.h"
 #include "cli/open_engine.h"
+#include "cli/roofline_run.h"
 
 namespace inferneo {
 namespace {
@@ -20,6 +22,7 @@ constexpr std::array kBenchOptions = {
     CommandOption{"--batch-size", "N,N", "Concurrent requests [1,4,16]"},
     CommandOption{"--rounds", "N", "Rounds; median and range are shown [3]"},
     CommandOption{"--json", "FILE", "Write JSON; -: to the output, without the table"},
+    CommandOption{"--roofline", "", "Each phase of a step: time, share of the limit"},
     CommandOption{"--machine", "", "Only measure the machine's peaks"},
     CommandOption{"--no-peaks", "", "Skip the machine's peaks and the shares of them"},
 };
@@ -30,6 +33,8 @@ class Machine {
   explicit Machine(const EngineConfig& config)
       : pool_(config.num_threads > 0 ? config.num_threads : available_cpus()), ledger_(memory_limit_bytes()) {}
   Result<kernels::MachinePeaks> measure() { return kernels::measure_machine_peaks(pool_, ledger_); }
+  ThreadPool& pool() { return pool_; }
+  MemoryLedger& ledger() { return ledger_; }
 
  private:
   ThreadPool pool_;
@@ -77,6 +82,28 @@ Status measure_all(InferenceService& service, const BenchPlan& plan, const Bench
   return ok_status();
 }
 
+// Prefill of each --input-len, a decode step of each --batch-size after the longest.
+Status bench_roofline(const Invocation& invocation, const EngineConfig& config, const BenchPlan& plan, Machine& machine,
+                      CommandContext& context) {
+  if (invocation.has("--no-peaks")) {
+    return make_error(ErrorCode::invalid_argument, "--roofline is about the machine's peaks; leave --no-peaks out");
+  }
+  const bool table = !json_owns_output(invocation);
+  const std::vector<StepCase> cases = roofline_cases(plan);
+  ASSIGN_OR_RETURN(const auto steps, StepBench::open(config, machine.pool(), machine.ledger(), cases));
+  RooflineReport report{config.model.front(), steps->spec(), {}};
+  const auto on_case = [&](const RooflineCase& rated) {
+    const bool first = report.cases.empty();
+    report.cases.push_back(rated);
+    if (!table) return true;
+    return context.terminal.write((first ? roofline_head(report, rated.before) : "") + roofline_table(rated));
+  };
+  RETURN_IF_ERROR(measure_roofline(
+      *steps, cases, plan.rounds, [&] { return machine.measure(); }, on_case));
+  if (table) context.terminal.write(roofline_foot(report));
+  return write_json(invocation, context, roofline_json(report));
+}
+
 Status bench(const Invocation& invocation, CommandContext& context) {
   ASSIGN_OR_RETURN(const BenchPlan plan, read_bench_plan(invocation));
   ASSIGN_OR_RETURN(const LoadedConfig loaded, load_invocation_config(*find_command("bench"), invocation, context));
@@ -84,6 +111,9 @@ Status bench(const Invocation& invocation, CommandContext& context) {
   BenchReport report;
   report.rounds = plan.rounds;
   Machine machine(loaded.config);
+  if (invocation.has("--roofline") && !invocation.has("--machine")) {
+    return bench_roofline(invocation, loaded.config, plan, machine, context);
+  }
   if (invocation.has("--machine") || !invocation.has("--no-peaks")) {
     ASSIGN_OR_RETURN(report.peaks, machine.measure());
   }

@@ -29,6 +29,8 @@ Result<std::vector<int>> numbers_of(const Invocation& invocation, std::string_vi
       fmt::format("{}: expected whole numbers from {} to {} between commas, got '{}'", flag, min, max, text));
 }
 
+}  // namespace
+
 kernels::MachinePeaks better_of(const kernels::MachinePeaks& a, const kernels::MachinePeaks& b) {
   kernels::MachinePeaks best = a;
   best.f32_flops = std::max(a.f32_flops, b.f32_flops);
@@ -37,8 +39,6 @@ kernels::MachinePeaks better_of(const kernels::MachinePeaks& a, const kernels::M
   best.read_bytes_per_second = std::max(a.read_bytes_per_second, b.read_bytes_per_second);
   return best;
 }
-
-}  // namespace
 
 Result<BenchPlan> read_bench_plan(const Invocation& invocation) {
   BenchPlan plan;

@@ -17,6 +17,9 @@ struct BenchPlan {
 // invalid_argument, naming the flag.
 Result<BenchPlan> read_bench_plan(const Invocation& invocation);
 
+// Each peak is the better one.
+kernels::MachinePeaks better_of(const kernels::MachinePeaks& a, const kernels::MachinePeaks& b);
+
 // What a round is compared with. The peaks of a shared machine drift within a minute, so they are measured before and
 // after each round, and the better of the two counts.
 struct BenchYardstick {

@@ -22,7 +22,13 @@ OrderedJson spread_json(const Spread& spread) {
   return {{"median", spread.median}, {"min", spread.min}, {"max", spread.max}};
 }
 
-OrderedJson peaks_json(const kernels::MachinePeaks& peaks) {
+std::string text_of(const OrderedJson& json) {
+  return json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+}
+
+}  // namespace
+
+nlohmann::ordered_json peaks_json(const kernels::MachinePeaks& peaks) {
   return {{"threads", peaks.threads},
           {"isa", std::string(peaks.isa)},
           {"f32_flops", peaks.f32_flops},
@@ -31,12 +37,6 @@ OrderedJson peaks_json(const kernels::MachinePeaks& peaks) {
           {"read_bytes_per_second", peaks.read_bytes_per_second},
           {"read_buffer_bytes", peaks.read_buffer_bytes}};
 }
-
-std::string text_of(const OrderedJson& json) {
-  return json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
-}
-
-}  // namespace
 
 std::string machine_lines(const kernels::MachinePeaks& peaks) {
   std::string text =

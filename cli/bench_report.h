@@ -1,6 +1,7 @@
 // The results of `bench` for people (an aligned table of at most 80 columns) and for programs (JSON).
 #pragma once
 
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
 #include <vector>
@@ -35,6 +36,7 @@ std::string bench_table_head(const BenchReport& report);
 std::string bench_table_row(const BenchRow& row);
 std::string bench_table_foot(const BenchReport& report);  // how to read shares over 100 %; empty when there are none
 std::string machine_json(const kernels::MachinePeaks& peaks);  // with a newline at the end, as the next
+nlohmann::ordered_json peaks_json(const kernels::MachinePeaks& peaks);
 std::string bench_json(const BenchReport& report);
 
 }  // namespace inferneo

@@ -1,6 +1,7 @@
 // Share of the machine's peaks that the kernels reach, on the shapes of a 1B model (hidden 2048, feed-forward 8192,
 // 32 heads of 64 on 8 key/value heads, vocabulary 128256). Usage:
-// kernel_bench [isa] [threads] [decode|batch|prefill|quantized|others|attention|rows]
+// kernel_bench [--refcheck] [isa] [threads] [decode|batch|prefill|quantized|others|attention|rows]
+// --refcheck: each result against the reference's, within a bound (refcheck.h); exits with 1 when one is outside.
 #include <fmt/format.h>
 
 #include <time.h>
@@ -13,6 +14,7 @@
 #include "base/system.h"
 #include "kernels/machine_peaks.h"
 #include "kernels/ops.h"
+#include "refcheck.h"
 #include "tensor/memory.h"
 
 namespace inferneo::kernels {
@@ -25,6 +27,8 @@ struct Bench {
   ThreadPool& pool;
   MemoryLedger& ledger;
   MachinePeaks peaks;
+  bool refcheck = false;
+  int failures = 0;
 };
 
 // With one thread its CPU time is counted, which other processes disturb less than the time on the wall.
@@ -72,6 +76,38 @@ std::vector<PackedMatrix> weights(Bench& bench, const WeightFormat& format, int6
   return all;
 }
 
+void tell(Bench& bench, const RefCheck& check) {
+  fmt::print("  {}\n", check.text());
+  if (!check.ok()) ++bench.failures;
+}
+
+// Weights repeat after 16 channels, as weights() makes them, and so do their magnitudes.
+void check_matmul(Bench& bench, const Context& context, const PackedView& weight, const float* x, int64_t m,
+                  const float* out) {
+  const std::vector<int32_t> rows = checked_rows(m);
+  const Buffer want = floats(bench, static_cast<int64_t>(rows.size()) * weight.rows);
+  Context reference{*reference_table(), context.session, context.scratch};
+  const MatmulOutput output{.weight = weight, .out = want.as<float>(), .out_stride = weight.rows};
+  matmul(reference, MatmulArgs{.x = x,
+                               .x_stride = weight.cols,
+                               .num_rows = static_cast<int64_t>(rows.size()),
+                               .row_index = rows.data(),
+                               .outputs = {&output, 1}});
+  RefCheck check;
+  for (size_t r = 0; r < rows.size(); ++r) {
+    std::array<double, 16> bounds = {};
+    for (int64_t c = 0; c < 16; ++c) {
+      bounds[static_cast<size_t>(c)] =
+          product_bound(weight.cols, product_magnitude(weight, c, x + int64_t{rows[r]} * weight.cols));
+    }
+    for (int64_t c = 0; c < weight.rows; ++c) {
+      check.compare(rows[r], c, out[int64_t{rows[r]} * weight.rows + c],
+                    want.as<float>()[static_cast<int64_t>(r) * weight.rows + c], bounds[static_cast<size_t>(c % 16)]);
+    }
+  }
+  tell(bench, check);
+}
+
 void bench_matmul(Bench& bench, const WeightFormat& format, int64_t m, int64_t n, int64_t k) {
   const size_t bytes = PackedMatrix::bytes(format, n, k);
   const size_t all_bytes = size_t{format.scheme.quantized() ? 64U : 256U} << 20;  // quantising takes its time
@@ -99,6 +135,34 @@ void bench_matmul(Bench& bench, const WeightFormat& format, int64_t m, int64_t n
       "bandwidth\n",
       weight_format_name(format), m, n, k, seconds * 1e6, flops / 1e9, flops / peak, bandwidth / 1e9,
       bandwidth / bench.peaks.read_bytes_per_second);
+  if (bench.refcheck) check_matmul(bench, context, all.front().view(), x.as<float>(), m, out.as<float>());
+}
+
+// The last layer of the first and the last sequence, the first and the last query of each.
+void check_attention(Bench& bench, const Context& context, AttentionArgs args) {
+  const float* got = args.out;
+  std::vector<SequenceRows> ends;
+  for (const SequenceRows* sequence : {&args.sequences.front(), &args.sequences.back()}) {
+    for (const int32_t query : {0, sequence->num_tokens - 1}) {
+      ends.push_back({sequence->block_table, sequence->position + query, sequence->row + query, 1});
+    }
+  }
+  const int64_t width = args.out_stride;
+  const Buffer want = floats(bench, (int64_t{ends.back().row} + 1) * width);
+  Context reference{*reference_table(), context.session, context.scratch};
+  args.out = want.as<float>();
+  args.sequences = ends;
+  attention(reference, args);
+  RefCheck check;
+  for (const SequenceRows& rows : ends) {
+    const double bound =
+        attention_bound(args.layout.dtype, args.layout.head_dim, static_cast<double>(args.scale), rows.position + 1);
+    for (int64_t c = 0; c < width; ++c) {
+      const int64_t at = int64_t{rows.row} * width + c;
+      check.compare(rows.row, c, got[at], want.as<float>()[at], bound);
+    }
+  }
+  tell(bench, check);
 }
 
 void bench_attention(Bench& bench, DType dtype, int32_t num_sequences, int32_t past, int32_t now) {
@@ -139,24 +203,20 @@ void bench_attention(Bench& bench, DType dtype, int32_t num_sequences, int32_t p
                                   .layer = layer,
                                   .sequences = fill});
   }
-  const double seconds = best_seconds(
-                             bench,
-                             [&] {
-                               for (int32_t layer = 0; layer < layout.num_layers; ++layer) {
-                                 attention(context, AttentionArgs{.q = q.as<float>(),
-                                                                  .q_stride = heads * 64,
-                                                                  .out = out.as<float>(),
-                                                                  .out_stride = heads * 64,
-                                                                  .num_heads = heads,
-                                                                  .layout = layout,
-                                                                  .plane = plane->data(),
-                                                                  .layer = layer,
-                                                                  .scale = 0.125F,
-                                                                  .sequences = rows});
-                               }
-                             },
-                             5) /
-                         layout.num_layers;
+  AttentionArgs args{.q = q.as<float>(),
+                     .q_stride = heads * 64,
+                     .out = out.as<float>(),
+                     .out_stride = heads * 64,
+                     .num_heads = heads,
+                     .layout = layout,
+                     .plane = plane->data(),
+                     .scale = 0.125F,
+                     .sequences = rows};
+  const auto all_layers = [&] {
+    for (args.layer = 0; args.layer < layout.num_layers; ++args.layer) attention(context, args);
+    args.layer = layout.num_layers - 1;
+  };
+  const double seconds = best_seconds(bench, all_layers, 5) / layout.num_layers;
   const double context_tokens = static_cast<double>(num_sequences) * (past + now);
   const double bytes = context_tokens * 8 * 64 * 2 * static_cast<double>(layout.element_bytes());
   const double pairs = static_cast<double>(num_sequences) * now * (past + 0.5 * now);
@@ -167,6 +227,45 @@ void bench_attention(Bench& bench, DType dtype, int32_t num_sequences, int32_t p
       dtype_name(dtype), num_sequences, now, past, seconds * 1e6, flops / seconds / 1e9,
       flops / seconds / (dtype == DType::bf16 ? bench.peaks.bf16_flops : bench.peaks.f32_flops), bytes / seconds / 1e9,
       bytes / seconds / bench.peaks.read_bytes_per_second);
+  if (bench.refcheck) check_attention(bench, context, args);
+}
+
+void check_rows(Bench& bench, ThreadPool::Session& session, int64_t m, int64_t dim) {
+  const Buffer a = floats(bench, m * dim);
+  const Buffer weight = floats(bench, dim);
+  const Buffer got = floats(bench, m * dim);
+  const Buffer want = floats(bench, m * dim);
+  Context measured{bench.ops, session, {}};
+  Context reference{*reference_table(), session, {}};
+  const auto compare = [&](auto&& op, auto args, double relative) {
+    args.out = got.as<float>();
+    op(measured, args);
+    args.out = want.as<float>();
+    op(reference, args);
+    RefCheck check;
+    for (int64_t i = 0; i < m * dim; ++i) {
+      const float value = want.as<float>()[i];
+      check.compare(i / dim, i % dim, got.as<float>()[i], value, relative * std::abs(static_cast<double>(value)));
+    }
+    tell(bench, check);
+  };
+  compare(activation,
+          ActivationArgs{.gate = a.as<float>(),
+                         .gate_stride = dim,
+                         .up = a.as<float>(),
+                         .up_stride = dim,
+                         .out_stride = dim,
+                         .num_rows = m,
+                         .dim = dim},
+          kActivationBound);
+  compare(rms_norm,
+          NormArgs{.x = a.as<float>(),
+                   .x_stride = dim,
+                   .out_stride = dim,
+                   .num_rows = m,
+                   .dim = dim,
+                   .weight = weight.as<float>()},
+          norm_bound(dim));
 }
 
 void bench_rows(Bench& bench, int64_t m) {
@@ -202,9 +301,10 @@ void bench_rows(Bench& bench, int64_t m) {
       },
       5);
   fmt::print("rows m={:<4} silu*up 8192 {:8.1f} us   rms_norm 2048 {:8.1f} us\n", m, act * 1e6, norm * 1e6);
+  if (bench.refcheck) check_rows(bench, session, m, dim);
 }
 
-int run(const std::string& isa, int threads, const std::string& only) {
+int run(const std::string& isa, int threads, const std::string& only, bool refcheck) {
   MemoryLedger ledger(size_t{12} << 30);
   ThreadPool pool(threads);
   auto ops = select_op_table(isa);
@@ -217,7 +317,7 @@ int run(const std::string& isa, int threads, const std::string& only) {
   fmt::print("{} on {} threads; peaks ({}): f32 {:.0f}, bf16 {:.0f} GFLOP/s, int8 {:.0f} GOP/s, read {:.1f} GB/s\n",
              (*ops)->name, threads, peaks->isa, peaks->f32_flops / 1e9, peaks->bf16_flops / 1e9, peaks->int8_ops / 1e9,
              peaks->read_bytes_per_second / 1e9);
-  Bench bench{**ops, pool, ledger, *peaks};
+  Bench bench{**ops, pool, ledger, *peaks, refcheck};
   const auto wanted = [&](const char* part) { return only.empty() || only == part; };
   struct Shape {
     int64_t n, k;
@@ -267,14 +367,17 @@ int run(const std::string& isa, int threads, const std::string& only) {
     bench_rows(bench, 1);
     bench_rows(bench, 512);
   }
-  return 0;
+  if (bench.failures > 0) fmt::print(stderr, "{} results are outside their bounds\n", bench.failures);
+  return bench.failures > 0 ? 1 : 0;
 }
 
 }  // namespace
 }  // namespace inferneo::kernels
 
 int main(int argc, char** argv) {
-  const std::string isa = argc > 1 ? argv[1] : "auto";
-  const int threads = argc > 2 ? std::atoi(argv[2]) : inferneo::available_cpus();
-  return inferneo::kernels::run(isa, std::max(1, threads), argc > 3 ? argv[3] : "");
+  std::vector<std::string> arguments(argv + 1, argv + argc);
+  const bool refcheck = std::erase(arguments, "--refcheck") > 0;
+  const std::string isa = !arguments.empty() ? arguments[0] : "auto";
+  const int threads = arguments.size() > 1 ? std::atoi(arguments[1].c_str()) : inferneo::available_cpus();
+  return inferneo::kernels::run(isa, std::max(1, threads), arguments.size() > 2 ? arguments[2] : "", refcheck);
 }

@@ -71,7 +71,8 @@ def page(args, results, machines):
 
 Written by `benchmarks/throughput/report.py`, which says how it measures. Medians and ranges of {args.rounds} interleaved
 rounds; shares are of the peaks that `inferneo bench` measured around each round. Prefill: operations over the peak of the
-bf16 dot product. Decode: weights once a step and the cache of each stream, over the read bandwidth.
+bf16 dot product. Decode: weights once a step and the cache of each stream, over the read bandwidth. Where the time goes within a
+step, and how another engine does on the same tensors, is measured as [benchmarks.md](benchmarks.md) says.
 
 Machine: {machine["threads"]} threads, {machine["isa"]}; bf16 {spread(flops, 0)} GFLOP/s, read {spread(reads, 1)} GB/s.
 Model: the shape of Llama-3.2-1B in bf16 with random weights ({datetime.date.today().isoformat()}).

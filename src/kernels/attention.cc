@@ -81,6 +81,7 @@ size_t scratch_bytes(const ScratchNeeds& needs) {
 }
 
 void kv_write(Context& context, const KvWriteArgs& args) {
+  count_cost(context, args);
   const int64_t heads = args.layout.num_kv_heads;
   int64_t tokens = 0;
   for (const SequenceRows& rows : args.sequences) tokens += rows.num_tokens;
@@ -109,6 +110,7 @@ void attention(Context& context, const AttentionArgs& args) {
     splits = std::max<int64_t>(splits, (sequence.position + sequence.num_tokens - 1) / kAttentionSplit + 1);
   }
   if (tiles == 0) return;
+  count_cost(context, args);
   const size_t thread_floats = thread_scratch_floats(group, kv.head_dim);
   const size_t threads_floats = static_cast<size_t>(threads) * thread_floats;
   INFERNEO_CHECK(context.scratch.size() >= threads_floats * sizeof(float), "scratch memory is too small for attention");

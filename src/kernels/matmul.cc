@@ -111,6 +111,7 @@ void matmul(Context& context, const MatmulArgs& args) {
     matmul(context, part);
     return;
   }
+  count_cost(context, args);
   const int64_t block = rows_per_block(context, first.cols);
   for (int64_t row = 0; row < args.num_rows; row += block) {
     multiply_block(context, args, row, std::min(block, args.num_rows - row));

@@ -11,6 +11,7 @@ constexpr int64_t kElementsPerChunk = 4096;  // below this an op on rows is not 
 template <typename Args>
 void over_rows(Context& context, RangeOp<Args> op, const Args& args, int64_t num_rows, int64_t cost) {
   if (num_rows <= 0) return;
+  count_cost(context, args);
   const int64_t wanted = std::max<int64_t>(1, num_rows * std::max<int64_t>(1, cost) / kElementsPerChunk);
   const int64_t chunks = std::min({num_rows, wanted, int64_t{4} * context.session.num_threads()});
   if (chunks == 1) {

@@ -10,14 +10,24 @@
 
 #include "base/thread_pool.h"
 #include "kernels/op_table.h"
+#include "kernels/step_profile.h"
 
 namespace inferneo::kernels {
 
 struct Context {
   const OpTable& ops;
   ThreadPool::Session& session;
-  std::span<std::byte> scratch;  // 64-byte aligned
+  std::span<std::byte> scratch;    // 64-byte aligned
+  StepProfile* profile = nullptr;  // of who measures; null: nobody
 };
+
+// Of the step that the context was made for.
+inline void enter_phase(const Context& context, Phase phase) {
+  if (context.profile != nullptr) context.profile->enter(phase);
+}
+inline void count_cost(const Context& context, const auto& args) {
+  if (context.profile != nullptr) context.profile->count(cost_of(args));
+}
 
 struct ScratchNeeds {
   int64_t max_rows = 0;  // tokens of a step

@@ -136,6 +136,7 @@ void Forward::run_layer(const Step& step, size_t layer) {
 }
 
 void Forward::embed(const Step& step) {
+  kernels::enter_phase(step.context, kernels::Phase::embedding);
   kernels::EmbedArgs args{.table = weights_.ends.matrix(TensorRole::token_embedding),
                           .tokens = step.batch.tokens.data(),
                           .num_rows = step.num_tokens,
@@ -152,8 +153,11 @@ void Forward::embed(const Step& step) {
 }
 
 void Forward::fill_rope_tables(const Step& step) {
+  kernels::enter_phase(step.context, kernels::Phase::rope);
   for (RopeTable& rope : ropes_) {
     const auto half = static_cast<size_t>(rope.frequencies.rotary_dim()) / 2;
+    kernels::count_cost(step.context,
+                        kernels::RopeTableArgs{.num_rows = step.num_tokens, .half_dim = static_cast<int64_t>(half)});
     const auto fill = [&](int64_t chunk, int) {
       const int64_t begin = chunk * 64;
       for (int64_t t = begin; t < std::min(step.num_tokens, begin + 64); ++t) {
@@ -207,6 +211,7 @@ kernels::MatmulOutput Forward::residual_output(const LayerSpec& layer, bool has_
 }
 
 void Forward::add_residual(const Step& step, const LayerSpec& layer, const NormSpec& post_norm, const float* weight) {
+  kernels::enter_phase(step.context, kernels::Phase::norms);
   apply_norm(step.context, post_norm, weight, nullptr, branch_, branch_, step.num_tokens, spec_.hidden_size);
   kernels::add(step.context, {.x = branch_,
                               .x_stride = spec_.hidden_size,
@@ -218,6 +223,7 @@ void Forward::add_residual(const Step& step, const LayerSpec& layer, const NormS
 }
 
 std::span<float> Forward::hidden(kernels::Context& context, std::span<const int32_t> rows) {
+  kernels::enter_phase(context, kernels::Phase::head);
   const auto width = static_cast<size_t>(spec_.hidden_size);
   for (size_t i = 0; i < rows.size(); ++i) {
     std::memcpy(logit_rows_ + i * width, hidden_ + static_cast<size_t>(rows[i]) * width, width * sizeof(float));

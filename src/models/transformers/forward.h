@@ -79,6 +79,7 @@ class Forward {
   void attention_block(const Step& step, size_t layer);
   void project_qkv(const Step& step, size_t layer, const float* x);
   void normalize_qk(const Step& step, size_t layer);
+  void rotate_qk(const Step& step, const AttentionSpec& attention);
   void ffn_block(const Step& step, size_t layer);
   void dense_ffn(const Step& step, size_t layer, const float* x, int64_t first, int64_t rows);
   void expert_ffn(const Step& step, size_t layer, const float* x, int64_t first, int64_t rows);

@@ -18,26 +18,16 @@ void Forward::attention_block(const Step& step, size_t layer) {
   const int64_t q_width = int64_t{a.num_heads} * a.head_dim;
   const int64_t kv_width = int64_t{a.num_kv_heads} * a.head_dim;
 
+  kernels::enter_phase(step.context, kernels::Phase::norms);
   const float* x = normalize(step, spec.attention_pre_norm, w.vector(TensorRole::attention_pre_norm),
                              w.vector(TensorRole::attention_pre_norm_bias));
+  kernels::enter_phase(step.context, kernels::Phase::qkv);
   project_qkv(step, layer, x);
+  kernels::enter_phase(step.context, kernels::Phase::norms);
   normalize_qk(step, layer);
-  if (a.rope >= 0) {
-    const RopeTable& rope = ropes_[static_cast<size_t>(a.rope)];
-    kernels::RopeArgs args{.x = q_,
-                           .stride = q_width,
-                           .num_rows = step.num_tokens,
-                           .num_heads = a.num_heads,
-                           .head_dim = a.head_dim,
-                           .half_dim = rope.frequencies.rotary_dim() / 2,
-                           .cos = rope.cosines,
-                           .sin = rope.sines};
-    kernels::rope(step.context, args);
-    args.x = k_;
-    args.stride = kv_width;
-    args.num_heads = a.num_kv_heads;
-    kernels::rope(step.context, args);
-  }
+  kernels::enter_phase(step.context, kernels::Phase::rope);
+  rotate_qk(step, a);
+  kernels::enter_phase(step.context, kernels::Phase::cache_write);
   kernels::kv_write(step.context, {.k = k_,
                                    .k_stride = kv_width,
                                    .v = v_,
@@ -46,6 +36,7 @@ void Forward::attention_block(const Step& step, size_t layer) {
                                    .plane = plane,
                                    .layer = place.index,
                                    .sequences = sequences});
+  kernels::enter_phase(step.context, kernels::Phase::attention);
   kernels::attention(step.context, {.q = q_,
                                     .q_stride = q_width,
                                     .out = attended_,
@@ -58,6 +49,7 @@ void Forward::attention_block(const Step& step, size_t layer) {
                                     .softcap = a.soft_cap,
                                     .window = group.window,
                                     .sequences = sequences});
+  kernels::enter_phase(step.context, kernels::Phase::attention_output);
   kernels::MatmulOutput output = residual_output(spec, spec.attention_post_norm.has_value(), 0);
   output.weight = w.matrix(TensorRole::attention_output);
   output.bias = w.vector(TensorRole::attention_output_bias);
@@ -96,9 +88,28 @@ void Forward::normalize_qk(const Step& step, size_t layer) {
              int64_t{a.num_kv_heads} * a.head_dim / kv_rows);
 }
 
+void Forward::rotate_qk(const Step& step, const AttentionSpec& a) {
+  if (a.rope < 0) return;
+  const RopeTable& rope = ropes_[static_cast<size_t>(a.rope)];
+  kernels::RopeArgs args{.x = q_,
+                         .stride = int64_t{a.num_heads} * a.head_dim,
+                         .num_rows = step.num_tokens,
+                         .num_heads = a.num_heads,
+                         .head_dim = a.head_dim,
+                         .half_dim = rope.frequencies.rotary_dim() / 2,
+                         .cos = rope.cosines,
+                         .sin = rope.sines};
+  kernels::rope(step.context, args);
+  args.x = k_;
+  args.stride = int64_t{a.num_kv_heads} * a.head_dim;
+  args.num_heads = a.num_kv_heads;
+  kernels::rope(step.context, args);
+}
+
 void Forward::ffn_block(const Step& step, size_t layer) {
   const LayerSpec& spec = spec_.layers[layer];
   const WeightSet& w = weights_.layers[layer];
+  kernels::enter_phase(step.context, kernels::Phase::norms);
   const float* x =
       normalize(step, spec.ffn_pre_norm, w.vector(TensorRole::ffn_pre_norm), w.vector(TensorRole::ffn_pre_norm_bias));
   for (int64_t first = 0; first < step.num_tokens; first += kFfnRows) {
@@ -118,6 +129,7 @@ void Forward::dense_ffn(const Step& step, size_t layer, const float* x, int64_t 
   const FeedForwardSpec& f = spec.ffn;
   const WeightSet& w = weights_.layers[layer];
   const int64_t inner = f.intermediate;
+  kernels::enter_phase(step.context, kernels::Phase::gate_up);
   const kernels::MatmulOutput up{w.matrix(TensorRole::up), w.vector(TensorRole::up_bias), up_, inner};
   if (f.gated) {
     const std::array outputs = {
@@ -126,6 +138,7 @@ void Forward::dense_ffn(const Step& step, size_t layer, const float* x, int64_t 
   } else {
     kernels::matmul(step.context, {.x = x, .x_stride = spec_.hidden_size, .num_rows = rows, .outputs = {&up, 1}});
   }
+  kernels::enter_phase(step.context, kernels::Phase::activation);
   kernels::activation(step.context, {.kind = to_kernel(f.activation),
                                      .gate = f.gated ? gate_ : up_,
                                      .gate_stride = inner,
@@ -135,6 +148,7 @@ void Forward::dense_ffn(const Step& step, size_t layer, const float* x, int64_t 
                                      .out_stride = inner,
                                      .num_rows = rows,
                                      .dim = inner});
+  kernels::enter_phase(step.context, kernels::Phase::down);
   kernels::MatmulOutput down = residual_output(spec, spec.ffn_post_norm.has_value(), first);
   down.weight = w.matrix(TensorRole::down);
   down.bias = w.vector(TensorRole::down_bias);
@@ -147,6 +161,7 @@ void Forward::expert_ffn(const Step& step, size_t layer, const float* x, int64_t
   const WeightSet& w = weights_.layers[layer];
   const int64_t inner = f.intermediate;
   const int64_t hidden = spec_.hidden_size;
+  kernels::enter_phase(step.context, kernels::Phase::routing);
   const kernels::MatmulOutput router{
       .weight = w.matrix(TensorRole::router), .out = router_, .out_stride = f.num_experts};
   kernels::matmul(step.context, {.x = x, .x_stride = hidden, .num_rows = rows, .outputs = {&router, 1}});
@@ -160,6 +175,7 @@ void Forward::expert_ffn(const Step& step, size_t layer, const float* x, int64_t
                                     .weights = expert_weights_});
   kernels::moe_group(expert_ids_, rows, f.experts_per_token, f.num_experts, expert_begin_.data(), slot_tokens_,
                      expert_slots_);
+  kernels::enter_phase(step.context, kernels::Phase::gate_up);
   for (int32_t e = 0; e < f.num_experts; ++e) {
     const int64_t begin = expert_begin_[static_cast<size_t>(e)];
     const int64_t count = expert_begin_[static_cast<size_t>(e) + 1] - begin;
@@ -172,6 +188,7 @@ void Forward::expert_ffn(const Step& step, size_t layer, const float* x, int64_t
         step.context,
         {.x = x, .x_stride = hidden, .num_rows = count, .row_index = slot_tokens_ + begin, .outputs = outputs});
   }
+  kernels::enter_phase(step.context, kernels::Phase::activation);
   kernels::activation(step.context, {.kind = to_kernel(f.activation),
                                      .gate = gate_,
                                      .gate_stride = inner,
@@ -181,6 +198,7 @@ void Forward::expert_ffn(const Step& step, size_t layer, const float* x, int64_t
                                      .out_stride = inner,
                                      .num_rows = rows * f.experts_per_token,
                                      .dim = inner});
+  kernels::enter_phase(step.context, kernels::Phase::down);
   for (int32_t e = 0; e < f.num_experts; ++e) {
     const int64_t begin = expert_begin_[static_cast<size_t>(e)];
     const int64_t count = expert_begin_[static_cast<size_t>(e) + 1] - begin;
@@ -190,6 +208,7 @@ void Forward::expert_ffn(const Step& step, size_t layer, const float* x, int64_t
     kernels::matmul(step.context,
                     {.x = gate_ + begin * inner, .x_stride = inner, .num_rows = count, .outputs = {&down, 1}});
   }
+  kernels::enter_phase(step.context, kernels::Phase::routing);
   const kernels::MatmulOutput target = residual_output(spec, spec.ffn_post_norm.has_value(), first);
   kernels::moe_combine(step.context, {.y = expert_out_,
                                       .y_stride = hidden,

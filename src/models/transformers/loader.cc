@@ -151,6 +151,7 @@ Result<std::unique_ptr<ModelRunner>> load_transformers_model(const LoadOptions& 
       (options.store != nullptr ? *options.store : nothing).load(weight_request(options, description, ops->name)));
   ASSIGN_OR_RETURN(model.kv_dtype, resolve_kv_dtype(options.kv_cache_dtype, model.weights.weights->dtype));
   model.block_size = description.block_size;
+  model.profile = options.profile;
   model.max_model_len = description.max_model_len;
   model.description = describe(description.spec, description.generation, model.weights, ops->name);
   model.spec = std::move(description.spec);

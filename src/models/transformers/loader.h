@@ -17,6 +17,7 @@
 #include "base/thread_pool.h"
 #include "formats/generation_config.h"
 #include "formats/model_directory.h"
+#include "kernels/step_profile.h"
 #include "models/decoder_spec.h"
 #include "models/model_runner.h"
 #include "models/transformers/weight_store.h"
@@ -36,6 +37,7 @@ struct LoadOptions {
   int32_t block_size = 16;                    // 0: one block per sequence (max_model_len tokens, rounded up to a tile)
   int32_t max_model_len = 0;                  // longest context to be served; 0: the model's
   LoadProgressCallback progress;              // may be empty
+  kernels::StepProfile* profile = nullptr;    // outlives the runner; steps add to it
 };
 
 // What the files say before any weight is read, checked against the options.

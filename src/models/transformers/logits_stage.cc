@@ -36,6 +36,7 @@ void LogitsStage::prepare(const StepBatch& batch, StepResult& result) const {
 
 StepResult LogitsStage::run(kernels::Context& context, Forward& forward, const StepBatch& batch,
                             const std::vector<int32_t>& first_rows) {
+  kernels::enter_phase(context, kernels::Phase::sampling);
   StepResult result;
   prepare(batch, result);
   std::vector<Job> jobs = plan(batch);
@@ -68,6 +69,9 @@ void LogitsStage::run_piece(kernels::Context& context, Forward& forward, const S
     for (int32_t i = 0; i < job.num_rows; ++i) rows.push_back(base + i);
   }
   const std::span<float> logits = forward.logits(context, rows);
+  kernels::enter_phase(context, kernels::Phase::sampling);
+  kernels::count_cost(context, kernels::LogitsSummaryArgs{.num_rows = static_cast<int64_t>(rows.size()),
+                                                          .dim = static_cast<int64_t>(vocab_size_)});
   const auto finish_job = [&](int64_t index, int thread) {
     Job& job = jobs[static_cast<size_t>(index)];
     const auto sequence = static_cast<size_t>(job.sequence);

@@ -99,9 +99,11 @@ StepResult NativeRunner::compute() {
   ThreadPool::Session session(batch_.idle ? idle_turns_ : turns_, batch_.idle);
   const SteadyClock clock;
   const TimePoint began = clock.now();
-  kernels::Context context{ops_, session, forward_.scratch()};
+  kernels::Context context{ops_, session, forward_.scratch(), model_.profile};
+  if (model_.profile != nullptr) model_.profile->begin();
   forward_.run(context, forward_batch_, planes_);
   StepResult result = logits_.run(context, forward_, batch_, first_rows_);
+  if (model_.profile != nullptr) model_.profile->end();
   result.computing = clock.now() - began;
   return result;
 }

@@ -26,6 +26,7 @@ struct NativeModel {
   DType kv_dtype = DType::bf16;
   int32_t block_size = 16;
   int32_t max_model_len = 0;
+  kernels::StepProfile* profile = nullptr;  // outlives the runner; null: nobody measures
 };
 
 class NativeRunner final : public ModelRunner {

@@ -35,10 +35,10 @@ TEST(Program, VersionAndHelp) {
 
 TEST(Program, MistakesEndWithTwo) {
   EXPECT_EQ(run("sreve m").text, "inferneo: no command 'sreve', did you mean 'serve'?\n");
-  for (const auto* line :
-       {"sreve", "serve --zebra", "serve m --port x", "run", "config --config absent.yaml", "pull", "pull ./x",
-        "pull a/b c/d", "bench m --input-len x", "bench --no-peaks", "run m --temperature hot", "convert", "convert m",
-        "convert m o --precision bf16", "convert m o --block-size x"}) {
+  for (const auto* line : {"sreve", "serve --zebra", "serve m --port x", "run", "config --config absent.yaml", "pull",
+                           "pull ./x", "pull a/b c/d", "bench m --input-len x", "bench --no-peaks",
+                           "bench m --roofline --no-peaks", "run m --temperature hot", "convert", "convert m",
+                           "convert m o --precision bf16", "convert m o --block-size x"}) {
     const Outcome outcome = run(line);
     EXPECT_EQ(outcome.code, 2) << line << ": " << outcome.text;
     EXPECT_THAT(outcome.text, HasSubstr("inferneo: ")) << line;
@@ -47,7 +47,8 @@ TEST(Program, MistakesEndWithTwo) {
 }
 
 TEST(Program, ModelsThatAreNotThereAreAFailure) {
-  for (const auto* line : {"run ./absent hello", "serve ./absent --port 0", "bench ./absent --no-peaks"}) {
+  for (const auto* line :
+       {"run ./absent hello", "serve ./absent --port 0", "bench ./absent --no-peaks", "bench ./absent --roofline"}) {
     const Outcome outcome = run(line);
     EXPECT_EQ(outcome.code, 1) << line << ": " << outcome.text;
     EXPECT_THAT(outcome.text, HasSubstr("absent")) << line;

@@ -1,0 +1,167 @@
+"""The tools around the benchmarks, on programs that say what they are told to: nothing is measured, and there is no model."""
+import contextlib
+import io
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+import unittest
+import unittest.mock
+
+sys.dont_write_bytecode = True
+ROOT = pathlib.Path(__file__).resolve().parents[3]
+sys.path[:0] = [str(ROOT / "benchmarks" / "throughput"), str(ROOT / "benchmarks" / "step")]
+import instructions  # noqa: E402
+import side_by_side  # noqa: E402
+import side_by_side_page  # noqa: E402
+
+
+
+class Programs:
+    """What the programs would print; keeps the calls."""
+
+    def __init__(self):
+        self.calls, self._looks, self._rates, self._lost = [], 0, 0, False
+
+    def output_of(self, line):
+        line = [str(part) for part in line]
+        self.calls.append(line)
+        if "--machine" in line:
+            self._looks += 1
+            read = [12e9, 10e9, 10.4e9, 10e9][self._looks % 4]
+            return json.dumps(dict(machine=dict(threads=2, isa="avx2", bf16_flops=1e11, read_bytes_per_second=read)))
+        if line[0] == "inferneo":
+            self._rates += 1
+            rate = dict(median=20.0 if self._rates % 2 else 24.0)
+            return json.dumps(dict(rows=[dict(prefill_tokens_per_second=rate, decode_tokens_per_second=rate)]))
+        if line[0] == "llama-bench":
+            return json.dumps([dict(avg_ts=10.0, build_number=42, build_commit="abc123")])
+        self._lost = not self._lost
+        rows = [dict(tg=1, speed_tg=7.0)] if self._lost else [dict(tg=16, speed_tg=40.0), dict(tg=1, speed_tg=7.0)]
+        return "noise\n" + "\n".join(map(json.dumps, rows))
+
+
+class SideBySide(unittest.TestCase):
+    def setUp(self):
+        self._folder = tempfile.TemporaryDirectory()
+        self.addCleanup(self._folder.cleanup)
+        self.folder = pathlib.Path(self._folder.name)
+        self.model = self.folder / "tiny"
+        self.model.mkdir()
+        (self.model / "config.json").write_text("{}")
+        (self.folder / "gguf").mkdir()
+        (self.folder / "gguf" / "tiny-bf16.gguf").write_text("as it is")  # newer than the model, so taken
+
+    def program(self, name, body):
+        path = self.folder / name
+        path.write_text("#!/bin/sh\n" + body + "\n")
+        path.chmod(0o755)
+        return str(path)
+
+    def run_tool(self, *flags):
+        """(exit code, what it said on the error stream)"""
+        said = io.StringIO()
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+            try:
+                code = side_by_side.main([str(self.model), "--gguf-dir", str(self.folder / "gguf"), "--out",
+                                          str(self.folder / "page"), *flags])
+            except SystemExit as end:
+                code = end.code
+        return code, said.getvalue()
+
+    def test_rounds_alternate_and_the_page_says_what_came_of_them(self):
+        programs = Programs()
+        with unittest.mock.patch.object(side_by_side, "output_of", programs.output_of):
+            code, said = self.run_tool("--binary", "inferneo", "--llama-bench", "llama-bench", "--llama-batched-bench", "batched",
+                                       "--rounds", "2", "--prefill", "64", "--streams", "1,4", "--threads", "2", "--output", "16")
+        self.assertEqual(code, 0, said)
+        result = json.loads((self.folder / "page.json").read_text())
+        self.assertEqual(result["setup"]["llama.cpp"], "build 42 (abc123)")
+        self.assertEqual([c["name"] for c in result["cases"]], ["prefill 64", "decode, 1 stream", "decode, 4 streams"])
+        for case in result["cases"]:
+            self.assertEqual([sorted(r["ours"]) for r in case["rounds"]], [[20.0, 24.0]] * 2)
+        self.assertEqual(side_by_side_page.ratios(result["cases"][0]), [2.2, 2.2])
+        self.assertEqual(side_by_side_page.ratios(result["cases"][2]), [0.55, 0.55])
+        # 10.0 and 10.4 are within 5 %, 10 and 12 are not: every second group is marked.
+        quiet = [side_by_side_page.is_quiet(r) for case in result["cases"] for r in case["rounds"]]
+        self.assertEqual(sorted(quiet), [False] * 3 + [True] * 3)
+        page = (self.folder / "page.md").read_text()
+        self.assertIn("| bf16 | prefill 64 | 22.0 (22.0 to 22.0) | 10.0 (10.0 to 10.0) | 2.20 (2.20 to 2.20) |", page)
+        self.assertIn("In 3 of 6 rounds", page)
+        self.assertIn("Fewer than five rounds", page)
+        self.assertIn("(page.svg)", page)
+        self.assertEqual((self.folder / "page.svg").read_text().count("<circle"), 3)
+        order = ["m" if "--machine" in c else c[0][0] for c in programs.calls]
+        self.assertEqual("".join(order[:6]), "millim", "A B B A between two looks at the machine")
+        decode = next(c for c in programs.calls if c[0] == "llama-bench" and "-d" in c)
+        self.assertEqual(decode[decode.index("-n") + 1], "16")
+        self.assertEqual((self.folder / "gguf" / "tiny-bf16.gguf").read_text(), "as it is")
+
+    def test_the_page_is_written_anew_from_its_results(self):
+        machine = dict(threads=2, isa="avx2", bf16_flops=1e11, read_bytes_per_second=1e10)
+        result = dict(setup=dict(date="2026-01-01", model="m", processor="p", threads=2, rounds=5, prompt=32, output=128),
+                      cases=[dict(type="bf16", name="<decode>", rounds=[dict(ours=[2, 2], theirs=[1, 1], before=machine, after=machine)] * 5)])
+        (self.folder / "old.json").write_text(json.dumps(result))
+        self.assertEqual(self.run_tool("--from", str(self.folder / "old.json"))[0], 0)
+        page = (self.folder / "page.md").read_text()
+        self.assertNotIn("Fewer than five", page)
+        self.assertNotIn("not quiet", page)
+        self.assertIn("&lt;decode&gt;", (self.folder / "page.svg").read_text())
+
+    def test_what_goes_wrong_is_one_sentence(self):
+        good = self.program("good", "cat '" + str(self.folder / "answer") + "'")
+        rate = dict(median=1.0)
+        (self.folder / "answer").write_text(json.dumps(dict(machine=dict(read_bytes_per_second=1.0), rows=[
+            dict(prefill_tokens_per_second=rate, decode_tokens_per_second=rate)])))
+        bad = self.program("bad", "echo one >&2; echo no such model >&2; exit 3")
+        silent = self.program("silent", "exit 0")
+        absent = str(self.folder / "absent")
+        for flags, words in ((["--binary", good, "--llama-bench", bad], "ended with 3 and said: no such model"),
+                             (["--binary", good, "--llama-bench", absent], "No such file"),
+                             (["--binary", silent, "--llama-bench", good], "printed no JSON"),
+                             (["--binary", good, "--llama-bench", good], "measured nothing")):
+            code, said = self.run_tool(*flags, "--rounds", "1")
+            self.assertEqual(code, 1, said)
+            self.assertIn(words, said)
+        self.assertEqual(self.run_tool()[0], 2)
+        self.assertEqual(self.run_tool("--llama-bench", good, "--types", "q5_k")[0], 2)
+        self.assertEqual(self.run_tool("--llama-bench", good, "--prefill", "0")[0], 2)
+
+    def test_cases_are_those_that_there_are_programs_for(self):
+        args = side_by_side.parse(["m", "--llama-bench", "x", "--streams", "1,8"])
+        self.assertEqual(list(side_by_side.cases_of(args)), ["prefill 512", "decode, 1 stream"])
+        args = side_by_side.parse(["m", "--llama-bench", "x", "--llama-batched-bench", "y", "--llama-server", "z"])
+        self.assertEqual(list(side_by_side.cases_of(args)), ["prefill 512", "decode, 1 stream", "decode, 16 streams", "serving, 8 clients"])
+
+
+class Instructions(unittest.TestCase):
+    def test_counts_are_read_and_spread_over_tokens(self):
+        self.assertEqual(instructions.total_of("events: Ir\nfn=x\n1 2\ntotals: 6400\n"), 6400)
+        with self.assertRaises(instructions.Failed):
+            instructions.total_of("summary: 0\n")
+        for flags, tokens in instructions.CASES.values():
+            steps = int(flags[flags.index("--steps") + 1])
+            self.assertEqual(instructions.per_token(1000 * steps * tokens, flags, tokens), 1000)
+
+    def test_growth_beyond_the_tolerance_is_named(self):
+        lines, grown = instructions.compare({"a": 1020, "b": 1009, "c": 900, "d": 5}, {"a": 1000, "b": 1000, "c": 1000}, 0.01)
+        self.assertEqual(grown, ["a"])
+        self.assertIn("+2.00 %", lines[1])
+        self.assertIn("-10.00 %", lines[3])
+        self.assertEqual(len({len(line) for line in lines[:4]}), 1)
+
+    def test_the_baseline_knows_every_case(self):
+        baseline = json.loads(instructions.BASELINE.read_text())
+        self.assertEqual(set(baseline["cases"]), set(instructions.CASES))
+        self.assertEqual((baseline["model"], baseline["isa"]), (instructions.MODEL, instructions.ISA))
+
+    def test_without_valgrind_it_says_so(self):
+        done = subprocess.run([sys.executable, str(ROOT / "benchmarks/step/instructions.py")], capture_output=True, text=True,
+                              env={"PATH": "/nonexistent", "PYTHONDONTWRITEBYTECODE": "1"})
+        self.assertEqual(done.returncode, 77)
+        self.assertIn("valgrind is not there", done.stderr)
+
+
+if __name__ == "__main__":
+    unittest.main()
