@@ -26,6 +26,7 @@ struct NativeModel {
   DType kv_dtype = DType::bf16;
   int32_t block_size = 16;
   int32_t max_model_len = 0;
+  std::string content_key;  // as ModelRunner::content_key
 };
 
 class NativeRunner final : public ModelRunner {
@@ -36,6 +37,7 @@ class NativeRunner final : public ModelRunner {
 
   const ModelSpec& spec() const override { return model_.description; }
   const KvCacheSpec& kv_spec() const override { return kv_spec_; }
+  std::string content_key() const override { return model_.content_key; }
   Status bind(const KvBinding& kv, int32_t max_num_seqs, int32_t max_num_batched_tokens) override;
   Result<Ticket> submit(const StepBatch& batch) override;
   Result<StepResult> collect(Ticket ticket) override;
