@@ -249,15 +249,16 @@ class KvDisk::Tier final : public KvTier {
       state_->writing_bytes += bytes;
     }
     Result<MemoryLedger::Booking> booking = state_->book(bytes);
+    const bool booked = booking.ok();
     State::WriteJob job{model_, block, {}, {}};
-    if (booking.ok()) {
+    if (booked) {
       job.booking = *std::move(booking);
       job.bytes.reserve(bytes);
       for (const std::span<const std::byte> plane : planes)
         job.bytes.insert(job.bytes.end(), plane.begin(), plane.end());
     }
     const std::lock_guard lock(state_->mutex);
-    if (!booking.ok() || state_->stopping) {
+    if (!booked || state_->stopping) {
       state_->writing_bytes -= bytes;
       return false;
     }

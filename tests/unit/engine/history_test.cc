@@ -155,7 +155,7 @@ class History {
   HarnessOptions with_tier(HarnessOptions o) {
     if (!random_.chance(60)) return o;
     o.tier = &tier_;
-    tier_.answers_at_once = random_.chance(30);
+    tier_.answers_at_once = random_.chance(50);
     tier_.answers_after_cancel = random_.chance(20);
     return o;
   }
@@ -164,9 +164,10 @@ class History {
     if (dice <= 60) tier_.deliver(random_.between(1, 6));
     if (dice > 60 && dice <= 70) tier_.room = random_.between(0, 4);
     if (dice > 70 && dice <= 75) tier_.takes = !tier_.takes;
-    if (dice > 75 && dice <= 85 && !tier_.kept.empty()) tier_.kept.erase(tier_.kept.begin());
-    if (dice > 85 && harness_.traffic != nullptr && harness_.loop->num_live() == 0) harness_.traffic->write_one();
-    if (dice > 95) harness_.kv->shrink_to_minimum();
+    if (dice > 75 && dice <= 80 && !tier_.kept.empty()) tier_.kept.erase(tier_.kept.begin());
+    if (dice <= 80 || harness_.traffic == nullptr) return;
+    for (int i = 0; i < 20; ++i) harness_.traffic->write_one();
+    harness_.kv->shrink_to_minimum();
   }
   int vocab() const { return harness_.options_.script.vocab_size; }
 
