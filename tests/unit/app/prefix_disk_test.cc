@@ -113,7 +113,7 @@ TEST_F(PrefixDiskTest, ASecondStartHitsAndSaysTheSame) {
   }
 }
 
-TEST_F(PrefixDiskTest, OtherTypesAndBlocksMiss) {
+TEST_F(PrefixDiskTest, OtherTypesBlocksAndWeightsMiss) {
   (void)answer(config(true));
   ASSERT_GT(num_files(), 0U);
   EngineConfig other_type = config(true);
@@ -122,9 +122,9 @@ TEST_F(PrefixDiskTest, OtherTypesAndBlocksMiss) {
   EngineConfig other_block = config(true);
   other_block.block_size = 32;
   EXPECT_EQ(answer(other_block).cached, 0);
-  EngineConfig other_isa = config(true);
-  other_isa.isa = "reference";
-  EXPECT_EQ(answer(other_isa).cached, 0);
+  EngineConfig other_weights = config(true);
+  other_weights.quantization = "int8";
+  EXPECT_EQ(answer(other_weights).cached, 0);
   EXPECT_GT(answer(config(true)).cached, 0);
 }
 
