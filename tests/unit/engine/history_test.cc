@@ -155,17 +155,21 @@ class History {
   HarnessOptions with_tier(HarnessOptions o) {
     if (!random_.chance(60)) return o;
     o.tier = &tier_;
+    if (random_.chance(60)) {  // room for what comes, beside what is in use
+      for (int32_t& blocks : o.capacity) blocks *= 6;
+    }
+    o.script.token_cost = std::chrono::microseconds(random_.pick({0, 500}));
     tier_.answers_at_once = random_.chance(50);
     tier_.answers_after_cancel = random_.chance(20);
     return o;
   }
   void tier_event() {
     const int dice = random_.between(1, 100);
-    if (dice <= 60) tier_.deliver(random_.between(1, 6));
-    if (dice > 60 && dice <= 70) tier_.room = random_.between(0, 4);
-    if (dice > 70 && dice <= 75) tier_.takes = !tier_.takes;
-    if (dice > 75 && dice <= 80 && !tier_.kept.empty()) tier_.kept.erase(tier_.kept.begin());
-    if (dice <= 80 || harness_.traffic == nullptr) return;
+    if (dice <= 50) tier_.deliver(random_.between(1, 6));
+    if (dice > 50 && dice <= 60) tier_.room = random_.pick({0, 3, 1 << 20});
+    if (dice > 60 && dice <= 65) tier_.takes = random_.chance(80);
+    if (dice > 65 && dice <= 70 && !tier_.kept.empty()) tier_.kept.erase(tier_.kept.begin());
+    if (dice <= 70 || harness_.traffic == nullptr) return;
     for (int i = 0; i < 20; ++i) harness_.traffic->write_one();
     harness_.kv->shrink_to_minimum();
   }
@@ -183,7 +187,7 @@ class History {
       if (harness_.draft != nullptr) harness_.draft_memory->limit = random_.between(0, 60);
     } else if (dice <= 39 && harness_.draft != nullptr) {
       harness_.draft->yield();
-    } else if (dice <= 50 && harness_.options_.tier != nullptr) {
+    } else if (dice <= 55 && harness_.options_.tier != nullptr) {
       tier_event();
     } else {
       harness_.step_and_check();
@@ -311,7 +315,7 @@ TEST(History, EveryLawHoldsAfterEveryEvent) {
     fetched_tokens += history.fetched_tokens();
     accepted_of_models += history.has_draft() ? history.accepted_drafts() : 0;
   }
-  EXPECT_GT(fetched_tokens, static_cast<uint64_t>(count)) << "the level below the prefix cache was hardly tried";
+  EXPECT_GT(fetched_tokens, static_cast<uint64_t>(count) / 2) << "the level below the prefix cache was hardly tried";
   EXPECT_GT(accepted_drafts, static_cast<uint64_t>(count) / 4) << "speculation was hardly tried";
   EXPECT_GT(accepted_of_models, static_cast<uint64_t>(count) / 8) << "draft models were hardly tried";
 }
