@@ -29,6 +29,8 @@ ROOMS = {
     "models/cuda": LOW | {"formats", "kernels", "models", "models/sampling", "models/transformers", "models/cuda"},
     # The engine knows neither formats nor devices.
     "engine": LOW | {"models", "admission", "engine"},
+    # Files and threads behind the engine's interface.
+    "kv_disk": LOW | {"engine", "kv_disk"},
     # Pure: definitions, assignment, outcomes and statistics of A/B tests.
     "experiments": {"base", "experiments", "api"},
     # Pure: which model, test, chain or refusal a request gets.

@@ -74,6 +74,8 @@ struct EngineConfig {
   bool enable_prefix_caching = true;
   bool enable_paged_attention = true;  // false: one block per sequence, and no prefix cache
   double kv_cache_gb = 0.0;            // GiB for all models; 0: what the weights leave of max_memory_gb
+  std::string prefix_cache_dir = {};   // folder of the prefix cache's level on disk; empty: none
+  double prefix_cache_disk_gb = 10.0;  // GiB of files there, of all models; 0: none
 
   // Device and memory
   std::string device = "auto";          // auto, cpu, cuda or cuda:N

@@ -29,6 +29,14 @@ struct EnhancedStats {
     double kv_usage = 0.0;       // [0, 1]
     uint64_t cache_queries = 0;  // prompt tokens looked up in the prefix cache
     uint64_t cache_hits = 0;     // and found
+    // The prefix cache's level on disk (prefix_cache_dir): tokens that memory had not, bytes of the files.
+    uint64_t disk_cache_queries = 0;
+    uint64_t disk_cache_hits = 0;
+    uint64_t disk_cache_bytes = 0;  // of this model's files now
+    uint64_t disk_cache_read_bytes = 0;
+    uint64_t disk_cache_written_bytes = 0;
+    uint64_t disk_cache_evictions = 0;  // blocks that made room for others
+    uint64_t disk_cache_dropped = 0;    // blocks that left memory and were not written: too many at a time
     uint64_t preemptions = 0;
     uint64_t draft_tokens = 0;              // guessed by speculative decoding
     uint64_t accepted_tokens = 0;           // of them, that were right

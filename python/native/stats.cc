@@ -30,6 +30,13 @@ nb::dict dict_of(const EnhancedStats::Model& model) {
   dict["kv_usage"] = model.kv_usage;
   dict["cache_queries"] = model.cache_queries;
   dict["cache_hits"] = model.cache_hits;
+  dict["disk_cache_queries"] = model.disk_cache_queries;
+  dict["disk_cache_hits"] = model.disk_cache_hits;
+  dict["disk_cache_bytes"] = model.disk_cache_bytes;
+  dict["disk_cache_read_bytes"] = model.disk_cache_read_bytes;
+  dict["disk_cache_written_bytes"] = model.disk_cache_written_bytes;
+  dict["disk_cache_evictions"] = model.disk_cache_evictions;
+  dict["disk_cache_dropped"] = model.disk_cache_dropped;
   dict["preemptions"] = model.preemptions;
   dict["draft_tokens"] = model.draft_tokens;
   dict["accepted_tokens"] = model.accepted_tokens;

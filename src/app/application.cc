@@ -17,6 +17,7 @@
 #include "base/log.h"
 #include "base/system.h"
 #include "base/thread_pool.h"
+#include "kv_disk/kv_disk.h"
 #include "server/otlp/exporter.h"
 #include "server/request_id.h"
 #include "serving/engine_service.h"
@@ -30,6 +31,7 @@ constexpr double kDefaultMemoryShare = 0.8;
 constexpr size_t kInstanceIdLength = 24;                        // of this process, in traces
 constexpr Duration kShadowLoadPause = std::chrono::seconds(5);  // between two attempts to load a shadow model
 constexpr Duration kWriteGrace = std::chrono::seconds(10);      // at the end, for packed weights that are being written
+constexpr Duration kPrefixGrace = std::chrono::seconds(5);      // the same, for cached prefixes
 
 size_t memory_budget_of(const EngineConfig& config) {
   if (config.max_memory_gb > 0.0) return static_cast<size_t>(config.max_memory_gb * kGiB);
@@ -42,6 +44,12 @@ WeightStore::Options weight_options(const EngineConfig& config) {
   options.max_bytes = static_cast<uint64_t>(config.packed_cache_gb * kGiB);
   options.hub_cache = config.hub_cache;
   return options;
+}
+
+std::unique_ptr<KvDisk> kv_disk_of(const EngineConfig& config, MemoryLedger& ledger) {
+  const auto bytes = static_cast<uint64_t>(config.prefix_cache_disk_gb * kGiB);
+  if (config.prefix_cache_dir.empty() || bytes == 0) return nullptr;
+  return std::make_unique<KvDisk>(KvDisk::Options{config.prefix_cache_dir, bytes}, ledger);
 }
 
 // How requests name a model when the operator gave it no name: a hub id as it is, a path by its last component.
@@ -186,10 +194,11 @@ struct Application::Impl {
         gpu(device.gpu == nullptr ? nullptr : std::make_unique<MemoryLedger>(device.memory_budget)),
         ledger(gpu != nullptr ? *gpu : host),
         weights(weight_options(config)),
+        kv_disk(kv_disk_of(config, host)),
         admission(tenants_of(config), server_queue_of(config), clock),
         manager(std::make_unique<ManagerCore>(
-            make_model_loader({config, pool, ledger, host, device.gpu, weights, clock, &idle_gate}), ledger, clock,
-            manager_options(given, entries, tells_causes), std::move(registry))) {
+            make_model_loader({config, pool, ledger, host, device.gpu, weights, clock, &idle_gate, kv_disk.get()}),
+            ledger, clock, manager_options(given, entries, tells_causes), std::move(registry))) {
     if (collector) {
       const TraceResource resource{config.otlp_service_name, random_id("", kInstanceIdLength)};
       exporter = std::make_unique<OtlpExporter>(*collector, resource, ExporterTuning{});
@@ -223,6 +232,7 @@ struct Application::Impl {
     keeper->stop();
     weights.stop_writing(kWriteGrace);
     manager->stop();
+    if (kv_disk != nullptr) kv_disk->stop(kPrefixGrace);  // after the engines have handed down what they had
   }
   // One look at a time, and not at every copy: it reads the model's files.
   void load_for_shadow(const std::string& model) {
@@ -249,6 +259,7 @@ struct Application::Impl {
   std::unique_ptr<MemoryLedger> gpu;  // null: everything computes on the CPU
   MemoryLedger& ledger;               // that models share: the GPU's where there is one
   WeightStore weights;
+  std::unique_ptr<KvDisk> kv_disk;  // null: cached prefixes stay in memory
   Admission admission;
   std::unique_ptr<ManagerCore> manager;
   std::unique_ptr<ManagerModels> models;

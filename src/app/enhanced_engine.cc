@@ -39,6 +39,13 @@ EnhancedStats::Model model_of(const ServerStats::Model& from) {
   model.kv_usage = from.kv_usage;
   model.cache_queries = from.cache_queries;
   model.cache_hits = from.cache_hits;
+  model.disk_cache_queries = from.disk_cache.queries;
+  model.disk_cache_hits = from.disk_cache.hits;
+  model.disk_cache_bytes = from.disk_cache.bytes;
+  model.disk_cache_read_bytes = from.disk_cache.read_bytes;
+  model.disk_cache_written_bytes = from.disk_cache.written_bytes;
+  model.disk_cache_evictions = from.disk_cache.evictions;
+  model.disk_cache_dropped = from.disk_cache.dropped;
   model.preemptions = from.preemptions;
   model.draft_tokens = from.draft_tokens;
   model.accepted_tokens = from.accepted_tokens;

@@ -6,6 +6,7 @@
 #include <array>
 #include <cmath>
 #include <filesystem>
+#include <functional>
 #include <future>
 #include <system_error>
 #include <utility>
@@ -458,6 +459,11 @@ class DirectoryLoader final : public ModelLoader {
       core.idle_trim_after = std::chrono::duration_cast<Duration>(std::chrono::duration<double>(config.kv_keep_alive));
     }
     core.idle_gate = context_.idle_gate;
+    if (context_.kv_disk != nullptr) {
+      core.open_tier = [disk = context_.kv_disk](const KvTierSpec& spec, std::function<void()> wake) {
+        return disk->open(spec, std::move(wake));
+      };
+    }
     core.max_queued_requests = config.max_queue_requests;
     core.max_queued_tokens = config.max_queue_tokens;
     core.several_tenants = num_api_keys(config) > 1;

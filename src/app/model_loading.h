@@ -1,7 +1,7 @@
 // The effects behind the model manager: from a name to a model that answers (files, tokenizer, runner, engine core).
 //
-// Thread: load() runs on the manager's thread; the pool, ledger, weight store and clock are shared and outlive every
-// model.
+// Thread: load() runs on the manager's thread; the pool, ledgers, weight store, KV disk and clock are shared and
+// outlive every model.
 #pragma once
 
 #include <memory>
@@ -10,6 +10,7 @@
 #include "base/idle_gate.h"
 #include "base/thread_pool.h"
 #include "inferneo/config.h"
+#include "kv_disk/kv_disk.h"
 #include "manager/manager_core.h"
 #include "models/transformers/weight_store.h"
 #include "tensor/cuda/device.h"
@@ -26,6 +27,7 @@ struct LoadingContext {
   WeightStore& weights;
   const Clock& clock;
   IdleGate* idle_gate = nullptr;  // of all models of the process; null: each model has its own
+  KvDisk* kv_disk = nullptr;      // the prefix cache's level on disk; null: there is none
 };
 
 // Whether such a record may be registered with a server of this configuration: its settings and their values, and for

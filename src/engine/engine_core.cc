@@ -13,13 +13,18 @@
 #include "engine/inbox.h"
 #include "engine/kv_arena.h"
 #include "engine/kv_plan.h"
+#include "engine/request_check.h"
 #include "engine/step_loop.h"
+#include "engine/tier_traffic.h"
 
 namespace inferneo {
 namespace {
 
-constexpr size_t kMaxPromptRowsBytes = size_t{256} << 20;            // of one request's; no budget knows of them
 constexpr Duration kStarvationPause = std::chrono::milliseconds(5);  // between two attempts to get memory
+constexpr Duration kFetchPause = std::chrono::milliseconds(20);      // between two looks for fetches that take too long
+constexpr Duration kRoomPause = std::chrono::milliseconds(5);        // between two attempts to hand blocks down
+constexpr int kMaxRefusals = 400;                                    // of them: a disk that hangs keeps nobody
+constexpr Duration kHandDownGrace = std::chrono::seconds(2);         // at the end, for blocks that are in memory alone
 
 QueueLimits queue_limits(const EngineCoreConfig& config) {
   return {config.max_queued_requests, config.max_queued_tokens, config.several_tenants};
@@ -60,6 +65,7 @@ struct EngineCore::Impl {
              StepLoopEvents{[this](const Request& request) { inbox.started(request, clock.now()); },
                             [this](const Request& request) { done(request); }},
              draft.get()) {
+    open_tier();
     listener = gate.subscribe([this] {
       if (parked) inbox.wake();
     });
@@ -68,10 +74,14 @@ struct EngineCore::Impl {
   Impl(const Impl&) = delete;
   Impl& operator=(const Impl&) = delete;
 
+  void open_tier();
+
   // The engine thread.
   void run();
   void apply(Inbox::Taken taken);
   void wait_for_work();
+  bool hand_down();
+  void hand_down_the_rest();
   void trim(const std::vector<std::function<void()>>& told);
   void step();
   enum class IdleStep : uint8_t { computed, starved, not_now };
@@ -81,11 +91,6 @@ struct EngineCore::Impl {
   void shut_down();
   void fail(const Error& error);
   void publish_stats();
-
-  // Any thread.
-  Status check_request(const Request& request) const;
-  Status check_length(const Request& request) const;
-  Status check_rows(const Request& request) const;
 
   const EngineCoreConfig config;
   const KvPlan plan;
@@ -101,6 +106,8 @@ struct EngineCore::Impl {
   YieldedKvMemory memory;
   KvCacheManager kv;
   Inbox inbox;
+  std::unique_ptr<KvTier> tier;          // null: memory is the prefix cache's only level
+  std::unique_ptr<TierTraffic> traffic;  // null: the same
   StepLoop loop;
   bool stop_requested = false;  // the engine thread's
   std::optional<TimePoint> drain_deadline;
@@ -178,6 +185,26 @@ Result<std::unique_ptr<EngineCore>> EngineCore::create(const EngineCoreConfig& c
   return std::unique_ptr<EngineCore>(new EngineCore(std::move(impl)));
 }
 
+void EngineCore::Impl::open_tier() {
+  if (!config.open_tier || !config.enable_prefix_caching) return;
+  KvTierSpec spec{.model = config.model, .content = runner->content_key()};
+  if (spec.content.empty() || kv.prefix_cache() == nullptr || &runner->kv_pages() != &host_pages()) {
+    log_info(
+        "{}: its cached prefixes stay in memory alone: only models in Hugging Face layout on the CPU keep them on disk",
+        config.model);
+    return;
+  }
+  spec.block_size = plan.cache.groups[0].block_size;
+  for (const KvGroupConfig& group : plan.cache.groups) {
+    spec.bytes_per_block.push_back(group.bytes_per_block);
+    spec.content += fmt::format(" {}x{}/{}", group.block_size, group.bytes_per_block, group.window);
+  }
+  tier = config.open_tier(spec, [this] { inbox.wake(); });
+  if (tier == nullptr) return;
+  traffic = std::make_unique<TierTraffic>(spec.content, *tier, kv, runner->kv_spec(), arena.binding());
+  loop.use_tier(traffic.get());
+}
+
 EngineCore::EngineCore(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
 EngineCore::~EngineCore() { stop(); }
@@ -200,7 +227,7 @@ void EngineCore::Impl::run() {
 }
 
 void EngineCore::Impl::wait_for_work() {
-  if (loop.num_live() + loop.num_in_flight() > 0) return;
+  if (loop.num_live() + loop.num_in_flight() > 0 || hand_down()) return;
   if (config.idle_trim_after) {
     if (inbox.wait_for(*config.idle_trim_after)) return;
     trim({});
@@ -208,11 +235,31 @@ void EngineCore::Impl::wait_for_work() {
   inbox.wait();
 }
 
+// What is in memory alone goes down while there is nothing else to do. True: there is something else.
+bool EngineCore::Impl::hand_down() {
+  if (traffic == nullptr || failure) return false;
+  for (int refused = 0; traffic->has_unwritten() && refused < kMaxRefusals;) {
+    const bool written = traffic->write_one();
+    refused = written ? 0 : refused + 1;
+    if (inbox.wait_for(written ? Duration{0} : kRoomPause)) return true;
+  }
+  return false;
+}
+
+void EngineCore::Impl::hand_down_the_rest() {
+  if (traffic == nullptr || failure) return;
+  const TimePoint end = clock.now() + kHandDownGrace;
+  while (traffic->has_unwritten() && clock.now() < end) {
+    if (!traffic->write_one()) tier->wait_for_room(kRoomPause);
+  }
+}
+
 void EngineCore::Impl::trim(const std::vector<std::function<void()>>& told) {
   // Steps in flight may still name blocks of sequences that have ended.
   while (loop.num_live() == 0 && loop.num_in_flight() > 0) step();
   loop.preempt_idle();
   if (draft != nullptr) (void)draft->yield();
+  if (traffic != nullptr) traffic->begin_step();
   kv.shrink_to_minimum();
   publish_stats();
   for (const std::function<void()>& done : told) {
@@ -266,6 +313,10 @@ void EngineCore::Impl::step() {
     inbox.wait_for(kStarvationPause);
     return;  // no progress
   }
+  if (loop.waits_for_fetch()) {
+    inbox.wait_for(kFetchPause);  // woken when something has come
+    return;
+  }
   std::lock_guard lock(stats_mutex);
   stats.last_progress = clock.now();
 }
@@ -306,6 +357,7 @@ void EngineCore::Impl::shut_down() {
   apply(inbox.take());
   loop.end_all(make_error(ErrorCode::unavailable,
                           fmt::format("model {} was shut down before the request was finished", config.model)));
+  hand_down_the_rest();
 }
 
 void EngineCore::Impl::publish_stats() {
@@ -313,76 +365,10 @@ void EngineCore::Impl::publish_stats() {
   loop.fill_stats(stats);
 }
 
-Status EngineCore::Impl::check_length(const Request& request) const {
-  const auto prompt = static_cast<int64_t>(request.prompt.size());
-  const bool reads_only = request.sampling.prompt_rows != PromptRows::none;
-  const int64_t output = reads_only ? 0 : request.sampling.max_tokens.value_or(1);
-  const int64_t limit = plan.context_limit;
-  if (prompt + std::max<int64_t>(output, 0) <= limit) return ok_status();
-  const std::string limit_text =
-      limit == plan.max_model_len
-          ? fmt::format("the maximum context length is {} tokens", limit)
-          : fmt::format("the KV memory holds {} tokens of one sequence (max_model_len is {}): raise max_memory_gb",
-                        limit, plan.max_model_len);
-  if (prompt + std::min<int64_t>(output, 1) > limit) {
-    return make_error(ErrorCode::context_too_long, fmt::format("the prompt has {} tokens; {}", prompt, limit_text),
-                      "prompt");
-  }
-  return make_error(
-      ErrorCode::context_too_long,
-      fmt::format("{} prompt tokens and {} output tokens are {}; {}", prompt, output, prompt + output, limit_text),
-      "max_tokens");
-}
-
-Status EngineCore::Impl::check_rows(const Request& request) const {
-  const SamplingParams& p = request.sampling;
-  if (p.prompt_rows == PromptRows::none) return ok_status();
-  const ModelSpec& spec = runner->spec();
-  const bool logits = p.prompt_rows == PromptRows::logits;
-  const auto width = static_cast<size_t>(logits ? spec.vocab_size : spec.hidden_size);
-  if (width == 0) {
-    return make_error(ErrorCode::unsupported,
-                      fmt::format("what runs '{}' gives no hidden states (device {})", config.model, spec.device),
-                      "prompt_rows");
-  }
-  if (p.n != 1) return make_error(ErrorCode::invalid_argument, "n must be 1 where prompt_rows are asked for", "n");
-  const size_t most = kMaxPromptRowsBytes / (width * sizeof(float));
-  if (request.prompt.size() <= most) return ok_status();
-  return make_error(ErrorCode::context_too_long,
-                    fmt::format("the prompt has {} tokens; {} rows of {} numbers may be asked for at a time",
-                                request.prompt.size(), most, width),
-                    "prompt");
-}
-
-Status EngineCore::Impl::check_request(const Request& request) const {
-  const int32_t vocab = runner->spec().vocab_size;
-  const auto known = [&](Token token) { return token >= 0 && token < vocab; };
-  const auto bad = [](std::string message, std::string param) {
-    return make_error(ErrorCode::invalid_argument, std::move(message), std::move(param));
-  };
-  const SamplingParams& p = request.sampling;
-  if (request.sink == nullptr) return bad("a request needs a sink", "");
-  if (request.prompt.empty()) return bad("the prompt is empty", "prompt");
-  if (!std::ranges::all_of(request.prediction, known)) {
-    return bad("a token of the prediction lies outside the model's vocabulary", "prediction");
-  }
-  if (!std::ranges::all_of(request.prompt, known)) {
-    return bad(fmt::format("the prompt has a token outside the vocabulary of {}", vocab), "prompt");
-  }
-  if (!std::ranges::all_of(p.stop_token_ids, known)) {
-    return bad(fmt::format("stop_token_ids must be in [0, {})", vocab), "stop_token_ids");
-  }
-  if (!std::ranges::all_of(p.logit_bias, [&](const auto& bias) { return known(bias.first); })) {
-    return bad(fmt::format("logit_bias names a token outside [0, {})", vocab), "logit_bias");
-  }
-  if (p.n < 1 || p.n > 1024) return bad("n must be in [1, 1024]", "n");
-  RETURN_IF_ERROR(check_rows(request));
-  if (p.max_tokens && *p.max_tokens < 0) return bad("max_tokens must not be negative", "max_tokens");
-  return check_length(request);
-}
-
 Status EngineCore::submit(Request request) {
-  RETURN_IF_ERROR(impl_->check_request(request));
+  const KvPlan& plan = impl_->plan;
+  RETURN_IF_ERROR(
+      check_request(request, {impl_->config.model, impl_->runner->spec(), plan.max_model_len, plan.context_limit}));
   const bool normal = !request.idle;
   if (normal) impl_->gate.enter();
   Status submitted = impl_->inbox.submit(std::move(request), impl_->clock.now());
@@ -442,6 +428,13 @@ EngineStats EngineCore::stats() const {
   stats.failure = inbox.failure;
   stats.refused = inbox.refused;
   stats.waiting += inbox.num_submitted;
+  if (impl_->tier != nullptr) {  // it goes on while the engine rests
+    PrefixTierStats now = impl_->tier->stats();
+    now.queries = stats.prefix_tier.queries;
+    now.hits = stats.prefix_tier.hits;
+    now.dropped = stats.prefix_tier.dropped;
+    stats.prefix_tier = now;
+  }
   stats.last_progress = std::max(stats.last_progress, inbox.last_progress);
   return stats;
 }
@@ -462,27 +455,5 @@ Status EngineCore::check_integrity() const {
 const ModelSpec& EngineCore::model_spec() const { return impl_->runner->spec(); }
 
 int32_t EngineCore::max_model_len() const { return impl_->plan.context_limit; }
-
-void add_counters(EngineStats& stats, const EngineStats& gone) {
-  stats.steps += gone.steps;
-  stats.preemptions += gone.preemptions;
-  stats.prefix_queries += gone.prefix_queries;
-  stats.prefix_hits += gone.prefix_hits;
-  stats.prompt_tokens += gone.prompt_tokens;
-  stats.generation_tokens += gone.generation_tokens;
-  stats.finished_requests += gone.finished_requests;
-  for (size_t i = 0; i < stats.iteration_tokens.size(); ++i) stats.iteration_tokens[i] += gone.iteration_tokens[i];
-  for (size_t i = 0; i < kNumQueueRefusals; ++i) stats.refused[i] += gone.refused[i];
-  stats.iteration_tokens_sum += gone.iteration_tokens_sum;
-  stats.speculation.drafts += gone.speculation.drafts;
-  stats.speculation.draft_tokens += gone.speculation.draft_tokens;
-  stats.speculation.accepted_tokens += gone.speculation.accepted_tokens;
-  for (size_t i = 0; i < SpeculationStats::kPositions; ++i) {
-    stats.speculation.accepted_at[i] += gone.speculation.accepted_at[i];
-  }
-  stats.schedule_seconds += gone.schedule_seconds;
-  stats.execute_seconds += gone.execute_seconds;
-  stats.update_seconds += gone.update_seconds;
-}
 
 }  // namespace inferneo

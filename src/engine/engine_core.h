@@ -24,6 +24,8 @@
 #include "base/clock.h"
 #include "base/idle_gate.h"
 #include "base/result.h"
+#include "engine/kv_tier.h"
+#include "engine/prefix_tier_stats.h"
 #include "engine/request.h"
 #include "engine/speculation_stats.h"
 #include "models/model_runner.h"
@@ -63,6 +65,9 @@ struct EngineCoreConfig {
   std::optional<Duration> idle_trim_after = std::chrono::minutes(1);
   // When idle requests may compute: of the process, and it outlives the core. Null: the core has one of its own.
   IdleGate* idle_gate = nullptr;
+  // The prefix cache's level below memory, opened for runners whose KV memory is the host's and has a content key.
+  // None: memory alone. May give null: the level is off.
+  OpenKvTier open_tier = {};
 };
 
 enum class EngineState : uint8_t { running, draining, stopped, failed };
@@ -84,7 +89,9 @@ struct EngineStats {
   uint64_t steps = 0;
   uint64_t preemptions = 0;
   uint64_t prefix_queries = 0;  // tokens looked up
-  uint64_t prefix_hits = 0;     // tokens found
+  uint64_t prefix_hits = 0;     // tokens found in memory
+  size_t cached_bytes = 0;      // of blocks_cached
+  PrefixTierStats prefix_tier;  // the level below memory; zeroes without one
   uint64_t prompt_tokens = 0;   // computed or taken from the cache, once per request
   uint64_t generation_tokens = 0;
   uint64_t finished_requests = 0;                     // terminal events sent

@@ -85,7 +85,11 @@ int32_t KvCacheManager::take_prefix(Sequence& sequence, int32_t num_blocks, cons
   return num_tokens;
 }
 
-int32_t KvCacheManager::acquire_from_cache(Sequence& sequence, int32_t max_blocks) {
+int32_t KvCacheManager::max_prefix_blocks(const Sequence& sequence) const {
+  return same_block_size_ ? (sequence.num_tokens() - 1) / config_.groups[0].block_size : 0;
+}
+
+std::vector<PrefixNodeId> KvCacheManager::find_path(const Sequence& sequence, int32_t max_blocks) const {
   const size_t block_size = static_cast<size_t>(config_.groups[0].block_size);
   std::vector<PrefixNodeId> path;  // [block_index]
   PrefixNodeId node = cache_->find_root(sequence.request->request.cache_salt);
@@ -93,6 +97,11 @@ int32_t KvCacheManager::acquire_from_cache(Sequence& sequence, int32_t max_block
     node = cache_->find(node, std::span(sequence.tokens).subspan(path.size() * block_size, block_size));
     if (node != 0) path.push_back(node);
   }
+  return path;
+}
+
+int32_t KvCacheManager::acquire_from_cache(Sequence& sequence, int32_t max_blocks) {
+  const std::vector<PrefixNodeId> path = find_path(sequence, max_blocks);
   const BlockSource source = [&](int32_t i, int32_t g) { return cache_->block(path[static_cast<size_t>(i)], g); };
   const int32_t num_blocks = usable_prefix(static_cast<int32_t>(path.size()), source);
   if (num_blocks == 0) return 0;
@@ -115,7 +124,7 @@ int32_t KvCacheManager::acquire_prefix(Sequence& sequence, const Sequence* donor
   INFERNEO_CHECK(sequence.num_computed == 0 && sequence.cache_tail == 0, "a prefix is acquired by a fresh sequence");
   sequence.block_tables.assign(pools_.size(), {});
   if (!same_block_size_) return 0;
-  const int32_t max_blocks = (sequence.num_tokens() - 1) / config_.groups[0].block_size;
+  const int32_t max_blocks = max_prefix_blocks(sequence);
   if (cache_ != nullptr) return acquire_from_cache(sequence, max_blocks);
   return donor == nullptr ? 0 : acquire_from_donor(sequence, *donor, max_blocks);
 }
@@ -159,8 +168,25 @@ BlockId KvCacheManager::take_block(int32_t group, bool idle) {
     if (pool.num_cached() <= kept) return kNoBlock;
   }
   const BlockPool::Taken taken = pool.take();
-  if (taken.evicted != 0) cache_->drop_block(taken.evicted, group);
+  if (taken.evicted != 0) forget_content(taken.evicted, group, taken.block);
   return taken.block;
+}
+
+// Of a block that the pool has taken away from the cache already; what it holds is still there.
+void KvCacheManager::forget_content(PrefixNodeId node, int32_t group, BlockId block) {
+  if (listener_ != nullptr) listener_->evicted(node, group, block);
+  cache_->drop_block(node, group);
+}
+
+bool KvCacheManager::import_block(PrefixNodeId node, int32_t group, const std::function<void(BlockId)>& fill) {
+  const BlockId block = take_block(group, false);
+  if (block == kNoBlock) return false;
+  BlockPool& pool = pools_[static_cast<size_t>(group)];
+  fill(block);
+  cache_->set_block(node, group, block);
+  pool.set_content(block, node);
+  pool.release(block);
+  return true;
 }
 
 bool KvCacheManager::allocate(Sequence& sequence, int32_t num_new) {
@@ -214,6 +240,7 @@ void KvCacheManager::publish_full_blocks(Sequence& sequence) {
       if (block == kNoBlock || cache_->block(node, g) != kNoBlock) continue;
       cache_->set_block(node, g, block);
       pools_[static_cast<size_t>(g)].set_content(block, node);
+      if (listener_ != nullptr) listener_->published(node, g, block);
     }
   }
 }
@@ -255,7 +282,7 @@ void KvCacheManager::shrink_to_minimum() {
     const int32_t before = pool.total();
     while (pool.total() > minimum && pool.can_drop_last()) {
       const PrefixNodeId content = pool.drop_last();
-      if (content != 0) cache_->drop_block(content, g);
+      if (content != 0) forget_content(content, g, pool.total());
     }
     if (pool.total() < before) memory_.shrink(g, pool.total());
   }
@@ -278,6 +305,14 @@ size_t KvCacheManager::committed_bytes() const {
   size_t bytes = 0;
   for (int32_t g = 0; g < num_groups(); ++g) {
     bytes += static_cast<size_t>(pool(g).total()) * config_.groups[static_cast<size_t>(g)].bytes_per_block;
+  }
+  return bytes;
+}
+
+size_t KvCacheManager::cached_bytes() const {
+  size_t bytes = 0;
+  for (int32_t g = 0; g < num_groups(); ++g) {
+    bytes += static_cast<size_t>(pool(g).num_cached()) * config_.groups[static_cast<size_t>(g)].bytes_per_block;
   }
   return bytes;
 }

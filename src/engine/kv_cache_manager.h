@@ -46,6 +46,14 @@ int32_t max_blocks_held(const KvGroupConfig& group, int32_t num_tokens, int32_t 
 // The first block that a token at `position`, or any later one, looks back at.
 int32_t first_needed_block(const KvGroupConfig& group, int32_t position);
 
+// Told what the prefix cache gains and loses, on the manager's thread and before the block is used for anything else.
+class KvContentListener {
+ public:
+  virtual ~KvContentListener() = default;
+  virtual void published(PrefixNodeId node, int32_t group, BlockId block) = 0;
+  virtual void evicted(PrefixNodeId node, int32_t group, BlockId block) = 0;
+};
+
 class KvCacheManager {
  public:
   KvCacheManager(KvCacheConfig config, KvMemory& memory);
@@ -56,6 +64,20 @@ class KvCacheManager {
   // num_settled to its length, which is returned. From the prefix cache, or else from `donor`, a sample of the same
   // request (may be null).
   int32_t acquire_prefix(Sequence& sequence, const Sequence* donor);
+
+  // What a prefix cache has of a sequence's beginning. A source says which block holds block `block_index` of a group,
+  // or anything but kNoBlock where only that counts.
+  using BlockSource = std::function<BlockId(int32_t block_index, int32_t group)>;
+  int32_t max_prefix_blocks(const Sequence& sequence) const;  // that may be shared: one token is always computed
+  std::vector<PrefixNodeId> find_path(const Sequence& sequence, int32_t max_blocks) const;
+  // How many of `num_blocks` blocks, from the front, can be taken: windowed groups need the last ones alone.
+  int32_t usable_prefix(int32_t num_blocks, const BlockSource& source) const;
+
+  // Gives a content of the prefix cache, which nobody has in this group, a block that `fill` fills. It is cached like
+  // any other afterwards, and referenced by nobody. False: there is no block now.
+  bool import_block(PrefixNodeId node, int32_t group, const std::function<void(BlockId)>& fill);
+  int32_t available(int32_t group) const;                                   // blocks that could be taken
+  void set_listener(KvContentListener* listener) { listener_ = listener; }  // null: none
 
   // Room for all of its tokens, as far as can be known now, leaving a reserve of blocks untouched.
   bool could_hold(const Sequence& sequence, bool with_reserve) const;
@@ -75,21 +97,21 @@ class KvCacheManager {
 
   int32_t num_groups() const { return static_cast<int32_t>(pools_.size()); }
   const BlockPool& pool(int32_t group) const { return pools_[static_cast<size_t>(group)]; }
-  const PrefixCache* prefix_cache() const { return cache_.get(); }
+  const PrefixCache* prefix_cache() const { return cache_.get(); }  // null: there is none
+  PrefixCache* prefix_cache() { return cache_.get(); }
   const KvCacheConfig& config() const { return config_; }
   bool idle() const;     // nothing referenced
   double usage() const;  // referenced bytes over capacity bytes
   size_t committed_bytes() const;
+  size_t cached_bytes() const;  // of unreferenced blocks with content
   size_t capacity_bytes() const;
   Status check_integrity() const;
 
  private:
-  using BlockSource = std::function<BlockId(int32_t block_index, int32_t group)>;
-  int32_t usable_prefix(int32_t num_blocks, const BlockSource& source) const;
   int32_t take_prefix(Sequence& sequence, int32_t num_blocks, const BlockSource& source);
   int32_t acquire_from_cache(Sequence& sequence, int32_t max_blocks);
   int32_t acquire_from_donor(Sequence& sequence, const Sequence& donor, int32_t max_blocks);
-  int32_t available(int32_t group) const;
+  void forget_content(PrefixNodeId node, int32_t group, BlockId block);
   bool grow(int32_t group, bool idle);
   BlockId take_block(int32_t group, bool idle);  // kNoBlock: none
   void publish_full_blocks(Sequence& sequence);
@@ -99,6 +121,7 @@ class KvCacheManager {
   bool same_block_size_;
   std::vector<BlockPool> pools_;        // [groups]
   std::unique_ptr<PrefixCache> cache_;  // null: off
+  KvContentListener* listener_ = nullptr;
 };
 
 }  // namespace inferneo

@@ -5,16 +5,13 @@
 #include "base/split_mix.h"
 
 namespace inferneo {
-namespace {
 
-std::vector<Token> salt_tokens(std::string_view salt) {
+std::vector<Token> PrefixCache::salt_tokens(std::string_view salt) {
   std::vector<Token> tokens;
   tokens.reserve(salt.size());
   for (char c : salt) tokens.push_back(static_cast<unsigned char>(c));
   return tokens;
 }
-
-}  // namespace
 
 uint64_t PrefixCache::default_hash(uint64_t parent_hash, std::span<const Token> tokens) {
   uint64_t h = split_mix(parent_hash + kGoldenGamma + tokens.size());

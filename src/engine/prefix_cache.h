@@ -10,6 +10,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string_view>
 #include <unordered_map>
@@ -17,6 +18,7 @@
 
 #include "base/result.h"
 #include "engine/block_pool.h"
+#include "engine/kv_key.h"
 #include "inferneo/sampling_params.h"
 
 namespace inferneo {
@@ -29,8 +31,9 @@ class PrefixCache {
   // `hash` is replaced by tests that force collisions.
   explicit PrefixCache(int32_t num_groups, HashFunction hash = &default_hash);
 
-  PrefixNodeId find_root(std::string_view salt) const;  // 0: nothing cached under this salt
-  PrefixNodeId root(std::string_view salt);             // found or made; add_ref() it or lose it with the next unref
+  static std::vector<Token> salt_tokens(std::string_view salt);  // a root's
+  PrefixNodeId find_root(std::string_view salt) const;           // 0: nothing cached under this salt
+  PrefixNodeId root(std::string_view salt);  // found or made; add_ref() it or lose it with the next unref
   PrefixNodeId find(PrefixNodeId parent, std::span<const Token> tokens) const;  // 0: not there
   PrefixNodeId find_or_insert(PrefixNodeId parent, std::span<const Token> tokens);
 
@@ -40,6 +43,12 @@ class PrefixCache {
   BlockId block(PrefixNodeId node, int32_t group) const;
   void set_block(PrefixNodeId node, int32_t group, BlockId block);  // the node has none there yet
   void drop_block(PrefixNodeId node, int32_t group);                // evicted; may remove the node
+
+  PrefixNodeId parent(PrefixNodeId node) const { return at(node).parent; }  // 0: a root
+  std::span<const Token> tokens(PrefixNodeId node) const { return at(node).tokens; }
+  // What a level below calls the content, once somebody has asked for it.
+  const std::optional<KvKey>& key(PrefixNodeId node) const { return at(node).key; }
+  void set_key(PrefixNodeId node, const KvKey& key) { at(node).key = key; }
 
   size_t num_nodes() const { return nodes_.size(); }
   size_t num_blocks() const;  // over all groups
@@ -53,6 +62,7 @@ class PrefixCache {
     int32_t children = 0;
     std::vector<Token> tokens;    // [block_size]; of a root: the salt's bytes
     std::vector<BlockId> blocks;  // [groups]
+    std::optional<KvKey> key = {};
   };
   const Node& at(PrefixNodeId node) const;
   Node& at(PrefixNodeId node);

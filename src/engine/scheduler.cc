@@ -106,11 +106,7 @@ bool Scheduler::is_starved(const Pass& pass, size_t num_running) const {
 }
 
 bool Scheduler::try_start(Pass& pass, Sequence& sequence) {
-  // Where logprobs or rows of the whole prompt are still to come, nothing of it can be skipped.
-  const SamplingParams& asked = sequence.request->request.sampling;
-  const bool reads_all = sequence.sample == 0 && sequence.num_output() == 0 &&
-                         (asked.prompt_logprobs.has_value() || asked.prompt_rows != PromptRows::none);
-  const bool may_share = !reads_all;
+  const bool may_share = !reads_whole_prompt(sequence);
   int32_t hit = 0;
   int32_t chunk = 0;
   for (bool has_room = false; !has_room;) {
@@ -124,7 +120,9 @@ bool Scheduler::try_start(Pass& pass, Sequence& sequence) {
   const bool first_time = sequence.state == SequenceState::waiting;
   if (first_time && may_share && kv_.prefix_cache() != nullptr && !sequence.idle()) {
     prefix_queries_ += static_cast<uint64_t>(sequence.num_tokens());
-    prefix_hits_ += static_cast<uint64_t>(hit);
+    const int32_t fetched = std::min(hit, sequence.num_fetched);
+    prefix_hits_ += static_cast<uint64_t>(hit - fetched);
+    fetched_hits_ += static_cast<uint64_t>(fetched);
   }
   if (first_time && sequence.sample == 0) sequence.request->stats.cached_tokens = hit;
   pass.queue.waiting.erase(sequence);

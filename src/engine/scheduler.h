@@ -70,7 +70,8 @@ class Scheduler {
   const Sequences& idle_running() const { return idle_.running; }
   uint64_t num_preemptions() const { return num_preemptions_; }
   uint64_t prefix_queries() const { return prefix_queries_; }  // tokens
-  uint64_t prefix_hits() const { return prefix_hits_; }
+  uint64_t prefix_hits() const { return prefix_hits_; }        // tokens that were in memory
+  uint64_t fetched_hits() const { return fetched_hits_; }      // tokens that a level below it brought
 
  private:
   struct Queue {
@@ -104,9 +105,10 @@ class Scheduler {
   KvCacheManager& kv_;
   Queue normal_;
   Queue idle_;
-  uint64_t num_preemptions_ = 0;  // these three: of normal ones
+  uint64_t num_preemptions_ = 0;  // these four: of normal ones
   uint64_t prefix_queries_ = 0;
   uint64_t prefix_hits_ = 0;
+  uint64_t fetched_hits_ = 0;
 };
 
 }  // namespace inferneo

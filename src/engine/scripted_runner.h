@@ -47,6 +47,7 @@ struct Script {
   int32_t max_position = 4096;
   std::vector<Token> eos_token_ids = {0};
   int max_in_flight = 1;
+  std::string content_key = {};
 
   // None: default_token. A token that is banned or masked out gives way to the next allowed one.
   std::function<Token(const ScriptedToken&)> next_token;
@@ -80,6 +81,7 @@ class ScriptedRunner final : public ModelRunner {
   const ModelSpec& spec() const override { return spec_; }
   const KvCacheSpec& kv_spec() const override { return kv_spec_; }
   int max_in_flight() const override { return script_.max_in_flight; }
+  std::string content_key() const override { return script_.content_key; }
   Status bind(const KvBinding& kv, int32_t max_num_seqs, int32_t max_num_batched_tokens) override;
   Result<Ticket> submit(const StepBatch& batch) override;
   Result<StepResult> collect(Ticket ticket) override;

@@ -22,6 +22,7 @@ namespace inferneo {
 
 enum class SequenceState : uint8_t {
   held,       // waits for its sibling's prompt, whose blocks it will share
+  fetching,   // not started: what a level below the prefix cache has of its beginning is on its way
   waiting,    // not started
   running,    // holds blocks
   preempted,  // was running, gave its blocks back, waits to compute its tokens anew
@@ -54,6 +55,7 @@ struct Sequence {
   std::vector<std::vector<BlockId>> block_tables;  // [groups][blocks]; kNoBlock: fell out of the window
   PrefixNodeId cache_tail = 0;    // content of the last of its blocks that the prefix cache knows; referenced
   int32_t num_hashed_blocks = 0;  // of its blocks, from the front
+  int32_t num_fetched = 0;        // tokens that a level below the prefix cache brought for it
 
   std::unique_ptr<GrammarMatcher> grammar;
   std::vector<uint32_t> mask;               // [ceil(vocab / 32)], with a grammar
@@ -95,6 +97,13 @@ struct RequestState {
 };
 
 inline bool Sequence::idle() const { return request->request.idle; }
+
+// Logprobs or rows of the whole prompt are still to come: nothing of it can be skipped.
+inline bool reads_whole_prompt(const Sequence& sequence) {
+  const SamplingParams& asked = sequence.request->request.sampling;
+  return sequence.sample == 0 && sequence.num_output() == 0 &&
+         (asked.prompt_logprobs.has_value() || asked.prompt_rows != PromptRows::none);
+}
 
 // The order of service of what runs: priority, then arrival, then sample.
 struct ServedBefore {

@@ -89,6 +89,7 @@ void StepLoop::add(Request request, TimePoint submitted) {
   Sequence& first = *state.samples[0];
   first.tokens.reserve(static_cast<size_t>(prompt_size + first.max_output));
   first.tokens.assign(r.prompt.begin(), r.prompt.end());
+  if (traffic_ != nullptr && traffic_->begin_fetch(first, clock_.now())) return;
   scheduler_.add(first);
 }
 
@@ -239,6 +240,18 @@ void StepLoop::begin_schedule() {
   now_ = clock_.now();
   drafting_ = Duration{0};
   expire_deadlines();
+  take_fetched();
+}
+
+void StepLoop::take_fetched() {
+  if (traffic_ == nullptr) return;
+  traffic_->begin_step();
+  for (Sequence* sequence : traffic_->take_ready(now_, !scheduler_.running().empty())) scheduler_.add(*sequence);
+}
+
+bool StepLoop::waits_for_fetch() const {
+  return traffic_ != nullptr && traffic_->num_fetching() > 0 && in_flight_.empty() && scheduler_.running().empty() &&
+         scheduler_.waiting().empty();
 }
 
 void StepLoop::finish_schedule(const Schedule& next) {
@@ -360,6 +373,9 @@ void StepLoop::fill_stats(EngineStats& stats) const {
   stats.preemptions = scheduler_.num_preemptions();
   stats.prefix_queries = scheduler_.prefix_queries();
   stats.prefix_hits = scheduler_.prefix_hits();
+  stats.cached_bytes = kv_.cached_bytes();
+  if (traffic_ != nullptr) stats.prefix_tier = traffic_->stats();
+  stats.prefix_tier.hits = scheduler_.fetched_hits();
   stats.speculation = speculator_.stats();
   stats.steps = counters_.steps;
   stats.prompt_tokens = counters_.prompt_tokens;

@@ -25,6 +25,7 @@
 #include "engine/scheduler.h"
 #include "engine/speculator.h"
 #include "engine/step_batch.h"
+#include "engine/tier_traffic.h"
 
 namespace inferneo {
 
@@ -46,6 +47,7 @@ class StepLoop {
   StepLoop(const StepLoopConfig& config, ModelRunner& runner, KvCacheManager& kv, const Clock& clock,
            StepLoopEvents events = {}, DraftModel* draft_model = nullptr);  // null: there is none
   ~StepLoop();
+  void use_tier(TierTraffic* traffic) { traffic_ = traffic; }  // outlives the loop; before the first add()
 
   void add(Request request, TimePoint submitted);                      // admitted: prompt fits the context limit
   void end_sample(RequestId id, int32_t sample, FinishReason reason);  // unknown or ended: nothing happens
@@ -72,6 +74,8 @@ class StepLoop {
   size_t num_live_normal() const { return by_id_.size() - num_live_idle_; }
   bool starves() const { return starves_; }  // the last step had no work: a sequence waits for memory of other models
   size_t num_in_flight() const { return in_flight_.size(); }  // steps
+  // Nothing can be computed before what is fetched from below the prefix cache is there, or takes too long.
+  bool waits_for_fetch() const;
   const Scheduler& scheduler() const { return scheduler_; }
   void fill_stats(EngineStats& stats) const;
   Status check_integrity() const;  // references of blocks equal those in the tables, and the KV manager's own laws
@@ -84,12 +88,14 @@ class StepLoop {
   Status collect_in_flight();
   void drop_in_flight();
   void begin_schedule();
+  void take_fetched();
   Status plan_drafts();
   void forget_mirrors(const std::vector<Sequence*>& preempted);
   void finish_schedule(const Schedule& next);
   Result<Collected> execute(const Schedule& schedule, bool may_run_ahead);
   void update(Collected collected);
   void learn_pace(const InFlightStep& step);
+  void learn_prompt_rate(const InFlightStep& step);
 
   Status submit(const std::vector<ScheduledSequence>& rows);
   Result<Collected> collect_oldest();
@@ -118,6 +124,7 @@ class StepLoop {
   const Clock& clock_;
   StepLoopEvents events_;
   DraftModel* draft_model_;
+  TierTraffic* traffic_ = nullptr;  // null: there is no level below the prefix cache
   Scheduler scheduler_;
   Speculator speculator_;
   std::deque<std::unique_ptr<InFlightStep>> in_flight_;         // oldest first

@@ -27,6 +27,7 @@ void StepLoop::update(Collected collected) {
   step_time_ = collected.result.computing.value_or(now_ - collected.step->began);
   if (collected.step->decodes_only) speculator_.took(collected.step->num_tokens, step_time_);
   if (prefill_pace_ && !collected.step->batch.idle) learn_pace(*collected.step);  // idle steps have a pace of their own
+  if (traffic_ != nullptr && !collected.step->batch.idle) learn_prompt_rate(*collected.step);
   step_time_ += collected.step->drafting;  // which its sequences waited for as well
   for (size_t i = 0; i < collected.step->rows.size(); ++i) {
     update_row(collected.step->rows[i], collected.result.sequences[i]);
@@ -45,6 +46,13 @@ void StepLoop::learn_pace(const InFlightStep& step) {
     has_decodes = has_decodes || !reads;
   }
   if (has_decodes && num_prompt_tokens > 0) prefill_pace_->took_both(num_prompt_tokens, step_time_);
+}
+
+// What a token of a prompt costs, with all that a step does beside it: what a prompt that is not fetched would wait.
+void StepLoop::learn_prompt_rate(const InFlightStep& step) {
+  int32_t num_tokens = 0;
+  for (const ScheduledSequence& row : step.rows) num_tokens += row.num_tokens > 1 ? row.num_tokens : 0;
+  if (num_tokens > 0) traffic_->took_prompt(num_tokens, step_time_);
 }
 
 void StepLoop::update_row(const ScheduledSequence& row, SequenceResult& result) {
@@ -166,6 +174,7 @@ void StepLoop::finish(Sequence& sequence, FinishReason reason, std::optional<Tok
   if (sequence.state == SequenceState::finished) return;
   RequestState& request = *sequence.request;
   scheduler_.remove(sequence);
+  if (sequence.state == SequenceState::fetching) traffic_->forget(sequence);
   if (draft_model_ != nullptr) draft_model_->forget(sequence);
   sequence.state = SequenceState::finished;
   if (!sequence.idle()) --num_live_samples_;

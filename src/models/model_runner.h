@@ -144,6 +144,10 @@ class ModelRunner {
   virtual const ModelSpec& spec() const = 0;
   virtual const KvCacheSpec& kv_spec() const = 0;
   virtual int max_in_flight() const { return 1; }
+  // Names all that the bytes of a KV block depend on besides the tokens up to its end: weights, description, types,
+  // layout, instruction set. Equal keys, equal bytes, in another process as well. Empty: not known, and no block of
+  // this runner is kept outside of its memory.
+  virtual std::string content_key() const { return {}; }
   // Where the cache's planes lie; outlives the runner.
   virtual PageSource& kv_pages() { return host_pages(); }
   // Workspace for steps of at most this size is allocated (and booked) here, once, before the first submit.

@@ -36,6 +36,13 @@ void write_life(JsonWriter& json, const ServerStats::Model& model) {
   model.last_used ? json.integer(*model.last_used) : json.null();
 }
 
+void write_disk_cache(JsonWriter& json, const ServerStats::DiskCache& disk) {
+  json.key("disk_cache").begin_object().field("queries", disk.queries).field("hits", disk.hits);
+  json.field("bytes", disk.bytes).field("read_bytes", disk.read_bytes).field("written_bytes", disk.written_bytes);
+  json.field("evictions", disk.evictions).field("dropped", disk.dropped).field("rejected", disk.rejected);
+  json.end_object();
+}
+
 void write_model(JsonWriter& json, const ServerStats::Model& model) {
   json.begin_object().field("id", model.id).field("state", model.state).field("requests", model.requests);
   json.field("errors", model.errors).field("cancelled", model.cancelled);
@@ -51,6 +58,7 @@ void write_model(JsonWriter& json, const ServerStats::Model& model) {
       json, "cache_hit_rate",
       model.cache_queries > 0 ? std::optional<double>(static_cast<double>(model.cache_hits) / queries) : std::nullopt);
   json.field("cache_queries", model.cache_queries).field("cache_hits", model.cache_hits);
+  write_disk_cache(json, model.disk_cache);
   json.field("preemptions", model.preemptions);
   json.field("draft_tokens", model.draft_tokens).field("accepted_tokens", model.accepted_tokens);
   write_latency(json, "time_to_first_token", model.time_to_first_token);

@@ -54,6 +54,17 @@ std::vector<ModelStatus> distinct(std::vector<ModelStatus> statuses) {
   return statuses;
 }
 
+ServerStats::DiskCache disk_cache_of(const PrefixTierStats& tier) {
+  return {.queries = tier.queries,
+          .hits = tier.hits,
+          .bytes = tier.bytes,
+          .read_bytes = tier.read_bytes,
+          .written_bytes = tier.written_bytes,
+          .evictions = tier.evictions,
+          .dropped = tier.dropped,
+          .rejected = tier.rejected};
+}
+
 ServerStats::Model model_stats(const ModelStatus& status) {
   ServerStats::Model model;
   model.id = status.id;
@@ -66,6 +77,7 @@ ServerStats::Model model_stats(const ModelStatus& status) {
   model.kv_usage = status.stats.kv_usage;
   model.cache_queries = status.stats.prefix_queries;
   model.cache_hits = status.stats.prefix_hits;
+  model.disk_cache = disk_cache_of(status.stats.prefix_tier);
   model.preemptions = status.stats.preemptions;
   model.draft_tokens = status.stats.speculation.draft_tokens;
   model.accepted_tokens = status.stats.speculation.accepted_tokens;
@@ -96,6 +108,15 @@ void EngineService::collect_engine(const ModelStatus& status, std::vector<Metric
       {"vllm:num_preemptions", static_cast<double>(stats.preemptions)},
       {"vllm:prefix_cache_queries", static_cast<double>(stats.prefix_queries)},
       {"vllm:prefix_cache_hits", static_cast<double>(stats.prefix_hits)},
+      {"vllm:external_prefix_cache_queries", static_cast<double>(stats.prefix_tier.queries)},
+      {"vllm:external_prefix_cache_hits", static_cast<double>(stats.prefix_tier.hits)},
+      {"inferneo:prefix_cache_memory_bytes", static_cast<double>(stats.cached_bytes)},
+      {"inferneo:prefix_cache_disk_bytes", static_cast<double>(stats.prefix_tier.bytes)},
+      {"inferneo:prefix_cache_disk_read_bytes", static_cast<double>(stats.prefix_tier.read_bytes)},
+      {"inferneo:prefix_cache_disk_written_bytes", static_cast<double>(stats.prefix_tier.written_bytes)},
+      {"inferneo:prefix_cache_disk_evictions", static_cast<double>(stats.prefix_tier.evictions)},
+      {"inferneo:prefix_cache_disk_dropped", static_cast<double>(stats.prefix_tier.dropped)},
+      {"inferneo:prefix_cache_disk_rejected", static_cast<double>(stats.prefix_tier.rejected)},
       {"vllm:spec_decode_num_drafts", static_cast<double>(stats.speculation.drafts)},
       {"vllm:spec_decode_num_draft_tokens", static_cast<double>(stats.speculation.draft_tokens)},
       {"vllm:spec_decode_num_accepted_tokens", static_cast<double>(stats.speculation.accepted_tokens)},
@@ -162,7 +183,7 @@ std::vector<MetricSample> EngineService::metrics() const {
   const std::vector<ModelStatus> statuses = distinct(manager_.statuses());
   forget_removed(statuses);
   std::vector<MetricSample> samples;
-  constexpr size_t kSamplesOfAModel = 60;
+  constexpr size_t kSamplesOfAModel = 70;
   samples.reserve(statuses.size() * kSamplesOfAModel + 64);
   collect_server(statuses, samples);
   if (context_.admission != nullptr) context_.admission->collect(samples);

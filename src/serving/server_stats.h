@@ -22,6 +22,16 @@ struct LatencySummary {
 };
 
 struct ServerStats {
+  struct DiskCache {       // the prefix cache's level on disk
+    uint64_t queries = 0;  // prompt tokens that memory had not
+    uint64_t hits = 0;     // of them, that came from disk
+    uint64_t bytes = 0;    // of the model's files now
+    uint64_t read_bytes = 0;
+    uint64_t written_bytes = 0;
+    uint64_t evictions = 0;  // blocks that made room for others
+    uint64_t dropped = 0;    // blocks that left memory and were not written
+    uint64_t rejected = 0;   // files that could not be used
+  };
   struct Model {
     std::string id;          // name:version
     std::string state;       // "ready", ...
@@ -39,6 +49,7 @@ struct ServerStats {
     double kv_usage = 0.0;         // [0, 1]
     uint64_t cache_queries = 0;    // prompt tokens looked up in the prefix cache
     uint64_t cache_hits = 0;       // and found
+    DiskCache disk_cache;
     uint64_t preemptions = 0;
     uint64_t draft_tokens = 0;     // guessed by speculative decoding
     uint64_t accepted_tokens = 0;  // of them, that were right

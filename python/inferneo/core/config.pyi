@@ -92,6 +92,10 @@ class EngineConfig:
     """Page the KV cache; off: one block a sequence, no prefix cache. Expected: true or false."""
     kv_cache_gb: float
     """GiB of KV cache over all models. Expected: a number from 0 to 1048576."""
+    prefix_cache_dir: str
+    """Folder for cached prefixes that leave memory, of models on the CPU; they survive restarts. Expected: text."""
+    prefix_cache_disk_gb: float
+    """GiB on disk for cached prefixes, of all models; the least recently used go first. Expected: a number from 0 to 1048576."""
     device: str
     """auto, cpu, cuda or cuda:N. Expected: auto, cpu, cuda or cuda:N."""
     isa: str
@@ -204,6 +208,8 @@ class EngineConfig:
                  enable_prefix_caching: bool = ...,
                  enable_paged_attention: bool = ...,
                  kv_cache_gb: float = ...,
+                 prefix_cache_dir: str | os.PathLike[str] = ...,
+                 prefix_cache_disk_gb: float = ...,
                  device: str = ...,
                  isa: str = ...,
                  num_threads: int = ...,

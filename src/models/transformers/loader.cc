@@ -6,6 +6,7 @@
 #include <array>
 
 #include "formats/checkpoint.h"
+#include "formats/content_key.h"
 #include "formats/generation_config.h"
 #include "kernels/kv_layout.h"
 #include "kernels/op_table.h"
@@ -67,6 +68,16 @@ WeightRequest weight_request(const LoadOptions& options, const DirectoryDescript
   request.pool = options.pool;
   request.progress = options.progress;
   return request;
+}
+
+// Of ModelRunner::content_key. The description counts as its file has it: a field that no weight shows, such as the
+// base of rotary positions, changes every key and value. Kernels sum in another order when a version changes them.
+Result<std::string> kv_content(const LoadOptions& options, const NativeModel& model, std::string_view isa) {
+  constexpr size_t kMaxConfigBytes = size_t{16} << 20;
+  ASSIGN_OR_RETURN(const std::string config, options.directory->read("config.json", kMaxConfigBytes));
+  return hash_text(fmt::format("version {}\nweights {}\nisa {}\nkv {}\nblock {}\ncontext {}\nconfig {}",
+                               INFERNEO_VERSION, model.weights.content, isa, dtype_name(model.kv_dtype),
+                               model.block_size, model.max_model_len, hash_text(config)));
 }
 
 }  // namespace
@@ -155,6 +166,7 @@ Result<std::unique_ptr<ModelRunner>> load_transformers_model(const LoadOptions& 
   model.max_model_len = description.max_model_len;
   model.description = describe(description.spec, description.generation, model.weights, ops->name);
   model.spec = std::move(description.spec);
+  ASSIGN_OR_RETURN(model.content_key, kv_content(options, model, ops->name));
   return std::unique_ptr<ModelRunner>(
       std::make_unique<NativeRunner>(std::move(model), *ops, *options.ledger, *options.pool, options.model_name));
 }

@@ -27,6 +27,7 @@ struct NativeModel {
   int32_t block_size = 16;
   int32_t max_model_len = 0;
   kernels::StepProfile* profile = nullptr;  // outlives the runner; null: nobody measures
+  std::string content_key;  // as ModelRunner::content_key
 };
 
 class NativeRunner final : public ModelRunner {
@@ -37,6 +38,7 @@ class NativeRunner final : public ModelRunner {
 
   const ModelSpec& spec() const override { return model_.description; }
   const KvCacheSpec& kv_spec() const override { return kv_spec_; }
+  std::string content_key() const override { return model_.content_key; }
   Status bind(const KvBinding& kv, int32_t max_num_seqs, int32_t max_num_batched_tokens) override;
   Result<Ticket> submit(const StepBatch& batch) override;
   Result<StepResult> collect(Ticket ticket) override;

@@ -166,6 +166,7 @@ Result<WeightLease> WeightStore::load(const WeightRequest& request) {
   lease.use = request.ledger->use(owner_of(plan.content.key), request.model);
   std::shared_ptr<Stored> stored = slot->stored.lock();
   lease.origin = WeightOrigin::shared;
+  lease.content = plan.content.key;
   if (stored == nullptr || stored->weights.truncated()) {
     lease.origin = WeightOrigin::mapped;
     ASSIGN_OR_RETURN(stored, map(request, plan));

@@ -53,6 +53,7 @@ struct WeightLease {
   std::shared_ptr<const ModelWeights> weights;
   MemoryLedger::Use use;
   WeightOrigin origin = WeightOrigin::packed;
+  std::string content;  // key of bytes, layout and instruction set; never empty
 };
 
 struct WeightFileCheck {

@@ -7,10 +7,12 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "engine/scripted_runner.h"
 #include "engine/step_loop.h"
+#include "engine/tier_traffic.h"
 
 namespace inferneo {
 
@@ -87,6 +89,68 @@ class TestKvMemory final : public KvMemory {
   std::vector<std::vector<std::byte>> storage_;
 };
 
+// A level below the prefix cache that is driven by hand: what was stored is kept here, fetches are answered when and
+// how the test says.
+class ScriptedTier final : public KvTier {
+ public:
+  using Id = std::pair<KvKey, int32_t>;
+  bool contains(const KvKey& key, int32_t group) const override { return kept.contains({key, group}); }
+  bool wants(const KvKey& key, int32_t group) const override { return takes && !kept.contains({key, group}); }
+  bool store(const KvTierBlock& block, std::span<const std::span<const std::byte>> planes) override {
+    if (room == 0) return false;
+    --room;
+    std::vector<std::byte>& bytes = kept[{block.key, block.group}];
+    for (const std::span<const std::byte> plane : planes) bytes.insert(bytes.end(), plane.begin(), plane.end());
+    ++num_stored;
+    return true;
+  }
+  void wait_for_room(Duration) override { room = 1 << 30; }
+  void fetch(uint64_t id, std::vector<KvTierBlock> blocks) override {
+    ++num_fetches;
+    asked.push_back({id, std::move(blocks), 0});
+    if (answers_at_once) deliver(1 << 30);
+  }
+  void cancel(uint64_t id) override {
+    cancelled.push_back(id);
+    if (answers_after_cancel) return;
+    std::erase_if(asked, [&](const Asked& a) { return a.id == id; });
+    std::erase_if(come, [&](const KvFetched& c) { return c.fetch == id; });
+  }
+  std::vector<KvFetched> take(size_t) override { return std::exchange(come, {}); }
+  PrefixTierStats stats() const override { return {}; }
+
+  // So many blocks of the oldest fetches come.
+  void deliver(int count) {
+    for (; count > 0 && !asked.empty(); --count) {
+      Asked& first = asked.front();
+      const KvTierBlock& block = first.blocks[first.next];
+      const auto it = kept.find({block.key, block.group});
+      KvFetched fetched{.fetch = first.id, .index = static_cast<int32_t>(first.next), .bytes = {}, .last = false};
+      if (it != kept.end()) fetched.bytes = it->second;
+      fetched.last = it == kept.end() || ++first.next == first.blocks.size();
+      const bool last = fetched.last;
+      come.push_back(std::move(fetched));
+      if (last) asked.erase(asked.begin());
+    }
+  }
+
+  struct Asked {
+    uint64_t id = 0;
+    std::vector<KvTierBlock> blocks;
+    size_t next = 0;
+  };
+  std::map<Id, std::vector<std::byte>> kept;
+  std::vector<Asked> asked;  // not answered yet, the oldest first
+  std::vector<KvFetched> come;
+  std::vector<uint64_t> cancelled;
+  bool takes = true;   // false: off
+  int room = 1 << 30;  // blocks
+  bool answers_at_once = true;
+  bool answers_after_cancel = false;  // which no tier may; the engine bears it
+  int num_stored = 0;
+  int num_fetches = 0;
+};
+
 struct HarnessOptions {
   Script script;
   std::vector<int32_t> capacity = {64};  // blocks per group
@@ -100,6 +164,7 @@ struct HarnessOptions {
   std::optional<Script> draft;                 // a draft model's
   std::vector<int32_t> draft_capacity = {64};  // blocks per group of its cache
   int32_t draft_context = 512;
+  ScriptedTier* tier = nullptr;  // a level below the prefix cache; null: there is none
 };
 
 // A step loop on a scripted runner, without threads.
@@ -122,6 +187,9 @@ class Harness {
     loop = std::make_unique<StepLoop>(StepLoopConfig{options_.scheduler, options_.context_limit, Duration{0},
                                                      options_.speculation, options_.inter_token_target},
                                       *runner, *kv, clock, StepLoopEvents{}, draft.get());
+    if (options_.tier == nullptr || kv->prefix_cache() == nullptr) return;
+    traffic = std::make_unique<TierTraffic>("model", *options_.tier, *kv, runner->kv_spec(), memory->binding);
+    loop->use_tier(traffic.get());
   }
 
   KvCacheConfig cache_of(const ScriptedRunner& of, const std::vector<int32_t>& capacity, int32_t in_flight) const {
@@ -134,6 +202,7 @@ class Harness {
       group.block_size = of.kv_spec().groups[g].block_size;
       group.window = of.kv_spec().groups[g].window;
       group.capacity = capacity[g];
+      group.bytes_per_block = of.kv_spec().groups[g].planes[0].bytes_per_block;
       group.grow_step = options_.grow_step;
       cache.groups.push_back(group);
     }
@@ -181,6 +250,7 @@ class Harness {
   bool step_and_check() {
     const Status stepped = loop->step();
     EXPECT_TRUE(stepped.ok()) << stepped.error().message;
+    if (loop->waits_for_fetch()) clock.advance(std::chrono::milliseconds(5));
     return stepped.ok() && check();
   }
   bool check() {
@@ -198,6 +268,7 @@ class Harness {
       EXPECT_EQ(kv->pool(g).num_free() + kv->pool(g).num_cached(), kv->pool(g).total());
     }
     EXPECT_TRUE(draft == nullptr || draft->kv().idle());
+    EXPECT_EQ(traffic == nullptr ? 0U : traffic->num_fetching(), 0U);
     EXPECT_TRUE(loop->scheduler().running().empty());
     EXPECT_TRUE(loop->scheduler().waiting().empty());
   }
@@ -210,6 +281,7 @@ class Harness {
   std::unique_ptr<DraftModel> draft;  // null: there is none
   ScriptedRunner* draft_runner = nullptr;
   TestKvMemory* draft_memory = nullptr;
+  std::unique_ptr<TierTraffic> traffic;  // null: there is no tier
   std::unique_ptr<StepLoop> loop;
   RequestId last_id = 0;
 };

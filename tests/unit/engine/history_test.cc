@@ -1,7 +1,7 @@
 // Seeded random histories of a whole step loop: submit, cancel, stop, deadlines, preemption, prefix hits, tiny pools,
-// windows, slots, memory that comes and goes, running ahead. After every step all laws hold; at the end every request
-// has had its terminal event, nothing is referenced, and every token is what an undisturbed run would have given.
-// INFERNEO_SOAK_SCALE scales the count of the soak build (1: full).
+// windows, slots, memory that comes and goes, running ahead, a level below the prefix cache. After every step all laws
+// hold; at the end every request has had its terminal event, nothing is referenced, and every token is what an
+// undisturbed run would have given. INFERNEO_SOAK_SCALE scales the count of the soak build (1: full).
 #include <array>
 #include <cstdlib>
 #include <random>
@@ -106,13 +106,15 @@ HarnessOptions random_options(Random& random) {
 
 class History {
  public:
-  explicit History(uint64_t seed) : random_(seed), harness_(random_options(random_)) {
+  explicit History(uint64_t seed) : random_(seed), harness_(with_tier(random_options(random_))) {
     for (int i = 0; i < 4; ++i) {
       prefixes_.push_back({});
       for (int k = 0; k < 40; ++k) prefixes_.back().push_back(random_.between(0, vocab() - 1));
     }
     memory_comes_and_goes_ = random_.chance(15);
   }
+
+  uint64_t fetched_tokens() const { return harness_.loop->scheduler().fetched_hits(); }
 
   bool has_draft() const { return harness_.draft != nullptr; }
   uint64_t accepted_drafts() const {
@@ -136,6 +138,9 @@ class History {
     harness_.kv->shrink_to_minimum();
     harness_.check();
     for (int32_t blocks : harness_.memory->committed) EXPECT_EQ(blocks, 0);
+    if (harness_.kv->prefix_cache() != nullptr) {
+      EXPECT_EQ(harness_.kv->prefix_cache()->num_nodes(), 0U);
+    }
     if (harness_.draft == nullptr) return;
     harness_.draft->yield();
     for (int32_t blocks : harness_.draft_memory->committed) EXPECT_EQ(blocks, 0);
@@ -146,6 +151,28 @@ class History {
     Request request;
     std::shared_ptr<RecordingSink> sink;
   };
+  // For some of them a level below the prefix cache, which answers at once, block by block or never, and loses blocks.
+  HarnessOptions with_tier(HarnessOptions o) {
+    if (!random_.chance(60)) return o;
+    o.tier = &tier_;
+    if (random_.chance(60)) {  // room for what comes, beside what is in use
+      for (int32_t& blocks : o.capacity) blocks *= 6;
+    }
+    o.script.token_cost = std::chrono::microseconds(random_.pick({0, 500}));
+    tier_.answers_at_once = random_.chance(50);
+    tier_.answers_after_cancel = random_.chance(20);
+    return o;
+  }
+  void tier_event() {
+    const int dice = random_.between(1, 100);
+    if (dice <= 50) tier_.deliver(random_.between(1, 6));
+    if (dice > 50 && dice <= 60) tier_.room = random_.pick({0, 3, 1 << 20});
+    if (dice > 60 && dice <= 65) tier_.takes = random_.chance(80);
+    if (dice > 65 && dice <= 70 && !tier_.kept.empty()) tier_.kept.erase(tier_.kept.begin());
+    if (dice <= 70 || harness_.traffic == nullptr) return;
+    for (int i = 0; i < 20; ++i) harness_.traffic->write_one();
+    harness_.kv->shrink_to_minimum();
+  }
   int vocab() const { return harness_.options_.script.vocab_size; }
 
   void event() {
@@ -160,6 +187,8 @@ class History {
       if (harness_.draft != nullptr) harness_.draft_memory->limit = random_.between(0, 60);
     } else if (dice <= 39 && harness_.draft != nullptr) {
       harness_.draft->yield();
+    } else if (dice <= 55 && harness_.options_.tier != nullptr) {
+      tier_event();
     } else {
       harness_.step_and_check();
       return;
@@ -259,6 +288,7 @@ class History {
   }
 
   Random random_;
+  ScriptedTier tier_;
   Harness harness_;
   std::vector<std::vector<Token>> prefixes_;
   std::vector<Sent> sent_;
@@ -275,14 +305,17 @@ TEST(History, EveryLawHoldsAfterEveryEvent) {
   const int count = num_histories();
   uint64_t accepted_drafts = 0;
   uint64_t accepted_of_models = 0;
+  uint64_t fetched_tokens = 0;
   for (int seed = 1; seed <= count; ++seed) {
     SCOPED_TRACE(testing::Message() << "seed " << seed);
     History history(static_cast<uint64_t>(seed));
     history.run();
     ASSERT_FALSE(testing::Test::HasFailure());
     accepted_drafts += history.accepted_drafts();
+    fetched_tokens += history.fetched_tokens();
     accepted_of_models += history.has_draft() ? history.accepted_drafts() : 0;
   }
+  EXPECT_GT(fetched_tokens, static_cast<uint64_t>(count) / 2) << "the level below the prefix cache was hardly tried";
   EXPECT_GT(accepted_drafts, static_cast<uint64_t>(count) / 4) << "speculation was hardly tried";
   EXPECT_GT(accepted_of_models, static_cast<uint64_t>(count) / 8) << "draft models were hardly tried";
 }

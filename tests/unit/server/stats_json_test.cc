@@ -47,6 +47,14 @@ TEST(StatsJson, HasEachField) {
   model.cancelled = 6;
   model.cache_queries = 8;
   model.cache_hits = 2;
+  model.disk_cache = {.queries = 6,
+                      .hits = 5,
+                      .bytes = 40,
+                      .read_bytes = 30,
+                      .written_bytes = 20,
+                      .evictions = 3,
+                      .dropped = 2,
+                      .rejected = 1};
   model.time_to_first_token = {2, 0.5, 0.25, 0.75, 1.0};
   model.load_seconds = 0.125;
   model.unloads = {{"asked", 1}, {"idle", 2}, {"room", 3}, {"failed", 4}};
@@ -70,6 +78,8 @@ TEST(StatsJson, HasEachField) {
   EXPECT_EQ(story["id"], "story:1");
   EXPECT_EQ(story["errors"], 4);
   EXPECT_EQ(story["cache_hit_rate"], 0.25);
+  EXPECT_EQ(story["disk_cache"], Json::parse(R"({"queries": 6, "hits": 5, "bytes": 40, "read_bytes": 30,
+    "written_bytes": 20, "evictions": 3, "dropped": 2, "rejected": 1})"));
   EXPECT_EQ(story["time_to_first_token"],
             Json::parse(R"({"count": 2, "mean": 0.5, "p50": 0.25, "p95": 0.75, "p99": 1.0})"));
   EXPECT_EQ(story["unloads"], Json::parse(R"({"asked": 1, "idle": 2, "room": 3, "failed": 4})"));

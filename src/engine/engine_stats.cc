@@ -1,0 +1,42 @@
+// Counters of engines that are gone.
+#include "engine/engine_core.h"
+
+namespace inferneo {
+namespace {
+
+void add_counters(PrefixTierStats& stats, const PrefixTierStats& gone) {
+  stats.queries += gone.queries;
+  stats.hits += gone.hits;
+  stats.read_bytes += gone.read_bytes;
+  stats.written_bytes += gone.written_bytes;
+  stats.evictions += gone.evictions;
+  stats.dropped += gone.dropped;
+  stats.rejected += gone.rejected;
+}
+
+}  // namespace
+
+void add_counters(EngineStats& stats, const EngineStats& gone) {
+  stats.steps += gone.steps;
+  stats.preemptions += gone.preemptions;
+  stats.prefix_queries += gone.prefix_queries;
+  stats.prefix_hits += gone.prefix_hits;
+  add_counters(stats.prefix_tier, gone.prefix_tier);
+  stats.prompt_tokens += gone.prompt_tokens;
+  stats.generation_tokens += gone.generation_tokens;
+  stats.finished_requests += gone.finished_requests;
+  for (size_t i = 0; i < stats.iteration_tokens.size(); ++i) stats.iteration_tokens[i] += gone.iteration_tokens[i];
+  for (size_t i = 0; i < kNumQueueRefusals; ++i) stats.refused[i] += gone.refused[i];
+  stats.iteration_tokens_sum += gone.iteration_tokens_sum;
+  stats.speculation.drafts += gone.speculation.drafts;
+  stats.speculation.draft_tokens += gone.speculation.draft_tokens;
+  stats.speculation.accepted_tokens += gone.speculation.accepted_tokens;
+  for (size_t i = 0; i < SpeculationStats::kPositions; ++i) {
+    stats.speculation.accepted_at[i] += gone.speculation.accepted_at[i];
+  }
+  stats.schedule_seconds += gone.schedule_seconds;
+  stats.execute_seconds += gone.execute_seconds;
+  stats.update_seconds += gone.update_seconds;
+}
+
+}  // namespace inferneo
