@@ -28,6 +28,7 @@ class RoutedCall final : public GenerationHandle, public std::enable_shared_from
   RoutedCall(const RoutedService::Context& context, Send send, Request request, Callback done)
       : context_(context),
         send_(send),
+        on_route_(std::exchange(request.on_route, nullptr)),
         request_(std::move(request)),
         done_(std::move(done)),
         request_id_(request_.request_id),
@@ -39,8 +40,7 @@ class RoutedCall final : public GenerationHandle, public std::enable_shared_from
     choose();
     tell_route();
     if (route_.refusal) {
-      request_.ticket.reset();
-      return done_(refusal_of(*route_.refusal));
+      return tell(refusal_of(*route_.refusal));
     }
     const ABTestArm* const arm = route_.arm();
     engine_may_go_ = arm != nullptr && route_.has_arms_model() && !arm->settings.empty();
@@ -84,7 +84,7 @@ class RoutedCall final : public GenerationHandle, public std::enable_shared_from
   }
 
   void tell_route() {
-    if (request_.on_route) request_.on_route(route_.text());
+    if (on_route_) on_route_(route_.text());
   }
 
   bool is_cancelled() {
@@ -124,8 +124,15 @@ class RoutedCall final : public GenerationHandle, public std::enable_shared_from
       }
     }
     record(answer);
+    tell(std::move(answer));
+  }
+
+  // Whoever asked may hold this as long as it likes, and is not held by it.
+  void tell(Result<Answer> answer) {
     request_.ticket.reset();
-    done_(std::move(answer));
+    on_route_ = nullptr;
+    const Callback done = std::exchange(done_, nullptr);
+    done(std::move(answer));
   }
 
   void ask_another() {
@@ -151,8 +158,9 @@ class RoutedCall final : public GenerationHandle, public std::enable_shared_from
 
   const RoutedService::Context context_;
   const Send send_;
+  std::function<void(std::string route)> on_route_;
   Request request_;
-  const Callback done_;
+  Callback done_;
   const std::string request_id_;
   const TimePoint began_;
   TrafficRoute route_;

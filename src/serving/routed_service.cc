@@ -271,7 +271,8 @@ std::shared_ptr<GenerationHandle> RoutedService::call(Request request, Callback 
   if (!seen) {
     const bool is_open = context_.traffic.snapshot()->routed.contains(request.model);
     if (is_open && !context_.models.resolve(request.model)) request.model.clear();  // `auto`, and nobody decides
-    if (request.on_route) request.on_route(request.model.empty() ? std::string() : "model=" + request.model);
+    const auto on_route = std::exchange(request.on_route, nullptr);
+    if (on_route) on_route(request.model.empty() ? std::string() : "model=" + request.model);
     return (context_.inner.*send)(std::move(request), std::move(done));
   }
   auto routed = std::make_shared<Call>(context_, send, std::move(request), done);

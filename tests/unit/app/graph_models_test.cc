@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <fstream>
 #include <future>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <thread>
 
@@ -265,6 +266,35 @@ TEST_F(GraphModels, RulesThatAskForThemSendEmbeddingsAndTensors) {
   infer("auto", {}, 400);  // the default model, which writes
   const Document written = ask("POST", "/v1/completions", R"({"prompt": "w5", "max_tokens": 1, "user": "search"})");
   EXPECT_EQ(written["model"], "writer");
+}
+
+// A rule's chain goes on where a model fails, and a test that a rule names is told what came of its arms.
+TEST_F(GraphModels, ChainsAndTestsThatARuleNamesTakeEmbeddings) {
+  config_.model.push_back(std::string(INFERNEO_SOURCE_DIR) + "/models/inferneo-story-draft");
+  config_.served_model_name.emplace_back("story");
+  config_.ab_tests = {{.name = "halves", .model_a = "vectors", .model_b = "story", .traffic_split = 0.5}};
+  config_.routing_rules = {
+      {.name = "chain", .condition = "embedding and user == 'chain'", .models = {"vectors", "story"}},
+      {.name = "tested", .condition = "embedding and user starts with 'ab'", .ab_test = "halves"}};
+  start();
+  const auto embed = [&](const std::string& user, const std::string& text) {
+    const auto response = fetch(port_, "POST", "/v1/embeddings", Document{{"input", text}, {"user", user}}.dump());
+    EXPECT_TRUE(response && response->status == 200) << (response ? response->body : "no answer");
+    return response ? response->headers.at("x-inferneo-route") : std::string();
+  };
+  std::string longer = "w4";
+  for (int i = 0; i < 40; ++i) longer += " w4";
+  EXPECT_EQ(embed("chain", "w4"), "rule=chain; model=vectors");
+  EXPECT_EQ(embed("chain", longer), "rule=chain; fallback=failed; model=story") << "too long for the first";
+  std::map<std::string, int> arms;
+  for (int i = 0; i < 12; ++i) ++arms[embed("ab" + std::to_string(i), "w5")];
+  EXPECT_GT(arms["rule=tested; test=halves; arm=A; model=vectors"], 0);
+  EXPECT_GT(arms["rule=tested; test=halves; arm=B; model=story"], 0);
+  EXPECT_EQ(arms.size(), 2U);
+  int told = 0;
+  const Document stats = ask("GET", "/stats");
+  for (const Document& arm : stats["ab_tests"][0]["arms"]) told += arm["requests"].get<int>();
+  EXPECT_EQ(told, 12);
 }
 
 TEST_F(GraphModels, ATextBeyondTheContextIsAnError) {
