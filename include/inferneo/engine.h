@@ -14,9 +14,11 @@
 #include <stop_token>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/result.h"
 #include "inferneo/config.h"
+#include "inferneo/embedding.h"
 #include "inferneo/generation.h"
 #include "inferneo/result.h"
 #include "inferneo/sampling_params.h"
@@ -45,6 +47,13 @@ class InferneoEngine {
   // The same without a thread that waits: the end is told to callbacks.on_done, which must be set.
   GenerationTicket submit(std::string prompt, SamplingParams sampling, GenerationCallbacks callbacks,
                           std::string model = {});
+
+  // Vectors of at least one text, all computed together. Errors: invalid_argument for an empty text and for a model of
+  // another kind, context_too_long, unsupported where what runs the model gives no hidden states.
+  std::future<Result<EmbeddingResult>> embed(std::vector<std::string> texts, EmbeddingOptions options = {},
+                                             std::string model = {});
+  GenerationTicket submit_embedding(std::vector<std::string> texts, EmbeddingOptions options, EmbeddingCallback on_done,
+                                    std::string model = {});
 
  private:
   struct Impl;

@@ -27,6 +27,7 @@
 
 #include "base/result.h"
 #include "inferneo/config.h"
+#include "inferneo/embedding.h"
 #include "inferneo/engine.h"
 #include "inferneo/enhanced_stats.h"
 #include "inferneo/experiments.h"
@@ -86,6 +87,11 @@ class EnhancedInferneoEngine {
   // The same without a thread that waits: the end is told to callbacks.on_done, which must be set.
   GenerationTicket submit(std::string prompt, SamplingParams sampling, GenerationCallbacks callbacks,
                           EnhancedGenerateOptions options = {});
+  // Vectors of texts, as InferneoEngine's. Rules see these requests where their conditions ask for `embedding`.
+  std::future<Result<EmbeddingResult>> embed(std::vector<std::string> texts, EmbeddingOptions embedding = {},
+                                             EnhancedGenerateOptions options = {});
+  GenerationTicket submit_embedding(std::vector<std::string> texts, EmbeddingOptions embedding,
+                                    EmbeddingCallback on_done, EnhancedGenerateOptions options = {});
   // Copies of requests for another model; see ShadowConfig. Their results are in get_stats().
   Status add_shadow(const ShadowConfig& config);
   Status replace_shadow(const ShadowConfig& config);

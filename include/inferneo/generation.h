@@ -20,7 +20,8 @@ struct GenerationCallbacks {
   std::function<void(Result<GenerationResult> result)> on_done = {};    // exactly once, errors included; the last call
 };
 
-// Copies name the same generation; losing them all does not cancel it. Thread-safe; may outlive the engine.
+// Copies name the same generation, or the same embedding; losing them all does not cancel it. Thread-safe; may outlive
+// the engine.
 class GenerationTicket {
  public:
   GenerationTicket() = default;  // of no generation

@@ -23,6 +23,7 @@
 
 #include "base/result.h"
 #include "inferneo/config.h"
+#include "inferneo/embedding.h"
 #include "inferneo/engine.h"
 #include "inferneo/generation.h"
 #include "inferneo/model_registration.h"
@@ -60,6 +61,10 @@ class Lease {
                                                         InferneoEngine::TextCallback on_text) const;
   // The end is told to callbacks.on_done, which must be set.
   GenerationTicket submit(std::string prompt, SamplingParams sampling, GenerationCallbacks callbacks) const;
+  // Vectors of texts, as InferneoEngine's.
+  std::future<Result<EmbeddingResult>> embed(std::vector<std::string> texts, EmbeddingOptions options = {}) const;
+  GenerationTicket submit_embedding(std::vector<std::string> texts, EmbeddingOptions options,
+                                    EmbeddingCallback on_done) const;
 
  private:
   friend class ModelManager;

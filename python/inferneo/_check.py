@@ -39,6 +39,12 @@ def whole(argument: str, value: Any) -> int:
     return value
 
 
+def flag(argument: str, value: Any) -> bool | None:
+    if value is not None and not isinstance(value, bool):
+        raise TypeError(f"{argument}: expected bool or None, got {shown(value)}")
+    return value
+
+
 def instance(argument: str, value: Any, kind: type[T]) -> T:
     if not isinstance(value, kind):
         raise TypeError(f"{argument}: expected {kind.__name__}, got {shown(value)}; {kind.__name__}(...) makes one")

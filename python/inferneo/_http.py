@@ -129,6 +129,29 @@ async def events(address: Address, path: str, body: Any, headers: dict[str, str]
         writer.close()
 
 
+async def post(address: Address, path: str, body: Any, headers: dict[str, str]) -> Any:
+    """As call(), without a thread that waits; cancelling it closes the connection, so that the server's work ends, too."""
+    try:
+        reader, writer = await asyncio.open_connection(address.host, address.port, ssl=address.tls, limit=_LONGEST_HEADERS)
+    except (OSError, UnicodeError) as error:
+        raise address.unreachable(error) from error
+    try:
+        writer.write(_head(address, path, body, headers))
+        await writer.drain()
+        status, fields = await _answer(reader)
+        parts = _chunks(reader) if "chunked" in fields.get("transfer-encoding", "") else _rest(reader, fields)
+        content = b"".join([part async for part in parts])
+        if status != 200:
+            raise _refusal(address, status, content, fields.get("retry-after"))
+        return json.loads(content)
+    except (OSError, EOFError, ValueError, IndexError) as error:
+        if isinstance(error, InferneoError):
+            raise
+        raise address.unreachable(error) from error
+    finally:
+        writer.close()
+
+
 def _event(address: Address, event: Any) -> Any:
     if isinstance(event, dict) and "error" in event:
         raise _refusal(address, 500, json.dumps(event).encode(), None)

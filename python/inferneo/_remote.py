@@ -6,6 +6,7 @@ the native objects give, refusals the same exceptions. Streams deliver into the 
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
 import threading
 import time
@@ -18,6 +19,7 @@ from inferneo.errors import InferneoError, InvalidArgumentError, UnavailableErro
 
 if TYPE_CHECKING:
     import concurrent.futures
+    from collections.abc import Callable, Coroutine
 
 # Fields that have another name in requests; the others have their own.
 _GRAMMARS = {"json_schema": "guided_json", "regex": "guided_regex", "grammar": "guided_grammar", "choices": "guided_choice"}
@@ -37,7 +39,7 @@ def _header(name: str, value: str) -> str:
 def sampling_fields(params: SamplingParams) -> dict[str, Any]:
     """As /v1/completions reads them. Every field is said, since a server's defaults may be those of the model."""
     if params.prompt_rows != "none":
-        raise UnsupportedError("logits, hidden states and embeddings cannot be had over url=; use an engine of this process",
+        raise UnsupportedError("logits and hidden states cannot be had over url=; use an engine of this process",
                                "prompt_rows")
     for name in _HERE_ALONE:
         if getattr(params, name) is not None:
@@ -60,6 +62,21 @@ def sampling_fields(params: SamplingParams) -> dict[str, Any]:
     return fields
 
 
+def _whose(body: dict[str, Any], model: str, user: str, session: str, headers: dict[str, str] | None,
+           forced_arm: str) -> dict[str, str]:
+    """Says in the body which model is meant and who asks; the headers that say the rest."""
+    if model:
+        body["model"] = model
+    if user:
+        body["user"] = user
+    fields = {name: _header(name, value) for name, value in (headers or {}).items()}
+    if session:
+        fields["X-Session-Id"] = _header("session", session)
+    if forced_arm:
+        fields["X-Inferneo-Arm"] = _header("forced_arm", forced_arm)
+    return fields
+
+
 class _Teller:
     """What a request has to tell, and that it ends once: by its answer, or by a cancel that came before."""
 
@@ -78,6 +95,13 @@ class _Teller:
         with self._lock:
             if not self._ended:
                 self.queue.put_result(self.request, *values)
+                self._ended = True
+
+    def embedding(self, *values: Any) -> None:
+        """As result()."""
+        with self._lock:
+            if not self._ended:
+                self.queue.put_embedding(self.request, *values)
                 self._ended = True
 
     def error(self, code: str, message: str, param: str = "", retry_after: int = 0) -> None:
@@ -149,18 +173,24 @@ class _Face:
         """As submit() of a native engine."""
         body: dict[str, Any] = {"prompt": prompt, "stream": True, "stream_options": {"include_usage": True},
                                 **sampling_fields(sampling)}
-        if model:
-            body["model"] = model
-        if user:
-            body["user"] = user
-        fields = {name: _header(name, value) for name, value in (headers or {}).items()}
-        if session:
-            fields["X-Session-Id"] = _header("session", session)
-        if forced_arm:
-            fields["X-Inferneo-Arm"] = _header("forced_arm", forced_arm)
-        self._require()
+        fields = _whose(body, model, user, session, headers, forced_arm)
         teller = _Teller(queue, request)
-        future = _http.start(self._generate(teller, body, fields, stream, sampling.n))
+        return self._begin(teller, lambda: self._generate(teller, body, fields, stream, sampling.n))
+
+    def embed(self, queue: _native.EventQueue, request: int, texts: list[str], pooling: str, normalize: bool | None, model: str,
+              user: str = "", session: str = "", headers: dict[str, str] | None = None, forced_arm: str = "") -> Ticket:
+        """As embed() of a native engine."""
+        for name, value in (("pooling", pooling or None), ("normalize", normalize)):
+            if value is not None:
+                raise UnsupportedError(f"{name} cannot be said over url=; use an engine of this process", name)
+        body: dict[str, Any] = {"input": texts, "encoding_format": "base64"}
+        fields = _whose(body, model, user, session, headers, forced_arm)
+        teller = _Teller(queue, request)
+        return self._begin(teller, lambda: self._embed(teller, body, fields))
+
+    def _begin(self, teller: _Teller, work: Callable[[], Coroutine[Any, Any, None]]) -> Ticket:
+        self._require()
+        future = _http.start(work())
         ticket = Ticket(future, teller)
         with self._lock:
             self._running[future] = ticket
@@ -195,6 +225,18 @@ class _Face:
             teller.result(answer.get("model", ""), [(text, reason) for text, reason in samples], usage["prompt_tokens"],
                           (usage.get("prompt_tokens_details") or {}).get("cached_tokens", 0), usage["completion_tokens"],
                           first, time.perf_counter() - begin)
+        except InferneoError as error:
+            teller.error(error.code, error.message, error.param, error.retry_after)
+        except Exception as error:  # whatever it was, somebody waits
+            teller.error("unavailable", f"{self.address.shown} does not answer as Inferneo does: {error!r}")
+
+    async def _embed(self, teller: _Teller, body: dict[str, Any], headers: dict[str, str]) -> None:
+        try:
+            answer = await _http.post(self.address, "/v1/embeddings", body, headers)
+            rows = [base64.b64decode(row["embedding"]) for row in sorted(answer["data"], key=lambda row: int(row["index"]))]
+            if len(rows) != len(body["input"]) or len(set(map(len, rows))) != 1:
+                raise ValueError("another number of vectors than of texts")
+            teller.embedding(answer.get("model", ""), b"".join(rows), len(rows[0]) // 4, answer["usage"]["prompt_tokens"])
         except InferneoError as error:
             teller.error(error.code, error.message, error.param, error.retry_after)
         except Exception as error:  # whatever it was, somebody waits
@@ -356,6 +398,10 @@ class Lease(_Face):
 
     def submit(self, queue: _native.EventQueue, request: int, prompt: str, sampling: SamplingParams, stream: bool) -> Ticket:
         return self.ask(queue, request, prompt, sampling, self._id, stream)
+
+    def embed(self, queue: _native.EventQueue, request: int, texts: list[str], pooling: str, normalize: bool | None,  # type: ignore[override]
+              ) -> Ticket:
+        return super().embed(queue, request, texts, pooling, normalize, self._id)
 
 
 class Manager(_Face):

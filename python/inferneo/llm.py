@@ -89,17 +89,20 @@ class LLM:
         """float32 [prompt tokens, vocabulary]: row i is of the token that follows token i. Needs numpy."""
         return self.engine.logits_sync(prompt)
 
-    def embed(self, texts: str | Iterable[str], *, pooling: str = "mean", normalize: bool = True,
+    def embed(self, texts: str | Iterable[str], *, pooling: str | None = None, normalize: bool | None = None,
               progress: bool | None = None) -> NDArray[np.float32]:
-        """Embeddings: of one text float32 [hidden size], of several [texts, hidden size], computed in one batch; arguments as
-        InferneoEngine.embed(). Needs numpy."""
-        _generation.check_pooling(pooling)
+        """Embeddings: of one text float32 [dimensions], of several [texts, dimensions], computed together; arguments and errors
+        as InferneoEngine.embed(). Needs numpy."""
         if isinstance(texts, str):
             return self.engine.embed_sync(texts, pooling=pooling, normalize=normalize)
-        chosen = _check.texts("texts", texts)
-        vectors = self._run("texts", chosen, SamplingParams(prompt_rows="hidden"), progress,
-                            lambda result: _generation.pooled(_generation.rows_of(result), pooling, normalize))
-        return _generation.stacked(vectors)
+        parts = self.engine._embeddings(texts, pooling, normalize, {})
+        bar = _Progress(len(parts), progress)
+        results, tokens = [], 0
+        for done, part in enumerate(parts, 1):
+            results.append(part.wait_sync())
+            tokens += results[-1].prompt_tokens
+            bar.show(done, tokens)
+        return _generation.joined(results, alone=False)
 
     def _run(self, what: str, prompts: Sequence[str], sampling: SamplingParams, progress: bool | None,
              take: Callable[[GenerationResult], T]) -> list[T]:

@@ -73,6 +73,29 @@ PyTicket submit_enhanced(PyEnhanced& self, const PyEventQueue& queue, uint64_t i
   return ticket;
 }
 
+PyTicket embed_plain(PyEngine& self, const PyEventQueue& queue, uint64_t id, std::vector<std::string> texts,
+                     const std::string& pooling, std::optional<bool> normalize, std::string model) {
+  PyTicket ticket;
+  check(self.at_once([&](InferneoEngine& engine) {
+    ticket.ticket = engine.submit_embedding(std::move(texts), embedding_options(pooling, normalize),
+                                            callback_to(queue, id), std::move(model));
+  }));
+  return ticket;
+}
+
+PyTicket embed_enhanced(PyEnhanced& self, const PyEventQueue& queue, uint64_t id, std::vector<std::string> texts,
+                        const std::string& pooling, std::optional<bool> normalize, std::string model, std::string user,
+                        std::string session, Headers headers, std::string forced_arm) {
+  PyTicket ticket;
+  auto options =
+      options_of(std::move(model), std::move(user), std::move(session), std::move(headers), std::move(forced_arm));
+  check(self.at_once([&](EnhancedInferneoEngine& engine) {
+    ticket.ticket = engine.submit_embedding(std::move(texts), embedding_options(pooling, normalize),
+                                            callback_to(queue, id), std::move(options));
+  }));
+  return ticket;
+}
+
 // A call with one argument that answers with a Status.
 template <typename Argument>
 auto status_call(Status (EnhancedInferneoEngine::*method)(const Argument&)) {
@@ -116,10 +139,14 @@ void bind_engines(nb::module_& module) {
   nb::class_<std::stop_source>(module, "Starting").def(nb::init<>()).def("give_up", [](std::stop_source& self) {
     without_gil([&] { return self.request_stop(); });
   });
-  bind_engine<InferneoEngine>(module, "Engine").def("submit", &submit_plain);
+  bind_engine<InferneoEngine>(module, "Engine")
+      .def("submit", &submit_plain)
+      .def("embed", &embed_plain, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg());
 
   auto enhanced = bind_engine<EnhancedInferneoEngine>(module, "EnhancedEngine");
   enhanced.def("submit", &submit_enhanced);
+  enhanced.def("embed", &embed_enhanced, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg(),
+               nb::arg(), nb::arg(), nb::arg(), nb::arg());
   enhanced.def("register_model", [](PyEnhanced& self, const ModelRegistration& registration) {
     return value_of(self.shared([&](EnhancedInferneoEngine& engine) { return engine.register_model(registration); }));
   });

@@ -15,6 +15,7 @@ using PyLease = Owned<Lease>;
 
 // What the end of a request is for Python.
 inline nanobind::object end_object(GenerationResult result) { return nanobind::cast(std::move(result)); }
+nanobind::object end_object(EmbeddingResult result);
 nanobind::object end_object(Lease lease);
 
 void bind_engines(nanobind::module_& module);

@@ -4,6 +4,8 @@
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
+#include <bit>
+#include <cstring>
 
 #include "engines.h"
 #include "errors.h"
@@ -29,6 +31,7 @@ nb::tuple tuple_of(Event event) {
     return nb::make_tuple(event.id, piece->sample, std::move(piece->text));
   }
   if (auto* result = std::get_if<Result<GenerationResult>>(&event.what)) return end_tuple(event.id, std::move(*result));
+  if (auto* result = std::get_if<Result<EmbeddingResult>>(&event.what)) return end_tuple(event.id, std::move(*result));
   return end_tuple(event.id, std::move(std::get<Result<Lease>>(event.what)));
 }
 
@@ -96,6 +99,17 @@ void put_result(const PyEventQueue& self, uint64_t id, std::string model,
   put(self, {id, Result<GenerationResult>(std::move(result))});
 }
 
+// vectors: little-endian float32.
+void put_embedding(const PyEventQueue& self, uint64_t id, std::string model, const nb::bytes& vectors,
+                   size_t dimensions, int64_t prompt_tokens) {
+  static_assert(std::endian::native == std::endian::little);
+  EmbeddingResult result{
+      .model = std::move(model), .vectors = {}, .dimensions = dimensions, .prompt_tokens = prompt_tokens};
+  result.vectors.resize(vectors.size() / sizeof(float));
+  std::memcpy(result.vectors.data(), vectors.data(), result.vectors.size() * sizeof(float));
+  put(self, {id, Result<EmbeddingResult>(std::move(result))});
+}
+
 }  // namespace
 
 PyEventQueue::~PyEventQueue() {
@@ -112,7 +126,8 @@ void bind_event_queue(nb::module_& module) {
       .def("fileno", [](const PyEventQueue& self) { return self.queue->descriptor(); })
       .def("put_text", &put_text)
       .def("put_error", &put_error)
-      .def("put_result", &put_result);
+      .def("put_result", &put_result)
+      .def("put_embedding", &put_embedding);
 }
 
 }  // namespace inferneo::python

@@ -21,6 +21,7 @@
 #include <variant>
 #include <vector>
 
+#include "inferneo/embedding.h"
 #include "inferneo/model_manager.h"
 #include "inferneo/result.h"
 
@@ -33,7 +34,7 @@ struct TextPiece {
 
 struct Event {
   uint64_t id = 0;  // of the request, chosen by Python
-  std::variant<TextPiece, Result<GenerationResult>, Result<Lease>> what;
+  std::variant<TextPiece, Result<GenerationResult>, Result<EmbeddingResult>, Result<Lease>> what;
 };
 
 // Thread-safe. Shared by Python's object and by the callbacks of requests, which may outlive it.

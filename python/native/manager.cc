@@ -80,6 +80,16 @@ PyTicket submit(PyLease& self, const PyEventQueue& queue, uint64_t id, std::stri
   return ticket;
 }
 
+PyTicket embed(PyLease& self, const PyEventQueue& queue, uint64_t id, std::vector<std::string> texts,
+               const std::string& pooling, std::optional<bool> normalize) {
+  PyTicket ticket;
+  check(self.at_once([&](Lease& lease) {
+    ticket.ticket =
+        lease.submit_embedding(std::move(texts), embedding_options(pooling, normalize), callback_to(queue, id));
+  }));
+  return ticket;
+}
+
 }  // namespace
 
 nb::object end_object(Lease lease) {
@@ -113,6 +123,7 @@ void bind_manager(nb::module_& module) {
              return value_of(self.shared([](Lease& lease) { return Result<std::string>(lease.id()); }));
            })
       .def("submit", &submit)
+      .def("embed", &embed, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none())
       .def("end", &PyLease::end);
 
   using M = ModelManager;

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "data.h"
+#include "engines.h"
 
 namespace nb = nanobind;
 
@@ -33,7 +34,17 @@ void set_rows(GenerationResult& result, nb::handle value) {
   std::memcpy(result.prompt_rows.data(), bytes.data(), result.prompt_rows.size() * sizeof(float));
 }
 
+// Not copied, as above.
+nb::object vectors(nb::handle self) {
+  const auto& result = nb::cast<const EmbeddingResult&>(self);
+  const size_t texts = result.dimensions == 0 ? 0 : result.vectors.size() / result.dimensions;
+  const nb::ndarray<nb::numpy, const float, nb::ndim<2>> rows(result.vectors.data(), {texts, result.dimensions}, self);
+  return nb::cast(rows);
+}
+
 }  // namespace
+
+nb::object end_object(EmbeddingResult result) { return nb::cast(std::move(result)); }
 
 void bind_results(nb::module_& module) {
   nb::enum_<ModelFormat>(module, "ModelFormat", "What a model's files can be.")
@@ -79,6 +90,11 @@ void bind_results(nb::module_& module) {
   result.def_prop_ro("prompt_rows", &prompt_rows,
                      "float32 [prompt tokens, width], read-only, with SamplingParams.prompt_rows; else None. It is the "
                      "result's own memory, not a copy. Needs numpy.");
+
+  nb::class_<EmbeddingResult>(module, "Embeddings")
+      .def_ro("model", &EmbeddingResult::model)
+      .def_ro("prompt_tokens", &EmbeddingResult::prompt_tokens)
+      .def_prop_ro("vectors", &vectors);
 
   using I = ModelInfo;
   Fields<I>(module, "ModelInfo", "One registered version of a model, as it is at this moment.")

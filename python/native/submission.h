@@ -4,10 +4,12 @@
 #include <nanobind/nanobind.h>
 
 #include <memory>
+#include <optional>
 #include <string_view>
 #include <utility>
 
 #include "event_queue.h"
+#include "inferneo/embedding.h"
 #include "inferneo/generation.h"
 #include "inferneo/sampling_params.h"
 
@@ -51,6 +53,17 @@ inline GenerationCallbacks callbacks_to(const PyEventQueue& to, uint64_t id, boo
     queue->push({id, std::move(result)});
   };
   return callbacks;
+}
+
+inline EmbeddingCallback callback_to(const PyEventQueue& to, uint64_t id) {
+  return [queue = to.queue, id](Result<EmbeddingResult> result) { queue->push({id, std::move(result)}); };
+}
+
+// `pooling`: empty for automatic, "mean" or "last", as Python has checked.
+inline EmbeddingOptions embedding_options(std::string_view pooling, std::optional<bool> normalize) {
+  EmbeddingOptions options{.normalize = normalize};
+  if (!pooling.empty()) options.pooling = pooling == "last" ? EmbeddingPooling::last : EmbeddingPooling::mean;
+  return options;
 }
 
 // A ticket does nothing in a forked child: its request is the parent's.

@@ -50,4 +50,21 @@ GenerationTicket InferneoEngine::submit(std::string prompt, SamplingParams sampl
                            std::move(callbacks));
 }
 
+std::future<Result<EmbeddingResult>> InferneoEngine::embed(std::vector<std::string> texts, EmbeddingOptions options,
+                                                           std::string model) {
+  return embedding_future([&](EmbeddingCallback on_done) {
+    submit_embedding(std::move(texts), options, std::move(on_done), std::move(model));
+  });
+}
+
+GenerationTicket InferneoEngine::submit_embedding(std::vector<std::string> texts, EmbeddingOptions options,
+                                                  EmbeddingCallback on_done, std::string model) {
+  if (impl_->application == nullptr) {
+    on_done(engine_not_running());
+    return {};
+  }
+  return inferneo::submit_embedding(impl_->application->service(),
+                                    embed_request(std::move(texts), options, std::move(model)), std::move(on_done));
+}
+
 }  // namespace inferneo

@@ -12,7 +12,9 @@ namespace {
 
 Error not_running() { return engine_not_running(); }
 
-void apply(EnhancedGenerateOptions options, GenerateRequest& request) {
+// To a GenerateRequest or an EmbedRequest.
+template <typename RequestOfAny>
+void apply(EnhancedGenerateOptions options, RequestOfAny& request) {
   request.model = std::move(options.model);
   request.user = std::move(options.user);
   request.traits.session = std::move(options.session);
@@ -235,6 +237,26 @@ GenerationTicket EnhancedInferneoEngine::submit(std::string prompt, SamplingPara
   apply(std::move(options), request);
   request.traits.stream = static_cast<bool>(callbacks.on_text);
   return submit_generation(impl_->application->service(), std::move(request), std::move(callbacks));
+}
+
+std::future<Result<EmbeddingResult>> EnhancedInferneoEngine::embed(std::vector<std::string> texts,
+                                                                   EmbeddingOptions embedding,
+                                                                   EnhancedGenerateOptions options) {
+  return embedding_future([&](EmbeddingCallback on_done) {
+    submit_embedding(std::move(texts), embedding, std::move(on_done), std::move(options));
+  });
+}
+
+GenerationTicket EnhancedInferneoEngine::submit_embedding(std::vector<std::string> texts, EmbeddingOptions embedding,
+                                                          EmbeddingCallback on_done, EnhancedGenerateOptions options) {
+  const Status status = impl_->application == nullptr ? Status(not_running()) : impl_->pending.status();
+  if (!status.ok()) {
+    on_done(status.error());
+    return {};
+  }
+  EmbedRequest request = embed_request(std::move(texts), embedding, {});
+  apply(std::move(options), request);
+  return inferneo::submit_embedding(impl_->application->service(), std::move(request), std::move(on_done));
 }
 
 Result<std::vector<std::string>> EnhancedInferneoEngine::explain(std::string prompt, EnhancedGenerateOptions options) {

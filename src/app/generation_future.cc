@@ -1,5 +1,7 @@
 #include "app/generation_future.h"
 
+#include <fmt/format.h>
+
 #include <limits>
 #include <memory>
 #include <mutex>
@@ -120,6 +122,59 @@ std::future<Result<GenerationResult>> generate_future(InferenceService& service,
   submit_generation(service, std::move(request),
                     {.on_text = std::move(on_text),
                      .on_done = [promise](Result<GenerationResult> done) { promise->set_value(std::move(done)); }});
+  return result;
+}
+
+EmbedRequest embed_request(std::vector<std::string> texts, const EmbeddingOptions& options, std::string model) {
+  EmbedRequest request;
+  request.model = std::move(model);
+  for (std::string& text : texts) request.inputs.emplace_back(std::move(text));
+  request.options = options;
+  return request;
+}
+
+namespace {
+
+Status check_texts(const EmbedRequest& request) {
+  if (request.inputs.empty()) return make_error(ErrorCode::invalid_argument, "texts: expected at least one", "texts");
+  for (size_t i = 0; i < request.inputs.size(); ++i) {
+    const auto* const text = std::get_if<std::string>(&request.inputs[i]);
+    if (text == nullptr || !text->empty()) continue;
+    return make_error(ErrorCode::invalid_argument, fmt::format("texts[{}]: must not be empty", i), "texts");
+  }
+  return ok_status();
+}
+
+}  // namespace
+
+GenerationTicket submit_embedding(InferenceService& service, EmbedRequest request, EmbeddingCallback on_done) {
+  if (const Status status = check_texts(request); !status.ok()) {
+    on_done(status.error());
+    return {};
+  }
+  auto ticket = std::make_shared<GenerationTicket::Impl>();
+  auto done = [ticket, on_done = std::move(on_done)](Result<EmbedAnswer> answer) {
+    {
+      const std::lock_guard lock(ticket->mutex);
+      ticket->done = true;
+      ticket->handle.reset();
+    }
+    if (!answer.ok()) return on_done(std::move(answer).error());
+    on_done(EmbeddingResult{.model = std::move(answer->model),
+                            .vectors = std::move(answer->vectors),
+                            .dimensions = answer->dimensions,
+                            .prompt_tokens = answer->prompt_tokens});
+  };
+  const std::shared_ptr<GenerationHandle> handle = service.embed(std::move(request), std::move(done));
+  const std::lock_guard lock(ticket->mutex);
+  if (!ticket->done) ticket->handle = handle;
+  return GenerationTicket(ticket);
+}
+
+std::future<Result<EmbeddingResult>> embedding_future(const std::function<void(EmbeddingCallback on_done)>& submit) {
+  auto promise = std::make_shared<std::promise<Result<EmbeddingResult>>>();
+  auto result = promise->get_future();
+  submit([promise](Result<EmbeddingResult> done) { promise->set_value(std::move(done)); });
   return result;
 }
 

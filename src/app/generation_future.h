@@ -1,8 +1,10 @@
-// One generation with its callbacks, or as a future, for the public classes.
+// One generation or embedding with its callbacks, or as a future, for the public classes.
 #pragma once
 
+#include <functional>
 #include <future>
 #include <string>
+#include <vector>
 
 #include "inferneo/engine.h"
 #include "inferneo/generation.h"
@@ -20,6 +22,12 @@ GenerationTicket failed_submission(Error error, const GenerationCallbacks& callb
 std::future<Result<GenerationResult>> generate_future(InferenceService& service, GenerateRequest request,
                                                       InferneoEngine::TextCallback on_text);
 std::future<Result<GenerationResult>> failed_generation(Error error);
+
+// The same for texts as vectors.
+EmbedRequest embed_request(std::vector<std::string> texts, const EmbeddingOptions& options, std::string model);
+GenerationTicket submit_embedding(InferenceService& service, EmbedRequest request, EmbeddingCallback on_done);
+// What `submit` is told at its end: it calls submit_embedding() of a public class.
+std::future<Result<EmbeddingResult>> embedding_future(const std::function<void(EmbeddingCallback on_done)>& submit);
 
 inline Error engine_not_running() {
   return make_error(ErrorCode::unavailable, "the engine is not running; call start() first");

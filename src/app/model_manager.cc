@@ -36,6 +36,18 @@ GenerationTicket Lease::submit(std::string prompt, SamplingParams sampling, Gene
                            std::move(callbacks));
 }
 
+std::future<Result<EmbeddingResult>> Lease::embed(std::vector<std::string> texts, EmbeddingOptions options) const {
+  return embedding_future(
+      [&](EmbeddingCallback on_done) { submit_embedding(std::move(texts), options, std::move(on_done)); });
+}
+
+GenerationTicket Lease::submit_embedding(std::vector<std::string> texts, EmbeddingOptions options,
+                                         EmbeddingCallback on_done) const {
+  EmbedRequest request = embed_request(std::move(texts), options, impl_->model->id);
+  request.held = impl_->model;
+  return inferneo::submit_embedding(impl_->application->service(), std::move(request), std::move(on_done));
+}
+
 struct ModelManager::Impl {
   Options options;
   std::shared_ptr<Application> application;  // null when it could not be set up

@@ -33,6 +33,10 @@ constexpr std::array<FieldInfo, kNumFields> kFields = {{
      "share of the model's places in use, above 1 when requests wait"},
     {Field::has_tools, "has_tools", FieldType::flag, 0, "has_tools", "the request offers tools"},
     {Field::stream, "stream", FieldType::flag, 0, "not stream", "the answer is streamed"},
+    {Field::embedding, "embedding", FieldType::flag, 0, "embedding and user == 'search'",
+     "vectors of texts are asked for; without it a rule sees no such request"},
+    {Field::tensors, "tensors", FieldType::flag, 0, "tensors and model == 'classifier'",
+     "tensors are sent to a graph; without it a rule sees no such request"},
     {Field::loaded, "loaded", FieldType::flag, '(', "loaded('code-llama')", "the model is in memory and ready"},
     {Field::time, "time", FieldType::time, 0, "time between '22:00' and '06:00'", "the server's local time of day"},
 }};
@@ -114,6 +118,10 @@ bool flag_value(Field field, std::string_view argument, const RequestFacts& fact
       return facts.has_tools;
     case Field::stream:
       return facts.stream;
+    case Field::embedding:
+      return facts.embedding;
+    case Field::tensors:
+      return facts.tensors;
     case Field::loaded:
       return facts.view != nullptr && facts.view->loaded(argument);
     default:

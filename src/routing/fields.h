@@ -25,10 +25,12 @@ enum class Field : uint8_t {
   load,
   has_tools,
   stream,
+  embedding,
+  tensors,
   loaded,
   time,
 };
-inline constexpr size_t kNumFields = 15;
+inline constexpr size_t kNumFields = 17;
 
 enum class FieldType : uint8_t {
   text,      // contains, matches, starts with, ends with, ==, in

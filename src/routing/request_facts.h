@@ -33,6 +33,8 @@ struct RequestFacts {
   std::optional<int64_t> max_tokens = {};
   bool has_tools = false;
   bool stream = false;
+  bool embedding = false;             // vectors of texts are asked for; prompt: the first text, conversation: all
+  bool tensors = false;               // tensors for a graph; there is no text
   bool choice_is_open = true;         // no model, `auto` or a routed alias was asked for: RoutingScope::routed
   const RoutingView* view = nullptr;  // none: no headers, no tokens, no loads, midnight
 };

@@ -24,6 +24,12 @@ size_t num_regexes(const ConditionNode& node) {
   return count;
 }
 
+bool asks_for(const ConditionNode& node, Field field) {
+  if (node.kind == ConditionNodeKind::test && node.test.field == field) return true;
+  return std::any_of(node.children.begin(), node.children.end(),
+                     [field](const ConditionNode& child) { return asks_for(child, field); });
+}
+
 bool asked_earlier(const RoutingRule& a, const RoutingRule& b) {
   return a.priority != b.priority ? a.priority > b.priority : a.created < b.created;
 }
@@ -81,7 +87,11 @@ Status RuleSet::add_rules(std::vector<RoutingRule> rules, HitCounters* counters,
     }
     auto hits = counters != nullptr ? counters->counter_of(rule.name) : std::make_shared<HitCounters::Counter>(0);
     RoutingTarget target = target_of(rule);
-    rules_.push_back({std::move(rule), std::move(*condition), std::move(target), std::move(hits)});
+    const bool embeddings = asks_for(condition->root(), Field::embedding);
+    const bool tensors = asks_for(condition->root(), Field::tensors);
+    sees_embeddings_ = sees_embeddings_ || (embeddings && rule.enabled);
+    sees_tensors_ = sees_tensors_ || (tensors && rule.enabled);
+    rules_.push_back({std::move(rule), std::move(*condition), std::move(target), std::move(hits), embeddings, tensors});
   }
   return ok_status();
 }
@@ -91,9 +101,15 @@ void RuleSet::compile() {
     const Rule& rule = rules_[i];
     if (!rule.rule.enabled) continue;
     const uint64_t bit = uint64_t{1} << (enabled_.size() % 64);
-    for (std::vector<uint64_t>* bits : {&all_, &sees_named_}) bits->resize(words_of(enabled_.size() + 1));
-    all_.back() |= bit;
-    if (rule.rule.applies_to == RoutingScope::all) sees_named_.back() |= bit;
+    for (auto& of_kind : seen_by_) {
+      for (std::vector<uint64_t>& bits : of_kind) bits.resize(words_of(enabled_.size() + 1));
+    }
+    for (const RequestKind kind : {RequestKind::generation, RequestKind::embedding, RequestKind::tensors}) {
+      if (!rule.sees(kind)) continue;
+      auto& [open, named] = seen_by_[static_cast<size_t>(kind)];
+      open.back() |= bit;
+      if (rule.rule.applies_to == RoutingScope::all) named.back() |= bit;
+    }
     enabled_.push_back(i);
     program_.add(rule.condition);
   }
@@ -101,7 +117,8 @@ void RuleSet::compile() {
 }
 
 RoutingDecision RuleSet::decide(const RequestFacts& facts, RoutingScratch& scratch) const {
-  const size_t first = program_.first_match(facts.choice_is_open ? all_ : sees_named_, facts, scratch);
+  const auto& [open, named] = seen_by_[static_cast<size_t>(kind_of(facts))];
+  const size_t first = program_.first_match(facts.choice_is_open ? open : named, facts, scratch);
   if (first == program_.size()) return {};
   const Rule& rule = rules_[enabled_[first]];
   rule.hits->fetch_add(1, std::memory_order_relaxed);
@@ -119,7 +136,7 @@ RoutingDecision RuleSet::explain(const RequestFacts& facts) const {
     RuleLook look{.rule = rule.rule.name};
     if (!rule.rule.enabled) {
       look.outcome = RuleOutcome::disabled;
-    } else if (!facts.choice_is_open && rule.rule.applies_to != RoutingScope::all) {
+    } else if (!rule.sees(kind_of(facts)) || (!facts.choice_is_open && rule.rule.applies_to != RoutingScope::all)) {
       look.outcome = RuleOutcome::out_of_scope;
     } else if (const ConditionNode* part = rule.condition.first_false(facts)) {
       look.because = std::string(rule.condition.text_of(*part));

@@ -1,10 +1,12 @@
 // The rules of a server as one immutable snapshot: parsed, checked, in order, compiled to answer quickly. A change
 // makes a new one (SnapshotHolder), so that a request sees the old rules or the new ones and never a mixture.
 //
+// Requests for embeddings and with tensors are seen by the rules whose conditions ask for `embedding`, `tensors`.
 // Order: by priority, the higher first, then by age, the older first, then as given. The first rule that is enabled, in
 // scope and true wins. No rule: see RuleSetOptions::strategy and routing_strategy.h.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -71,15 +73,30 @@ class RuleSet {
   const RoutingRule& rule(size_t i) const { return rules_[i].rule; }  // in the order in which they are asked
   const Condition& condition(size_t i) const { return rules_[i].condition; }
   uint64_t hits(size_t i) const { return rules_[i].hits->load(std::memory_order_relaxed); }
+  // Whether there is a rule, enabled, that such requests may meet.
+  bool sees_embeddings() const { return sees_embeddings_; }
+  bool sees_tensors() const { return sees_tensors_; }
   const RuleSetOptions& options() const { return options_; }
   const RuleProgram& program() const { return program_; }
 
  private:
+  enum class RequestKind : uint8_t { generation, embedding, tensors };
+  static RequestKind kind_of(const RequestFacts& facts) {
+    if (facts.embedding) return RequestKind::embedding;
+    return facts.tensors ? RequestKind::tensors : RequestKind::generation;
+  }
   struct Rule {
     RoutingRule rule;
     Condition condition;
     RoutingTarget target;
     std::shared_ptr<HitCounters::Counter> hits;
+    bool asks_for_embedding = false;
+    bool asks_for_tensors = false;
+    // Rules made for prompts are not to change whose vectors a search compares.
+    bool sees(RequestKind kind) const {
+      if (kind == RequestKind::embedding) return asks_for_embedding;
+      return kind == RequestKind::generation || asks_for_tensors;
+    }
   };
   RuleSet() = default;
   Status add_rules(std::vector<RoutingRule> rules, HitCounters* counters, const RuleSet* previous);
@@ -88,9 +105,11 @@ class RuleSet {
   RuleSetOptions options_;
   std::vector<Rule> rules_;
   // Of the enabled rules, as the program counts them:
-  std::vector<uint32_t> enabled_;     // their number in rules_
-  std::vector<uint64_t> all_;         // all of them, as bits
-  std::vector<uint64_t> sees_named_;  // those for requests that name a model too
+  std::vector<uint32_t> enabled_;  // their number in rules_
+  // By RequestKind, as bits: those that see requests which leave the choice open, and which name a model.
+  std::array<std::array<std::vector<uint64_t>, 2>, 3> seen_by_;
+  bool sees_embeddings_ = false;
+  bool sees_tensors_ = false;
   RuleProgram program_;
 };
 

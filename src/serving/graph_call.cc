@@ -11,18 +11,20 @@
 namespace inferneo {
 namespace {
 
-// Of the mean of a prompt's rows, scaled to the length 1: [rows, width] to [width].
-Status pool_rows(std::span<const float> rows, size_t count, std::span<float> vector) {
+// A prompt's rows as one: [rows, width] to [width].
+Status pool_rows(std::span<const float> rows, size_t count, const EmbeddingOptions& options, std::span<float> vector) {
   const size_t width = vector.size();
+  const size_t first = options.pooling == EmbeddingPooling::last ? count - 1 : 0;
   std::vector<double> sums(width, 0.0);
-  for (size_t row = 0; row < count; ++row) {
+  for (size_t row = first; row < count; ++row) {
     for (size_t d = 0; d < width; ++d) sums[d] += static_cast<double>(rows[row * width + d]);
   }
   double squares = 0.0;
   for (const double sum : sums) squares += sum * sum;
   if (!std::isfinite(squares))
     return make_error(ErrorCode::numeric, "the model's hidden states hold what is no number");
-  const double scale = squares > 0.0 ? 1.0 / std::sqrt(squares) : 0.0;
+  double scale = 1.0 / static_cast<double>(count - first);
+  if (options.normalize.value_or(true)) scale = squares > 0.0 ? 1.0 / std::sqrt(squares) : 0.0;
   for (size_t d = 0; d < width; ++d) vector[d] = static_cast<float>(sums[d] * scale);
   return ok_status();
 }
@@ -39,7 +41,11 @@ RequestId next_prompt_id() {
 class GraphCall::PromptReader {
  public:
   PromptReader(std::shared_ptr<GraphCall> call, std::vector<size_t> lengths, size_t width)
-      : call_(std::move(call)), lengths_(std::move(lengths)), vectors_(lengths_.size() * width), width_(width) {
+      : call_(std::move(call)),
+        options_(call_->embed_.options),
+        lengths_(std::move(lengths)),
+        vectors_(lengths_.size() * width),
+        width_(width) {
     left_ = lengths_.size();
   }
 
@@ -81,13 +87,14 @@ class GraphCall::PromptReader {
   void take(size_t text, std::span<const float> rows) {
     Status pooled = make_error(ErrorCode::internal, "the engine gave another number of rows than there are tokens");
     if (rows.size() == lengths_[text] * width_) {
-      pooled = pool_rows(rows, lengths_[text], std::span(vectors_).subspan(text * width_, width_));
+      pooled = pool_rows(rows, lengths_[text], options_, std::span(vectors_).subspan(text * width_, width_));
     }
     const std::lock_guard lock(mutex_);
     if (!pooled.ok() && !error_) error_ = pooled.error();
   }
 
   const std::shared_ptr<GraphCall> call_;
+  const EmbeddingOptions options_;
   const std::vector<size_t> lengths_;
   std::vector<float> vectors_;
   const size_t width_;
@@ -146,8 +153,12 @@ void GraphCall::start() {
     if (!joined.ok()) return on_lease(std::move(joined).error());
     waiting_ = *std::move(joined);
   }
-  const bool accepted =
-      context_.pool.try_post([self, on_lease] { self->context_.manager.acquire(self->model_, on_lease); });
+  const bool accepted = context_.pool.try_post([self, on_lease] {
+    // Rules may have sent it elsewhere.
+    const ModelLease held = std::move(self->embed_.held);
+    if (held != nullptr && held->id == self->model_) return on_lease(held);
+    self->context_.manager.acquire(self->model_, on_lease);
+  });
   if (!accepted) on_lease(make_error(ErrorCode::queue_full, "too many requests wait to be read; try again later"));
 }
 
@@ -231,6 +242,14 @@ Status GraphCall::submit() {
 }
 
 Status GraphCall::submit_texts(std::vector<std::vector<Token>> texts) {
+  const bool pools = embed_.options.pooling != EmbeddingPooling::automatic;
+  if (pools || embed_.options.normalize) {
+    return make_error(ErrorCode::invalid_argument,
+                      fmt::format("the model '{}' makes vectors as its files say; its settings pooling and "
+                                  "normalize_embeddings say otherwise, and a request does not",
+                                  context_.manager.catalog()->shown(lease_->id)),
+                      pools ? "pooling" : "normalize");
+  }
   dimensions_ = static_cast<size_t>(lease_->graph->spec().dimensions);
   std::optional<TimePoint> deadline;
   if (context_.longest) deadline = arrived_ + *context_.longest;

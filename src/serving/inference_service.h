@@ -17,6 +17,7 @@
 #include "base/histogram.h"
 #include "base/result.h"
 #include "engine/request.h"
+#include "inferneo/embedding.h"
 #include "inferneo/sampling_params.h"
 #include "models/graph_runner.h"
 #include "serving/admission.h"
@@ -153,7 +154,13 @@ struct ServedModel {
 struct EmbedRequest {
   std::string model;                                                  // as GenerateRequest's
   std::vector<std::variant<std::string, std::vector<Token>>> inputs;  // at least one
+  EmbeddingOptions options = {};
+  std::shared_ptr<LoadedModel> held = {};  // as GenerateRequest's, and so are the rest
+  std::string user = {};
+  RequestTraits traits = {};  // prompt and conversation are those of the inputs
   std::shared_ptr<AdmissionTicket> ticket = {};
+  std::string request_id = {};
+  std::function<void(std::string route)> on_route = {};  // as OutputSink::on_route; may be empty
 };
 struct EmbedAnswer {
   std::string model;           // resolved id that answers
@@ -167,6 +174,10 @@ struct InferRequest {
   std::string model;
   TensorCall call;
   std::shared_ptr<AdmissionTicket> ticket = {};
+  std::string user = {};
+  RequestTraits traits = {};
+  std::string request_id = {};
+  std::function<void(std::string route)> on_route = {};
 };
 struct InferAnswer {
   std::string model;  // name:version
@@ -220,8 +231,8 @@ class InferenceService {
     return {};
   }
 
-  // Each leads to one call of `done`, errors included, on a text thread; what it gives back cancels. Routing rules and
-  // A/B tests do not see these requests; aliases and versions mean what they always do.
+  // Each leads to one call of `done`, errors included, on a text thread; what it gives back cancels. Of routing rules
+  // those see these requests that ask for `embedding` or `tensors`; aliases and versions mean what they always do.
   using EmbedCallback = std::function<void(Result<EmbedAnswer>)>;
   virtual std::shared_ptr<GenerationHandle> embed(EmbedRequest request, EmbedCallback done) {
     (void)request;

@@ -1,21 +1,15 @@
 #include "serving/routed_service.h"
 
-#include <ctime>
-
 #include <algorithm>
 #include <mutex>
-#include <random>
 #include <utility>
 
 #include "serving/request_spans.h"
+#include "serving/request_view.h"
+#include "serving/routed_call.h"
 
 namespace inferneo {
 namespace {
-
-uint64_t random_bits() {
-  thread_local std::mt19937_64 source{(static_cast<uint64_t>(std::random_device{}()) << 32) | std::random_device{}()};
-  return source();
-}
 
 std::string_view prompt_of(const GenerateRequest& request) {
   if (!request.traits.prompt.empty()) return request.traits.prompt;
@@ -23,47 +17,16 @@ std::string_view prompt_of(const GenerateRequest& request) {
   return text == nullptr ? std::string_view() : std::string_view(*text);
 }
 
-// What rules may ask of the request and of the models. Lives as long as one decision.
-class RequestView final : public RoutingView {
- public:
-  RequestView(const RoutedService::Context& context, const GenerateRequest& request)
-      : context_(context), request_(request) {}
-
-  std::string_view header(std::string_view name) const override {
-    for (const auto& [key, value] : request_.traits.headers) {
-      if (key == name) return value;
-    }
-    return {};
-  }
-  std::optional<int64_t> prompt_tokens() const override {
-    if (const auto* const tokens = std::get_if<std::vector<Token>>(&request_.prompt)) {
-      return static_cast<int64_t>(tokens->size());
-    }
-    // Nobody loads a model to count tokens.
-    if (!context_.models.loaded("")) return std::nullopt;
-    const auto tokenizer = context_.inner.tokenizer("");
-    if (!tokenizer.ok()) return std::nullopt;
-    const auto tokens = (*tokenizer)->encode(prompt_of(request_), false);
-    if (!tokens.ok()) return std::nullopt;
-    return static_cast<int64_t>(tokens->size());
-  }
-  std::optional<double> load(std::string_view model) const override { return context_.models.load(model); }
-  bool loaded(std::string_view model) const override { return context_.models.loaded(model); }
-  int minute_of_day() const override {
-    const std::time_t now = std::time(nullptr);
-    std::tm local{};
-    if (::localtime_r(&now, &local) == nullptr) return 0;
-    return local.tm_hour * 60 + local.tm_min;
-  }
-
- private:
-  const RoutedService::Context& context_;
-  const GenerateRequest& request_;
-};
+std::optional<int64_t> given_tokens(const GenerateRequest& request) {
+  const auto* const tokens = std::get_if<std::vector<Token>>(&request.prompt);
+  if (tokens == nullptr) return std::nullopt;
+  return static_cast<int64_t>(tokens->size());
+}
 
 // The facts of a request, and the views that they hold.
 struct FactsOfRequest {
-  FactsOfRequest(const RoutedService::Context& context, const GenerateRequest& request) : view(context, request) {
+  FactsOfRequest(const RoutedService::Context& context, const GenerateRequest& request)
+      : view(context, request.traits, prompt_of(request), given_tokens(request)) {
     conversation.assign(request.traits.conversation.begin(), request.traits.conversation.end());
     facts.prompt = prompt_of(request);
     if (conversation.empty()) conversation.push_back(facts.prompt);
@@ -75,11 +38,7 @@ struct FactsOfRequest {
     facts.has_tools = request.traits.has_tools;
     facts.stream = request.traits.stream;
     facts.view = &view;
-    keys = {.user = request.user,
-            .session = request.traits.session,
-            .request = request.traits.key,
-            .forced_arm = request.traits.forced_arm,
-            .random = random_bits()};
+    keys = keys_of(request.traits, request.user);
   }
   FactsOfRequest(const FactsOfRequest&) = delete;
   FactsOfRequest& operator=(const FactsOfRequest&) = delete;
@@ -117,21 +76,6 @@ void apply_prompts(const ABTestArm& arm, GenerateRequest& request) {
   chat->system_prompt = arm.system_prompt;
 }
 
-// Errors of the model rather than of the request: the next one of the chain may do better.
-bool may_fall_back(const Error& error) {
-  switch (error.code) {
-    case ErrorCode::unavailable:
-    case ErrorCode::queue_full:
-    case ErrorCode::out_of_memory:
-    case ErrorCode::context_too_long:
-    case ErrorCode::numeric:
-    case ErrorCode::internal:
-      return true;
-    default:
-      return false;
-  }
-}
-
 OutcomeFinish finish_of(const GenerateOutcome& outcome, const std::optional<FinishReason>& last) {
   if (outcome.error) {
     return outcome.error->code == ErrorCode::cancelled ? OutcomeFinish::cancelled : OutcomeFinish::failed;
@@ -165,11 +109,8 @@ class RoutedGeneration final : public GenerationHandle,
     send_span(begin);
     sink_->on_route(route_.text());
     if (route_.refusal) {
-      Error refusal = make_error(ErrorCode::forbidden, route_.refusal->message);
-      if (refusal.message.empty()) refusal.message = "a routing rule refuses this request";
       request_.ticket.reset();
-      refusal.http_status = route_.refusal->status;
-      return sink_->on_done({std::move(refusal), {}, {}});
+      return sink_->on_done({refusal_of(*route_.refusal), {}, {}});
     }
     if (const ABTestArm* const arm = route_.arm(); arm != nullptr) {
       apply(arm->sampling, request_);
@@ -315,6 +256,41 @@ std::shared_ptr<GenerationHandle> RoutedService::generate(GenerateRequest reques
     sink->on_done({make_error(ErrorCode::queue_full, "too many requests wait to be read; try again later"), {}, {}});
   }
   return generation;
+}
+
+template <typename Request, typename Callback>
+std::shared_ptr<GenerationHandle> RoutedService::call(Request request, Callback done, bool seen) {
+  using Answer = std::conditional_t<std::is_same_v<Request, EmbedRequest>, EmbedAnswer, InferAnswer>;
+  using Call = RoutedCall<Request, Answer>;
+  typename Call::Send send = nullptr;
+  if constexpr (std::is_same_v<Request, EmbedRequest>) {
+    send = &InferenceService::embed;
+  } else {
+    send = &InferenceService::infer;
+  }
+  if (!seen) {
+    const bool is_open = context_.traffic.snapshot()->routed.contains(request.model);
+    if (is_open && !context_.models.resolve(request.model)) request.model.clear();  // `auto`, and nobody decides
+    const auto on_route = std::exchange(request.on_route, nullptr);
+    if (on_route) on_route(request.model.empty() ? std::string() : "model=" + request.model);
+    return (context_.inner.*send)(std::move(request), std::move(done));
+  }
+  auto routed = std::make_shared<Call>(context_, send, std::move(request), done);
+  if (!context_.inner.post_text_work([routed] { routed->start(); })) {
+    done(make_error(ErrorCode::queue_full, "too many requests wait to be read; try again later"));
+  }
+  return routed;
+}
+
+std::shared_ptr<GenerationHandle> RoutedService::embed(EmbedRequest request, EmbedCallback done) {
+  // Who holds a model means that one.
+  const bool seen = request.held == nullptr && context_.traffic.snapshot()->rules->sees_embeddings();
+  return call(std::move(request), std::move(done), seen);
+}
+
+std::shared_ptr<GenerationHandle> RoutedService::infer(InferRequest request, InferCallback done) {
+  const bool seen = context_.traffic.snapshot()->rules->sees_tensors();
+  return call(std::move(request), std::move(done), seen);
 }
 
 Result<FeedbackReceipt> RoutedService::record_feedback(const std::string& request_id, double score) {

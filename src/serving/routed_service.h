@@ -40,12 +40,8 @@ class RoutedService final : public InferenceService {
   std::shared_ptr<GenerationHandle> generate(GenerateRequest request, std::shared_ptr<OutputSink> sink) override;
   Result<std::shared_ptr<AdmissionTicket>> admit(TenantId tenant) override;
   RateLimits rate_limits(TenantId tenant) const override;
-  std::shared_ptr<GenerationHandle> embed(EmbedRequest request, EmbedCallback done) override {
-    return context_.inner.embed(std::move(request), std::move(done));
-  }
-  std::shared_ptr<GenerationHandle> infer(InferRequest request, InferCallback done) override {
-    return context_.inner.infer(std::move(request), std::move(done));
-  }
+  std::shared_ptr<GenerationHandle> embed(EmbedRequest request, EmbedCallback done) override;
+  std::shared_ptr<GenerationHandle> infer(InferRequest request, InferCallback done) override;
   void with_graph(const std::string& model, GraphCallback callback) override {
     context_.inner.with_graph(model, std::move(callback));
   }
@@ -70,6 +66,10 @@ class RoutedService final : public InferenceService {
   ServerStats stats() const override;                  // the same
 
  private:
+  // An embedding or tensors; `seen`: by a rule.
+  template <typename Request, typename Callback>
+  std::shared_ptr<GenerationHandle> call(Request request, Callback done, bool seen);
+
   Context context_;
 };
 

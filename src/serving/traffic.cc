@@ -70,6 +70,8 @@ struct Traffic::Walk {
   std::vector<std::string> chain = {};                 // of a rule
   std::shared_ptr<const TestInForce> named_test = {};  // by a rule
 
+  bool is_generation() const { return !facts.embedding && !facts.tensors; }
+
   template <typename... Parts>
   void say(fmt::format_string<Parts...> text, Parts&&... parts) {
     if (steps != nullptr) steps->push_back(fmt::format(text, std::forward<Parts>(parts)...));
@@ -121,6 +123,11 @@ void Traffic::walk(Walk& walk) const {
   const RoutingTarget* const target = walk.decision.target;
   walk.route.rule = walk.decision.rule;
   if (target == nullptr) {
+    if (!walk.is_generation()) {
+      // Vectors of one model are not those of another, so nobody but a rule that asks for them sends them elsewhere.
+      if (!walk.facts.choice_is_open) walk.route.model = walk.facts.model;
+      return walk.say("no rule decides: {}", shown(walk.route.model));
+    }
     if (walk.facts.choice_is_open) {
       choose_open(walk);
     } else {
@@ -208,7 +215,7 @@ void Traffic::follow_chain(Walk& walk) const {
   if (chain.empty()) {
     const ABTestArm* const arm = walk.route.arm();
     const auto found = options.fallbacks.find(arm != nullptr ? arm_model(*arm) : walk.route.model);
-    if (found == options.fallbacks.end()) return;
+    if (found == options.fallbacks.end() || !walk.is_generation()) return;
     chain.push_back(walk.route.model);
     chain.insert(chain.end(), found->second.begin(), found->second.end());
   }

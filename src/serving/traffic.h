@@ -8,6 +8,8 @@
 //   3. the A/B test that the rule names, else (no rule matched) the oldest one whose arm A is the model so far. Who
 //      names `name:version` never enters a test;
 //   4. what follows a model that cannot serve: the rest of a rule's chain, or the model's fallbacks.
+// Requests for embeddings and with tensors are met by the rules that ask for them (rule_set.h), by the tests and chains
+// that those name, and by nothing else: no strategy, no other test, no fallbacks.
 //
 // With a store every change is on the disk before anybody sees it, and what comes of tests follows with save(). What
 // the configuration file brought is read-only here (conflict), but for the states of its tests.

@@ -13,6 +13,7 @@ import pytest
 from conftest import ROOT
 
 import inferneo
+from inferneo import _bridge
 from inferneo import (ABTestConfig, EnhancedInferneoEngine, InferneoEngine, ModelManager, RequestOptions, RoutingRule,
                       SamplingParams, ShadowConfig)
 
@@ -101,6 +102,34 @@ async def test_what_the_server_refuses_is_the_engines_own_exception(url):
         assert (await engine.generate("a\0b", **GREEDY)).completion_tokens == 6
     with pytest.raises(inferneo.UnavailableError, match="stopped"):
         await engine.generate("Once")
+
+
+async def test_embeddings_are_those_of_the_route(url, settings, story):
+    np = pytest.importorskip("numpy", reason="embeddings come as numpy arrays")
+    texts = ["Once upon a time", "A fox.", "A red kite."] * 15
+    async with InferneoEngine(inferneo.EngineConfig(model=story, **settings)) as here:
+        expected = await here.embed(texts)
+    async with InferneoEngine(url=url) as engine:
+        there = await engine.embed(texts, model="inferneo-story")
+        assert there.shape == expected.shape and there.dtype == np.float32 and np.allclose(there, expected, atol=0.02)
+        alone = await asyncio.to_thread(engine.embed_sync, texts[1], model="inferneo-story")
+        assert alone.shape == expected.shape[1:] and np.allclose(alone, expected[1], atol=0.02)
+        for fields in ({"pooling": "last"}, {"normalize": False}):
+            with pytest.raises(inferneo.UnsupportedError, match="url="):
+                await engine.embed("A fox.", **fields)
+        with pytest.raises(inferneo.NotFoundError):
+            await engine.embed("A fox.", model="nobody")
+        with pytest.raises(inferneo.ContextTooLongError):
+            await engine.embed(["A fox.", "once " * 3000])
+        task = asyncio.create_task(engine.embed(texts))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert _bridge.num_waiting() == 0
+    async with ModelManager(url=url) as manager:
+        model = await manager.load_model("inferneo-story")
+        assert (await model.embed("A fox.")).shape == expected.shape[1:]
 
 
 async def test_cancelling_reaches_the_server(url):

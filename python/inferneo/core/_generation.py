@@ -3,18 +3,20 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from inferneo import _bridge, _check, _native
 from inferneo._native import GenerationResult, SamplingParams
-from inferneo.errors import InvalidArgumentError, UnavailableError, UnsupportedError
+from inferneo.errors import InferneoError, InvalidArgumentError, UnavailableError, UnsupportedError, from_code
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+Q = TypeVar("Q")
 T = TypeVar("T")
 
 #: submit(queue, id, stream) of a native object, with the request bound.
@@ -135,16 +137,20 @@ def stream_sync(submit: Submission) -> Iterator[GenerationChunk]:
 
 
 class ReadsPrompts:
-    """Numbers about texts instead of more text; of everything that generates. They come as numpy arrays.
+    """Numbers about texts instead of more text. They come as numpy arrays.
 
     ``where`` says which model reads, as in generate() of the same object (``model=``, ``options=``).
 
     Raises: as generate(); ContextTooLongError also where one request would have more than 256 MiB of numbers;
-    UnsupportedError: over ``url=``, or what runs the model gives no hidden states.
+    UnsupportedError: logits and hidden states over ``url=``, or what runs the model gives no hidden states.
     """
 
     generate: Callable[..., Any]
     generate_sync: Callable[..., GenerationResult]
+    _ready: Callable[[], Awaitable[None]]
+    _ready_sync: Callable[[], None]
+    #: (texts, pooling, normalize, **where) to what submits them
+    _embedding: Callable[..., _bridge.Submit]
 
     async def logits(self, prompt: str, **where: Any) -> NDArray[np.float32]:
         """float32 [prompt tokens, vocabulary]: row i is of the token that follows token i, before temperature and filters.
@@ -155,19 +161,32 @@ class ReadsPrompts:
         """float32 [prompt tokens, hidden size]: what the last layer makes of each token, after the final norm."""
         return rows_of(await self.generate(prompt, prompt_rows="hidden", **where))
 
-    async def embed(self, texts: str | Iterable[str], *, pooling: str = "mean", normalize: bool = True,
+    async def embed(self, texts: str | Iterable[str], *, pooling: str | None = None, normalize: bool | None = None,
                     **where: Any) -> NDArray[np.float32]:
-        """Embeddings: of one text float32 [hidden size], of several [texts, hidden size], computed in one batch.
+        """Embeddings, as /v1/embeddings gives them: of one text float32 [dimensions], of several [texts, dimensions],
+        computed together.
+
+        Of a graph of embeddings (ONNX) they are what its files say, and ``pooling`` and ``normalize`` are to be left out. Of
+        a model that generates they are made of the hidden states of the texts' tokens.
 
         Args:
-            pooling: "mean" of the hidden states of all tokens, or the "last" token's.
-            normalize: to the length 1.
+            pooling: "mean" of the hidden states of all tokens, or the "last" token's. None: the mean.
+            normalize: to the length 1. None: yes.
+
+        Raises: InvalidArgumentError: no text, an empty one, a model that takes tensors, or options that it has no use for;
+        ContextTooLongError: a text is longer than the model reads; UnsupportedError: what runs the model gives no hidden
+        states. Cancelling the task cancels the request.
         """
-        check_pooling(pooling)
-        if isinstance(texts, str):
-            return pooled(await self.hidden_states(texts, **where), pooling, normalize)
-        chosen = _check.texts("texts", texts)
-        return stacked(await _in_order(lambda text: self.embed(text, pooling=pooling, normalize=normalize, **where), chosen))
+        parts = self._embeddings(texts, pooling, normalize, where)
+        await self._ready()
+
+        async def ask(part: EmbeddingPart) -> _native.Embeddings:
+            try:
+                return cast("_native.Embeddings", await _bridge.wait(part.submit))
+            except InferneoError as error:
+                raise part.placed(error) from None
+
+        return joined(await _in_order(ask, parts, at_once=2), isinstance(texts, str))
 
     def logits_sync(self, prompt: str, **where: Any) -> NDArray[np.float32]:
         """As logits(), for threads without an event loop."""
@@ -177,60 +196,104 @@ class ReadsPrompts:
         """As hidden_states(), for threads without an event loop."""
         return rows_of(self.generate_sync(prompt, prompt_rows="hidden", **where))
 
-    def embed_sync(self, texts: str | Iterable[str], *, pooling: str = "mean", normalize: bool = True,
+    def embed_sync(self, texts: str | Iterable[str], *, pooling: str | None = None, normalize: bool | None = None,
                    **where: Any) -> NDArray[np.float32]:
-        """As embed(), for threads without an event loop; several texts one after the other."""
+        """As embed(), for threads without an event loop. Ctrl-C cancels the request."""
+        parts = self._embeddings(texts, pooling, normalize, where)
+        self._ready_sync()
+        return joined([part.wait_sync() for part in parts], isinstance(texts, str))
+
+    def _embeddings(self, texts: str | Iterable[str], pooling: str | None, normalize: bool | None,
+                    where: dict[str, Any]) -> list[EmbeddingPart]:
+        """They are asked for a part at a time: a queue of requests holds only so many."""
+        chosen = embedded_texts(texts)
         check_pooling(pooling)
-        if isinstance(texts, str):
-            return pooled(self.hidden_states_sync(texts, **where), pooling, normalize)
-        return stacked([pooled(self.hidden_states_sync(text, **where), pooling, normalize) for text in _check.texts("texts", texts)])
+        _check.flag("normalize", normalize)
+        return [EmbeddingPart(begin, self._embedding(chosen[begin:begin + EMBEDDED_AT_ONCE], pooling or "", normalize, **where))
+                for begin in range(0, len(chosen), EMBEDDED_AT_ONCE)]
+
+
+#: Texts of one request of embed().
+EMBEDDED_AT_ONCE = 32
+
+
+@dataclass(frozen=True)
+class EmbeddingPart:
+    """One request of embed(): the texts from this one on."""
+
+    begin: int
+    submit: _bridge.Submit
+
+    def wait_sync(self) -> _native.Embeddings:
+        try:
+            return cast("_native.Embeddings", _bridge.wait_sync(self.submit))
+        except InferneoError as error:
+            raise self.placed(error) from None
+
+    def placed(self, error: InferneoError) -> InferneoError:
+        """With the place of the text among all, under the name that the caller knows."""
+        message = re.sub(r"\binput\[(\d+)\]", lambda place: f"texts[{self.begin + int(place.group(1))}]", error.message)
+        return from_code(error.code, message, "texts" if error.param == "input" else error.param, error.retry_after)
+
+
+def embedded_texts(texts: str | Iterable[str]) -> list[str]:
+    chosen = [_check.text("texts", texts)] if isinstance(texts, str) else _check.texts("texts", texts)
+    if not chosen:
+        raise InvalidArgumentError("texts: expected at least one", "texts")
+    for index, text in enumerate(chosen):
+        if not text:
+            raise InvalidArgumentError("texts: must not be empty" if isinstance(texts, str) else f"texts[{index}]: must not be empty",
+                                       "texts")
+    return chosen
+
+
+def _as_array(take: Callable[[], Any]) -> Any:
+    try:
+        return take()
+    except ImportError:
+        raise UnsupportedError("logits and embeddings come as numpy arrays; pip install numpy", "numpy") from None
 
 
 def rows_of(result: GenerationResult) -> NDArray[np.float32]:
-    try:
-        rows = result.prompt_rows
-    except ImportError:
-        raise UnsupportedError("logits and embeddings come as numpy arrays; pip install numpy", "numpy") from None
+    rows: NDArray[np.float32] | None = _as_array(lambda: result.prompt_rows)
     if rows is None:
         raise AssertionError("a prompt has at least one token")
     return rows
 
 
-def check_pooling(pooling: str) -> None:
-    if pooling not in ("mean", "last"):
+def check_pooling(pooling: str | None) -> None:
+    if pooling not in (None, "mean", "last"):
         raise InvalidArgumentError(f"pooling: expected 'mean' or 'last', got {pooling!r}", "pooling")
 
 
-def pooled(rows: NDArray[np.float32], pooling: str, normalize: bool) -> NDArray[np.float32]:
-    vector = rows.mean(axis=0) if pooling == "mean" else rows[-1].copy()
-    length = float((vector * vector).sum()) ** 0.5
-    return vector / length if normalize and length > 0 else vector
+def joined(parts: list[_native.Embeddings], alone: bool) -> NDArray[np.float32]:
+    """[texts, dimensions], of all parts; alone: [dimensions], of the one text."""
+    vectors: NDArray[np.float32] = _as_array(lambda: _concatenated([part.vectors for part in parts]))
+    return vectors[0] if alone else vectors
 
 
-def stacked(vectors: list[NDArray[np.float32]]) -> NDArray[np.float32]:
-    if not vectors:
-        raise InvalidArgumentError("texts: expected at least one", "texts")
+def _concatenated(parts: list[NDArray[np.float32]]) -> NDArray[np.float32]:
     import numpy
 
-    return numpy.stack(vectors)
+    return numpy.concatenate(parts)
 
 
-async def _in_order(ask: Callable[[str], Awaitable[T]], texts: list[str], at_once: int = 64) -> list[T]:
-    """The answers in the order of the texts; never more than so many under way. The first error cancels the others."""
+async def _in_order(ask: Callable[[Q], Awaitable[T]], asked: list[Q], at_once: int) -> list[T]:
+    """The answers in the order of what is asked; never more than so many under way. The first error cancels the others."""
     answers: dict[int, T] = {}
-    numbers = iter(range(len(texts)))
+    numbers = iter(range(len(asked)))
 
     async def work() -> None:
         for number in numbers:
-            answers[number] = await ask(texts[number])
+            answers[number] = await ask(asked[number])
 
-    workers = [asyncio.ensure_future(work()) for _ in range(min(at_once, len(texts)))]
+    workers = [asyncio.ensure_future(work()) for _ in range(min(at_once, len(asked)))]
     try:
         await asyncio.gather(*workers)
     finally:
         for worker in workers:
             worker.cancel()
-    return [answers[number] for number in range(len(texts))]
+    return [answers[number] for number in range(len(asked))]
 
 
 class OwnedByProcess:

@@ -201,6 +201,10 @@ class InferneoEngine(EngineBase, _generation.ReadsPrompts):
         text, which = _check.text("prompt", prompt), _check.model(model)
         return lambda queue, request, stream: self._native.submit(queue, request, text, chosen, which, stream)
 
+    def _embedding(self, texts: list[str], pooling: str, normalize: bool | None, model: str | None = None) -> _bridge.Submit:
+        which = _check.model(model)
+        return lambda queue, request: self._native.embed(queue, request, texts, pooling, normalize, which)
+
     async def generate(self, prompt: str, sampling: SamplingParams | None = None, *, model: str | None = None,
                        **fields: Any) -> GenerationResult:
         """Continues ``prompt``.

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from inferneo import _check, _native, _remote
+from inferneo import _bridge, _check, _native, _remote
 from inferneo._native import (ABTestArm, ABTestConfig, ABTestGuardrails, ABTestRampStep, GenerationResult, ModelFormat,
                               ModelRegistration, RoutingCandidate, RoutingOptions, RoutingRefusal, RoutingRule,
                               SamplingOverrides, SamplingParams, ShadowConfig)
@@ -189,6 +189,11 @@ class EnhancedInferneoEngine(EngineBase, _generation.ReadsPrompts):
         text = _check.text("prompt", prompt)
         model, *rest = options._arguments()
         return lambda queue, request, stream: self._native.submit(queue, request, text, chosen, model, stream, *rest)
+
+    def _embedding(self, texts: list[str], pooling: str, normalize: bool | None, model: str | None = None,
+                   options: RequestOptions | None = None) -> _bridge.Submit:
+        which, *rest = _options(model, options)._arguments()
+        return lambda queue, request: self._native.embed(queue, request, texts, pooling, normalize, which, *rest)
 
     async def generate(self, prompt: str, sampling: SamplingParams | None = None, *, model: str | None = None,
                        options: RequestOptions | None = None, **fields: Any) -> GenerationResult:

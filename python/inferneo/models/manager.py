@@ -19,10 +19,6 @@ __all__ = ["Model", "ModelFormat", "ModelInfo", "ModelManager", "ModelRegistrati
 _PATIENCE = 30  # seconds that running generations of a model get before it goes
 
 
-async def _at_once() -> None:
-    pass
-
-
 class Model(_generation.OwnedByProcess, _generation.ReadsPrompts):
     """A model that is held in memory while this object lives, or until ``release()``.
 
@@ -42,13 +38,22 @@ class Model(_generation.OwnedByProcess, _generation.ReadsPrompts):
         text = _check.text("prompt", prompt)
         return lambda queue, request, stream: self._native.submit(queue, request, text, chosen, stream)
 
+    def _embedding(self, texts: list[str], pooling: str, normalize: bool | None) -> _bridge.Submit:
+        return lambda queue, request: self._native.embed(queue, request, texts, pooling, normalize)
+
+    async def _ready(self) -> None:
+        pass
+
+    def _ready_sync(self) -> None:
+        pass
+
     async def generate(self, prompt: str, sampling: SamplingParams | None = None, **fields: Any) -> GenerationResult:
         """Continues ``prompt``; arguments and errors as InferneoEngine.generate()."""
         return await _generation.generate(self._submission(prompt, sampling, fields))
 
     def generate_stream(self, prompt: str, sampling: SamplingParams | None = None, **fields: Any) -> GenerationStream:
         """The same, piece by piece."""
-        return GenerationStream(self._submission(prompt, sampling, fields), _at_once)
+        return GenerationStream(self._submission(prompt, sampling, fields), self._ready)
 
     def generate_sync(self, prompt: str, sampling: SamplingParams | None = None, **fields: Any) -> GenerationResult:
         """As generate(), for threads without an event loop."""

@@ -101,6 +101,8 @@ Status read_genai_generation(const ConfigReader& genai, const ConfigReader& mode
   generation.eos_token_ids.assign(ends.begin(), ends.end());
   ASSIGN_OR_RETURN(const std::optional<int64_t> begin, model.optional_integer("bos_token_id", 0, kMaxVocabulary));
   if (begin) generation.bos_token_id = static_cast<Token>(*begin);
+  ASSIGN_OR_RETURN(const std::optional<int64_t> pad, model.optional_integer("pad_token_id", 0, kMaxVocabulary));
+  if (pad) generation.pad_token_id = static_cast<Token>(*pad);
   ASSIGN_OR_RETURN(const std::optional<ConfigReader> search, genai.optional_section("search"));
   if (!search) return ok_status();
   ASSIGN_OR_RETURN(const bool samples, search->boolean_or("do_sample", false));

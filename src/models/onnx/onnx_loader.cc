@@ -41,6 +41,7 @@ int32_t round_slot(int32_t tokens) { return (tokens + kSlotRounding - 1) / kSlot
 
 void tell(const OnnxLoadOptions& options, const OnnxGraph& graph, const GraphTrial& trial) {
   const std::string& model = options.model_name;
+  log_info("{}: a cache is a whole sequence's, in one piece, so there is no prefix cache", model);
   if (trial.step_difference > GraphTrial::kSame) {
     log_warning(
         "{}: tokens one by one give logits that differ by {:.2g} of the largest from those of all at once, as graphs "

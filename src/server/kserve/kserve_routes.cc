@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "server/head_traits.h"
 #include "server/json_fields.h"
 #include "server/json_writer.h"
 #include "server/kserve/tensor_json.h"
@@ -79,6 +80,9 @@ void answer_infer(InferenceService& service, const std::shared_ptr<Exchange>& ex
   Result<KserveInfer> parsed = parse_kserve_infer(exchange->take_body());
   if (!parsed.ok()) return exchange->fail(parsed.error());
   InferRequest request{kserve_model(exchange->request().path_param), std::move(parsed->call), std::move(ticket)};
+  if (service.wants_traits()) add_head_traits(exchange->request().head, request.traits);
+  request.request_id = exchange->request_id();
+  request.on_route = [exchange](const std::string& route) { exchange->set_route(route); };
   const std::string model = request.model;
   auto done = [&service, exchange, model, id = std::move(parsed->id)](Result<InferAnswer> answer) {
     if (!answer.ok()) return exchange->fail(with_retry_after(service, model, answer.error()));

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <span>
 
+#include "server/head_traits.h"
 #include "server/openai/openai_routes.h"
 #include "server/openai/reply_format.h"
 #include "server/rate_limits.h"

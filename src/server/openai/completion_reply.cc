@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "server/head_traits.h"
 #include "server/openai/openai_routes.h"
 #include "server/rate_limits.h"
 #include "server/wait_outlook.h"

@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <span>
 
+#include "server/head_traits.h"
 #include "server/json_fields.h"
 #include "server/json_object.h"
 #include "server/openai/openai_routes.h"
@@ -77,7 +78,7 @@ Result<EmbeddingsRequest> parse_embeddings(std::string_view body) {
       ASSIGN_OR_RETURN(const int64_t dimensions, read_integer(value, key, 1, INT32_MAX));
       request.dimensions = static_cast<size_t>(dimensions);
     } else if (key == "user") {
-      ASSIGN_OR_RETURN(const std::string user, read_string(value, key, kMaxNameBytes));
+      ASSIGN_OR_RETURN(request.embed.user, read_string(value, key, kMaxNameBytes));
     }
   }
   const auto input = json.find("input");
@@ -142,6 +143,9 @@ void handle_embeddings(InferenceService& service, const std::shared_ptr<Exchange
   if (!parsed.ok()) return exchange->fail(parsed.error());
   EmbedRequest embed = std::move(parsed->embed);
   embed.ticket = std::move(ticket);
+  if (service.wants_traits()) add_head_traits(exchange->request().head, embed.traits);
+  embed.request_id = exchange->request_id();
+  embed.on_route = [exchange](const std::string& route) { exchange->set_route(route); };
   const std::string model = embed.model;
   auto done = [&service, exchange, model, request = std::move(parsed).value()](Result<EmbedAnswer> answer) {
     if (!answer.ok()) return exchange->fail(with_retry_after(service, model, answer.error()));

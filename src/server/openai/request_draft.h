@@ -78,7 +78,4 @@ Error as_sent(Error error, const RequestDraft& draft);
 Result<RequestDraft> parse_chat_request(std::string_view body, bool with_traits = false);
 Result<RequestDraft> parse_completion_request(std::string_view body);
 
-// The rest of the traits: what stands in the request's head. Keys and cookies are left out.
-void add_head_traits(const HttpHead& head, RequestTraits& traits);
-
 }  // namespace inferneo

@@ -7,11 +7,14 @@
 #include <cmath>
 #include <filesystem>
 #include <fstream>
+#include <future>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <thread>
 
 #include "app/application.h"
 #include "app/http.h"
+#include "inferneo/engine.h"
 #include "models/onnx/ort_library.h"
 #include "raw_client.h"
 #include "support/temp_tree.h"
@@ -182,6 +185,116 @@ TEST_F(GraphModels, EmbeddingsAreThoseOfNumpyWhoeverAsksBeside) {
     EXPECT_EQ(answer["usage"]["total_tokens"], count);
     for (size_t i = 0; i < golden.size(); ++i) expect_vector(answer["data"][i]["embedding"], golden[i]["normalized"]);
   }
+}
+
+// The same vectors through the engine as an object, without HTTP.
+TEST_F(GraphModels, ProgramsHaveTheSameVectors) {
+  std::ifstream file(golden_folder("onnx_embedding/golden.json"));
+  const Document golden = Document::parse(file)["answers"];
+  std::vector<std::string> texts;
+  for (const Document& text : golden) texts.push_back(text["text"]);
+  InferneoEngine engine(config_);
+  EXPECT_EQ(engine.embed({"w5"}).get().error().code, ErrorCode::unavailable);
+  ASSERT_TRUE(engine.start().ok());
+  const Result<EmbeddingResult> got = engine.embed(texts, {}, "vectors").get();
+  ASSERT_TRUE(got.ok()) << got.error().message;
+  EXPECT_EQ(got->model, "vectors");
+  EXPECT_EQ(got->dimensions, 16U);
+  ASSERT_EQ(got->vectors.size(), texts.size() * got->dimensions);
+  for (size_t i = 0; i < texts.size(); ++i) {
+    for (size_t d = 0; d < got->dimensions; ++d) {
+      EXPECT_NEAR(got->vectors[i * got->dimensions + d], golden[i]["normalized"][d].get<double>(), 2e-5);
+    }
+  }
+  const auto refusal = [&](std::vector<std::string> asked, EmbeddingOptions options, const char* model) {
+    const Result<EmbeddingResult> answer = engine.embed(std::move(asked), options, model).get();
+    EXPECT_FALSE(answer.ok());
+    return answer.ok() ? make_error(ErrorCode::internal, "") : answer.error();
+  };
+  EXPECT_EQ(refusal({}, {}, "vectors").param, "texts");
+  EXPECT_THAT(refusal({"w5", ""}, {}, "vectors").message, HasSubstr("texts[1]"));
+  EXPECT_EQ(refusal({"w5"}, {.pooling = EmbeddingPooling::mean}, "vectors").param, "pooling");
+  EXPECT_EQ(refusal({"w5"}, {.normalize = false}, "vectors").param, "normalize");
+  EXPECT_THAT(refusal({"w5"}, {}, "loop").message, HasSubstr("takes tensors"));
+  EXPECT_EQ(refusal({"w5"}, {}, "writer").code, ErrorCode::unsupported);
+  EXPECT_EQ(refusal({"w5"}, {}, "nobody").code, ErrorCode::not_found);
+  // Who is cancelled ends once, whatever came first.
+  for (int i = 0; i < 20; ++i) {
+    std::promise<Result<EmbeddingResult>> ended;
+    const GenerationTicket ticket = engine.submit_embedding(
+        texts, {}, [&](Result<EmbeddingResult> result) { ended.set_value(std::move(result)); }, "vectors");
+    ticket.cancel();
+    const Result<EmbeddingResult> end = ended.get_future().get();
+    EXPECT_TRUE(end.ok() || end.error().code == ErrorCode::cancelled) << end.error().message;
+  }
+  engine.stop();
+}
+
+TEST_F(GraphModels, RulesThatAskForThemSendEmbeddingsAndTensors) {
+  config_.routing_rules = {
+      {.name = "all", .condition = "true", .model_name = "writer", .applies_to = RoutingScope::all},
+      {.name = "vectors", .condition = "embedding and user == 'search'", .model_name = "vectors", .priority = 3},
+      {.name = "sizes", .condition = "embedding and prompt_tokens == 2", .priority = 2, .models = {"loop", "vectors"}},
+      {.name = "no",
+       .condition = "embedding and conversation contains 'w9'",
+       .priority = 9,
+       .refusal = RoutingRefusal{451, "not that"}},
+      {.name = "tensors", .condition = "tensors and header['x-tier'] == 'gold'", .model_name = "loop", .priority = 2}};
+  start();
+  const auto embed = [&](const Document& body, int status = 200) {
+    auto response = fetch(port_, "POST", "/v1/embeddings", body.dump());
+    EXPECT_TRUE(response);
+    if (!response) return std::string();
+    EXPECT_EQ(response->status, status) << response->body;
+    return response->headers["x-inferneo-route"];
+  };
+  EXPECT_EQ(embed({{"input", "w5"}, {"user", "search"}}), "rule=vectors; model=vectors");
+  EXPECT_EQ(embed({{"model", "auto"}, {"input", {"w5", "w6"}}, {"user", "search"}}), "rule=vectors; model=vectors");
+  EXPECT_EQ(embed({{"model", "vectors"}, {"input", "w9"}}), "model=vectors") << "it names its model";
+  EXPECT_EQ(embed({{"input", {"w5", "w9"}}, {"user", "search"}}, 451), "rule=no; refused=451");
+  EXPECT_EQ(embed({{"input", {5, 6}}}, 400), "rule=sizes; model=loop") << "what is wrong with the request stays so";
+  embed({{"input", "w5"}}, 501);  // no rule: the default model, which has no hidden states
+  const auto infer = [&](const char* model, const std::vector<std::string>& headers, int status = 200) {
+    auto response = fetch(port_, "POST", std::string("/v2/models/") + model + "/infer", loop_body(1), headers);
+    EXPECT_TRUE(response);
+    if (!response) return std::string();
+    EXPECT_EQ(response->status, status) << response->body;
+    return response->headers["x-inferneo-route"];
+  };
+  EXPECT_EQ(infer("auto", {"x-tier: gold"}), "rule=tensors; model=loop");
+  EXPECT_EQ(infer("loop", {}), "model=loop");
+  infer("auto", {}, 400);  // the default model, which writes
+  const Document written = ask("POST", "/v1/completions", R"({"prompt": "w5", "max_tokens": 1, "user": "search"})");
+  EXPECT_EQ(written["model"], "writer");
+}
+
+// A rule's chain goes on where a model fails, and a test that a rule names is told what came of its arms.
+TEST_F(GraphModels, ChainsAndTestsThatARuleNamesTakeEmbeddings) {
+  config_.model.push_back(std::string(INFERNEO_SOURCE_DIR) + "/models/inferneo-story-draft");
+  config_.served_model_name.emplace_back("story");
+  config_.ab_tests = {{.name = "halves", .model_a = "vectors", .model_b = "story", .traffic_split = 0.5}};
+  config_.routing_rules = {
+      {.name = "chain", .condition = "embedding and user == 'chain'", .models = {"vectors", "story"}},
+      {.name = "tested", .condition = "embedding and user starts with 'ab'", .ab_test = "halves"}};
+  start();
+  const auto embed = [&](const std::string& user, const std::string& text) {
+    const auto response = fetch(port_, "POST", "/v1/embeddings", Document{{"input", text}, {"user", user}}.dump());
+    EXPECT_TRUE(response && response->status == 200) << (response ? response->body : "no answer");
+    return response ? response->headers.at("x-inferneo-route") : std::string();
+  };
+  std::string longer = "w4";
+  for (int i = 0; i < 40; ++i) longer += " w4";
+  EXPECT_EQ(embed("chain", "w4"), "rule=chain; model=vectors");
+  EXPECT_EQ(embed("chain", longer), "rule=chain; fallback=failed; model=story") << "too long for the first";
+  std::map<std::string, int> arms;
+  for (int i = 0; i < 12; ++i) ++arms[embed("ab" + std::to_string(i), "w5")];
+  EXPECT_GT(arms["rule=tested; test=halves; arm=A; model=vectors"], 0);
+  EXPECT_GT(arms["rule=tested; test=halves; arm=B; model=story"], 0);
+  EXPECT_EQ(arms.size(), 2U);
+  int told = 0;
+  const Document stats = ask("GET", "/stats");
+  for (const Document& arm : stats["ab_tests"][0]["arms"]) told += arm["requests"].get<int>();
+  EXPECT_EQ(told, 12);
 }
 
 TEST_F(GraphModels, ATextBeyondTheContextIsAnError) {

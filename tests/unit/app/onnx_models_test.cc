@@ -15,6 +15,7 @@ namespace fs = std::filesystem;
 using ::testing::HasSubstr;
 
 std::string golden_folder() { return std::string(INFERNEO_SOURCE_DIR) + "/tests/golden/onnx"; }
+std::string exports_folder() { return std::string(INFERNEO_SOURCE_DIR) + "/tests/golden/onnx_exports"; }
 std::string library_path() { return std::string(INFERNEO_SOURCE_DIR) + "/build/onnxruntime/libonnxruntime.so.1"; }
 
 class OnnxModels : public ::testing::Test {
@@ -24,7 +25,11 @@ class OnnxModels : public ::testing::Test {
     const auto library = onnx::OrtLibrary::open(house_.config.onnxruntime);
     if (!library.ok()) GTEST_SKIP() << library.error().message;
     house_.config.model_roots.push_back(golden_folder());
-    std::ifstream file(golden_folder() + "/golden.json");
+    house_.config.model_roots.push_back(exports_folder());
+    read_golden(golden_folder());
+  }
+  void read_golden(const std::string& folder) {
+    std::ifstream file(folder + "/golden.json");
     golden_ = nlohmann::json::parse(file)["answers"];
     ASSERT_FALSE(golden_.empty());
   }
@@ -62,6 +67,36 @@ TEST_F(OnnxModels, AnswerLikeAnyOther) {
       for (size_t i = 0; i < golden_.size(); ++i) expect_answer(*(*lease)->core, i);
       EXPECT_GT(house_.booked(name, MemoryPurpose::weights), 0U);
       EXPECT_GT(house_.booked(name, MemoryPurpose::kv), 0U);
+    }
+    house_.unload(name);
+  }
+}
+
+// As Optimum and onnxruntime-genai's builder have written them, looked at in a child process first where there is one.
+TEST_F(OnnxModels, ExportsOfOthersAnswerLikeAnyOther) {
+  for (const char* name :
+       {"optimum_llama3", "optimum_gpt2", "optimum_merged", "genai_llama3", "genai_llama3_int4", "genai_qwen3"}) {
+    const std::string folder = exports_folder() + "/" + name;
+    read_golden(folder);
+    house_.add(name, folder);
+    {
+      const auto lease = house_.acquire(name);
+      ASSERT_TRUE(lease.ok()) << lease.error().message;
+      EXPECT_EQ((*lease)->max_model_len, std::string_view(name) == "optimum_gpt2" ? 96 : 256);
+      EXPECT_EQ((*lease)->tokenizer->vocab_size(), 151);
+      const auto words = (*lease)->tokenizer->encode("w3 w150", true);
+      ASSERT_TRUE(words.ok());
+      EXPECT_EQ(*words, (std::vector<Token>{3, 150}));
+      // Again: a slot is a whole sequence's, and nothing of the first time is used.
+      for (int time = 0; time < 2; ++time) {
+        for (size_t i = 0; i < golden_.size(); ++i) expect_answer(*(*lease)->core, i);
+      }
+      std::vector<std::thread> clients;
+      for (size_t i = 0; i < golden_.size(); ++i) {
+        clients.emplace_back([&, i] { expect_answer(*(*lease)->core, i); });
+      }
+      for (std::thread& client : clients) client.join();
+      EXPECT_EQ((*lease)->core->stats().prefix_hits, 0U);
     }
     house_.unload(name);
   }

@@ -21,6 +21,8 @@
 namespace inferneo::onnx {
 
 inline std::string golden_folder() { return std::string(INFERNEO_SOURCE_DIR) + "/tests/golden/onnx"; }
+// What exporters have made of tests/golden/models (tools/make_export_fixtures.py).
+inline std::string exports_folder() { return std::string(INFERNEO_SOURCE_DIR) + "/tests/golden/onnx_exports"; }
 inline std::string ort_library() { return std::string(INFERNEO_SOURCE_DIR) + "/build/onnxruntime/libonnxruntime.so.1"; }
 // With a reason to leave a test out; empty: there is a library.
 inline std::string why_not() {
@@ -36,8 +38,8 @@ struct GoldenAnswer {
   std::vector<Token> answer;  // greedy
   std::vector<float> logits;  // after the prompt
 };
-inline std::vector<GoldenAnswer> golden_answers() {
-  std::ifstream file(golden_folder() + "/golden.json");
+inline std::vector<GoldenAnswer> golden_answers(const std::string& folder = golden_folder()) {
+  std::ifstream file(folder + "/golden.json");
   std::vector<GoldenAnswer> answers;
   const nlohmann::json golden = nlohmann::json::parse(file);
   for (const auto& row : golden["answers"]) {

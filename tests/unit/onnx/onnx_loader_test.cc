@@ -42,8 +42,8 @@ class OnnxLoaderTest : public ::testing::Test {
 };
 
 TEST_F(OnnxLoaderTest, WhatAGraphCanDoIsFoundOut) {
-  const auto abilities = [](const char* name) {
-    OnnxHouse house(golden_folder() + "/" + name);
+  const auto abilities_in = [](const std::string& folder) {
+    OnnxHouse house(folder);
     const Result<const OrtLibrary*> library = OrtLibrary::open("");
     EXPECT_TRUE(library.ok());
     const Result<OnnxDescription> about = describe_onnx(house.directory, "");
@@ -60,6 +60,7 @@ TEST_F(OnnxLoaderTest, WhatAGraphCanDoIsFoundOut) {
     EXPECT_LT(trial->step_difference, 0.01);
     return std::tuple(graph->cache, trial->abilities.chunks, trial->abilities.batches, trial->abilities.last_logits);
   };
+  const auto abilities = [&](const std::string& name) { return abilities_in(golden_folder() + "/" + name); };
   using Kind = CacheKind;
   EXPECT_EQ(abilities("shared"), std::tuple(Kind::shared, true, true, false));
   EXPECT_EQ(abilities("shared_f16"), std::tuple(Kind::shared, true, true, false));
@@ -68,6 +69,13 @@ TEST_F(OnnxLoaderTest, WhatAGraphCanDoIsFoundOut) {
   EXPECT_EQ(abilities("no_positions"), std::tuple(Kind::copied, true, true, false));
   EXPECT_EQ(abilities("traced"), std::tuple(Kind::copied, false, true, false)) << "a wrong mask for chunks is noticed";
   EXPECT_EQ(abilities("no_cache"), std::tuple(Kind::none, false, false, false));
+  const auto of_exporter = [&](const std::string& name) { return abilities_in(exports_folder() + "/" + name); };
+  for (const char* name : {"optimum_llama3", "optimum_gpt2", "optimum_merged"}) {
+    EXPECT_EQ(of_exporter(name), std::tuple(Kind::copied, true, true, false)) << name;
+  }
+  for (const char* name : {"genai_llama3", "genai_llama3_int4", "genai_qwen3"}) {
+    EXPECT_EQ(of_exporter(name), std::tuple(Kind::shared, true, true, false)) << name;
+  }
 }
 
 TEST_F(OnnxLoaderTest, TheBooksHoldWhatThereIsAndNothingAfterwards) {
@@ -123,6 +131,23 @@ TEST_F(OnnxLoaderTest, TheFilesBesideTheGraphAreRead) {
   ASSERT_TRUE(other.ok());
   EXPECT_EQ(other->architecture, "LlamaForCausalLM");
   EXPECT_EQ(other->sizes.kv_heads, 1);
+
+  // What onnxruntime-genai's builder writes, which leaves config.json out, and what Optimum does.
+  OnnxHouse built(exports_folder() + "/genai_llama3");
+  const Result<OnnxDescription> llama = describe_onnx(built.directory, "");
+  ASSERT_TRUE(llama.ok()) << llama.error().message;
+  EXPECT_EQ(llama->file, "model.onnx");
+  EXPECT_EQ(llama->architecture, "llama");
+  EXPECT_EQ(llama->generation.eos_token_ids, (std::vector<Token>{2, 5, 7}));
+  EXPECT_EQ(llama->generation.bos_token_id, 1);
+  EXPECT_EQ(llama->generation.pad_token_id, 2);
+  EXPECT_EQ(llama->max_position, 256);
+  EXPECT_EQ(llama->sizes.kv_heads, 2);
+  EXPECT_EQ(llama->sizes.head_dim, 16);
+  OnnxHouse merged(exports_folder() + "/optimum_merged");
+  const Result<OnnxDescription> both = describe_onnx(merged.directory, "");
+  ASSERT_TRUE(both.ok()) << both.error().message;
+  EXPECT_EQ(both->file, "decoder_model_merged.onnx");
 }
 
 TEST_F(OnnxLoaderTest, TheGraphIsFoundOrAskedFor) {

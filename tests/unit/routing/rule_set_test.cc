@@ -38,6 +38,43 @@ TEST(RuleSet, NoRuleNoDecision) {
   EXPECT_EQ(must_build({})->decide({}).target, nullptr);
 }
 
+// Vectors of one model are not those of another: a rule that was made for prompts may not move them.
+TEST(RuleSet, EmbeddingsAndTensorsAreSeenByWhoAsksForThem) {
+  const auto set = must_build({
+      {.name = "off", .condition = "embedding", .model_name = "m", .priority = 9, .enabled = false},
+      {.name = "all", .condition = "true", .model_name = "m", .priority = -1, .applies_to = RoutingScope::all},
+      {.name = "vectors", .condition = "embedding and user == 'u'", .model_name = "v"},
+      {.name = "either", .condition = "(tensors or embedding) and prompt == ''", .model_name = "t"},
+      {.name = "text", .condition = "not embedding and prompt contains 'code'", .model_name = "c"},
+  });
+  EXPECT_TRUE(set->sees_embeddings());
+  EXPECT_TRUE(set->sees_tensors());
+  RequestFacts facts = prompt_facts("some code");
+  facts.user = "u";
+  EXPECT_EQ(set->decide(facts).rule, "text");
+  facts.embedding = true;
+  EXPECT_EQ(set->decide(facts).rule, "vectors");
+  EXPECT_EQ(set->explain(facts).rule, "vectors");
+  facts.user = "";
+  EXPECT_EQ(set->decide(facts).rule, "") << "not 'all', which does not ask";
+  const RoutingDecision why = set->explain(facts);
+  ASSERT_EQ(why.trace.size(), 5U);
+  EXPECT_EQ(why.trace[0].outcome, RuleOutcome::disabled);
+  EXPECT_EQ(why.trace[4].rule, "all");
+  EXPECT_EQ(why.trace[4].outcome, RuleOutcome::out_of_scope);
+  facts = {};
+  facts.tensors = true;
+  EXPECT_EQ(set->decide(facts).rule, "either");
+  facts.choice_is_open = false;
+  EXPECT_EQ(set->decide(facts).rule, "") << "it names a model";
+  facts.tensors = false;
+  EXPECT_EQ(set->decide(facts).rule, "all");
+  const auto without = must_build({{.name = "off", .condition = "tensors", .model_name = "m", .enabled = false},
+                                   {.name = "r", .condition = "prompt contains 'embedding'", .model_name = "m"}});
+  EXPECT_FALSE(without->sees_embeddings());
+  EXPECT_FALSE(without->sees_tensors());
+}
+
 TEST(RuleSet, EachKindOfTarget) {
   const auto target = [](RoutingRule rule) {
     rule.name = "r";

@@ -70,6 +70,30 @@ TEST_F(TrafficTest, TheFirstRuleThatMatchesDecidesWhereTheChoiceIsOpen) {
   EXPECT_EQ(traffic_.remove_rule("code").error().code, ErrorCode::not_found);
 }
 
+TEST_F(TrafficTest, EmbeddingsMeetRulesThatAskForThemAndNothingElse) {
+  start(halves("older", "story", "code"));
+  expect_ok(traffic_.set_options({.strategy = RoutingStrategy::round_robin,
+                                  .candidates = {{.model = "code"}, {.model = "large"}},
+                                  .fallbacks = {{"story", {"large"}}}}));
+  expect_ok(traffic_.add_rule({.name = "every", .condition = "true", .model_name = "large", .priority = -9}));
+  expect_ok(traffic_.add_rule({.name = "wide", .condition = "embedding and user == 'w'", .models = {"large", "code"}}));
+  expect_ok(traffic_.add_rule({.name = "tried", .condition = "embedding and user == 't'", .ab_test = "older"}));
+  models_.links["story"].failed = true;
+  const auto embed = [&](std::string_view user, std::string_view model = {}) {
+    return traffic_.route({.prompt = "hello", .model = model, .user = user, .embedding = true}, {.user = user});
+  };
+  EXPECT_EQ(embed("").text(), "") << "the default model: no strategy, no rule that does not ask";
+  EXPECT_EQ(embed("", "auto").model, "");
+  EXPECT_EQ(embed("", "story").text(), "model=story") << "neither its test nor its fallbacks";
+  EXPECT_EQ(embed("w").text(), "rule=wide; model=large");
+  EXPECT_EQ(embed("w").rest, std::vector<std::string>{"code"});
+  EXPECT_EQ(embed("w", "story").text(), "model=story");
+  EXPECT_EQ(embed("t").test->name(), "older");
+  EXPECT_EQ(embed("t").model, embed("t").model) << "a user stays with an arm";
+  const TrafficRoute tensors = traffic_.route({.model = "auto", .tensors = true}, {});
+  EXPECT_EQ(tensors.text(), "");
+}
+
 TEST_F(TrafficTest, ATestTakesWhatResolvesToItsArmA) {
   start(halves("older", "story", "code"));
   start(halves("newer", "story", "large"));

@@ -24,7 +24,8 @@ class ONNXModel(OneModel):
     """An engine with this one model, of a directory with an .onnx file in it or of such a file.
 
     Its graph runs in ONNX Runtime, which is loaded when the model is; without that library the load raises
-    UnsupportedError, which says how to get it.
+    UnsupportedError, which says how to get it. What the graph is for decides what it can be asked: a decoder generates, a
+    graph of embeddings has ``embed()``, and others are asked over HTTP alone.
     """
 
 

@@ -1,7 +1,8 @@
+#include "server/head_traits.h"
+
 #include <algorithm>
 #include <array>
-
-#include "server/openai/request_draft.h"
+#include <string>
 
 namespace inferneo {
 namespace {
