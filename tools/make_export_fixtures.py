@@ -44,7 +44,7 @@ PROMPT_LENGTHS = [7, 1, 40, 3, 5]
 ANSWER = 10
 PRECISIONS = {"genai_llama3": "fp32", "genai_llama3_int4": "int4", "genai_qwen3": "fp32"}
 # name: the model that is exported, by what, the least margin that is no doubt, and the tokens of an answer. Activations in
-# int8 move the logits of genai_llama3_int4 by 4 % of their range: its answers end where that leaves doubt.
+# int8 move the logits of genai_llama3_int4 by up to 4 % of their range: its answers end where that leaves doubt.
 ROWS = {
     "optimum_llama3": ("llama3", "optimum", 0.02, ANSWER),
     "optimum_gpt2": ("gpt2", "optimum", 0.02, ANSWER),
