@@ -79,11 +79,9 @@ TEST_F(PrefixDiskTest, AKilledProcessLeavesWhatTheNextOneUses) {
     EnhancedInferneoEngine engine(config(true));
     if (!engine.start().ok()) ::_exit(1);
     (void)ask(engine);
-    // Until the idle engine has handed down all that it computed, and the writer has written it.
-    while (stats_of(engine).disk_cache_bytes == 0) std::this_thread::yield();
-    for (uint64_t before = 0; before != stats_of(engine).disk_cache_bytes;) {
-      before = stats_of(engine).disk_cache_bytes;
-      std::this_thread::sleep_for(std::chrono::milliseconds(100));  // not to synchronise: any moment is good for a kill
+    // Until the writer has begun to write what the idle engine hands down: any moment is good for a kill.
+    for (int tries = 0; stats_of(engine).disk_cache_bytes == 0 && tries < 30'000; ++tries) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
     }
     (void)::kill(::getpid(), SIGKILL);
   }
