@@ -95,7 +95,7 @@ class RefCheck {
   bool ok() const { return count_ > 0 && worst_ <= 1.0; }
   std::string text() const {
     if (count_ == 0) return "refcheck FAILED: nothing was compared";
-    return ok() ? fmt::format("refcheck: {} values, worst at {:.3f} of its bound", count_, worst_)
+    return ok() ? fmt::format("refcheck: {} values, worst at {:.2g} of its bound", count_, worst_)
                 : fmt::format("refcheck FAILED at {}", where_);
   }
 

@@ -9,7 +9,8 @@ The programs of llama.cpp are built by whoever compares, in the way that its use
 model as GGUF beside the results, once for each type. Each round measures each case in the order A B B A (A: inferneo),
 each in a process of its own, so that a drift of the machine falls on both; a round's ratio is that of the two sums. The
 machine's peaks are measured before and after each of these, and a round in which the read bandwidth moved by more than
-5 % is marked. Writes OUT.md, OUT.svg and OUT.json; --from OUT.json writes the page anew without measuring.
+5 % is marked. Writes OUT.md, OUT.svg and OUT.json; --from OUT.json writes the page anew without measuring, also of a run
+that did not come to its end.
 """
 import argparse
 import asyncio
@@ -20,7 +21,6 @@ import os
 import pathlib
 import platform
 import socket
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -69,10 +69,18 @@ def json_of(line):
         raise Failed(f"{line[0]} printed no JSON") from None
 
 
+def context_of(args):
+    """The longest context that this engine makes room for: never more than the model has."""
+    with contextlib.suppress(OSError, ValueError):
+        config = json.loads((pathlib.Path(args.model) / "config.json").read_text())
+        return min(args.context, int(config.get("max_position_embeddings", args.context)))
+    return args.context
+
+
 class Inferneo:
     def __init__(self, args, kind):
         self._binary, self._args = args.binary, args
-        self._flags = ["--num-threads", args.threads, "--quantization", QUANTIZATION[kind], "--max-model-len", args.context,
+        self._flags = ["--num-threads", args.threads, "--quantization", QUANTIZATION[kind], "--max-model-len", context_of(args),
                        "--max-num-seqs", max([args.clients, *args.streams])]
 
     def _row(self, *flags):
@@ -91,7 +99,7 @@ class Inferneo:
         return row["decode_tokens_per_second"]["median"]
 
     def serve(self, port):
-        return [self._binary, "serve", self._args.model, *self._flags, "--host", "127.0.0.1", "--port", port], "/ready"
+        return [self._binary, "serve", self._args.model, *self._flags, "--host", "127.0.0.1", "--port", port]
 
 
 class LlamaCpp:
@@ -130,7 +138,7 @@ class LlamaCpp:
     def serve(self, port):
         context = self._args.clients * (4 * self._args.prompt + self._args.output)  # a word is a few tokens
         return [self._args.llama_server, *self._common, "--host", "127.0.0.1", "--port", port, "--parallel", self._args.clients,
-                "-c", context, "--no-webui"], "/health"
+                "-c", context]
 
 
 def free_port():
@@ -140,8 +148,8 @@ def free_port():
 
 
 @contextlib.contextmanager
-def running(line, ready):
-    """The address of a server while it runs."""
+def running(line):
+    """The address of a server while it runs, once it answers what its models are: before they are loaded it does not."""
     with tempfile.TemporaryFile() as log:
         server = subprocess.Popen([str(part) for part in line], stdout=log, stderr=log)
         try:
@@ -153,7 +161,7 @@ def running(line, ready):
                     words = log.read().decode(errors="replace").strip().splitlines() or ["nothing"]
                     raise Failed(f"{line[0]} did not serve and said: {words[-1]}")
                 with contextlib.suppress(urllib.error.URLError, OSError):
-                    urllib.request.urlopen(url + ready, timeout=5).close()
+                    urllib.request.urlopen(url + "/v1/models", timeout=5).close()
                     break
                 time.sleep(0.1)
             yield url
@@ -176,9 +184,12 @@ def serving_rate(engine, args, seed):
         await target.ask("a first request", 4)
         return await load.run(target, load.plan(options, seed), options)
 
-    line, ready = engine.serve(free_port())
-    with running(line, ready) as url:
-        done = asyncio.run(ask(url))
+    line = engine.serve(free_port())
+    with running(line) as url:
+        try:
+            done = asyncio.run(ask(url))
+        except (RuntimeError, LookupError, EOFError) as error:
+            raise Failed(f"{line[0]} did not answer: {error}") from None
     if done.errors or not done.samples:
         raise Failed(f"{line[0]} failed requests: {(done.errors or ['none was answered'])[0]}")
     return sum(sample.tokens for sample in done.samples) / done.seconds
@@ -196,8 +207,8 @@ def cases_of(args):
     return cases
 
 
-def measure(args, ggufs):
-    """(cases with their rounds, what the other's build calls itself)"""
+def measure(args, ggufs, setup):
+    """The results, which are on disk after every group of four."""
     results = [{"type": kind, "name": name, "rounds": []} for kind in args.types for name in cases_of(args)]
     measurements = cases_of(args)
     engines = {kind: (Inferneo(args, kind), LlamaCpp(args, ggufs[kind])) for kind in args.types}
@@ -213,9 +224,11 @@ def measure(args, ggufs):
             a, b, c, d = (run(engine, number) for engine in (ours, theirs, theirs, ours))
             done = {"ours": [a, d], "theirs": [b, c], "before": before, "after": peaks()}
             case["rounds"].append(done)
+            setup["llama.cpp"] = next((e[1].build for e in engines.values() if e[1].build != "unknown"), "unknown")
+            beside(args.out, ".json").write_text(json.dumps({"setup": setup, "cases": results}, indent=1) + "\n")
             print(f"round {number + 1}: {case['type']} {case['name']:<22} {(a + d) / 2:10.2f} and {(b + c) / 2:10.2f} tokens/s"
                   f"{'' if is_quiet(done) else '   (the machine was not quiet)'}", file=sys.stderr, flush=True)
-    return results, engines[args.types[0]][1].build
+    return {"setup": setup, "cases": results}
 
 
 def write_ggufs(args):
@@ -297,6 +310,7 @@ def beside(path, ending):
 def main(arguments=None):
     args = parse(arguments)
     try:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
         if args.results:
             result = json.loads(args.results.read_text())
         else:
@@ -304,9 +318,7 @@ def main(arguments=None):
             if setup["load"] > 0.5:
                 print(f"warning: the load average is {setup['load']:.1f}; other work disturbs the measurement", file=sys.stderr)
             ggufs = write_ggufs(args)
-            cases, setup["llama.cpp"] = measure(args, ggufs)
-            result = {"setup": setup, "cases": cases}
-        args.out.parent.mkdir(parents=True, exist_ok=True)
+            result = measure(args, ggufs, setup)
         beside(args.out, ".json").write_text(json.dumps(result, indent=1) + "\n")
         beside(args.out, ".svg").write_text(picture(result))
         beside(args.out, ".md").write_text(page(result, beside(args.out, ".svg").name))

@@ -11,6 +11,14 @@ def is_quiet(round_):
     return max(reads) - min(reads) <= QUIET * max(reads)
 
 
+def measured(result):
+    """Cases with a round; a run may have ended early."""
+    cases = [case for case in result["cases"] if case["rounds"]]
+    if not cases:
+        raise ValueError("the results hold no round")
+    return cases
+
+
 def rates(case, whose):
     """One number for each round: the mean of its two measurements."""
     return [statistics.mean(round_[whose]) for round_ in case["rounds"]]
@@ -25,7 +33,7 @@ def spread(values, digits):
 
 
 def page(result, picture_name):
-    setup, cases = result["setup"], result["cases"]
+    setup, cases = result["setup"], measured(result)
     rounds = [round_ for case in cases for round_ in case["rounds"]]
     machines = [round_[when] for round_ in rounds for when in ("before", "after")]
     loud = sum(not is_quiet(round_) for round_ in rounds)
@@ -35,7 +43,7 @@ def page(result, picture_name):
             f"| {sum(r['ours']) / sum(r['theirs']):.2f} | {r['before']['read_bytes_per_second'] / 1e9:.1f} "
             f"| {r['after']['read_bytes_per_second'] / 1e9:.1f} | {'' if is_quiet(r) else 'not quiet'} |"
             for case in cases for number, r in enumerate(case["rounds"], 1)]
-    few = "" if setup["rounds"] >= 5 else "\nFewer than five rounds: a look at the programs, no measurement.\n"
+    few = "" if min(len(case["rounds"]) for case in cases) >= 5 else "\nFewer than five rounds: a look at the programs, no measurement.\n"
     noise = "" if not loud else (f"\nIn {loud} of {len(rounds)} rounds the read bandwidth before and after differed by more than "
                                  f"{QUIET * 100:.0f} %: these are marked, and the machine was not quiet.\n")
     return f"""# Side by side with llama.cpp
@@ -67,7 +75,7 @@ Read bandwidth in GB/s, before and after each.
 
 def picture(result):
     """Each case's median ratio as a dot on the range of its rounds; the line at 1 is where both are as fast."""
-    cases = result["cases"]
+    cases = measured(result)
     left, right, top, step = 220, 60, 30, 28
     width, height = 760, top + step * len(cases) + 40
     most = max([1.0, *(ratio for case in cases for ratio in ratios(case))]) * 1.1

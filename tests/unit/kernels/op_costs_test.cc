@@ -1,5 +1,6 @@
 #include "kernels/op_costs.h"
 
+#include "benchmarks/kernels/refcheck.h"
 #include "kernel_test_support.h"
 
 namespace inferneo::kernels {
@@ -96,6 +97,44 @@ TEST(StepProfile, PhasesAddUpToTheStepAndOpsCountInTheirOwn) {
   EXPECT_LE(sum, whole);
   profile.clear();
   EXPECT_DOUBLE_EQ(profile.phases()[static_cast<size_t>(Phase::norms)].seconds, 0.0);
+}
+
+TEST(RefCheck, LetsEveryIsaPassAndFindsAMissingTerm) {
+  testing::Random random(9);
+  const int64_t n = 48;
+  const int64_t k = 256;
+  const auto x = testing::random_floats(random, 3 * k);
+  const auto w = testing::random_floats(random, n * k);
+  for (const WeightFormat& format : {WeightFormat(DType::bf16), WeightFormat(DType::f32), WeightFormat(kInt8)}) {
+    const PackedMatrix weight = testing::packed(format, n, k, w);
+    const auto want = testing::multiply(*reference_table(), weight, x, 3, nullptr, 1, 1 << 20);
+    for (const OpTable* ops : testing::runnable_tables()) {
+      auto got = testing::multiply(*ops, weight, x, 3, nullptr, 2, 1 << 20);
+      const auto check = [&] {
+        RefCheck result;
+        for (const int32_t row : checked_rows(3)) {
+          for (int64_t c = 0; c < n; ++c) {
+            const double bound = product_bound(k, product_magnitude(weight.view(), c, x.data() + row * k));
+            const auto at = static_cast<size_t>(row * n + c);
+            result.compare(row, c, got[at], want[at], bound);
+          }
+        }
+        return result;
+      };
+      EXPECT_TRUE(check().ok()) << ops->name << " " << check().text();
+      const float whole = got[70];
+      got[70] -= x[static_cast<size_t>(k + 5)] * w[static_cast<size_t>(22 * k + 5)];
+      EXPECT_FALSE(check().ok()) << ops->name;
+      EXPECT_THAT(check().text(), ::testing::HasSubstr("FAILED at [1, 22]"));
+      got[70] = whole;
+      got[3] = std::nanf("");
+      EXPECT_FALSE(check().ok()) << "NaN is no result";
+    }
+  }
+  EXPECT_FALSE(RefCheck().ok()) << "nothing was compared";
+  EXPECT_EQ(checked_rows(1), std::vector<int32_t>{0});
+  EXPECT_EQ(checked_rows(2), (std::vector<int32_t>{0, 1}));
+  EXPECT_EQ(checked_rows(512), (std::vector<int32_t>{0, 256, 511}));
 }
 
 }  // namespace
