@@ -55,7 +55,7 @@ class EngineConfig:
     hub_endpoint: str
     """Where the hub answers, for mirrors. Expected: text."""
     hub_token: str
-    """Token for gated and private models; or HF_TOKEN. Expected: text."""
+    """Token for gated and private models. Expected: text."""
     hub_token_file: str
     """File that holds the token. Expected: text."""
     hub_offline: bool

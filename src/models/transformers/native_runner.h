@@ -27,7 +27,7 @@ struct NativeModel {
   int32_t block_size = 16;
   int32_t max_model_len = 0;
   kernels::StepProfile* profile = nullptr;  // outlives the runner; null: nobody measures
-  std::string content_key;  // as ModelRunner::content_key
+  std::string content_key;                  // as ModelRunner::content_key
 };
 
 class NativeRunner final : public ModelRunner {
