@@ -1,5 +1,7 @@
 #include "base/config/environment.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <array>
 
