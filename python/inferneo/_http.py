@@ -6,6 +6,7 @@ of them need no threads and serve callers with and without a loop alike. One con
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
 import json
 import os
@@ -101,8 +102,9 @@ def call(address: Address, method: str, path: str, body: Any = None, timeout: fl
         raise UnavailableError(f"{address.shown} does not answer as Inferneo does: {error}") from error
 
 
-async def events(address: Address, path: str, body: Any, headers: dict[str, str]) -> AsyncIterator[Any]:
-    """The JSON of each server-sent event of the answer to a POST. Raises as call(); an error event as its exception."""
+@contextlib.asynccontextmanager
+async def _posted(address: Address, path: str, body: Any, headers: dict[str, str]) -> AsyncIterator[AsyncIterator[bytes]]:
+    """The parts of the answer's body. Whatever goes wrong meanwhile is raised as call() does; leaving closes the connection."""
     try:
         reader, writer = await asyncio.open_connection(address.host, address.port, ssl=address.tls, limit=_LONGEST_HEADERS)
     except (OSError, UnicodeError) as error:
@@ -115,41 +117,30 @@ async def events(address: Address, path: str, body: Any, headers: dict[str, str]
         if status != 200:
             content = b"".join([part async for part in parts])
             raise _refusal(address, status, content, fields.get("retry-after"))
+        yield parts
+    except (OSError, EOFError, ValueError, IndexError) as error:
+        if isinstance(error, InferneoError):
+            raise
+        raise address.unreachable(error) from error
+    finally:
+        writer.close()
+
+
+async def events(address: Address, path: str, body: Any, headers: dict[str, str]) -> AsyncIterator[Any]:
+    """The JSON of each server-sent event of the answer to a POST. Raises as call(); an error event as its exception."""
+    async with _posted(address, path, body, headers) as parts:
         line = b""
         async for part in parts:
             *lines, line = (line + part).split(b"\n")
             for event in lines:
                 if event.startswith(b"data:") and event[5:].strip() != b"[DONE]":
                     yield _event(address, json.loads(event[5:]))
-    except (OSError, EOFError, ValueError, IndexError) as error:
-        if isinstance(error, InferneoError):
-            raise
-        raise address.unreachable(error) from error
-    finally:
-        writer.close()
 
 
 async def post(address: Address, path: str, body: Any, headers: dict[str, str]) -> Any:
     """As call(), without a thread that waits; cancelling it closes the connection, so that the server's work ends, too."""
-    try:
-        reader, writer = await asyncio.open_connection(address.host, address.port, ssl=address.tls, limit=_LONGEST_HEADERS)
-    except (OSError, UnicodeError) as error:
-        raise address.unreachable(error) from error
-    try:
-        writer.write(_head(address, path, body, headers))
-        await writer.drain()
-        status, fields = await _answer(reader)
-        parts = _chunks(reader) if "chunked" in fields.get("transfer-encoding", "") else _rest(reader, fields)
-        content = b"".join([part async for part in parts])
-        if status != 200:
-            raise _refusal(address, status, content, fields.get("retry-after"))
-        return json.loads(content)
-    except (OSError, EOFError, ValueError, IndexError) as error:
-        if isinstance(error, InferneoError):
-            raise
-        raise address.unreachable(error) from error
-    finally:
-        writer.close()
+    async with _posted(address, path, body, headers) as parts:
+        return json.loads(b"".join([part async for part in parts]))
 
 
 def _event(address: Address, event: Any) -> Any:
