@@ -86,6 +86,8 @@ class _LoopEvents:
 class _Bridge:
     def __init__(self) -> None:
         self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopEvents] = weakref.WeakKeyDictionary()
+        # The one that there is, as long as there is but one: each request asks, and a look-up costs it microseconds.
+        self._only: tuple[weakref.ref[asyncio.AbstractEventLoop], _LoopEvents] | None = None
         self._lock = threading.Lock()
         self._alive: weakref.WeakSet[Any] = weakref.WeakSet()  # what is to be ended at exit
         self._closed = False
@@ -135,6 +137,9 @@ class _Bridge:
         """On the loop's own thread."""
         if self._closed:
             raise RuntimeError("the interpreter is shutting down")
+        only = self._only
+        if only is not None and only[0]() is loop:
+            return only[1]
         events = self._loops.get(loop)
         if events is None or len(self._loops) > 1:
             self.forget_closed_loops()
@@ -143,6 +148,7 @@ class _Bridge:
             loop.add_reader(events.queue.fileno(), events.deliver)
             with self._lock:
                 self._loops[loop] = events
+                self._only = (weakref.ref(loop), events) if len(self._loops) == 1 else None
         return events
 
     def forget_closed_loops(self) -> None:

@@ -118,9 +118,8 @@ class GenerationStream(AsyncIterator[GenerationChunk]):
             self._cancel()
 
 
-async def generate(submit: Submission) -> GenerationResult:
-    result: GenerationResult = await _bridge.wait(lambda queue, request: submit(queue, request, False))
-    return result
+def generate(submit: Submission) -> Awaitable[GenerationResult]:
+    return _bridge.wait(lambda queue, request: submit(queue, request, False))
 
 
 def generate_sync(submit: Submission) -> GenerationResult:

@@ -218,7 +218,8 @@ class InferneoEngine(EngineBase, _generation.ReadsPrompts):
             wait. UnavailableError: the engine has been stopped. Cancelling the task cancels the request.
         """
         submission = self._submission(prompt, sampling, model, fields)
-        await self._ready()
+        if not self._started:
+            await self._ready()
         return await _generation.generate(submission)
 
     def generate_stream(self, prompt: str, sampling: SamplingParams | None = None, *, model: str | None = None,

@@ -208,7 +208,8 @@ class EnhancedInferneoEngine(EngineBase, _generation.ReadsPrompts):
             never fit.
         """
         submission = self._submission(prompt, sampling, _options(model, options), fields)
-        await self._ready()
+        if not self._started:
+            await self._ready()
         return await _generation.generate(submission)
 
     def generate_stream(self, prompt: str, sampling: SamplingParams | None = None, *, model: str | None = None,
