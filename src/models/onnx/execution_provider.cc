@@ -13,7 +13,7 @@
 namespace inferneo::onnx {
 namespace {
 
-constexpr const char* kWhat = "asking for an execution provider";
+constexpr const char* kWhat = "asking for it";
 
 // The calls of the two providers, which differ in their types alone.
 struct Cuda {
@@ -160,11 +160,13 @@ Status probe_provider(const OrtLibrary& library, const ProviderChoice& choice) {
     worked.insert(key);
     return status;
   }
+  std::string why = status.error().message;
+  while (why.ends_with('.')) why.pop_back();
   return make_error(
       ErrorCode::unsupported,
-      fmt::format("onnx_provider {} cannot be used with ONNX Runtime {} ({}): {}; a build of it for GPUs "
-                  "and the libraries that it needs have it, and onnx_provider: cpu goes without",
-                  provider_name(choice.provider), library.version(), library.path(), status.error().message),
+      fmt::format("onnx_provider {} cannot be used with ONNX Runtime {} ({}): {}; bring a build of it for GPUs and the "
+                  "libraries that this needs, or say onnx_provider: cpu",
+                  provider_name(choice.provider), library.version(), library.path(), why),
       "onnx_provider");
 }
 
