@@ -89,6 +89,8 @@ struct EngineConfig {
   std::string onnxruntime = {};        // file of its shared library; empty: searched for
   std::string onnx_check = "foreign";  // which graphs a child process opens first: foreign, always, never
   double onnx_run_timeout = 300.0;     // seconds that one run of a graph may take; 0: no limit
+  std::string onnx_provider = "auto";  // what computes graphs: auto, cpu, cuda, tensorrt
+  double onnx_gpu_memory_gb = 0.0;     // GiB of a GPU that a graph may take there; 0: as many as there are
 
   // Server
   std::string host = "127.0.0.1";

@@ -11,16 +11,6 @@
 namespace inferneo {
 namespace {
 
-// Of "cuda" or "cuda:N"; the configuration's check has seen to the rest.
-int ordinal_of(std::string_view device) {
-  int ordinal = 0;
-  const size_t colon = device.find(':');
-  if (colon != std::string_view::npos) {
-    (void)std::from_chars(device.data() + colon + 1, device.data() + device.size(), ordinal);
-  }
-  return ordinal;
-}
-
 Result<ComputeDevice> open_gpu(const EngineConfig& config, int ordinal) {
   if (cuda::embedded_modules().empty()) {
     return make_error(
@@ -48,9 +38,18 @@ Result<ComputeDevice> open_gpu(const EngineConfig& config, int ordinal) {
 
 }  // namespace
 
+int gpu_ordinal(std::string_view device) {
+  int ordinal = 0;
+  const size_t colon = device.find(':');
+  if (colon != std::string_view::npos) {
+    (void)std::from_chars(device.data() + colon + 1, device.data() + device.size(), ordinal);
+  }
+  return ordinal;
+}
+
 Result<ComputeDevice> choose_device(const EngineConfig& config) {
   if (config.device == "cpu") return ComputeDevice();
-  if (config.device != "auto") return open_gpu(config, ordinal_of(config.device));
+  if (config.device != "auto") return open_gpu(config, gpu_ordinal(config.device));
   if (cuda::embedded_modules().empty()) return ComputeDevice();
   const auto driver = cuda::load_driver();
   if (!driver.ok()) return ComputeDevice();  // no GPU: nothing to say
@@ -65,7 +64,7 @@ Result<ComputeDevice> choose_device(const EngineConfig& config) {
 Result<bool> computes_on_gpu(const std::string& device, const cuda::Device* gpu) {
   if (device == "auto") return gpu != nullptr;
   if (device == "cpu") return false;
-  const int ordinal = ordinal_of(device);
+  const int ordinal = gpu_ordinal(device);
   if (gpu != nullptr && gpu->facts().ordinal == ordinal) return true;
   const std::string here = gpu == nullptr ? "cpu" : fmt::format("cuda:{}", gpu->facts().ordinal);
   return make_error(

@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <memory>
+#include <string_view>
 
 #include "base/result.h"
 #include "inferneo/config.h"
@@ -26,5 +27,8 @@ Result<ComputeDevice> choose_device(const EngineConfig& config);
 // Whether a model with this `device` setting computes on the process's GPU. unsupported: it names another device than
 // the process has.
 Result<bool> computes_on_gpu(const std::string& device, const cuda::Device* gpu);
+
+// N of "cuda:N", 0 of "cuda"; the configuration's check has seen to the rest.
+int gpu_ordinal(std::string_view device);
 
 }  // namespace inferneo

@@ -15,6 +15,7 @@
 #include "app/draft_loading.h"
 #include "app/hub_access.h"
 #include "app/model_files.h"
+#include "app/onnx_settings.h"
 #include "app/tenants.h"
 #include "app/warm_up.h"
 #include "base/log.h"
@@ -309,24 +310,12 @@ class DirectoryLoader final : public ModelLoader {
   }
 
   onnx::OnnxLoadOptions onnx_options(const Found& found) const {
-    const EngineConfig& config = found.config;
-    using When = onnx::GraphCheckOptions::When;
-    onnx::OnnxLoadOptions options;
+    onnx::OnnxLoadOptions options = onnx_settings(found.config);
     options.directory = &found.source.directory;
     options.file = found.source.file;
     options.model_name = found.id;
     options.ledger = &context_.host;
     options.pool = &context_.pool;
-    options.library = config.onnxruntime;
-    options.home = config.home;
-    options.check.when = config.onnx_check == "always"  ? When::always
-                         : config.onnx_check == "never" ? When::never
-                                                        : When::foreign;
-    options.max_model_len = config.max_model_len.value_or(0);
-    options.task = config.task;
-    options.run_limit = std::chrono::duration_cast<Duration>(std::chrono::duration<double>(config.onnx_run_timeout));
-    options.pooling = config.pooling;
-    options.normalize = config.normalize_embeddings;
     return options;
   }
 

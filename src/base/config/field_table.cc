@@ -12,6 +12,8 @@ constexpr std::array kDTypes = {FieldChoice{"auto"}, FieldChoice{"bf16", "bfloat
 constexpr std::array kKvDTypes = {FieldChoice{"auto"}, FieldChoice{"bf16", "bfloat16"}, FieldChoice{"f16", "float16"},
                                   FieldChoice{"f32", "float32"}, FieldChoice{"int8"}};
 constexpr std::array kQuantizations = {FieldChoice{"none"}, FieldChoice{"int8"}, FieldChoice{"int4"}};
+constexpr std::array kOnnxProviders = {FieldChoice{"auto"}, FieldChoice{"cpu"}, FieldChoice{"cuda"},
+                                       FieldChoice{"tensorrt"}};
 constexpr std::array kOnnxChecks = {FieldChoice{"foreign"}, FieldChoice{"always"}, FieldChoice{"never"}};
 constexpr std::array kTasks = {FieldChoice{"auto"}, FieldChoice{"generate"}, FieldChoice{"embed"},
                                FieldChoice{"tensors"}};
@@ -449,6 +451,21 @@ constexpr std::array kFields = {
                 .help = "Seconds that one run of a graph may take before it is ended; 0: no limit",
                 .metavar = "SEC",
                 .max = kMaxSeconds,
+                .per_model = true},
+    ConfigField{
+        .name = "onnx_provider",
+        .group = G::onnx,
+        .member = &C::onnx_provider,
+        .help = "What computes graphs within ONNX Runtime; auto: cuda where device says so and it works, else cpu",
+        .metavar = "NAME",
+        .choices = kOnnxProviders,
+        .per_model = true},
+    ConfigField{.name = "onnx_gpu_memory_gb",
+                .group = G::onnx,
+                .member = &C::onnx_gpu_memory_gb,
+                .help = "GiB of a GPU that a graph may take there; 0: no limit",
+                .metavar = "GIB",
+                .max = kMaxGb,
                 .per_model = true},
     // ---- server
     ConfigField{.name = "host",

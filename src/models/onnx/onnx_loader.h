@@ -20,6 +20,7 @@
 #include "formats/model_directory.h"
 #include "models/graph_runner.h"
 #include "models/model_runner.h"
+#include "models/onnx/execution_provider.h"
 #include "models/onnx/graph_check.h"
 #include "models/onnx/onnx_files.h"
 #include "tensor/ledger.h"
@@ -41,6 +42,7 @@ struct OnnxLoadOptions {
   int32_t max_model_len = 0;  // longest context to be served; 0: the model's, at most kAutoContext
   std::string task = "auto";  // what the graph is for: auto, generate, embed or tensors
   Duration run_limit{0};      // of one run of the graph; 0: none
+  ProviderChoice provider = {};
   // Of embeddings.
   std::string pooling = "auto";    // auto, mean, cls or last
   std::string normalize = "auto";  // auto, true or false

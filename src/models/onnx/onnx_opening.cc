@@ -68,7 +68,8 @@ Status open_session(const OnnxLoadOptions& options, const OnnxDescription& about
   if (!paths.empty()) alone.lock();
   const std::set<MappedData::Range> before = MappedData::find(paths);
   const UnguardedMappings unguarded;
-  Result<std::unique_ptr<OnnxSession>> session = OnnxSession::create(library, files.path, options.pool->size());
+  Result<std::unique_ptr<OnnxSession>> session =
+      OnnxSession::create(library, files.path, {.num_threads = options.pool->size(), .provider = options.provider});
   if (unguarded.truncated()) {
     return of_model(options, ErrorCode::io_error, "a file that holds its weights was cut short while it was opened");
   }
@@ -104,7 +105,7 @@ Error of_model(const OnnxLoadOptions& options, ErrorCode code, std::string_view 
 }
 
 Status refuse_bfloat16(const OnnxLoadOptions& options, const OnnxFacts& facts) {
-  if (!facts.uses_bfloat16) return ok_status();
+  if (!facts.uses_bfloat16 || options.provider.provider != ExecutionProvider::cpu) return ok_status();
   return of_model(
       options, ErrorCode::unsupported,
       "its graph has tensors in bfloat16, for which ONNX Runtime has no CPU kernels; convert the model again "
@@ -136,10 +137,12 @@ Error named(const OnnxLoadOptions& options, const OnnxDescription& about, Error 
   return error;
 }
 
-Result<OpenedGraph> open_graph(const OnnxLoadOptions& options) {
-  INFERNEO_CHECK(options.directory != nullptr && options.ledger != nullptr && options.pool != nullptr,
+Result<OpenedGraph> open_graph(const OnnxLoadOptions& asked) {
+  INFERNEO_CHECK(asked.directory != nullptr && asked.ledger != nullptr && asked.pool != nullptr,
                  "OnnxLoadOptions without directory, ledger or pool");
-  ASSIGN_OR_RETURN(const OrtLibrary* library, OrtLibrary::open(options.library));
+  ASSIGN_OR_RETURN(const OrtLibrary* library, OrtLibrary::open(asked.library));
+  OnnxLoadOptions options = asked;
+  ASSIGN_OR_RETURN(options.provider, usable_provider(*library, asked.provider));
   RETURN_IF_ERROR(report(options, "looking at the graph"));
   OpenedGraph opened;
   ASSIGN_OR_RETURN(opened.about, describe_onnx(*options.directory, options.file));

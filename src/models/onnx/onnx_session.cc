@@ -59,18 +59,18 @@ Result<const std::byte*> OnnxOutput::data() const {
 }
 
 Result<std::unique_ptr<OnnxSession>> OnnxSession::create(const OrtLibrary& library, const std::string& path,
-                                                         int num_threads) {
+                                                         const OnnxSessionOptions& options) {
   auto session = std::unique_ptr<OnnxSession>(new OnnxSession(library));
-  RETURN_IF_ERROR(session->open(path, num_threads));
+  RETURN_IF_ERROR(session->open(path, options));
   return session;
 }
 
-Status OnnxSession::open(const std::string& path, int num_threads) {
+Status OnnxSession::open(const std::string& path, const OnnxSessionOptions& wanted) {
   OrtSessionOptions* options = nullptr;
   RETURN_IF_ERROR(library_.check<OrtCreateSessionOptions>("opening the graph", &options));
   const auto set = [&]() -> Status {
     RETURN_IF_ERROR(library_.check<OrtSetOptimizationLevel>("opening the graph", options, kOrtOptimizeAll));
-    RETURN_IF_ERROR(library_.check<OrtSetIntraOpThreads>("opening the graph", options, num_threads));
+    RETURN_IF_ERROR(library_.check<OrtSetIntraOpThreads>("opening the graph", options, wanted.num_threads));
     RETURN_IF_ERROR(library_.check<OrtSetInterOpThreads>("opening the graph", options, 1));
     // Shapes change with every step, and a pattern would be kept for each.
     RETURN_IF_ERROR(library_.check<OrtDisableMemPattern>("opening the graph", options));
@@ -82,6 +82,7 @@ Status OnnxSession::open(const std::string& path, int num_threads) {
           std::pair{"session.inter_op.allow_spinning", "0"}, std::pair{"session.load_model_format", "ONNX"}}) {
       RETURN_IF_ERROR(library_.check<OrtAddConfigEntry>("opening the graph", options, key, value));
     }
+    RETURN_IF_ERROR(append_provider(library_, options, wanted.provider));
     const OrtAccount::Scope scope(account_);
     return library_.check<OrtCreateSession>("opening the graph", library_.env(), path.c_str(), options, &session_);
   };

@@ -18,6 +18,7 @@
 #include "base/clock.h"
 #include "base/result.h"
 #include "formats/onnx/graph_scan.h"
+#include "models/onnx/execution_provider.h"
 #include "models/onnx/ort_library.h"
 #include "models/onnx/ort_memory.h"
 #include "models/onnx/run_watch.h"
@@ -64,10 +65,15 @@ class OnnxOutput {
   OrtValue* value_;
 };
 
+struct OnnxSessionOptions {
+  int num_threads = 1;
+  ProviderChoice provider = {};  // that works
+};
+
 class OnnxSession {
  public:
   static Result<std::unique_ptr<OnnxSession>> create(const OrtLibrary& library, const std::string& path,
-                                                     int num_threads);
+                                                     const OnnxSessionOptions& options);
   ~OnnxSession();
   OnnxSession(const OnnxSession&) = delete;
   OnnxSession& operator=(const OnnxSession&) = delete;
@@ -88,7 +94,7 @@ class OnnxSession {
 
  private:
   explicit OnnxSession(const OrtLibrary& library) : library_(library), watch_(library) {}
-  Status open(const std::string& path, int num_threads);
+  Status open(const std::string& path, const OnnxSessionOptions& wanted);
   Result<std::vector<OnnxPort>> ports(bool of_inputs) const;
   Status describe(OrtTypeInfo* info, OnnxPort& port) const;
   Status wrap(std::span<const OnnxTensor> tensors, std::vector<OrtValue*>& values) const;

@@ -24,6 +24,8 @@ struct OrtValue;
 struct OrtMemoryInfo;
 struct OrtTypeInfo;
 struct OrtTensorInfo;
+struct OrtCudaOptions;
+struct OrtTensorRtOptions;
 
 // A table of the library: entries are functions of different types.
 struct OrtApiTable {
@@ -61,6 +63,8 @@ using OrtCreateEnv = OrtEntry<3, OrtStatus*(OrtLoggingLevel, const char* log_id,
 using OrtDisableTelemetry = OrtEntry<6, OrtStatus*(const OrtEnv*)>;
 using OrtCreateSession =
     OrtEntry<7, OrtStatus*(const OrtEnv*, const char* path, const OrtSessionOptions*, OrtSession**)>;
+using OrtCreateSessionFromArray =
+    OrtEntry<8, OrtStatus*(const OrtEnv*, const void* graph, size_t bytes, const OrtSessionOptions*, OrtSession**)>;
 using OrtRun = OrtEntry<9, OrtStatus*(OrtSession*, const OrtRunOptions*, const char* const* input_names,
                                       const OrtValue* const* inputs, size_t num_inputs, const char* const* output_names,
                                       size_t num_outputs, OrtValue** outputs)>;
@@ -101,6 +105,16 @@ using OrtReleaseTypeInfo = OrtEntry<98, void(OrtTypeInfo*)>;
 using OrtReleaseTensorInfo = OrtEntry<99, void(OrtTensorInfo*)>;
 using OrtReleaseSessionOptions = OrtEntry<100, void(OrtSessionOptions*)>;
 using OrtAddConfigEntry = OrtEntry<130, OrtStatus*(OrtSessionOptions*, const char* key, const char* value)>;
+using OrtAppendTensorRt = OrtEntry<170, OrtStatus*(OrtSessionOptions*, const OrtTensorRtOptions*)>;
+using OrtCreateTensorRtOptions = OrtEntry<171, OrtStatus*(OrtTensorRtOptions**)>;
+using OrtUpdateTensorRtOptions =
+    OrtEntry<172, OrtStatus*(OrtTensorRtOptions*, const char* const* keys, const char* const* values, size_t count)>;
+using OrtReleaseTensorRtOptions = OrtEntry<174, void(OrtTensorRtOptions*)>;
 using OrtRegisterAllocator = OrtEntry<176, OrtStatus*(OrtEnv*, OrtAllocator*)>;
+using OrtAppendCuda = OrtEntry<204, OrtStatus*(OrtSessionOptions*, const OrtCudaOptions*)>;
+using OrtCreateCudaOptions = OrtEntry<205, OrtStatus*(OrtCudaOptions**)>;
+using OrtUpdateCudaOptions =
+    OrtEntry<206, OrtStatus*(OrtCudaOptions*, const char* const* keys, const char* const* values, size_t count)>;
+using OrtReleaseCudaOptions = OrtEntry<208, void(OrtCudaOptions*)>;
 
 }  // namespace inferneo::onnx

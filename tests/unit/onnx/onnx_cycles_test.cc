@@ -56,7 +56,7 @@ TEST(OnnxCycles, NothingIsLeftBehind) {
   const std::string folder = golden_folder() + "/copied";
   const OrtLibrary* const library = *OrtLibrary::open("");
   const Growth bare = growth_of(40, [&] {
-    const auto session = OnnxSession::create(*library, folder + "/model.onnx", 2);
+    const auto session = OnnxSession::create(*library, folder + "/model.onnx", {.num_threads = 2});
     ASSERT_TRUE(session.ok());
   });
   const size_t cycles = scaled(300);

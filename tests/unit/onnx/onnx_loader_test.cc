@@ -19,6 +19,7 @@ using inferneo::testing::onnx_node;
 using inferneo::testing::onnx_tensor;
 using inferneo::testing::TempTree;
 using inferneo::testing::Wire;
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 // A copy of a fixture that a test may spoil.
@@ -50,7 +51,8 @@ TEST_F(OnnxLoaderTest, WhatAGraphCanDoIsFoundOut) {
     EXPECT_TRUE(about.ok());
     const Result<OnnxFiles> files = scan_onnx_files(house.directory, about->file, house.ledger, "m");
     EXPECT_TRUE(files.ok());
-    const Result<std::unique_ptr<OnnxSession>> session = OnnxSession::create(**library, files->path, 2);
+    const Result<std::unique_ptr<OnnxSession>> session =
+        OnnxSession::create(**library, files->path, {.num_threads = 2});
     EXPECT_TRUE(session.ok()) << session.error().message;
     const Result<OnnxGraph> graph =
         discover_graph((*session)->inputs(), (*session)->outputs(), files->facts, about->names, about->sizes);
@@ -99,6 +101,36 @@ TEST_F(OnnxLoaderTest, TheBooksHoldWhatThereIsAndNothingAfterwards) {
     }
     EXPECT_EQ(house.ledger.used(), 0U);
   }
+}
+
+// Whatever the machine has: a provider either computes the probe or is refused with the way out.
+TEST_F(OnnxLoaderTest, AProviderIsTriedBeforeItIsUsed) {
+  const OrtLibrary& library = **OrtLibrary::open("");
+  EXPECT_TRUE(probe_provider(library, {}).ok()) << "the graph of the probe is one that the CPU computes";
+  for (const ExecutionProvider provider : {ExecutionProvider::cuda, ExecutionProvider::tensorrt}) {
+    const ProviderChoice choice{
+        .provider = provider, .device = 63, .gpu_memory_limit = size_t{1} << 30};  // no machine has so many
+    const Status works = probe_provider(library, choice);
+    ASSERT_FALSE(works.ok());
+    EXPECT_EQ(works.error().code, ErrorCode::unsupported);
+    EXPECT_EQ(works.error().param, "onnx_provider");
+    EXPECT_THAT(works.error().message,
+                AllOf(HasSubstr(std::string("onnx_provider ") + std::string(provider_name(provider))),
+                      HasSubstr("onnx_provider: cpu"), HasSubstr(library.version())));
+    EXPECT_THAT(refusal(golden_folder() + "/shared", [&](OnnxLoadOptions& options) { options.provider = choice; }),
+                HasSubstr("onnx_provider"));
+  }
+}
+
+TEST_F(OnnxLoaderTest, WhereNothingElseIsAskedForTheCpuStepsIn) {
+  OnnxHouse house(golden_folder() + "/shared");
+  house.options.provider = {.provider = ExecutionProvider::cuda, .device = 63, .or_else_the_cpu = true};
+  Result<std::unique_ptr<ModelRunner>> runner = house.load();
+  ASSERT_TRUE(runner.ok()) << runner.error().message;
+  SlotHarness harness(**runner);
+  auto sequence = harness.start({1, 2, 3});
+  harness.step({{&sequence}});
+  EXPECT_EQ((*usable_provider(**OrtLibrary::open(""), house.options.provider)).provider, ExecutionProvider::cpu);
 }
 
 TEST_F(OnnxLoaderTest, ABudgetThatIsTooSmallRefuses) {
