@@ -26,7 +26,7 @@ std::optional<int64_t> given_tokens(const GenerateRequest& request) {
 // The facts of a request, and the views that they hold.
 struct FactsOfRequest {
   FactsOfRequest(const RoutedService::Context& context, const GenerateRequest& request)
-      : view(context, request.traits, prompt_of(request), given_tokens(request)) {
+      : view(context, request.traits, prompt_of(request), given_tokens(request), request.cache_salt) {
     conversation.assign(request.traits.conversation.begin(), request.traits.conversation.end());
     facts.prompt = prompt_of(request);
     if (conversation.empty()) conversation.push_back(facts.prompt);

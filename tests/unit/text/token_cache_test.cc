@@ -136,6 +136,32 @@ TEST_P(TokenCacheLaw, AgreesWithTheReference) {
   }
 }
 
+uint64_t fnv1a(const std::vector<Token>& ids) {
+  uint64_t hash = 0xcbf29ce484222325U;
+  for (const Token id : ids) {
+    for (int shift = 0; shift < 32; shift += 8) {
+      hash = (hash ^ (static_cast<uint32_t>(id) >> shift & 0xffU)) * 0x100000001b3U;
+    }
+  }
+  return hash;
+}
+
+TEST_P(TokenCacheLaw, LongTextsAgreeWithTheReference) {
+  if (GetParam().starts_with("inferneo")) GTEST_SKIP() << "has no cases of its own";
+  const auto cases = nlohmann::json::parse(read_fixture(".", "long_texts.json"));
+  const auto plain = *load_tokenizer(files_of(GetParam()));
+  const auto cached = remembering(GetParam());
+  for (size_t i = 0; i < cases["texts"].size(); ++i) {
+    const auto text = cases["texts"][i].get<std::string>();
+    const auto& expected = cases["families"][GetParam()][i];
+    for (const Tokenizer* tokenizer : {plain.get(), cached.get(), cached.get()}) {
+      const std::vector<Token> ids = tokenizer->encode_with_control(text, true).value();
+      EXPECT_EQ(ids.size(), expected["count"].get<size_t>()) << i;
+      EXPECT_EQ(fnv1a(ids), std::stoull(expected["full"].get<std::string>(), nullptr, 16)) << i;
+    }
+  }
+}
+
 TEST_P(TokenCacheLaw, ChatsThatGrowHaveTheSameTokensAndHit) {
   const auto plain = *load_tokenizer(files_of(GetParam()));
   if (!plain->has_chat_template()) GTEST_SKIP() << "has no chat template";
