@@ -47,8 +47,9 @@ std::shared_ptr<const Tokenizer> load(const std::string& folder, size_t cache_by
 }
 
 std::string text_of(uint64_t seed, size_t bytes) {
-  constexpr std::string_view kWords[] = {"the", "model", "request", "paper", "of",   "a",     "to",   "light",  "little",
-                                         "in",  "stone", "write",   "house", "with", "green", "city", "water", "Tomorrow"};
+  constexpr std::string_view kWords[] = {"the",   "model", "request", "paper", "of",    "a",
+                                         "to",    "light", "little",  "in",    "stone", "write",
+                                         "house", "with",  "green",   "city",  "water", "Tomorrow"};
   std::mt19937_64 random(seed);
   std::string text;
   while (text.size() < bytes) {
@@ -104,10 +105,11 @@ void measure(const std::string& name, const std::string& folder, int rounds, siz
     ratios.push_back(without / miss);  // of speeds: below 1 is slower
   }
   const auto [low, high] = interval(ratios);
-  fmt::print("{}: {} tokens; off {:.0f} us, miss {:.0f} us, hit {:.0f} us; speed of a miss {:.3f} x off "
-             "(95 %: {:.3f} to {:.3f}), of a hit {:.1f} x\n",
-             name, num_tokens, median(off_times), median(miss_times), median(hit_times), median(ratios), low, high,
-             median(off_times) / median(hit_times));
+  fmt::print(
+      "{}: {} tokens; off {:.0f} us, miss {:.0f} us, hit {:.0f} us; speed of a miss {:.3f} x off "
+      "(95 %: {:.3f} to {:.3f}), of a hit {:.1f} x\n",
+      name, num_tokens, median(off_times), median(miss_times), median(hit_times), median(ratios), low, high,
+      median(off_times) / median(hit_times));
 }
 
 std::string chat_of(const std::string& text, bool longer) {
@@ -125,8 +127,8 @@ std::string chat_of(const std::string& text, bool longer) {
   std::string messages = "[";
   constexpr size_t kMessage = 2000;
   for (size_t at = 0; at < text.size(); at += kMessage) {
-    messages += (at == 0 ? "" : ", ") + message(at / kMessage % 2 == 0 ? "user" : "assistant",
-                                                std::string_view(text).substr(at, kMessage));
+    messages += (at == 0 ? "" : ", ") +
+                message(at / kMessage % 2 == 0 ? "user" : "assistant", std::string_view(text).substr(at, kMessage));
   }
   if (longer) messages += ", " + message("user", "And what happened then? Tell me more of it.");
   return messages + "]";

@@ -46,7 +46,7 @@ struct EnhancedStats {
     uint64_t disk_cache_written_bytes = 0;
     uint64_t disk_cache_evictions = 0;  // blocks that made room for others
     uint64_t disk_cache_dropped = 0;    // blocks that left memory and were not written: too many at a time
-    std::vector<Cache> caches = {};  // every level, always in the order above
+    std::vector<Cache> caches = {};     // every level, always in the order above
     uint64_t preemptions = 0;
     uint64_t draft_tokens = 0;              // guessed by speculative decoding
     uint64_t accepted_tokens = 0;           // of them, that were right

@@ -1,10 +1,10 @@
 // Whole answers of one loaded model to greedy requests, so that the same question is not computed twice.
 //
-// Goal: a request whose tokens are certain to be an earlier one's gets them without the engine. What is kept is what the
-// engine said (tokens, logprobs, ends), not text: who is answered from here goes through the same decoding and the same
-// stop strings as everybody. An entry is found by the SHA-256 of all that decides the tokens: the prompt's tokens, every
-// sampling parameter and the salt. Model, version, weights and quantisation are not in it: the cache belongs to one
-// loaded model, is made with it and goes with it.
+// Goal: a request whose tokens are certain to be an earlier one's gets them without the engine. What is kept is what
+// the engine said (tokens, logprobs, ends), not text: who is answered from here goes through the same decoding and the
+// same stop strings as everybody. An entry is found by the SHA-256 of all that decides the tokens: the prompt's tokens,
+// every sampling parameter and the salt. Model, version, weights and quantisation are not in it: the cache belongs to
+// one loaded model, is made with it and goes with it.
 //
 // Non-goals: sampled requests (their answers shall differ), requests under way (two that come at once are both
 // computed), answers that outlive the model's stay in memory.
@@ -36,7 +36,7 @@ using AnswerKey = std::array<uint8_t, 32>;
 struct CachedAnswer {
   struct Event {  // a token, or the end of a sample
     int32_t sample = 0;
-    Token token = -1;  // of an end: the one that ended it; -1: none did
+    Token token = -1;       // of an end: the one that ended it; -1: none did
     int32_t logprobs = -1;  // their place below; -1: none were wanted
     bool is_end = false;
     bool is_stop_token = false;
@@ -66,7 +66,7 @@ class AnswerCache {
  public:
   struct Options {
     size_t max_bytes = 0;
-    std::optional<Duration> longest = {};            // that an answer is kept; none: no limit
+    std::optional<Duration> longest = {};             // that an answer is kept; none: no limit
     std::function<bool(size_t bytes)> may_take = {};  // asked before it takes so many in all; none: yes
   };
   explicit AnswerCache(Options options) : options_(std::move(options)) {}

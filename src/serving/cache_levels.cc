@@ -16,7 +16,8 @@ std::vector<ServerStats::Cache> cache_levels(const ModelStatus& status) {
   const LifeCycle& life = status.life;
   const uint64_t weight_bytes = status.model == nullptr ? 0 : static_cast<uint64_t>(status.model->spec.weight_bytes);
   return {
-      {"prefix", "tokens", of_lookups(stats.prefix_queries, stats.prefix_hits, stats.prefix_evictions, stats.cached_bytes)},
+      {"prefix", "tokens",
+       of_lookups(stats.prefix_queries, stats.prefix_hits, stats.prefix_evictions, stats.cached_bytes)},
       {"prefix_disk", "tokens", of_lookups(disk.queries, disk.hits, disk.evictions, disk.bytes)},
       {"weights", "loads", {life.weight_hits, life.weight_misses, 0, weight_bytes}},
       {"tokens", "bytes", stats.token_cache},

@@ -124,10 +124,10 @@ class Generation final : public GenerationHandle, public TokenSink, public std::
   std::optional<Error> text_error_;
   std::optional<Recording> recording_;            // text threads, as the next
   std::shared_ptr<const CachedAnswer> replayed_;  // null: an engine answers
-  std::unique_ptr<AdmissionPlace> waiting_;  // until its first event from the engine
-  int64_t charged_ = 0;                      // tokens, from the ticket
-  GenerationTimes times_;                    // of a traced request alone
-  std::thread::id asker_;                    // the same
+  std::unique_ptr<AdmissionPlace> waiting_;       // until its first event from the engine
+  int64_t charged_ = 0;                           // tokens, from the ticket
+  GenerationTimes times_;                         // of a traced request alone
+  std::thread::id asker_;                         // the same
 
   std::mutex mutex_;  // guards what follows
   std::vector<Event> events_;

@@ -1,8 +1,8 @@
 // How a request is answered from the model's cache of answers, and how its answer gets there (manager/answer_cache.h).
 //
 // What is replayed goes through the same events as what an engine says, on the text pool, a few at a time: the client
-// gets deltas, may leave in between, and other requests' work gets its turn. No engine, no latency metric and no rate of
-// a queue sees such a request; its tenant pays for it like for any other.
+// gets deltas, may leave in between, and other requests' work gets its turn. No engine, no latency metric and no rate
+// of a queue sees such a request; its tenant pays for it like for any other.
 #include <algorithm>
 #include <utility>
 
@@ -23,8 +23,7 @@ bool Generation::may_use_answers(const LoadedModel& model) const {
 
 std::shared_ptr<const CachedAnswer> Generation::known_answer(const LoadedModel& model) {
   if (!may_use_answers(model)) return nullptr;
-  const AnswerKey key =
-      answer_key({prompt_, request_.sampling, request_.cache_salt, request_.skip_special_tokens});
+  const AnswerKey key = answer_key({prompt_, request_.sampling, request_.cache_salt, request_.skip_special_tokens});
   if (auto answer = model.answers->find(key, context_.clock.now())) return answer;
   recording_.emplace();
   recording_->key = key;
@@ -98,10 +97,8 @@ void Generation::record(const Event& event) {
       return;
     }
     case Event::Kind::sample_finished:
-      answer.events.push_back({.sample = event.sample,
-                               .token = event.stop_token.value_or(-1),
-                               .is_end = true,
-                               .reason = event.reason});
+      answer.events.push_back(
+          {.sample = event.sample, .token = event.stop_token.value_or(-1), .is_end = true, .reason = event.reason});
       return;
     case Event::Kind::done: {
       const RequestOutcome& outcome = event.outcome;

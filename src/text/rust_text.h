@@ -56,8 +56,8 @@ extern "C" {
 int32_t inferneo_text_load(Slice tokenizer_json, Slice config_json, Slice chat_template, TextHandle** handle,
                            Output out);
 void inferneo_text_free(TextHandle* handle);
-int32_t inferneo_text_encode(const TextHandle* handle, Slice text, bool add_special_tokens, bool control,
-                             Slice salt, Output out);
+int32_t inferneo_text_encode(const TextHandle* handle, Slice text, bool add_special_tokens, bool control, Slice salt,
+                             Output out);
 void inferneo_text_cache_limit(const TextHandle* handle, size_t bytes);
 CacheCounts inferneo_text_cache_counts(const TextHandle* handle);
 int32_t inferneo_text_decode(const TextHandle* handle, Slice tokens, bool skip_special_tokens, Output out);

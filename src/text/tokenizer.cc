@@ -57,7 +57,8 @@ class CacheGrowth {
     if (limit >= options_.max_bytes) return;
     const bool is_full = limit == 0 || rust_text::inferneo_text_cache_counts(text_.get()).bytes > limit / 2;
     // The largest entry is a sixteenth of the limit, and a text may have a token for every few bytes.
-    const size_t wanted = std::min(std::max({kFirst, is_full ? limit * 2 : limit, text_bytes * 32}), options_.max_bytes);
+    const size_t wanted =
+        std::min(std::max({kFirst, is_full ? limit * 2 : limit, text_bytes * 32}), options_.max_bytes);
     const std::unique_lock only(growing_, std::try_to_lock);
     if (!only || wanted <= limit_.load(std::memory_order_relaxed)) return;
     if (options_.may_take && !options_.may_take(wanted)) return;

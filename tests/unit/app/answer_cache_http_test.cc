@@ -133,8 +133,13 @@ TEST_F(AnswerServer, RepeatsAnswersOverHttpAndSse) {
   EXPECT_EQ(level("weights")["unit"], "loads");
   EXPECT_GT(level("tokens")["misses"], 0);
 
-  const AnswerJson completion = {{"prompt", "Once upon a time"}, {"max_tokens", 20}, {"temperature", 0}, {"echo", true},
-                                 {"n", 2}, {"logprobs", 1}, {"stop", {"."}}};
+  const AnswerJson completion = {{"prompt", "Once upon a time"},
+                                 {"max_tokens", 20},
+                                 {"temperature", 0},
+                                 {"echo", true},
+                                 {"n", 2},
+                                 {"logprobs", 1},
+                                 {"stop", {"."}}};
   AnswerJson first = without_names(AnswerJson::parse(post("/v1/completions", completion)));
   AnswerJson second = without_names(AnswerJson::parse(post("/v1/completions", completion)));
   EXPECT_EQ(second["choices"], first["choices"]);

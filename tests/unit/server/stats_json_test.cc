@@ -55,7 +55,8 @@ TEST(StatsJson, HasEachField) {
                       .evictions = 3,
                       .dropped = 2,
                       .rejected = 1};
-  model.caches = {{"prefix", "tokens", {.hits = 2, .misses = 6, .evictions = 1, .bytes = 64}}, {"answers", "requests", {}}};
+  model.caches = {{"prefix", "tokens", {.hits = 2, .misses = 6, .evictions = 1, .bytes = 64}},
+                  {"answers", "requests", {}}};
   model.time_to_first_token = {2, 0.5, 0.25, 0.75, 1.0};
   model.load_seconds = 0.125;
   model.unloads = {{"asked", 1}, {"idle", 2}, {"room", 3}, {"failed", 4}};

@@ -23,7 +23,8 @@ class TellingSink final : public OutputSink {
  public:
   void on_prompt(PromptInfo info) override {
     const std::lock_guard lock(mutex_);
-    told += "prompt " + std::to_string(info.tokens.size()) + " " + info.echo_text + " " + info.model + describe(info.logprobs);
+    told += "prompt " + std::to_string(info.tokens.size()) + " " + info.echo_text + " " + info.model +
+            describe(info.logprobs);
   }
   void on_delta(OutputDelta delta) override {
     const std::lock_guard lock(mutex_);
@@ -224,10 +225,16 @@ TEST_F(AnswerCacheTest, OnlyTheSameQuestionIsAnswered) {
       [](GenerateRequest& r) { r.sampling.repetition_penalty = 1.2F; },
       [](GenerateRequest& r) { r.sampling.presence_penalty = 0.5F; },
       [](GenerateRequest& r) { r.sampling.frequency_penalty = 0.5F; },
-      [](GenerateRequest& r) { r.sampling.logit_bias = {{'a', -1.0F}}; },
-      [](GenerateRequest& r) { r.sampling.logit_bias = {{'a', -2.0F}}; },
+      [](GenerateRequest& r) {
+        r.sampling.logit_bias = {{'a', -1.0F}};
+      },
+      [](GenerateRequest& r) {
+        r.sampling.logit_bias = {{'a', -2.0F}};
+      },
       [](GenerateRequest& r) { r.sampling.stop = {"z"}; },
-      [](GenerateRequest& r) { r.sampling.stop = {"z", "y"}; },
+      [](GenerateRequest& r) {
+        r.sampling.stop = {"z", "y"};
+      },
       [](GenerateRequest& r) { r.sampling.stop_token_ids = {'z'}; },
       [](GenerateRequest& r) { r.sampling.ignore_eos = true; },
       [](GenerateRequest& r) { r.sampling.min_tokens = 3; },
@@ -350,9 +357,8 @@ TEST_F(AnswerCacheTest, CountsAsARequestAndNotAsSpeed) {
   EXPECT_EQ(model.time_to_first_token.count, 1U);
   EXPECT_EQ(model.end_to_end.count, 1U);
   EXPECT_EQ(model.inter_token.count, 99U);
-  const auto& level = *std::ranges::find(model.caches, std::string_view("answers"), [](const ServerStats::Cache& cache) {
-    return std::string_view(cache.level);
-  });
+  const auto& level = *std::ranges::find(model.caches, std::string_view("answers"),
+                                         [](const ServerStats::Cache& cache) { return std::string_view(cache.level); });
   EXPECT_EQ(level.counts.hits, 1U);
   EXPECT_EQ(level.counts.misses, 1U);
   double metric = 0;
@@ -387,7 +393,7 @@ TEST(AnswerCacheBounds, BytesAndAge) {
     return made;
   };
   const TimePoint start{};
-  const auto at = [&](int seconds) { return start + std::chrono::seconds(seconds); };
+  const auto at = [&](int after) { return start + std::chrono::seconds(after); };
   for (uint8_t n = 0; n < 100; ++n) {
     cache.insert(key(n), answer(10), at(0));
     ASSERT_LE(cache.counts().bytes, 8000U);
