@@ -70,7 +70,8 @@ struct Shard {
 
 pub struct TokenCache {
     shards: [Mutex<Shard>; SHARDS],
-    hasher: RandomState,
+    hasher: foldhash::quality::RandomState, // whoever finds two texts of one hash makes them forget each other, no more
+    salts: RandomState,
     limit: AtomicUsize,
     hits: AtomicU64,
     misses: AtomicU64,
@@ -186,7 +187,8 @@ impl TokenCache {
     pub fn new() -> TokenCache {
         TokenCache {
             shards: std::array::from_fn(|_| Mutex::new(Shard::new())),
-            hasher: RandomState::new(),
+            hasher: foldhash::quality::RandomState::default(),
+            salts: RandomState::new(),
             limit: AtomicUsize::new(0),
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
@@ -217,7 +219,7 @@ impl TokenCache {
         if salt.is_empty() {
             return 0;
         }
-        self.hasher.hash_one(salt) | 1
+        self.salts.hash_one(salt) | 1
     }
 
     pub fn hash(&self, kind: Kind, text: &str) -> u64 {
