@@ -326,6 +326,7 @@ void Generation::drain() {
       for (const Sample& sample : samples_) outcome.usage.completion_tokens += sample.num_tokens;
       outcome.stats = ended.stats;
       outcome.usage.from_cache = replayed_ != nullptr;
+      if (outcome.usage.from_cache) outcome.usage.cached_completion_tokens = outcome.usage.completion_tokens;
       const bool began = outcome.usage.from_cache || ended.stats.scheduled != TimePoint{};
       settle(began ? int64_t{outcome.usage.prompt_tokens} + ended.stats.output_tokens : 0);
       finish(std::move(outcome), text_error_ ? FinishReason::failed : ended.reason);

@@ -104,7 +104,7 @@ class AnswerServer : public ::testing::Test {
 
 TEST_F(AnswerServer, RepeatsAnswersOverHttpAndSse) {
   start();
-  const AnswerJson chat = {{"messages", {{{"role", "user"}, {"content", "Tell me a story about a fox."}}}},
+  const AnswerJson chat = {{"messages", {{{"role", "user"}, {"content", "Tell me a story about a fox who lived in a wood and had a friend, please."}}}},
                            {"max_tokens", 60},
                            {"temperature", 0},
                            {"logprobs", true},
@@ -143,7 +143,13 @@ TEST_F(AnswerServer, RepeatsAnswersOverHttpAndSse) {
   AnswerJson first = without_names(AnswerJson::parse(post("/v1/completions", completion)));
   AnswerJson second = without_names(AnswerJson::parse(post("/v1/completions", completion)));
   EXPECT_EQ(second["choices"], first["choices"]);
-  EXPECT_TRUE(second["usage"].contains("completion_tokens_details"));
+  EXPECT_EQ(second["usage"]["completion_tokens_details"]["cached_tokens"], second["usage"]["completion_tokens"]);
+
+  AnswerJson several = completion;  // one of two prompts is known
+  several["prompt"] = {"Once upon a time", "There was a"};
+  const AnswerJson mixed = AnswerJson::parse(post("/v1/completions", several));
+  EXPECT_EQ(mixed["usage"]["completion_tokens_details"]["cached_tokens"], second["usage"]["completion_tokens"]);
+  EXPECT_GT(mixed["usage"]["completion_tokens"], second["usage"]["completion_tokens"]);
 }
 
 TEST(AnswersOfTests, AreAlwaysComputed) {
