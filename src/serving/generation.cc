@@ -302,7 +302,7 @@ void Generation::drain() {
       }
     }
     for (Event& event : events) {
-      if (recording_) record(event);
+      if (recording_ != nullptr) record(event);
       handle(event);
     }
     for (Sample& sample : samples_) {

@@ -107,6 +107,7 @@ class Generation final : public GenerationHandle, public TokenSink, public std::
   bool may_use_answers(const LoadedModel& model) const;
   std::shared_ptr<const CachedAnswer> known_answer(const LoadedModel& model);  // null: none; this one is recorded then
   Status replay(std::shared_ptr<const CachedAnswer> answer);
+  Event replayed_event(size_t index) const;
   void replay_some(size_t from);
   void record(const Event& event);
   void send_spans(const GenerateOutcome& outcome, FinishReason reason);
@@ -122,7 +123,7 @@ class Generation final : public GenerationHandle, public TokenSink, public std::
   std::vector<Sample> samples_;
   bool prompt_counted_ = false;  // engine thread only
   std::optional<Error> text_error_;
-  std::optional<Recording> recording_;            // text threads, as the next
+  std::unique_ptr<Recording> recording_;          // text threads, as the next; null: this answer is not kept
   std::shared_ptr<const CachedAnswer> replayed_;  // null: an engine answers
   std::unique_ptr<AdmissionPlace> waiting_;       // until its first event from the engine
   int64_t charged_ = 0;                           // tokens, from the ticket

@@ -4,6 +4,7 @@
 // gets deltas, may leave in between, and other requests' work gets its turn. No engine, no latency metric and no rate
 // of a queue sees such a request; its tenant pays for it like for any other.
 #include <algorithm>
+#include <memory>
 #include <utility>
 
 #include "serving/generation.h"
@@ -25,54 +26,61 @@ std::shared_ptr<const CachedAnswer> Generation::known_answer(const LoadedModel& 
   if (!may_use_answers(model)) return nullptr;
   const AnswerKey key = answer_key({prompt_, request_.sampling, request_.cache_salt, request_.skip_special_tokens});
   if (auto answer = model.answers->find(key, context_.clock.now())) return answer;
-  recording_.emplace();
+  recording_ = std::make_unique<Recording>();
   recording_->key = key;
   return nullptr;
 }
 
 Status Generation::replay(std::shared_ptr<const CachedAnswer> answer) {
-  // Before the first event, which may come on another thread.
   replayed_ = std::move(answer);
   if (waiting_ != nullptr) waiting_->withdraw();
-  if (request_.sampling.prompt_logprobs) {
-    Event event;
-    event.kind = Event::Kind::prompt_logprobs;
-    event.prompt_logprobs = replayed_->prompt_logprobs;
-    enqueue(std::move(event));
-  } else {
-    send_prompt_info({});
-  }
+  if (!request_.sampling.prompt_logprobs) send_prompt_info({});
   context_.pool.post([self = shared_from_this()] { self->replay_some(0); });
   return ok_status();
 }
 
+Generation::Event Generation::replayed_event(size_t index) const {
+  const CachedAnswer::Event& kept = replayed_->events[index];
+  Event event;
+  event.sample = kept.sample;
+  if (kept.is_end) {
+    event.kind = Event::Kind::sample_finished;
+    event.reason = kept.reason;
+    if (kept.token >= 0) event.stop_token = kept.token;
+  } else {
+    event.token = kept.token;
+    event.is_stop_token = kept.is_stop_token;
+    if (kept.logprobs >= 0) event.logprobs = replayed_->logprobs[static_cast<size_t>(kept.logprobs)];
+  }
+  return event;
+}
+
+// Nobody else has events for such a request: what is put there is drained here and now, before the next comes.
 void Generation::replay_some(size_t from) {
   const size_t end = std::min(from + kEventsAtATime, replayed_->events.size());
-  RequestOutcome outcome;
-  outcome.reason = is_cancelled() ? FinishReason::cancelled : replayed_->reason;
-  for (size_t i = from; i < end && outcome.reason != FinishReason::cancelled; ++i) {
-    const CachedAnswer::Event& kept = replayed_->events[i];
-    Event event;
-    event.sample = kept.sample;
-    if (kept.is_end) {
-      event.kind = Event::Kind::sample_finished;
-      event.reason = kept.reason;
-      if (kept.token >= 0) event.stop_token = kept.token;
-    } else {
-      event.token = kept.token;
-      event.is_stop_token = kept.is_stop_token;
-      if (kept.logprobs >= 0) event.logprobs = replayed_->logprobs[static_cast<size_t>(kept.logprobs)];
-    }
-    enqueue(std::move(event));
+  const bool left = is_cancelled();
+  const bool is_last = left || end == replayed_->events.size();
+  std::vector<Event> events;
+  if (from == 0 && request_.sampling.prompt_logprobs) {
+    events.emplace_back().kind = Event::Kind::prompt_logprobs;
+    events.back().prompt_logprobs = replayed_->prompt_logprobs;
   }
-  if (end < replayed_->events.size() && outcome.reason != FinishReason::cancelled) {
-    context_.pool.post([self = shared_from_this(), end] { self->replay_some(end); });
-    return;
+  for (size_t i = from; i < end && !left; ++i) events.push_back(replayed_event(i));
+  if (is_last) {
+    Event& done = events.emplace_back();
+    done.kind = Event::Kind::done;
+    done.outcome.reason = left ? FinishReason::cancelled : replayed_->reason;
+    done.outcome.stats.prompt_tokens = static_cast<int32_t>(prompt_.size());
+    done.outcome.stats.cached_tokens = done.outcome.stats.prompt_tokens;
+    done.outcome.stats.output_tokens = replayed_->output_tokens;
   }
-  outcome.stats.prompt_tokens = static_cast<int32_t>(prompt_.size());
-  outcome.stats.cached_tokens = outcome.stats.prompt_tokens;
-  outcome.stats.output_tokens = replayed_->output_tokens;
-  on_done(outcome);
+  {
+    const std::lock_guard lock(mutex_);
+    events_ = std::move(events);
+    drain_scheduled_ = true;
+  }
+  drain();
+  if (!is_last) context_.pool.post([self = shared_from_this(), end] { self->replay_some(end); });
 }
 
 void Generation::record(const Event& event) {

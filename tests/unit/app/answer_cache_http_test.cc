@@ -104,11 +104,13 @@ class AnswerServer : public ::testing::Test {
 
 TEST_F(AnswerServer, RepeatsAnswersOverHttpAndSse) {
   start();
-  const AnswerJson chat = {{"messages", {{{"role", "user"}, {"content", "Tell me a story about a fox who lived in a wood and had a friend, please."}}}},
-                           {"max_tokens", 60},
-                           {"temperature", 0},
-                           {"logprobs", true},
-                           {"top_logprobs", 2}};
+  const AnswerJson chat = {
+      {"messages",
+       {{{"role", "user"}, {"content", "Tell me a story about a fox who lived in a wood and had a friend, please."}}}},
+      {"max_tokens", 60},
+      {"temperature", 0},
+      {"logprobs", true},
+      {"top_logprobs", 2}};
   const Streamed computed = stream(chat);
   const Streamed repeated = stream(chat);
   EXPECT_FALSE(computed.text.empty());
