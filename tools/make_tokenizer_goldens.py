@@ -345,7 +345,38 @@ def golden(name):
     print(name, len(encode), "texts,", sum(f.stat().st_size for f in path.iterdir()) // 1024, "KiB")
 
 
+def fnv1a(ids):
+    """A hash of the ids as 32-bit little-endian numbers."""
+    value = 0xCBF29CE484222325
+    for byte in b"".join(id.to_bytes(4, "little") for id in ids):
+        value = (value ^ byte) * 0x100000001B3 % (1 << 64)
+    return f"{value:016x}"
+
+
+def long_texts():
+    """Longer than the parts in which the server remembers texts; with all that a cut could go wrong at."""
+    rng = random.Random(SEED + 3)
+    lines, hostile = corpus(), texts([])
+    plain = " ".join(rng.choice(lines) for _ in range(60))
+    mixed = "".join(rng.choice(lines) + rng.choice([" ", "  ", "\n", " \n", "\n\n ", "\t"]) for _ in range(60))
+    odd = "".join(rng.choice(lines) + rng.choice([" ", "\n", ""]) + rng.choice(hostile) for _ in range(40))
+    marks = ["<|im_end|>\n<|im_start|>user\n", "<|eot_id|>", " [/INST] ", "</s>", "<unk>", "<extra_id_0> ", "[SEP]", "<end_of_turn>"]
+    chat = "".join(" ".join(rng.choice(lines) for _ in range(5)) + rng.choice(marks) for _ in range(12))
+    return [plain, mixed, odd, chat]
+
+
+def write_long_texts():
+    """What the reference makes of them, as hashes."""
+    out = {"texts": long_texts(), "families": {}}
+    for name in FAMILIES:
+        tokenizer = Tokenizer.from_file(str(ROOT / name / "tokenizer.json"))
+        ids = [tokenizer.encode(text).ids for text in out["texts"]]
+        out["families"][name] = [{"count": len(full), "full": fnv1a(full)} for full in ids]
+    (ROOT / "long_texts.json").write_text(json.dumps(out, ensure_ascii=False, separators=(",", ":")) + "\n")
+
+
 if __name__ == "__main__":
     print("tokenizers", tokenizers.__version__, "transformers", transformers.__version__)
     for family in FAMILIES:
         golden(family)
+    write_long_texts()

@@ -76,6 +76,9 @@ struct EngineConfig {
   double kv_cache_gb = 0.0;            // GiB for all models; 0: what the weights leave of max_memory_gb
   std::string prefix_cache_dir = {};   // folder of the prefix cache's level on disk; empty: none
   double prefix_cache_disk_gb = 10.0;  // GiB of files there, of all models; 0: none
+  double token_cache_mb = 16.0;        // MiB of texts and their tokens that a model remembers; 0: none
+  double answer_cache_mb = 0.0;        // MiB of whole answers to greedy requests that a model remembers; 0: none
+  double answer_cache_ttl = 3600.0;    // seconds that an answer is remembered; 0: no limit
 
   // Device and memory
   std::string device = "auto";          // auto, cpu, cuda or cuda:N

@@ -15,6 +15,15 @@ struct EnhancedStats {
     uint64_t count = 0;
     double mean = 0.0, p50 = 0.0, p95 = 0.0, p99 = 0.0;
   };
+  // One level of a model's caches: "prefix", "prefix_disk", "weights", "tokens", "answers" (docs/caches.md).
+  struct Cache {
+    std::string level;
+    std::string unit;     // of hits and misses: "tokens", "bytes", "loads", "requests"
+    uint64_t hits = 0;    // since the start, as the other counts
+    uint64_t misses = 0;  // looked up and not found
+    uint64_t bytes = 0;   // held now
+    uint64_t evictions = 0;
+  };
   struct Model {
     std::string state;       // "ready", ...
     uint64_t requests = 0;   // that ended well
@@ -37,6 +46,7 @@ struct EnhancedStats {
     uint64_t disk_cache_written_bytes = 0;
     uint64_t disk_cache_evictions = 0;  // blocks that made room for others
     uint64_t disk_cache_dropped = 0;    // blocks that left memory and were not written: too many at a time
+    std::vector<Cache> caches = {};     // every level, always in the order above
     uint64_t preemptions = 0;
     uint64_t draft_tokens = 0;              // guessed by speculative decoding
     uint64_t accepted_tokens = 0;           // of them, that were right

@@ -32,6 +32,7 @@ struct GenerationResult {
   int32_t completion_tokens = 0;     // over all samples
   int32_t draft_tokens = 0;          // guessed by speculative decoding
   int32_t accepted_tokens = 0;       // of them, that were right
+  bool from_cache = false;           // nothing was computed: the model's cache of answers had it
   double time_to_first_token = 0.0;  // seconds since submission; 0: there is none
   double total_time = 0.0;           // seconds since submission
   // With SamplingParams::prompt_logprobs: of every token of the prompt but the first.

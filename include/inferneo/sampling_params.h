@@ -55,6 +55,10 @@ struct SamplingParams {
   // Other than none: the prompt is read and nothing is generated, whatever max_tokens says; n is 1.
   PromptRows prompt_rows = PromptRows::none;
   GrammarSpec grammar;
+
+  // A greedy request may be answered from the model's cache of answers, and its answer remembered there, where there is
+  // one (answer_cache_mb); false: it is computed, and forgotten.
+  bool answer_cache = true;
 };
 
 }  // namespace inferneo

@@ -181,6 +181,9 @@ class GenerationResult:
     def accepted_tokens(self) -> int:
         """Of the guessed ones, those that were right."""
     @property
+    def from_cache(self) -> bool:
+        """Nothing was computed: the model's cache of answers had it."""
+    @property
     def time_to_first_token(self) -> float:
         """Seconds since submission; 0: there is none."""
     @property
@@ -407,6 +410,8 @@ class SamplingParams:
     """0 to 20: the logprob of each token and this many best; None: none."""
     prompt_logprobs: int | None
     """0 to 20: the same of the prompt's tokens."""
+    answer_cache: bool
+    """Greedy requests may be answered from the model's cache of answers; False: computed, and not kept."""
     prompt_rows: Literal['none', 'logits', 'hidden']
     """Rows of numbers about the prompt's tokens; else than 'none': nothing is generated."""
     json_schema: str | None
@@ -419,7 +424,7 @@ class SamplingParams:
     """The text is a JSON object."""
     choices: list[str]
     """The text is one of these."""
-    def __init__(self, *, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0, typical_p: float = 1.0, repetition_penalty: float = 1.0, presence_penalty: float = 0.0, frequency_penalty: float = 0.0, logit_bias: list[tuple[int, float]] = [], seed: int | None = None, stop: list[str] = [], stop_token_ids: list[int] = [], ignore_eos: bool = False, min_tokens: int = 0, max_tokens: int | None = None, num_speculative_tokens: int | None = None, n: int = 1, logprobs: int | None = None, prompt_logprobs: int | None = None, prompt_rows: Literal['none', 'logits', 'hidden'] = 'none', json_schema: str | None = None, regex: str | None = None, grammar: str | None = None, json_object: bool = False, choices: list[str] = []) -> None: ...
+    def __init__(self, *, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0, typical_p: float = 1.0, repetition_penalty: float = 1.0, presence_penalty: float = 0.0, frequency_penalty: float = 0.0, logit_bias: list[tuple[int, float]] = [], seed: int | None = None, stop: list[str] = [], stop_token_ids: list[int] = [], ignore_eos: bool = False, min_tokens: int = 0, max_tokens: int | None = None, num_speculative_tokens: int | None = None, n: int = 1, logprobs: int | None = None, prompt_logprobs: int | None = None, answer_cache: bool = True, prompt_rows: Literal['none', 'logits', 'hidden'] = 'none', json_schema: str | None = None, regex: str | None = None, grammar: str | None = None, json_object: bool = False, choices: list[str] = []) -> None: ...
     def replace(self, **fields: Any) -> SamplingParams:
         """A copy with these fields changed."""
 

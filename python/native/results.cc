@@ -78,6 +78,7 @@ void bind_results(nb::module_& module) {
           .result("completion_tokens", &R::completion_tokens, "Generated tokens over all samples.")
           .result("draft_tokens", &R::draft_tokens, "Guessed by speculative decoding.")
           .result("accepted_tokens", &R::accepted_tokens, "Of the guessed ones, those that were right.")
+          .result("from_cache", &R::from_cache, "Nothing was computed: the model's cache of answers had it.")
           .result("time_to_first_token", &R::time_to_first_token, "Seconds since submission; 0: there is none.")
           .result("total_time", &R::total_time, "Seconds since submission.")
           .result("prompt_logprobs", &R::prompt_logprobs,

@@ -116,7 +116,9 @@ void bind_sampling(nb::module_& module) {
              "Tokens guessed at a time, at most; None: as the model is set; 0: no guesses. The output is the same.")
       .field("n", &P::n, "Independent samples of one prompt, 1 to 16.")
       .field("logprobs", &P::logprobs, "0 to 20: the logprob of each token and this many best; None: none.")
-      .field("prompt_logprobs", &P::prompt_logprobs, "0 to 20: the same of the prompt's tokens.");
+      .field("prompt_logprobs", &P::prompt_logprobs, "0 to 20: the same of the prompt's tokens.")
+      .field("answer_cache", &P::answer_cache,
+             "Greedy requests may be answered from the model's cache of answers; False: computed, and not kept.");
   add_prompt_rows(fields);
   add_constraints(fields);
   fields.one_of({"json_schema", "regex", "grammar", "json_object", "choices"}).finish();

@@ -15,6 +15,20 @@ nb::dict dict_of(const EnhancedStats::Latency& latency) {
   return dict;
 }
 
+nb::dict dict_of(const EnhancedStats::Cache& cache) {
+  nb::dict dict;
+  dict["level"] = cache.level;
+  dict["unit"] = cache.unit;
+  dict["hits"] = cache.hits;
+  dict["misses"] = cache.misses;
+  dict["bytes"] = cache.bytes;
+  dict["evictions"] = cache.evictions;
+  return dict;
+}
+
+template <typename T>
+nb::list list_of(const std::vector<T>& entries);
+
 nb::dict dict_of(const EnhancedStats::Model& model) {
   nb::dict dict;
   dict["state"] = model.state;
@@ -37,6 +51,7 @@ nb::dict dict_of(const EnhancedStats::Model& model) {
   dict["disk_cache_written_bytes"] = model.disk_cache_written_bytes;
   dict["disk_cache_evictions"] = model.disk_cache_evictions;
   dict["disk_cache_dropped"] = model.disk_cache_dropped;
+  dict["caches"] = list_of(model.caches);
   dict["preemptions"] = model.preemptions;
   dict["draft_tokens"] = model.draft_tokens;
   dict["accepted_tokens"] = model.accepted_tokens;

@@ -42,6 +42,11 @@ void DrainMeter::left(int64_t tokens, TimePoint now) {
   sums_.tokens += static_cast<double>(tokens);
 }
 
+void DrainMeter::withdrew(TimePoint now) {
+  advance(now);
+  --waiting_;
+}
+
 std::optional<DrainMeter::Rate> DrainMeter::rate(TimePoint now) const {
   const Sums now_sums = sums(now);
   if (now_sums.requests <= 0.0) return std::nullopt;

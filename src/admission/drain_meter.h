@@ -25,6 +25,7 @@ class DrainMeter {
 
   void joined(TimePoint now);
   void left(int64_t tokens, TimePoint now);  // one that had joined
+  void withdrew(TimePoint now);              // one that had joined, and is not to be counted as served
   // None until something has left. The time since the last one left counts: a queue that has come to a stop gets slow.
   std::optional<Rate> rate(TimePoint now) const;
 

@@ -98,4 +98,9 @@ void QueueBooks::leave(const Entry& entry, TimePoint now) {
   meter_.left(entry.tokens, now);
 }
 
+void QueueBooks::withdraw(const Entry& entry, TimePoint now) {
+  book(entry, -1, -entry.tokens);
+  meter_.withdrew(now);
+}
+
 }  // namespace inferneo

@@ -55,7 +55,8 @@ class QueueBooks {
   std::optional<Refused> join(const Entry& entry, TimePoint now, std::optional<TimePoint> deadline = {});
   // One that waits turns out to have so many tokens more. Refused: it has not changed, and is to leave.
   std::optional<Refused> grow(Entry& entry, int64_t tokens, TimePoint now);
-  void leave(const Entry& entry, TimePoint now);  // started, or given up
+  void leave(const Entry& entry, TimePoint now);     // started, or given up
+  void withdraw(const Entry& entry, TimePoint now);  // it turned out to need no place: nothing is measured by it
 
   int64_t requests() const { return all_.requests; }
   int64_t tokens() const { return all_.tokens; }

@@ -48,6 +48,10 @@ EnhancedStats::Model model_of(const ServerStats::Model& from) {
   model.disk_cache_written_bytes = from.disk_cache.written_bytes;
   model.disk_cache_evictions = from.disk_cache.evictions;
   model.disk_cache_dropped = from.disk_cache.dropped;
+  for (const ServerStats::Cache& cache : from.caches) {
+    const CacheCounts& counts = cache.counts;
+    model.caches.push_back({cache.level, cache.unit, counts.hits, counts.misses, counts.bytes, counts.evictions});
+  }
   model.preemptions = from.preemptions;
   model.draft_tokens = from.draft_tokens;
   model.accepted_tokens = from.accepted_tokens;

@@ -74,6 +74,7 @@ class ResultSink final : public OutputSink {
     result_.completion_tokens = outcome.usage.completion_tokens;
     result_.draft_tokens = outcome.usage.draft_tokens;
     result_.accepted_tokens = outcome.usage.accepted_tokens;
+    result_.from_cache = outcome.usage.from_cache;
     if (outcome.stats.first_token != TimePoint{}) {
       result_.time_to_first_token = to_seconds(outcome.stats.first_token - outcome.stats.submitted);
     }

@@ -11,6 +11,7 @@
 #include "base/config/field.h"
 #include "base/config/load.h"
 #include "base/config/suggest.h"
+#include "base/system.h"
 
 namespace inferneo {
 namespace {
@@ -68,8 +69,17 @@ Status check_template_text(const std::string& text) {
 }
 
 Result<std::shared_ptr<const Tokenizer>> load_model_tokenizer(const ModelDirectory& directory,
-                                                              const EngineConfig& config, const std::string* text) {
+                                                              const EngineConfig& config, const std::string* text,
+                                                              const std::shared_ptr<CacheMemory>& memory) {
   TokenizerFiles files;
+  if (memory != nullptr) {
+    files.cache.max_bytes = static_cast<size_t>(config.token_cache_mb * kMiB);
+    // The tokenizer may outlive the model, and the books.
+    files.cache.may_take = [weak = std::weak_ptr<CacheMemory>(memory)](size_t bytes) {
+      const std::shared_ptr<CacheMemory> books = weak.lock();
+      return books != nullptr && books->take(bytes);
+    };
+  }
   ASSIGN_OR_RETURN(files.tokenizer_json, directory.read("tokenizer.json", kMaxTokenizerBytes));
   ASSIGN_OR_RETURN(files.tokenizer_config_json,
                    read_optional_file(directory, "tokenizer_config.json", kMaxTokenizerBytes));

@@ -12,6 +12,7 @@
 #include "inferneo/config.h"
 #include "manager/loaded_model.h"
 #include "manager/registry_records.h"
+#include "tensor/cache_memory.h"
 #include "text/tokenizer.h"
 
 namespace inferneo {
@@ -31,9 +32,10 @@ Result<ModelSource> find_model_source(const EngineConfig& config, const ModelRec
 const std::string* template_text_of(const ModelRecord& record);
 Status check_template_text(const std::string& text);
 
-// `text`: of the model's record; null: it has none.
+// `text`: of the model's record; null: it has none. `memory`: for what it remembers; null: nothing.
 Result<std::shared_ptr<const Tokenizer>> load_model_tokenizer(const ModelDirectory& directory,
-                                                              const EngineConfig& config, const std::string* text);
+                                                              const EngineConfig& config, const std::string* text,
+                                                              const std::shared_ptr<CacheMemory>& memory);
 GenerationDefaults generation_defaults(const GenerationConfig& parsed);
 
 }  // namespace inferneo

@@ -99,8 +99,9 @@ class DirectoryLoader final : public ModelLoader {
     ASSIGN_OR_RETURN(const ModelKind kind, kind_of(found));
     if (kind != ModelKind::generator) return load_graph(found, kind, record, report);
     // Beside the weights: a large vocabulary takes longer to read than mapped weights take.
+    const std::shared_ptr<CacheMemory> token_memory = token_memory_of(found);
     auto tokenizer = std::async(std::launch::async, [&] {
-      return load_model_tokenizer(found.source.directory, found.config, template_text_of(record));
+      return load_model_tokenizer(found.source.directory, found.config, template_text_of(record), token_memory);
     });
     ASSIGN_OR_RETURN(const std::optional<Found> draft, find_draft(found, record));
     if (draft) {
@@ -120,6 +121,7 @@ class DirectoryLoader final : public ModelLoader {
                static_cast<double>(runners.draft->spec().weight_bytes) / kGiB, runners.draft->spec().weight_origin);
     }
     ASSIGN_OR_RETURN(std::shared_ptr<LoadedModel> model, assemble(found, std::move(runners), tokenizer, report));
+    model->token_memory = token_memory;
     if (found.config.warm_up) RETURN_IF_ERROR(warm_up(*model, report));
     const ModelSpec& spec = model->spec;
     const std::string type = spec.dtype == spec.stored_dtype
@@ -337,8 +339,9 @@ class DirectoryLoader final : public ModelLoader {
     auto model = std::make_shared<LoadedModel>();
     if (kind == ModelKind::embedding) {
       RETURN_IF_ERROR(report({"reading the tokenizer"}));
-      ASSIGN_OR_RETURN(model->tokenizer,
-                       load_model_tokenizer(found.source.directory, found.config, template_text_of(record)));
+      model->token_memory = token_memory_of(found);
+      ASSIGN_OR_RETURN(model->tokenizer, load_model_tokenizer(found.source.directory, found.config,
+                                                              template_text_of(record), model->token_memory));
     }
     onnx::OnnxLoadOptions options = onnx_options(found);
     options.progress = [&](const char* stage) { return report({stage}); };
@@ -422,7 +425,29 @@ class DirectoryLoader final : public ModelLoader {
     ASSIGN_OR_RETURN(model->core, EngineCore::create(core_config(found), std::move(runners.model), ledger,
                                                      context_.clock, std::move(runners.draft)));
     model->max_model_len = model->core->max_model_len();
+    model->answers = make_answer_cache(found);
     return model;
+  }
+
+  // Null: the model remembers no texts.
+  std::shared_ptr<CacheMemory> token_memory_of(const Found& found) const {
+    if (found.config.token_cache_mb <= 0.0) return nullptr;
+    return std::make_shared<CacheMemory>(context_.host, found.id);
+  }
+
+  // Null: it keeps no answers.
+  std::unique_ptr<AnswerCache> make_answer_cache(const Found& found) const {
+    const EngineConfig& config = found.config;
+    if (config.answer_cache_mb <= 0.0) return nullptr;
+    AnswerCache::Options options;
+    options.max_bytes = static_cast<size_t>(config.answer_cache_mb * kMiB);
+    if (config.answer_cache_ttl > 0.0) {
+      options.longest = std::chrono::duration_cast<Duration>(std::chrono::duration<double>(config.answer_cache_ttl));
+    }
+    options.may_take = [memory = std::make_shared<CacheMemory>(context_.host, found.id)](size_t bytes) {
+      return memory->take(bytes);
+    };
+    return std::make_unique<AnswerCache>(std::move(options));
   }
 
   EngineCoreConfig core_config(const Found& found) const {

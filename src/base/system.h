@@ -6,6 +6,7 @@
 namespace inferneo {
 
 inline constexpr double kGiB = 1024.0 * 1024.0 * 1024.0;
+inline constexpr double kMiB = 1024.0 * 1024.0;
 
 int available_cpus();         // affinity and cgroup quota, rounded up; at least 1
 size_t memory_limit_bytes();  // the cgroup's limit, or physical memory where there is none

@@ -21,6 +21,7 @@
 #include <vector>
 
 #include "admission/queue_books.h"
+#include "base/cache_counts.h"
 #include "base/clock.h"
 #include "base/idle_gate.h"
 #include "base/result.h"
@@ -88,11 +89,15 @@ struct EngineStats {
   int32_t num_blocks = 0;     // capacity of the first group
   uint64_t steps = 0;
   uint64_t preemptions = 0;
-  uint64_t prefix_queries = 0;  // tokens looked up
-  uint64_t prefix_hits = 0;     // tokens found in memory
-  size_t cached_bytes = 0;      // of blocks_cached
-  PrefixTierStats prefix_tier;  // the level below memory; zeroes without one
-  uint64_t prompt_tokens = 0;   // computed or taken from the cache, once per request
+  uint64_t prefix_queries = 0;    // tokens looked up
+  uint64_t prefix_hits = 0;       // tokens found in memory
+  size_t cached_bytes = 0;        // of blocks_cached
+  uint64_t prefix_evictions = 0;  // blocks whose content left memory
+  PrefixTierStats prefix_tier;    // the level below memory; zeroes without one
+  // Of the model around the engine, filled in above it (LoadedModel::stats()): bytes of text, and requests.
+  CacheCounts token_cache;
+  CacheCounts answer_cache;
+  uint64_t prompt_tokens = 0;  // computed or taken from the cache, once per request
   uint64_t generation_tokens = 0;
   uint64_t finished_requests = 0;                     // terminal events sent
   std::array<uint64_t, kNumQueueRefusals> refused{};  // requests, by QueueRefusal

@@ -21,7 +21,10 @@ void add_counters(EngineStats& stats, const EngineStats& gone) {
   stats.preemptions += gone.preemptions;
   stats.prefix_queries += gone.prefix_queries;
   stats.prefix_hits += gone.prefix_hits;
+  stats.prefix_evictions += gone.prefix_evictions;
   add_counters(stats.prefix_tier, gone.prefix_tier);
+  add_counters(stats.token_cache, gone.token_cache);
+  add_counters(stats.answer_cache, gone.answer_cache);
   stats.prompt_tokens += gone.prompt_tokens;
   stats.generation_tokens += gone.generation_tokens;
   stats.finished_requests += gone.finished_requests;

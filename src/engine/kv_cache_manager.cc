@@ -174,6 +174,7 @@ BlockId KvCacheManager::take_block(int32_t group, bool idle) {
 
 // Of a block that the pool has taken away from the cache already; what it holds is still there.
 void KvCacheManager::forget_content(PrefixNodeId node, int32_t group, BlockId block) {
+  ++num_evictions_;
   if (listener_ != nullptr) listener_->evicted(node, group, block);
   cache_->drop_block(node, group);
 }

@@ -103,7 +103,8 @@ class KvCacheManager {
   bool idle() const;     // nothing referenced
   double usage() const;  // referenced bytes over capacity bytes
   size_t committed_bytes() const;
-  size_t cached_bytes() const;  // of unreferenced blocks with content
+  size_t cached_bytes() const;                               // of unreferenced blocks with content
+  uint64_t num_evictions() const { return num_evictions_; }  // blocks whose content left memory
   size_t capacity_bytes() const;
   Status check_integrity() const;
 
@@ -122,6 +123,7 @@ class KvCacheManager {
   std::vector<BlockPool> pools_;        // [groups]
   std::unique_ptr<PrefixCache> cache_;  // null: off
   KvContentListener* listener_ = nullptr;
+  uint64_t num_evictions_ = 0;
 };
 
 }  // namespace inferneo

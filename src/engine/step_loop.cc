@@ -374,6 +374,7 @@ void StepLoop::fill_stats(EngineStats& stats) const {
   stats.prefix_queries = scheduler_.prefix_queries();
   stats.prefix_hits = scheduler_.prefix_hits();
   stats.cached_bytes = kv_.cached_bytes();
+  stats.prefix_evictions = kv_.num_evictions();
   if (traffic_ != nullptr) stats.prefix_tier = traffic_->stats();
   stats.prefix_tier.hits = scheduler_.fetched_hits();
   stats.speculation = speculator_.stats();

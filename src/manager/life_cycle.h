@@ -16,6 +16,8 @@ inline constexpr std::array kAgeBuckets = {1.0,   5.0,    15.0,   60.0,    300.0
 
 struct LifeCycle {
   uint64_t load_failures = 0;
+  uint64_t weight_hits = 0;                     // loads that found packed weights: mapped, or shared with another model
+  uint64_t weight_misses = 0;                   // loads that packed them
   uint64_t loaded_bytes = 0;                    // that loads brought into memory
   uint64_t unloaded_bytes = 0;                  // that unloads gave back
   Histogram load_seconds{kLoadBuckets};         // of loads that succeeded

@@ -10,6 +10,8 @@
 #include "engine/engine_core.h"
 #include "engine/graph_core.h"
 #include "formats/model_directory.h"
+#include "manager/answer_cache.h"
+#include "tensor/cache_memory.h"
 #include "text/tokenizer.h"
 
 namespace inferneo {
@@ -30,7 +32,9 @@ struct LoadedModel {
   ModelSpec spec;
   GenerationDefaults defaults;
   int32_t max_model_len = 0;
+  std::shared_ptr<CacheMemory> token_memory;   // what the tokenizer remembers is booked here; null: nothing is
   std::shared_ptr<const Tokenizer> tokenizer;  // null: no text goes into it
+  std::unique_ptr<AnswerCache> answers;        // null: whole answers are not kept
   // One of the two; stopped and joined by its destructor.
   std::unique_ptr<EngineCore> core;  // of a model that generates
   std::unique_ptr<GraphCore> graph;  // of any other
@@ -55,8 +59,15 @@ struct LoadedModel {
     return graph == nullptr ? ok_status() : graph->readiness(stall_limit);
   }
   EngineStats stats() const {
-    if (core != nullptr) return core->stats();
-    return graph == nullptr ? EngineStats() : graph->stats();
+    EngineStats stats;
+    if (core != nullptr) {
+      stats = core->stats();
+    } else if (graph != nullptr) {
+      stats = graph->stats();
+    }
+    if (tokenizer != nullptr) stats.token_cache = tokenizer->cache_counts();
+    if (answers != nullptr) stats.answer_cache = answers->counts();
+    return stats;
   }
 };
 

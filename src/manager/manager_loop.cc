@@ -330,6 +330,8 @@ void ManagerCore::finish_load(Entry& entry, std::shared_ptr<LoadedModel> model, 
   entry.failures = 0;
   ++entry.loads;
   ++entry.unwritten_loads;
+  const bool packed = entry.model->spec.weight_origin == "packed";
+  ++(packed ? entry.life.weight_misses : entry.life.weight_hits);
   entry.unwritten = true;
   entry.last_used = seconds_since_epoch();
   const TimePoint now = state_->clock.now();

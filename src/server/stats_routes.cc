@@ -43,6 +43,16 @@ void write_disk_cache(JsonWriter& json, const ServerStats::DiskCache& disk) {
   json.end_object();
 }
 
+void write_caches(JsonWriter& json, const std::vector<ServerStats::Cache>& caches) {
+  json.key("caches").begin_array();
+  for (const ServerStats::Cache& cache : caches) {
+    json.begin_object().field("level", cache.level).field("unit", cache.unit).field("hits", cache.counts.hits);
+    json.field("misses", cache.counts.misses).field("evictions", cache.counts.evictions);
+    json.field("bytes", cache.counts.bytes).end_object();
+  }
+  json.end_array();
+}
+
 void write_model(JsonWriter& json, const ServerStats::Model& model) {
   json.begin_object().field("id", model.id).field("state", model.state).field("requests", model.requests);
   json.field("errors", model.errors).field("cancelled", model.cancelled);
@@ -59,6 +69,7 @@ void write_model(JsonWriter& json, const ServerStats::Model& model) {
       model.cache_queries > 0 ? std::optional<double>(static_cast<double>(model.cache_hits) / queries) : std::nullopt);
   json.field("cache_queries", model.cache_queries).field("cache_hits", model.cache_hits);
   write_disk_cache(json, model.disk_cache);
+  write_caches(json, model.caches);
   json.field("preemptions", model.preemptions);
   json.field("draft_tokens", model.draft_tokens).field("accepted_tokens", model.accepted_tokens);
   write_latency(json, "time_to_first_token", model.time_to_first_token);

@@ -29,7 +29,8 @@ void AdmissionTicket::settle(int64_t charged, int64_t used) {
 
 AdmissionPlace::~AdmissionPlace() {
   const std::lock_guard lock(admission_.mutex_);
-  admission_.queue_.leave(entry_, admission_.clock_.now());
+  const TimePoint now = admission_.clock_.now();
+  withdrawn_ ? admission_.queue_.withdraw(entry_, now) : admission_.queue_.leave(entry_, now);
 }
 
 Status AdmissionPlace::grow(int64_t tokens) {

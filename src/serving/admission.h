@@ -53,10 +53,13 @@ class AdmissionPlace {
   AdmissionPlace& operator=(const AdmissionPlace&) = delete;
 
   Status grow(int64_t tokens);  // queue_full
+  // It will not be served from the queue: its going says nothing about how fast that drains.
+  void withdraw() { withdrawn_ = true; }
 
  private:
   Admission& admission_;
   QueueBooks::Entry entry_;
+  bool withdrawn_ = false;
 };
 
 class Admission {

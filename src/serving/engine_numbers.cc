@@ -3,6 +3,7 @@
 #include <set>
 #include <utility>
 
+#include "serving/cache_levels.h"
 #include "serving/engine_service.h"
 
 namespace inferneo {
@@ -78,6 +79,7 @@ ServerStats::Model model_stats(const ModelStatus& status) {
   model.cache_queries = status.stats.prefix_queries;
   model.cache_hits = status.stats.prefix_hits;
   model.disk_cache = disk_cache_of(status.stats.prefix_tier);
+  model.caches = cache_levels(status);
   model.preemptions = status.stats.preemptions;
   model.draft_tokens = status.stats.speculation.draft_tokens;
   model.accepted_tokens = status.stats.speculation.accepted_tokens;
@@ -92,11 +94,22 @@ ServerStats::Model model_stats(const ModelStatus& status) {
   return model;
 }
 
+void collect_caches(const ModelStatus& status, const MetricLabels& labels, std::vector<MetricSample>& out) {
+  for (const ServerStats::Cache& cache : cache_levels(status)) {
+    const MetricLabels of_level = labels.with("level", cache.level);
+    out.push_back({"inferneo:cache_hits", of_level, static_cast<double>(cache.counts.hits)});
+    out.push_back({"inferneo:cache_misses", of_level, static_cast<double>(cache.counts.misses)});
+    out.push_back({"inferneo:cache_evictions", of_level, static_cast<double>(cache.counts.evictions)});
+    out.push_back({"inferneo:cache_bytes", of_level, static_cast<double>(cache.counts.bytes)});
+  }
+}
+
 }  // namespace
 
 void EngineService::collect_engine(const ModelStatus& status, std::vector<MetricSample>& out) const {
   const MetricLabels labels = labels_of(status.record.id);
   collect_life(status, labels, out);
+  collect_caches(status, labels, out);
   metrics_of(status.id)->collect(labels, out);
   const EngineStats& stats = status.stats;
   const std::pair<const char*, double> values[] = {
@@ -183,7 +196,7 @@ std::vector<MetricSample> EngineService::metrics() const {
   const std::vector<ModelStatus> statuses = distinct(manager_.statuses());
   forget_removed(statuses);
   std::vector<MetricSample> samples;
-  constexpr size_t kSamplesOfAModel = 70;
+  constexpr size_t kSamplesOfAModel = 90;
   samples.reserve(statuses.size() * kSamplesOfAModel + 64);
   collect_server(statuses, samples);
   if (context_.admission != nullptr) context_.admission->collect(samples);

@@ -82,7 +82,7 @@ Result<std::vector<Token>> Generation::prompt_tokens() const {
   const Tokenizer& tokenizer = *lease_->tokenizer;
   if (const auto* tokens = std::get_if<std::vector<Token>>(&request_.prompt)) return *tokens;
   if (const auto* text = std::get_if<std::string>(&request_.prompt)) {
-    return tokenizer.encode(*text, request_.add_special_tokens);
+    return tokenizer.encode_salted(*text, request_.add_special_tokens, request_.cache_salt);
   }
   const ChatInput& chat = std::get<ChatInput>(request_.prompt);
   if (!tokenizer.has_chat_template() && chat.chat_template.empty()) {
@@ -106,9 +106,14 @@ void Generation::apply_defaults() {
   }
 }
 
-Result<Request> Generation::make_request(const LoadedModel& model) {
+Status Generation::read_prompt() {
   apply_defaults();
+  if (auto* chat = std::get_if<ChatInput>(&request_.prompt)) chat->cache_salt = request_.cache_salt;
   ASSIGN_OR_RETURN(prompt_, prompt_tokens());
+  return ok_status();
+}
+
+Result<Request> Generation::make_request(const LoadedModel& model) {
   const SamplingParams& sampling = request_.sampling;
   Request request;
   request.id = id_;
@@ -124,7 +129,8 @@ Result<Request> Generation::make_request(const LoadedModel& model) {
   request.cache_salt = request_.cache_salt;
   request.needs_host_tokens = !sampling.stop.empty();
   if (!request_.prediction.empty()) {
-    ASSIGN_OR_RETURN(request.prediction, model.tokenizer->encode(request_.prediction, false));
+    ASSIGN_OR_RETURN(request.prediction,
+                     model.tokenizer->encode_salted(request_.prediction, false, request_.cache_salt));
     const auto longest = static_cast<size_t>(model.max_model_len);  // no output can follow it further
     if (request.prediction.size() > longest) request.prediction.resize(longest);
   }
@@ -141,9 +147,7 @@ Result<Request> Generation::make_request(const LoadedModel& model) {
   return request;
 }
 
-Status Generation::submit(LoadedModel& model) {
-  ASSIGN_OR_RETURN(Request request, make_request(model));
-  RETURN_IF_ERROR(charge(model));
+void Generation::open_samples(const LoadedModel& model) {
   const SamplingParams& sampling = request_.sampling;
   samples_.resize(static_cast<size_t>(std::max(sampling.n, 1)));
   for (size_t i = 0; i < samples_.size(); ++i) {
@@ -151,7 +155,19 @@ Status Generation::submit(LoadedModel& model) {
     samples_[i].delta.sample = static_cast<int32_t>(i);
     if (!sampling.stop.empty()) samples_[i].stops.emplace(sampling.stop);
   }
-  if (!sampling.prompt_logprobs) send_prompt_info({});
+}
+
+Status Generation::submit(LoadedModel& model) {
+  RETURN_IF_ERROR(read_prompt());
+  if (auto answer = known_answer(model)) {
+    RETURN_IF_ERROR(charge(model, false));
+    open_samples(model);
+    return replay(std::move(answer));
+  }
+  ASSIGN_OR_RETURN(Request request, make_request(model));
+  RETURN_IF_ERROR(charge(model, true));
+  open_samples(model);
+  if (!request_.sampling.prompt_logprobs) send_prompt_info({});
   {
     std::lock_guard lock(mutex_);
     if (cancelled_) return make_error(ErrorCode::cancelled, "the request was cancelled");
@@ -285,7 +301,10 @@ void Generation::drain() {
         return;
       }
     }
-    for (Event& event : events) handle(event);
+    for (Event& event : events) {
+      if (recording_ != nullptr) record(event);
+      handle(event);
+    }
     for (Sample& sample : samples_) {
       if (!sample.dirty) continue;
       OutputDelta delta = std::exchange(sample.delta, OutputDelta{});
@@ -306,17 +325,20 @@ void Generation::drain() {
       outcome.usage.accepted_tokens = ended.stats.accepted_tokens;
       for (const Sample& sample : samples_) outcome.usage.completion_tokens += sample.num_tokens;
       outcome.stats = ended.stats;
-      const bool began = ended.stats.scheduled != TimePoint{};
+      outcome.usage.from_cache = replayed_ != nullptr;
+      if (outcome.usage.from_cache) outcome.usage.cached_completion_tokens = outcome.usage.completion_tokens;
+      const bool began = outcome.usage.from_cache || ended.stats.scheduled != TimePoint{};
       settle(began ? int64_t{outcome.usage.prompt_tokens} + ended.stats.output_tokens : 0);
       finish(std::move(outcome), text_error_ ? FinishReason::failed : ended.reason);
     }
   }
 }
 
-// The prompt is known: its place in the queue grows by it, and the tenant pays for it and for what may come.
-Status Generation::charge(const LoadedModel& model) {
+// The prompt is known: its place in the queue, where it waits, grows by it, and the tenant pays for it and for what may
+// come.
+Status Generation::charge(const LoadedModel& model, bool waits) {
   const auto prompt = static_cast<int64_t>(prompt_.size());
-  if (waiting_ != nullptr) RETURN_IF_ERROR(waiting_->grow(prompt));
+  if (waits && waiting_ != nullptr) RETURN_IF_ERROR(waiting_->grow(prompt));
   if (request_.ticket == nullptr) return ok_status();
   const SamplingParams& sampling = request_.sampling;
   const int64_t room = std::max<int64_t>(model.max_model_len - prompt, 0);
@@ -401,7 +423,7 @@ void Generation::append_text(int32_t index, Sample& sample, std::string text) {
   sample.dirty |= !output.text.empty();
   if (!output.stop) return;
   finish_sample(sample, FinishReason::stop, *output.stop);
-  lease_->core->finish_sample(id_, index);
+  if (replayed_ == nullptr) lease_->core->finish_sample(id_, index);
 }
 
 void Generation::finish_sample(Sample& sample, FinishReason reason, std::string stop_reason) {
@@ -414,7 +436,7 @@ void Generation::finish_sample(Sample& sample, FinishReason reason, std::string 
 
 void Generation::decode_failed(const Error& error) {
   if (!text_error_) text_error_ = error;
-  lease_->core->cancel(id_);
+  if (replayed_ == nullptr) lease_->core->cancel(id_);
 }
 
 TokenLogprobText Generation::describe_one(Token token, float logprob) const {

@@ -72,9 +72,17 @@ class Generation final : public GenerationHandle, public TokenSink, public std::
     std::optional<TimePoint> last_token;  // engine thread only
   };
 
+  // An answer that is being kept as it comes, for the model's cache.
+  struct Recording {
+    AnswerKey key{};
+    std::shared_ptr<CachedAnswer> answer = std::make_shared<CachedAnswer>();
+  };
+
   bool is_cancelled();
   void on_lease(Result<ModelLease> lease);
   void prepare(Result<ModelLease> lease);
+  Status read_prompt();  // and what the model's defaults say
+  void open_samples(const LoadedModel& model);
   Result<Request> make_request(const LoadedModel& model);
   Status submit(LoadedModel& model);
   Result<std::vector<Token>> prompt_tokens() const;
@@ -90,11 +98,18 @@ class Generation final : public GenerationHandle, public TokenSink, public std::
   void decode_failed(const Error& error);
   TokenLogprobText describe(const TokenLogprobs& logprobs) const;
   TokenLogprobText describe_one(Token token, float logprob) const;
-  Status charge(const LoadedModel& model);
+  Status charge(const LoadedModel& model, bool waits);
   void leave_queue() { waiting_.reset(); }
   void settle(int64_t used);
   void fail(Error error);
   void finish(GenerateOutcome outcome, FinishReason reason);
+  // generation_answers.cc:
+  bool may_use_answers(const LoadedModel& model) const;
+  std::shared_ptr<const CachedAnswer> known_answer(const LoadedModel& model);  // null: none; this one is recorded then
+  Status replay(std::shared_ptr<const CachedAnswer> answer);
+  Event replayed_event(size_t index) const;
+  void replay_some(size_t from);
+  void record(const Event& event);
   void send_spans(const GenerateOutcome& outcome, FinishReason reason);
 
   GenerationContext& context_;
@@ -108,10 +123,12 @@ class Generation final : public GenerationHandle, public TokenSink, public std::
   std::vector<Sample> samples_;
   bool prompt_counted_ = false;  // engine thread only
   std::optional<Error> text_error_;
-  std::unique_ptr<AdmissionPlace> waiting_;  // until its first event from the engine
-  int64_t charged_ = 0;                      // tokens, from the ticket
-  GenerationTimes times_;                    // of a traced request alone
-  std::thread::id asker_;                    // the same
+  std::unique_ptr<Recording> recording_;          // text threads, as the next; null: this answer is not kept
+  std::shared_ptr<const CachedAnswer> replayed_;  // null: an engine answers
+  std::unique_ptr<AdmissionPlace> waiting_;       // until its first event from the engine
+  int64_t charged_ = 0;                           // tokens, from the ticket
+  GenerationTimes times_;                         // of a traced request alone
+  std::thread::id asker_;                         // the same
 
   std::mutex mutex_;  // guards what follows
   std::vector<Event> events_;

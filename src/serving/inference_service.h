@@ -113,6 +113,8 @@ struct Usage {
   int32_t completion_tokens = 0;
   int32_t draft_tokens = 0;     // guessed; of the accepted ones, each saved a step
   int32_t accepted_tokens = 0;  // of them
+  bool from_cache = false;  // nothing was computed: the model's cache of answers had it (of several: of one at least)
+  int32_t cached_completion_tokens = 0;  // of completion_tokens, those that came from there
 };
 
 struct GenerateOutcome {

@@ -85,7 +85,8 @@ void ModelMetrics::record_outcome(const GenerateOutcome& outcome, FinishReason r
   std::lock_guard lock(mutex_);
   ++finished_[static_cast<size_t>(reason)];
   rates_.add(now, {.requests = 1});
-  if (stats.submitted == TimePoint{}) return;  // refused before it reached an engine
+  // Refused before it reached an engine, or answered without one: counted, and no measure of the model's speed.
+  if (stats.submitted == TimePoint{}) return;
   e2e_latency_.observe(to_seconds(stats.finished - stats.submitted));
   sketches().end_to_end.add(to_seconds(stats.finished - stats.submitted));
   prompt_tokens_per_request_.observe(usage.prompt_tokens);

@@ -35,6 +35,7 @@ void add_outcome(const GenerationFacts& facts, Span& span) {
     span.set(key, int64_t{usage.completion_tokens});
   }
   span.set("gen_ai.usage.cache_read.input_tokens", int64_t{usage.cached_tokens});
+  if (usage.from_cache) span.set("inferneo.answer_cache", true);
   if (const auto& error = facts.outcome.error) {
     span.set_text("error.type", error_info(error->code).name);
     span.failed = error->code != ErrorCode::cancelled;  // who leaves is no failure of ours

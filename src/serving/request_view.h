@@ -21,10 +21,10 @@ inline uint64_t random_bits() {
 // The views are of what its maker holds.
 class RequestView final : public RoutingView {
  public:
-  // `tokens`: of the prompt, where it came as tokens; else they are counted.
+  // `tokens`: of the prompt, where it came as tokens; else they are counted. `salt`: of what is remembered of it then.
   RequestView(const RoutedService::Context& context, const RequestTraits& traits, std::string_view prompt,
-              std::optional<int64_t> tokens)
-      : context_(context), traits_(traits), prompt_(prompt), tokens_(tokens) {}
+              std::optional<int64_t> tokens, std::string_view salt = {})
+      : context_(context), traits_(traits), prompt_(prompt), tokens_(tokens), salt_(salt) {}
 
   std::string_view header(std::string_view name) const override {
     for (const auto& [key, value] : traits_.headers) {
@@ -38,7 +38,7 @@ class RequestView final : public RoutingView {
     if (!context_.models.loaded("")) return std::nullopt;
     const auto tokenizer = context_.inner.tokenizer("");
     if (!tokenizer.ok() || *tokenizer == nullptr) return std::nullopt;
-    const auto tokens = (*tokenizer)->encode(prompt_, false);
+    const auto tokens = (*tokenizer)->encode_salted(prompt_, false, salt_);
     if (!tokens.ok()) return std::nullopt;
     return static_cast<int64_t>(tokens->size());
   }
@@ -56,6 +56,7 @@ class RequestView final : public RoutingView {
   const RequestTraits& traits_;
   const std::string_view prompt_;
   const std::optional<int64_t> tokens_;
+  const std::string_view salt_;
 };
 
 inline RequestKeys keys_of(const RequestTraits& traits, std::string_view user) {

@@ -26,7 +26,7 @@ std::optional<int64_t> given_tokens(const GenerateRequest& request) {
 // The facts of a request, and the views that they hold.
 struct FactsOfRequest {
   FactsOfRequest(const RoutedService::Context& context, const GenerateRequest& request)
-      : view(context, request.traits, prompt_of(request), given_tokens(request)) {
+      : view(context, request.traits, prompt_of(request), given_tokens(request), request.cache_salt) {
     conversation.assign(request.traits.conversation.begin(), request.traits.conversation.end());
     facts.prompt = prompt_of(request);
     if (conversation.empty()) conversation.push_back(facts.prompt);
@@ -113,6 +113,7 @@ class RoutedGeneration final : public GenerationHandle,
       return sink_->on_done({refusal_of(*route_.refusal), {}, {}});
     }
     if (const ABTestArm* const arm = route_.arm(); arm != nullptr) {
+      request_.sampling.answer_cache = false;  // a test is of what the models compute
       apply(arm->sampling, request_);
       if (route_.has_arms_model()) {  // not those of another that answers in its place
         apply_prompts(*arm, request_);
@@ -213,7 +214,8 @@ class RoutedGeneration final : public GenerationHandle,
     if (told.finish == OutcomeFinish::failed) told.error = outcome.error->code;
     if (first_token_) {
       told.time_to_first_token = to_seconds(*first_token_ - began_);
-      if (const auto id = context_.models.resolve(route_.model)) {
+      const auto id = context_.models.resolve(route_.model);
+      if (id && !outcome.usage.from_cache) {  // else it says nothing about the model
         context_.models.note_latency(*id, *told.time_to_first_token);
       }
       if (outcome.usage.completion_tokens > 1) {

@@ -9,6 +9,8 @@
 #include <utility>
 #include <vector>
 
+#include "base/cache_counts.h"
+
 namespace inferneo {
 
 // Since the start of the server. Percentiles come from a log histogram: each is off by at most 1 % of its value
@@ -22,6 +24,11 @@ struct LatencySummary {
 };
 
 struct ServerStats {
+  struct Cache {  // one level of a model's caches (serving/cache_levels.h)
+    const char* level = "";
+    const char* unit = "";  // of hits and misses
+    CacheCounts counts;
+  };
   struct DiskCache {       // the prefix cache's level on disk
     uint64_t queries = 0;  // prompt tokens that memory had not
     uint64_t hits = 0;     // of them, that came from disk
@@ -50,6 +57,7 @@ struct ServerStats {
     uint64_t cache_queries = 0;    // prompt tokens looked up in the prefix cache
     uint64_t cache_hits = 0;       // and found
     DiskCache disk_cache;
+    std::vector<Cache> caches;
     uint64_t preemptions = 0;
     uint64_t draft_tokens = 0;     // guessed by speculative decoding
     uint64_t accepted_tokens = 0;  // of them, that were right

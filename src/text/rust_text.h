@@ -34,8 +34,17 @@ struct Chat {
   Slice kwargs;
   Slice chat_template;
   Slice system_prompt;
+  Slice salt;
   bool add_generation_prompt;
   bool continue_final_message;
+};
+
+// Of the cache of texts and their tokens: bytes of text, entries, bytes.
+struct CacheCounts {
+  uint64_t hits;
+  uint64_t misses;
+  uint64_t evictions;
+  uint64_t bytes;
 };
 
 struct TextHandle;
@@ -47,7 +56,10 @@ extern "C" {
 int32_t inferneo_text_load(Slice tokenizer_json, Slice config_json, Slice chat_template, TextHandle** handle,
                            Output out);
 void inferneo_text_free(TextHandle* handle);
-int32_t inferneo_text_encode(const TextHandle* handle, Slice text, bool add_special_tokens, bool control, Output out);
+int32_t inferneo_text_encode(const TextHandle* handle, Slice text, bool add_special_tokens, bool control, Slice salt,
+                             Output out);
+void inferneo_text_cache_limit(const TextHandle* handle, size_t bytes);
+CacheCounts inferneo_text_cache_counts(const TextHandle* handle);
 int32_t inferneo_text_decode(const TextHandle* handle, Slice tokens, bool skip_special_tokens, Output out);
 size_t inferneo_text_vocab_size(const TextHandle* handle);
 int64_t inferneo_text_token_to_id(const TextHandle* handle, Slice token);

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -13,6 +14,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/cache_counts.h"
 #include "base/result.h"
 #include "inferneo/sampling_params.h"
 #include "text/grammar.h"
@@ -36,6 +38,7 @@ struct ChatInput {
   bool continue_final_message = false;
   std::string chat_template = {};  // Jinja, instead of the model's own; what is a control token is still the model's
   std::string system_prompt = {};  // begins a conversation that has no system message; text, as a user's is
+  std::string cache_salt = {};     // see Tokenizer::encode_salted()
 };
 
 class Tokenizer {
@@ -44,6 +47,13 @@ class Tokenizer {
   // Text of a user: strings that look like special tokens stay text. add_special_tokens adds what the model's
   // post-processor adds (BOS and the like).
   virtual Result<std::vector<Token>> encode(std::string_view text, bool add_special_tokens) const = 0;
+  // The same. What is remembered of the text, to be quick the next time, is shared within equal salts alone, so that
+  // nobody learns from the time that it takes whether somebody else has sent it. encode() is the empty salt.
+  virtual Result<std::vector<Token>> encode_salted(std::string_view text, bool add_special_tokens,
+                                                   std::string_view salt) const {
+    (void)salt;
+    return encode(text, add_special_tokens);
+  }
   // Text that may hold control tokens, such as a template's own output.
   virtual Result<std::vector<Token>> encode_with_control(std::string_view text, bool add_special_tokens) const = 0;
   virtual Result<std::string> decode(std::span<const Token> tokens, bool skip_special_tokens) const = 0;
@@ -59,6 +69,8 @@ class Tokenizer {
   virtual Result<std::vector<Token>> apply_chat_template(const ChatInput& chat) const = 0;
   virtual Result<std::string> render_chat_template(const ChatInput& chat) const = 0;
 
+  virtual CacheCounts cache_counts() const { return {}; }  // of remembered texts; hits and misses are bytes of text
+
   // logits_width >= vocab_size(): the width of the mask. eos: what may follow a finished grammar.
   virtual Result<std::shared_ptr<const GrammarCompiled>> compile_grammar(const GrammarSpec& grammar,
                                                                          int32_t logits_width,
@@ -69,10 +81,17 @@ class Tokenizer {
 // rendered.
 Status check_chat_template(std::string_view source);
 
+// How much a tokenizer may remember of the texts that it has tokenized (rust/text/src/token_cache.rs).
+struct TokenCacheOptions {
+  size_t max_bytes = 0;                             // 0: nothing
+  std::function<bool(size_t bytes)> may_take = {};  // asked, by any thread, before it takes so many in all; none: yes
+};
+
 struct TokenizerFiles {
   std::string tokenizer_json;         // required
   std::string tokenizer_config_json;  // may be empty
   std::string chat_template_jinja;    // chat_template.jinja, or an override by the operator; may be empty
+  TokenCacheOptions cache = {};
 };
 Result<std::shared_ptr<const Tokenizer>> load_tokenizer(const TokenizerFiles& files);
 

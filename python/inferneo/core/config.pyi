@@ -96,6 +96,12 @@ class EngineConfig:
     """Folder for cached prefixes that leave memory, of models on the CPU; they survive restarts. Expected: text."""
     prefix_cache_disk_gb: float
     """GiB on disk for cached prefixes, of all models; the least recently used go first. Expected: a number from 0 to 1048576."""
+    token_cache_mb: float
+    """MiB of a model for parts of prompts and their tokens, which are not tokenized again. Expected: a number from 0 to 1048576."""
+    answer_cache_mb: float
+    """MiB of a model for whole answers to greedy requests, which are not computed again. Expected: a number from 0 to 1048576."""
+    answer_cache_ttl: float
+    """Seconds after which a remembered answer is computed again. Expected: a number from 0 to 1000000."""
     device: str
     """auto, cpu, cuda or cuda:N. Expected: auto, cpu, cuda or cuda:N."""
     isa: str
@@ -210,6 +216,9 @@ class EngineConfig:
                  kv_cache_gb: float = ...,
                  prefix_cache_dir: str | os.PathLike[str] = ...,
                  prefix_cache_disk_gb: float = ...,
+                 token_cache_mb: float = ...,
+                 answer_cache_mb: float = ...,
+                 answer_cache_ttl: float = ...,
                  device: str = ...,
                  isa: str = ...,
                  num_threads: int = ...,

@@ -24,6 +24,14 @@ pub enum Control<'a> {
 }
 
 impl Control<'_> {
+    /// Whether a mark stands in [start, end).
+    pub fn marks(&self, start: usize, end: usize) -> bool {
+        match self {
+            Control::None | Control::All => false,
+            Control::AllBut(marks) => marks.get(marks.partition_point(|&mark| mark < start)).is_some_and(|&m| m < end),
+        }
+    }
+
     /// May a control token stand at [start, end) of the original text? A mark inside of it says no; a token of one
     /// character has no inside, so that a mark before it counts.
     fn allows(&self, start: usize, end: usize, one_char: bool) -> bool {
@@ -50,6 +58,7 @@ pub struct Matcher {
     all: Option<Trie>,
     ordinary: Option<Trie>,
     has_control: bool,
+    ids: Vec<u32>,
 }
 
 pub struct Found {
@@ -77,7 +86,16 @@ impl Matcher {
     pub fn new(patterns: Vec<(String, u32)>, entries: &HashMap<u32, Entry>) -> Result<Matcher> {
         let ordinary: Vec<_> = patterns.iter().filter(|(_, id)| !entries[id].control).cloned().collect();
         let has_control = ordinary.len() < patterns.len();
-        Ok(Matcher { all: build(&patterns)?, ordinary: build(&ordinary)?, has_control })
+        let ids = patterns.iter().map(|(_, id)| *id).collect();
+        Ok(Matcher { all: build(&patterns)?, ordinary: build(&ordinary)?, has_control, ids })
+    }
+
+    /// Whether a token might be found otherwise where the text is cut between a letter and a space.
+    pub fn may_cross_spaces(&self, entries: &HashMap<u32, Entry>) -> bool {
+        self.ids.iter().map(|id| &entries[id].token).any(|token| {
+            let flags = token.single_word || token.lstrip || token.rstrip;
+            flags || token.content.chars().any(char::is_whitespace)
+        })
     }
 
     pub fn is_empty(&self) -> bool {

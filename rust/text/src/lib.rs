@@ -9,9 +9,11 @@ mod decode;
 mod error;
 mod grammar;
 mod marks;
+mod parts;
 mod pyjson;
 mod source;
 mod template;
+mod token_cache;
 mod tokenizer;
 
 use std::collections::HashMap;
@@ -164,14 +166,30 @@ pub unsafe extern "C" fn inferneo_text_encode(
     text: Slice,
     add_special_tokens: bool,
     control: bool,
+    salt: Slice,
     out: Output,
 ) -> i32 {
     guard(&out, || {
         let control = if control { Control::All } else { Control::None };
-        let tokens = (*handle).tokenizer.encode(text.text("the text")?, add_special_tokens, &control)?;
+        let tokens = (*handle).tokenizer.encode(text.text("the text")?, add_special_tokens, &control, salt.bytes())?;
         out.send_tokens(&tokens);
         Ok(())
     })
+}
+
+/// The bytes that remembered texts and their tokens may take; 0, as at first: none are.
+/// # Safety
+/// Valid handle.
+#[no_mangle]
+pub unsafe extern "C" fn inferneo_text_cache_limit(handle: *const TextHandle, bytes: usize) {
+    let _ = catch_unwind(AssertUnwindSafe(|| (*handle).tokenizer.cache.set_limit(bytes)));
+}
+
+/// # Safety
+/// Valid handle.
+#[no_mangle]
+pub unsafe extern "C" fn inferneo_text_cache_counts(handle: *const TextHandle) -> token_cache::Counts {
+    catch_unwind(AssertUnwindSafe(|| (*handle).tokenizer.cache.counts())).unwrap_or_default()
 }
 
 /// # Safety
@@ -250,6 +268,7 @@ pub struct Chat {
     kwargs: Slice,
     template: Slice,
     system_prompt: Slice,
+    salt: Slice,
     add_generation_prompt: bool,
     continue_final_message: bool,
 }
@@ -321,7 +340,7 @@ pub unsafe extern "C" fn inferneo_text_render_chat(handle: *const TextHandle, ch
 pub unsafe extern "C" fn inferneo_text_apply_chat(handle: *const TextHandle, chat: *const Chat, out: Output) -> i32 {
     guard(&out, || {
         let (text, marks) = (*handle).render(&*chat)?;
-        let tokens = (*handle).tokenizer.encode(&text, false, &Control::AllBut(&marks))?;
+        let tokens = (*handle).tokenizer.encode(&text, false, &Control::AllBut(&marks), (*chat).salt.bytes())?;
         out.send_tokens(&tokens);
         Ok(())
     })

@@ -6,13 +6,16 @@ use std::collections::{HashMap, HashSet};
 use serde_json::Value;
 use tokenizers::tokenizer::normalizer::Range;
 use tokenizers::{
-    AddedToken, Model, Normalizer, OffsetType, PreTokenizedString, PreTokenizer, Token, Tokenizer as HfTokenizer,
+    AddedToken, Model, Normalizer, NormalizedString, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer,
+    Token, Tokenizer as HfTokenizer,
 };
 
 use crate::added::{Control, Entry, Found, Matcher};
 use crate::decode::{Plan, Stream};
 use crate::error::{internal, invalid, malformed, too_large, Result};
+use crate::parts;
 use crate::source::{self, AddedOutline};
+use crate::token_cache::{Kind, TokenCache};
 
 /// More bytes than a request body may hold; the pipeline needs some 60 bytes of memory for each.
 const MAX_TEXT_BYTES: usize = 16 << 20;
@@ -31,6 +34,16 @@ pub struct Tokenizer {
     pieces: Vec<Option<Piece>>, // by id
     plan: Plan,
     model_control: HashSet<u32>, // control tokens that the model itself could produce from text, but for <unk>
+    frame: Option<Frame>,        // none: the post-processor is asked each time
+    cuts_at_spaces: bool,        // see parts.rs, as the next
+    beginning_matters: bool,
+    pub cache: TokenCache,
+}
+
+/// What the post-processor puts around a text's tokens.
+struct Frame {
+    before: Vec<u32>,
+    after: Vec<u32>,
 }
 
 impl Tokenizer {
@@ -64,10 +77,33 @@ impl Tokenizer {
             })
             .map(|(id, _)| *id)
             .collect();
-        Ok(Tokenizer { hf, entries, raw, normalized, pieces, plan, model_control })
+        let json = |part: std::result::Result<Value, serde_json::Error>| {
+            part.map_err(|e| malformed(format!("tokenizer.json: {e}")))
+        };
+        let pre_tokenizer = json(serde_json::to_value(hf.get_pre_tokenizer()))?;
+        let normalizer = json(serde_json::to_value(hf.get_normalizer()))?;
+        let cuts_at_spaces =
+            parts::cuts_at_spaces(&normalizer, &pre_tokenizer, normalized.may_cross_spaces(&entries));
+        let beginning_matters = parts::beginning_matters(&pre_tokenizer);
+        let frame = find_frame(&hf);
+        let cache = TokenCache::new();
+        Ok(Tokenizer {
+            hf,
+            entries,
+            raw,
+            normalized,
+            pieces,
+            plan,
+            model_control,
+            frame,
+            cuts_at_spaces,
+            beginning_matters,
+            cache,
+        })
     }
 
-    pub fn encode(&self, text: &str, add_special_tokens: bool, control: &Control) -> Result<Vec<u32>> {
+    /// What is remembered of the text is shared within equal `salt`s alone.
+    pub fn encode(&self, text: &str, add_special_tokens: bool, control: &Control, salt: &[u8]) -> Result<Vec<u32>> {
         if text.len() > MAX_TEXT_BYTES {
             return Err(too_large(format!(
                 "the text has {} bytes, at most {MAX_TEXT_BYTES} can be tokenized",
@@ -75,7 +111,7 @@ impl Tokenizer {
             )));
         }
         // The pipeline's regular expressions panic when they give up, as on millions of spaces in a row.
-        let run = || self.run_pipeline(text, add_special_tokens, control);
+        let run = || self.encode_parts(text, add_special_tokens, control, self.cache.salt(salt));
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).unwrap_or_else(|panic| {
             let message = panic.downcast_ref::<String>().map_or("", String::as_str);
             if message.contains("limit") || message.contains("stack") {
@@ -85,20 +121,93 @@ impl Tokenizer {
         })
     }
 
-    fn run_pipeline(&self, text: &str, add_special_tokens: bool, control: &Control) -> Result<Vec<u32>> {
-        let failed = |e: tokenizers::Error| internal(format!("tokenizer: {e}"));
-        let mut pretokenized = PreTokenizedString::from(text);
-        if !self.raw.is_empty() {
-            pretokenized
-                .split(|_, sequence| {
-                    let offset = sequence.offsets_original().0;
-                    let found = self.raw.split(sequence.get(), &self.entries, control, &|start, end| {
-                        (offset + start, offset + end)
-                    });
-                    Ok(cut(sequence, found))
-                })
-                .map_err(failed)?;
+    /// The first pass of the search cuts the text into added tokens and pieces, parts.rs the pieces into parts.
+    fn encode_parts(&self, text: &str, add_special_tokens: bool, control: &Control, salt: u64) -> Result<Vec<u32>> {
+        let mut ids = Vec::with_capacity(text.len() / 4 + 8);
+        let cuts = self.cuts_at_spaces && self.cache.is_on(); // for its sake alone
+        let pieces = match self.raw.is_empty() {
+            true => vec![Found { id: None, start: 0, end: text.len() }],
+            false => self.raw.split(text, &self.entries, control, &|start, end| (start, end)),
+        };
+        for piece in pieces {
+            match piece.id {
+                Some(id) => ids.push(id),
+                None if piece.start == piece.end && !self.raw.is_empty() => {}
+                None => {
+                    let mut done = piece.start;
+                    loop {
+                        let end = match cuts {
+                            true => parts::next_cut(&text[..piece.end], done),
+                            false => piece.end,
+                        };
+                        self.encode_part(text, done, end, control, salt, &mut ids)?;
+                        done = end;
+                        if done == piece.end {
+                            break;
+                        }
+                    }
+                }
+            }
         }
+        if add_special_tokens {
+            self.add_frame(ids)
+        } else {
+            Ok(ids)
+        }
+    }
+
+    /// Appends the tokens of text[start..end], a part by itself (parts.rs).
+    fn encode_part(
+        &self,
+        text: &str,
+        start: usize,
+        end: usize,
+        control: &Control,
+        salt: u64,
+        ids: &mut Vec<u32>,
+    ) -> Result<()> {
+        let part = &text[start..end];
+        let begins = self.beginning_matters && start == 0;
+        // Where marks within the part decide, the part's text alone does not.
+        if control.marks(start, end) || !self.cache.takes(part) {
+            return self.run_pipeline(text, start, end, control, ids);
+        }
+        let mode = match control {
+            Control::None => 0,
+            Control::All => 1,
+            Control::AllBut(_) => 2,
+        };
+        let kind = Kind { mode: mode + u8::from(begins) * 4, salt };
+        let hash = self.cache.hash(kind, part);
+        if self.cache.find(hash, kind, part, ids) {
+            return Ok(());
+        }
+        let known = ids.len();
+        self.run_pipeline(text, start, end, control, ids)?;
+        self.cache.insert(hash, kind, part, &ids[known..]);
+        Ok(())
+    }
+
+    fn run_pipeline(
+        &self,
+        text: &str,
+        start: usize,
+        end: usize,
+        control: &Control,
+        ids: &mut Vec<u32>,
+    ) -> Result<()> {
+        let failed = |e: tokenizers::Error| internal(format!("tokenizer: {e}"));
+        // Where the beginning matters, one that is none is to be seen: a character before it, which is cut off.
+        let origin = match text[..start].char_indices().next_back() {
+            Some((at, _)) if self.beginning_matters => at,
+            _ => start,
+        };
+        let mut whole = NormalizedString::from(&text[origin..end]);
+        if origin < start {
+            let range = Range::Original(start - origin..end - origin);
+            whole = whole.slice(range).ok_or_else(|| internal("tokenizer: a part cannot be cut off"))?;
+        }
+        let mut pretokenized = PreTokenizedString::from(whole);
         let normalizer = self.hf.get_normalizer();
         if normalizer.is_some() || !self.normalized.is_empty() {
             pretokenized
@@ -106,7 +215,7 @@ impl Tokenizer {
                     if let Some(normalizer) = normalizer {
                         normalizer.normalize(&mut sequence)?;
                     }
-                    let offset = sequence.offsets_original().0;
+                    let offset = origin + sequence.offsets_original().0;
                     let found = self.normalized.split(sequence.get(), &self.entries, control, &|start, end| {
                         let range = sequence.convert_offsets(Range::Normalized(start..end)).unwrap_or(start..end);
                         (offset + range.start, offset + range.end)
@@ -123,12 +232,22 @@ impl Tokenizer {
         } else {
             pretokenized.tokenize(|piece| self.tokenize_untrusted(piece.get())).map_err(failed)?;
         }
-        let encoding = pretokenized.into_encoding(None, 0, OffsetType::None).map_err(failed)?;
-        if !add_special_tokens {
-            return Ok(encoding.get_ids().to_vec());
+        for (_, _, tokens) in pretokenized.get_splits(OffsetReferential::Normalized, OffsetType::None) {
+            let tokens = tokens.as_ref().ok_or_else(|| internal("tokenizer: a piece was left out"))?;
+            ids.extend(tokens.iter().map(|token| token.id));
         }
-        let encoding = self.hf.post_process(encoding, None, true).map_err(failed)?;
-        Ok(encoding.get_ids().to_vec())
+        Ok(())
+    }
+
+    fn add_frame(&self, ids: Vec<u32>) -> Result<Vec<u32>> {
+        if let Some(frame) = &self.frame {
+            let mut framed = Vec::with_capacity(frame.before.len() + ids.len() + frame.after.len());
+            framed.extend_from_slice(&frame.before);
+            framed.extend_from_slice(&ids);
+            framed.extend_from_slice(&frame.after);
+            return Ok(framed);
+        }
+        post_process(&self.hf, &ids).map_err(|e| internal(format!("tokenizer: {e}")))
     }
 
     /// The model's own vocabulary may hold control tokens (`</s>` is a piece of a Unigram model), which it then finds in
@@ -233,7 +352,13 @@ impl Tokenizer {
                 ranges.push((id, found.start, found.end));
             }
         }
-        if self.normalized.has_control() {
+        if self.normalized.has_control() && self.hf.get_normalizer().is_none() {
+            for found in self.normalized.split(text, &self.entries, &Control::All, &|start, end| (start, end)) {
+                if let Some(id) = found.id.filter(|id| self.is_control(*id)) {
+                    ranges.push((id, found.start, found.end));
+                }
+            }
+        } else if self.normalized.has_control() {
             let mut sequence = tokenizers::NormalizedString::from(text);
             let normalized = self.hf.get_normalizer().map_or(Ok(()), |normalizer| normalizer.normalize(&mut sequence));
             if normalized.is_ok() {
@@ -271,6 +396,29 @@ fn cut(
         splits.push((slice, tokens));
     }
     splits
+}
+
+/// What the post-processor makes of a text's tokens.
+fn post_process(hf: &HfTokenizer, ids: &[u32]) -> tokenizers::Result<Vec<u32>> {
+    let mut text = PreTokenizedString::from("x");
+    text.tokenize(|_| Ok(ids.iter().map(|&id| Token::new(id, String::new(), (0, 0))).collect()))?;
+    let encoding = text.into_encoding(None, 0, OffsetType::None)?;
+    Ok(hf.post_process(encoding, None, true)?.get_ids().to_vec())
+}
+
+/// None where the post-processor does something else than to put the same around all tokens.
+fn find_frame(hf: &HfTokenizer) -> Option<Frame> {
+    const MARK: u32 = u32::MAX; // no token has it
+    let around_one = post_process(hf, &[MARK]).ok()?;
+    let at = around_one.iter().position(|&id| id == MARK)?;
+    let frame = Frame { before: around_one[..at].to_vec(), after: around_one[at + 1..].to_vec() };
+    for length in [0, 2, 3] {
+        let expected = [frame.before.clone(), vec![MARK; length], frame.after.clone()].concat();
+        if post_process(hf, &vec![MARK; length]).ok()? != expected {
+            return None;
+        }
+    }
+    Some(frame)
 }
 
 fn check_added(added: &[AddedOutline]) -> Result<()> {

@@ -24,6 +24,7 @@ constexpr std::array kLogLevels = {FieldChoice{"debug"}, FieldChoice{"info"}, Fi
 constexpr double kMaxTokens = 1 << 24;  // of a context or a step
 constexpr double kMaxGb = 1 << 20;      // a pebibyte
 constexpr double kMaxSeconds = 1e6;
+constexpr double kMaxCacheMb = 1 << 20;  // a tebibyte
 
 bool is_device(std::string_view value) {
   if (value == "auto" || value == "cpu" || value == "cuda") return true;
@@ -387,6 +388,30 @@ constexpr std::array kFields = {
                 .metavar = "GIB",
                 .max = kMaxGb,
                 .zero_means = "none"},
+    ConfigField{.name = "token_cache_mb",
+                .group = G::kv_cache,
+                .member = &C::token_cache_mb,
+                .help = "MiB of a model for parts of prompts and their tokens, which are not tokenized again",
+                .metavar = "MIB",
+                .max = kMaxCacheMb,
+                .zero_means = "none",
+                .per_model = true},
+    ConfigField{.name = "answer_cache_mb",
+                .group = G::kv_cache,
+                .member = &C::answer_cache_mb,
+                .help = "MiB of a model for whole answers to greedy requests, which are not computed again",
+                .metavar = "MIB",
+                .max = kMaxCacheMb,
+                .zero_means = "none",
+                .per_model = true},
+    ConfigField{.name = "answer_cache_ttl",
+                .group = G::kv_cache,
+                .member = &C::answer_cache_ttl,
+                .help = "Seconds after which a remembered answer is computed again",
+                .metavar = "SEC",
+                .max = kMaxSeconds,
+                .zero_means = "no limit",
+                .per_model = true},
     // ---- device
     ConfigField{.name = "device",
                 .group = G::device,

@@ -124,6 +124,8 @@ void CompletionReply::on_done(size_t, GenerateOutcome outcome) {
   usage_.draft_tokens += outcome.usage.draft_tokens;
   usage_.accepted_tokens += outcome.usage.accepted_tokens;
   usage_.completion_tokens += outcome.usage.completion_tokens;
+  usage_.from_cache |= outcome.usage.from_cache;
+  usage_.cached_completion_tokens += outcome.usage.cached_completion_tokens;
   if (num_done_ < prompts_.size()) return;
   if (!draft_.stream) {
     HttpResponse response;

@@ -60,10 +60,14 @@ void write_usage(JsonWriter& json, const Usage& usage) {
   json.field("completion_tokens", usage.completion_tokens);
   json.field("total_tokens", static_cast<int64_t>(usage.prompt_tokens) + usage.completion_tokens);
   json.key("prompt_tokens_details").begin_object().field("cached_tokens", usage.cached_tokens).end_object();
-  if (usage.draft_tokens > 0) {
+  if (usage.draft_tokens > 0 || usage.from_cache) {
     json.key("completion_tokens_details").begin_object();
-    json.field("accepted_prediction_tokens", usage.accepted_tokens);
-    json.field("rejected_prediction_tokens", usage.draft_tokens - usage.accepted_tokens).end_object();
+    if (usage.draft_tokens > 0) {
+      json.field("accepted_prediction_tokens", usage.accepted_tokens);
+      json.field("rejected_prediction_tokens", usage.draft_tokens - usage.accepted_tokens);
+    }
+    if (usage.from_cache) json.field("cached_tokens", usage.cached_completion_tokens);
+    json.end_object();
   }
   json.end_object();
 }

@@ -351,6 +351,7 @@ constexpr std::array kFields = {
     FieldRow{"prediction", kBoth, read_prediction},
     FieldRow{"num_speculative_tokens", kBoth, read_num_speculative_tokens},
     FieldRow{"keep_alive", kBoth, read_keep_alive_field},
+    FieldRow{"answer_cache", kBoth, sampling_flag<&SamplingParams::answer_cache>},
     FieldRow{"cache_salt", kBoth, request_text<&GenerateRequest::cache_salt, 512>},
     FieldRow{"user", kBoth, request_text<&GenerateRequest::user, 512>},
     FieldRow{"response_format", kBoth, read_response_format},

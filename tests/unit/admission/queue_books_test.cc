@@ -104,6 +104,24 @@ TEST(QueueBooks, TheWaitForTokensGoesByTokens) {
   EXPECT_NEAR(to_seconds(*refused->retry_after), 1.0, 0.05) << "400 wait, 400 leave in a second";
 }
 
+TEST(QueueBooks, WhatNeededNoPlaceSaysNothingAboutTheRate) {
+  QueueBooks with({.requests = 100, .tokens = 100'000}), without({.requests = 100, .tokens = 100'000});
+  const auto at = [](int ms) { return TimePoint{} + std::chrono::milliseconds(ms); };
+  for (QueueBooks* books : {&with, &without}) {
+    for (int i = 0; i < 20; ++i) ASSERT_FALSE(books->join({.tokens = 10}, at(0)));
+  }
+  for (int i = 1; i <= 10; ++i) {
+    for (QueueBooks* books : {&with, &without}) books->leave({.tokens = 10}, at(i * 500));
+    for (int k = 0; k < 50; ++k) {
+      ASSERT_FALSE(with.join({}, at(i * 500)));
+      with.withdraw({}, at(i * 500));
+    }
+  }
+  EXPECT_EQ(with.requests(), without.requests());
+  EXPECT_DOUBLE_EQ(with.rate(at(5000))->requests, without.rate(at(5000))->requests);
+  EXPECT_DOUBLE_EQ(with.rate(at(5000))->tokens, without.rate(at(5000))->tokens);
+}
+
 TEST(QueueBooks, IdleTimeIsNotSlownessAndAStandstillIs) {
   Queue queue({4, 0});
   for (int i = 0; i < 4; ++i) ASSERT_FALSE(queue.join(1));

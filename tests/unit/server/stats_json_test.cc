@@ -55,6 +55,8 @@ TEST(StatsJson, HasEachField) {
                       .evictions = 3,
                       .dropped = 2,
                       .rejected = 1};
+  model.caches = {{"prefix", "tokens", {.hits = 2, .misses = 6, .evictions = 1, .bytes = 64}},
+                  {"answers", "requests", {}}};
   model.time_to_first_token = {2, 0.5, 0.25, 0.75, 1.0};
   model.load_seconds = 0.125;
   model.unloads = {{"asked", 1}, {"idle", 2}, {"room", 3}, {"failed", 4}};
@@ -80,6 +82,9 @@ TEST(StatsJson, HasEachField) {
   EXPECT_EQ(story["cache_hit_rate"], 0.25);
   EXPECT_EQ(story["disk_cache"], Json::parse(R"({"queries": 6, "hits": 5, "bytes": 40, "read_bytes": 30,
     "written_bytes": 20, "evictions": 3, "dropped": 2, "rejected": 1})"));
+  EXPECT_EQ(story["caches"], Json::parse(R"([
+    {"level": "prefix", "unit": "tokens", "hits": 2, "misses": 6, "evictions": 1, "bytes": 64},
+    {"level": "answers", "unit": "requests", "hits": 0, "misses": 0, "evictions": 0, "bytes": 0}])"));
   EXPECT_EQ(story["time_to_first_token"],
             Json::parse(R"({"count": 2, "mean": 0.5, "p50": 0.25, "p95": 0.75, "p99": 1.0})"));
   EXPECT_EQ(story["unloads"], Json::parse(R"({"asked": 1, "idle": 2, "room": 3, "failed": 4})"));
