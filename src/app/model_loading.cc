@@ -294,23 +294,6 @@ class DirectoryLoader final : public ModelLoader {
     return read_generation_config(config, generation, vocab_size);
   }
 
-  // A graph has its types and its weights as they are: what would change them is refused, not passed over.
-  static Status check_onnx_settings(const Found& found) {
-    const EngineConfig& config = found.config;
-    const auto fixed = [&](const char* field, const std::string& value, std::string_view free) {
-      if (value == free) return ok_status();
-      return Status(
-          make_error(ErrorCode::unsupported,
-                     fmt::format("{} is an ONNX graph, whose types were fixed when it was written: {} {} cannot "
-                                 "be had of it; convert the model again, or leave {} at {}",
-                                 found.source_name, field, value, field, free),
-                     field));
-    };
-    RETURN_IF_ERROR(fixed("dtype", config.dtype, "auto"));
-    RETURN_IF_ERROR(fixed("quantization", config.quantization, "none"));
-    return fixed("kv_cache_dtype", config.kv_cache_dtype, "auto");
-  }
-
   onnx::OnnxLoadOptions onnx_options(const Found& found) const {
     onnx::OnnxLoadOptions options = onnx_settings(found.config);
     options.directory = &found.source.directory;
@@ -335,7 +318,7 @@ class DirectoryLoader final : public ModelLoader {
   Result<std::shared_ptr<LoadedModel>> load_graph(const Found& found, ModelKind kind, const ModelRecord& record,
                                                   const LoadReport& report) {
     const TimePoint start = context_.clock.now();
-    RETURN_IF_ERROR(check_onnx_settings(found));
+    RETURN_IF_ERROR(check_onnx_settings(found.source_name, found.config));
     auto model = std::make_shared<LoadedModel>();
     if (kind == ModelKind::embedding) {
       RETURN_IF_ERROR(report({"reading the tokenizer"}));
@@ -395,7 +378,7 @@ class DirectoryLoader final : public ModelLoader {
   }
 
   Result<std::unique_ptr<ModelRunner>> load_onnx(const Found& found, const LoadReport& report) {
-    RETURN_IF_ERROR(check_onnx_settings(found));
+    RETURN_IF_ERROR(check_onnx_settings(found.source_name, found.config));
     onnx::OnnxLoadOptions options = onnx_options(found);
     options.progress = [&](const char* stage) { return report({stage}); };
     return onnx::load_onnx_model(options);

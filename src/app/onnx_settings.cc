@@ -1,5 +1,10 @@
 #include "app/onnx_settings.h"
 
+#include <fmt/format.h>
+
+#include <chrono>
+#include <string_view>
+
 #include "app/compute_device.h"
 #include "base/system.h"
 
@@ -42,6 +47,21 @@ onnx::OnnxLoadOptions onnx_settings(const EngineConfig& config) {
   options.pooling = config.pooling;
   options.normalize = config.normalize_embeddings;
   return options;
+}
+
+Status check_onnx_settings(const std::string& name, const EngineConfig& config) {
+  const auto fixed = [&](const char* field, const std::string& value, std::string_view free) {
+    if (value == free) return ok_status();
+    return Status(
+        make_error(ErrorCode::unsupported,
+                   fmt::format("{} is an ONNX graph, whose types were fixed when it was written: {} {} cannot "
+                               "be had of it; convert the model again, or leave {} at {}",
+                               name, field, value, field, free),
+                   field));
+  };
+  RETURN_IF_ERROR(fixed("dtype", config.dtype, "auto"));
+  RETURN_IF_ERROR(fixed("quantization", config.quantization, "none"));
+  return fixed("kv_cache_dtype", config.kv_cache_dtype, "auto");
 }
 
 }  // namespace inferneo

@@ -2,11 +2,17 @@
 // add.
 #pragma once
 
+#include <string>
+
+#include "base/result.h"
 #include "inferneo/config.h"
 #include "models/onnx/onnx_loader.h"
 
 namespace inferneo {
 
 onnx::OnnxLoadOptions onnx_settings(const EngineConfig& config);
+
+// A graph has its types and its weights as they are: what would change them is refused (unsupported), not passed over.
+Status check_onnx_settings(const std::string& name, const EngineConfig& config);
 
 }  // namespace inferneo
