@@ -52,7 +52,7 @@ Result<BenchPlan> read_bench_plan(const Invocation& invocation) {
 
 Result<BenchRow> measure_bench_case(InferenceService& service, const BenchCase& bench_case, int rounds,
                                     const BenchYardstick* yardstick) {
-  std::vector<double> prefill, decode, first, prefill_shares, decode_shares;
+  std::vector<double> prefill, decode, first, output, prefill_shares, decode_shares;
   kernels::MachinePeaks before;
   if (yardstick != nullptr) {
     ASSIGN_OR_RETURN(before, yardstick->measure_peaks());
@@ -62,6 +62,7 @@ Result<BenchRow> measure_bench_case(InferenceService& service, const BenchCase& 
     prefill.push_back(measured.prefill_rate);
     decode.push_back(measured.decode_rate);
     first.push_back(measured.time_to_first_token);
+    output.push_back(measured.output_rate);
     if (yardstick == nullptr) continue;
     ASSIGN_OR_RETURN(const kernels::MachinePeaks after, yardstick->measure_peaks());
     const kernels::MachinePeaks peaks = better_of(before, after);
@@ -70,7 +71,7 @@ Result<BenchRow> measure_bench_case(InferenceService& service, const BenchCase& 
     decode_shares.push_back(decode_share(yardstick->facts, peaks, context, bench_case.batch, measured.decode_rate));
     before = after;
   }
-  BenchRow row{bench_case, spread_of(prefill), spread_of(decode), spread_of(first), {}, {}};
+  BenchRow row{bench_case, spread_of(prefill), spread_of(decode), spread_of(first), {}, {}, spread_of(output)};
   if (yardstick != nullptr) {
     row.prefill_share = spread_of(prefill_shares);
     row.decode_share = spread_of(decode_shares);

@@ -99,6 +99,7 @@ std::string bench_json(const BenchReport& report) {
                          {"batch", row.bench_case.batch},
                          {"prefill_tokens_per_second", spread_json(row.prefill)},
                          {"decode_tokens_per_second", spread_json(row.decode)},
+                         {"output_tokens_per_second", spread_json(row.output)},
                          {"time_to_first_token_seconds", spread_json(row.time_to_first_token)}};
     if (row.prefill_share) entry["prefill_share_of_peak"] = spread_json(*row.prefill_share);
     if (row.decode_share) entry["decode_share_of_bandwidth"] = spread_json(*row.decode_share);

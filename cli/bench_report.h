@@ -20,6 +20,7 @@ struct BenchRow {
   // Each round over the machine's peaks of that round; none when they were not measured.
   std::optional<Spread> prefill_share;  // of the peak of the weights' dtype
   std::optional<Spread> decode_share;   // of the read bandwidth
+  Spread output = {};                   // tokens/s
 };
 
 struct BenchReport {

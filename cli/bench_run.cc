@@ -97,12 +97,16 @@ Result<BenchRound> rate_streams(const std::vector<BenchStream>& streams) {
   TimePoint scheduled = TimePoint::max();
   TimePoint all_started = TimePoint::min();
   TimePoint first_ended = TimePoint::max();
+  TimePoint all_ended = TimePoint::min();
   double prompt_tokens = 0.0;
+  double output_tokens = 0.0;
   double first_token_time = 0.0;
   for (const BenchStream& stream : streams) {
     scheduled = std::min(scheduled, stream.stats.scheduled);
     all_started = std::max(all_started, stream.stats.first_token);
     first_ended = std::min(first_ended, stream.stats.finished);
+    all_ended = std::max(all_ended, stream.stats.finished);
+    output_tokens += stream.stats.output_tokens;
     prompt_tokens += stream.stats.prompt_tokens - stream.stats.cached_tokens;
     first_token_time += to_seconds(stream.stats.first_token - stream.stats.submitted);
   }
@@ -123,6 +127,7 @@ Result<BenchRound> rate_streams(const std::vector<BenchStream>& streams) {
   BenchRound round;
   round.prefill_rate = prompt_tokens / to_seconds(all_started - scheduled);
   round.decode_rate = decoded / to_seconds(first_ended - all_started);
+  round.output_rate = output_tokens / to_seconds(all_ended - scheduled);
   round.time_to_first_token = first_token_time / static_cast<double>(streams.size());
   return round;
 }

@@ -3,6 +3,7 @@
 //
 // Prefill tokens/s: the batch's prompt tokens over the time from the first scheduled step to the last first token.
 // Decode tokens/s: tokens that came while every stream of the batch was decoding, over that time.
+// Output tokens/s: all generated tokens over the time from the first scheduled step to the end of the last stream.
 #pragma once
 
 #include <cstdint>
@@ -23,6 +24,7 @@ struct BenchRound {
   double prefill_rate = 0.0;         // tokens/s
   double decode_rate = 0.0;          // tokens/s over the batch
   double time_to_first_token = 0.0;  // seconds, mean over the batch
+  double output_rate = 0.0;          // tokens/s over the batch, prompts' time included
 };
 
 // What one stream saw; times of arrival are those of its text events.

@@ -17,7 +17,7 @@ namespace {
 
 constexpr std::array kConvertOptions = {
     CommandOption{"--precision", "TYPE", "Of weights: f32, f16, int8 or int4 (int4)"},
-    CommandOption{"--block-size", "N", "Weights that share a scale: 16, 32, 64 or 128 (32)"},
+    CommandOption{"--block-size", "N", "Weights that share a scale: 16, 32, 64 or 128 (by kind)"},
     CommandOption{"--activations", "TYPE", "With int8 and int4: f32 or f16, also of the cache (f32)"},
     CommandOption{"--accuracy-level", "N", "Of integer products: 1 in f32, 4 in int8 (4)"},
     CommandOption{"--opset", "NAME", "genai, or standard-21 and standard-23 for other runtimes"},

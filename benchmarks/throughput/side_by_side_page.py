@@ -1,4 +1,4 @@
-"""The page of side_by_side.py: medians, ranges and ratios as tables, and a picture of the ratios."""
+"""The page of side_by_side.py: medians, ranges and ratios as tables, and a picture of the ratios, also for other pages."""
 import html
 import statistics
 
@@ -99,5 +99,5 @@ def picture(result):
                      f'<line x1="{x(min(values)):.1f}" x2="{x(max(values)):.1f}" y1="{y:.1f}" y2="{y:.1f}" stroke="#2563eb" stroke-width="3"/>'
                      f'<circle cx="{x(middle):.1f}" cy="{y:.1f}" r="5" fill="#2563eb"/>'
                      f'<text x="{x(max(values)) + 10:.1f}" y="{y + 4:.1f}">{middle:.2f}</text>')
-    parts.append(f'<text x="{left}" y="{height - 4}">tokens/s of Inferneo over those of llama.cpp</text>')
+    parts.append(f'<text x="{left}" y="{height - 4}">tokens/s of Inferneo over those of {result["setup"].get("peer", "llama.cpp")}</text>')
     return "".join(parts) + "</svg>\n"

@@ -35,7 +35,8 @@ struct ConvertProgress {
 
 struct ConvertOptions {
   Precision precision = Precision::Int4;
-  int block_size = 32;     // weights that share a scale, of Int8 and Int4: 16, 32, 64 or 128
+  // Weights that share a scale, of Int8 and Int4: 16, 32, 64 or 128; 0: 32, and what docs/convert.md says of Int4.
+  int block_size = 0;
   int accuracy_level = 4;  // of MatMulNBits: 0 as the runtime likes, 1 f32, 2 f16, 3 bf16, 4 int8
   OnnxOperators operators = OnnxOperators::GenAI;
   // Activations and cache in f16, for Int8 and Int4; Float16 always has them so, Float32 never.

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <iterator>
 #include <set>
 
 #include "formats/onnx/function_calls.h"
@@ -47,6 +49,7 @@ class GraphScan {
   Status property(Message message);
   Status graph(Message message, size_t depth, FunctionCalls::Body& body);
   Status node(Message message, size_t depth, FunctionCalls::Body& body);
+  void count_block_weights(Message node);
   Status attribute(Message message, std::string_view node, size_t depth, FunctionCalls::Body& body);
   Status steps(std::string_view name, const WireField& field, std::string_view node) const;
   Status function(Message message);
@@ -176,7 +179,9 @@ Status GraphScan::graph(Message message, size_t depth, FunctionCalls::Body& body
   }
   if (reader.failed()) return cut_short("a graph");
   if (depth > 0) return ok_status();
-  std::erase_if(inputs, [&](const OnnxValue& input) { return initializers.contains(input.name); });
+  const auto is_given = [&](const OnnxValue& input) { return initializers.contains(input.name); };
+  std::copy_if(inputs.begin(), inputs.end(), std::back_inserter(facts_.optional_inputs), is_given);
+  std::erase_if(inputs, is_given);
   facts_.inputs = std::move(inputs);
   facts_.outputs = std::move(outputs);
   return ok_status();
@@ -200,6 +205,7 @@ Status GraphScan::node(Message message, size_t depth, FunctionCalls::Body& body)
   if (domain == "ai.onnx") domain = {};
   std::string key = domain.empty() ? std::string(op) : fmt::format("{}.{}", domain, op);
   body.add(key);
+  if (key == "com.microsoft.MatMulNBits") count_block_weights(message);
   ++facts_.ops[std::move(key)];
   const std::string_view label = name.empty() ? op : name;
   WireReader again(message);
@@ -209,6 +215,30 @@ Status GraphScan::node(Message message, size_t depth, FunctionCalls::Body& body)
     RETURN_IF_ERROR(attribute(field.bytes, label, depth, body));
   }
   return ok_status();
+}
+
+// Of a node MatMulNBits, by its attributes; what they leave open counts as nothing.
+void GraphScan::count_block_weights(Message node) {
+  constexpr int64_t kDefaultBits = 4;
+  std::map<std::string_view, int64_t> numbers;
+  WireReader reader(node);
+  WireField field;
+  while (reader.next(field)) {
+    if (field.number != 5 || field.type != WireType::bytes) continue;
+    std::string_view name;
+    int64_t number = 0;
+    WireReader attribute(field.bytes);
+    WireField part;
+    while (attribute.next(part)) {
+      if (part.number == 1) name = part.text();
+      if (part.number == 3) (void)read_number(part, number);
+    }
+    if (name == "bits" || name == "K" || name == "N") numbers[name] = number;
+  }
+  const int64_t bits = numbers.contains("bits") ? numbers["bits"] : kDefaultBits;
+  if (bits < 1 || bits > 8) return;
+  const auto size = [&](std::string_view name) { return static_cast<double>(std::max<int64_t>(0, numbers[name])); };
+  facts_.block_weights[bits] += size("K") * size("N");
 }
 
 Status GraphScan::attribute(Message message, std::string_view node, size_t depth, FunctionCalls::Body& body) {

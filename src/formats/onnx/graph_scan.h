@@ -92,9 +92,11 @@ struct OnnxFacts {
   std::map<std::string, int64_t> opsets;        // by domain; "" is ONNX's own
   std::map<std::string, std::string> metadata;  // metadata_props
   std::vector<OnnxValue> inputs;                // of the main graph, initialisers left out
+  std::vector<OnnxValue> optional_inputs;       // those that are initialisers, too: what they are unless given
   std::vector<OnnxValue> outputs;
   std::map<std::string, size_t> ops;  // "MatMul", "com.microsoft.MatMulNBits"; graphs within and functions counted
   std::map<std::string, OnnxExternalFile> external;  // by location, relative to the folder of the file
+  std::map<int64_t, double> block_weights;           // of MatMulNBits: bits of a weight -> weights, as the nodes say
   uint64_t tensor_bytes = 0;                         // of all initialisers, external ones included
   size_t num_nodes = 0;
   size_t num_functions = 0;

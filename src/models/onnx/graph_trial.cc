@@ -44,6 +44,11 @@ class Trial {
   };
   Result<std::vector<Logits>> compute(const std::vector<Part>& parts);
   Result<Logits> compute_whole(MemoryLedger& ledger, const std::string& model);
+  void try_skipping(const Logits& whole);
+  void try_prompts(const Logits& whole);
+  void allow(bool chunks, bool batches) {
+    forward_->set_abilities({chunks, batches, found_.abilities.last_logits, found_.abilities.skips_logits});
+  }
   double difference(const Logits& a, const Logits& b) const;
   void note(const Logits& logits);
 
@@ -121,8 +126,30 @@ Result<Trial::Logits> Trial::compute_whole(MemoryLedger& ledger, const std::stri
   return *std::move(first);
 }
 
+// All at once again, without the logits of all tokens but the last.
+void Trial::try_skipping(const Logits& whole) {
+  if (!graph_.first_logits.present() || found_.abilities.last_logits) return;
+  found_.abilities.skips_logits = true;
+  allow(false, false);
+  const Result<std::vector<Logits>> last = compute({{0, 0, kTokens}});
+  found_.abilities.skips_logits = last.ok() && difference(whole, (*last)[0]) <= kSame;
+  allow(false, false);
+}
+
+// Two prompts in one call, where logits of their last tokens alone can be asked for.
+void Trial::try_prompts(const Logits& whole) {
+  if (!found_.abilities.skips_logits || !found_.abilities.batches) return;
+  allow(false, false);
+  const Result<std::vector<Logits>> other = compute({{2, 0, kTokens, kOtherTokens}});
+  forward_->set_abilities({.batches = true, .skips_logits = true, .prompts = true});
+  const Result<std::vector<Logits>> both = compute({{0, 0, kTokens}, {1, 0, kTokens, kOtherTokens}});
+  found_.abilities.prompts =
+      other.ok() && both.ok() && difference(whole, (*both)[0]) <= kSame && difference((*other)[0], (*both)[1]) <= kSame;
+}
+
 Result<GraphTrial> Trial::run(MemoryLedger& ledger, const std::string& model) {
   ASSIGN_OR_RETURN(const Logits whole, compute_whole(ledger, model));
+  try_skipping(whole);
   // Token by token behind a first chunk of two.
   ASSIGN_OR_RETURN(std::vector<Logits> steps, compute({{1, 0, 2}}));
   for (int32_t t = 2; t < kTokens; ++t) {
@@ -136,24 +163,25 @@ Result<GraphTrial> Trial::run(MemoryLedger& ledger, const std::string& model) {
                                   kTokens, found_.step_difference));
   }
   if (graph_.cache == CacheKind::none) return found_;
-  forward_->set_abilities({true, false, found_.abilities.last_logits});
+  allow(true, false);
   const Result<std::vector<Logits>> first = compute({{2, 0, 2}});
   const Result<std::vector<Logits>> second = compute({{2, 2, kTokens - 2}});
   found_.chunk_difference = first.ok() && second.ok() ? difference(whole, (*second)[0]) : HUGE_VAL;
   found_.abilities.chunks = found_.chunk_difference <= kSame;
   // A long one and two short ones of the same length, which go together where nothing else can, go on by one token,
   // with an idle slot between them.
-  forward_->set_abilities({false, false, found_.abilities.last_logits});
+  allow(false, false);
   ASSIGN_OR_RETURN(const std::vector<Logits> begun, compute({{0, 0, kTokens - 1}, {1, 0, 2}, {3, 0, 2, kOtherTokens}}));
   const std::vector<Part> next = {{0, kTokens - 1, 1}, {1, 2, 1}, {3, 2, 1, kOtherTokens}};
   ASSIGN_OR_RETURN(const std::vector<Logits> alone, compute(next));
-  forward_->set_abilities({false, true, found_.abilities.last_logits});
+  allow(false, true);
   const Result<std::vector<Logits>> together = compute(next);  // over what `alone` wrote, which is the same
   for (size_t i = 0; i < next.size(); ++i) {
     const double apart = together.ok() ? difference(alone[i], (*together)[i]) : HUGE_VAL;
     found_.batch_difference = std::max(found_.batch_difference, apart);
   }
   found_.abilities.batches = found_.batch_difference <= kSame;
+  try_prompts(whole);
   return found_;
 }
 

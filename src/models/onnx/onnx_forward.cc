@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
 
 #include "models/onnx/cache_copied.h"
 #include "models/onnx/cache_none.h"
@@ -14,6 +15,7 @@ namespace {
 
 constexpr size_t kMaxLogitsBytes = size_t{64} << 20;  // of one piece, where a graph can be given pieces
 constexpr int32_t kMaxPiece = 1024;
+constexpr int32_t kMaxSkippingPiece = 512;  // attention's scores take as much for each token as the text is long
 
 // Rows of logits that one call can give.
 int32_t max_logit_rows(const OnnxGraph& graph, const GraphAbilities& abilities, int32_t slot_tokens,
@@ -76,7 +78,8 @@ int32_t OnnxForward::piece_tokens(const OnnxRow& row, int32_t done) const {
     // The first wanted token ends a piece, and every one after it is a piece of its own.
     piece = done >= row.first_wanted ? 1 : std::min(piece, row.first_wanted + 1 - done);
   } else if (abilities_.chunks && graph_.cache != CacheKind::none) {
-    piece = std::min(piece, logit_rows_);
+    const int32_t unwanted = abilities_.skips_logits ? std::max(0, row.first_wanted - done) : 0;
+    piece = std::min({piece, unwanted + logit_rows_, std::max(kMaxSkippingPiece, logit_rows_)});
   }
   return piece;
 }
@@ -100,9 +103,17 @@ Status OnnxForward::run_alone(size_t index, const OnnxRow& row, const LogitsSink
 
 // `rows`: of the items, in their order, fillers left out.
 Status OnnxForward::run_call(std::span<const Item> items, std::span<const OnnxRow> rows, const LogitsSink& sink) {
-  RETURN_IF_ERROR(compute(items));
   const size_t num_tokens = items.front().tokens.size();
-  const size_t rows_each = abilities_.last_logits ? 1 : num_tokens;
+  first_logits_ = 0;
+  if (abilities_.skips_logits) {
+    first_logits_ = static_cast<int64_t>(num_tokens) - 1;
+    for (size_t i = 0; num_tokens > 1 && i < items.size(); ++i) {  // no fillers among those of several tokens
+      const int64_t wanted = std::max(0, rows[i].first_wanted - items[i].first_token);
+      first_logits_ = std::min(first_logits_, wanted);
+    }
+  }
+  const size_t rows_each = logit_rows(num_tokens);
+  RETURN_IF_ERROR(compute(items));
   std::vector<LogitsPiece> pieces;
   size_t at = 0;
   for (size_t i = 0; i < items.size(); ++i) {
@@ -134,11 +145,49 @@ std::span<float> OnnxForward::logits_of(size_t first_row, size_t num_rows) {
   return {wide, count};
 }
 
+bool OnnxForward::joins_prompts(const OnnxRow& row) const {
+  return abilities_.prompts && row.position == 0 && row.tokens.size() * 2 <= static_cast<size_t>(kMaxSkippingPiece);
+}
+
+// One call of items of as many tokens each; `rows`: all of run().
+Status OnnxForward::run_items(std::span<const Item> items, std::span<const OnnxRow> rows, const LogitsSink& sink) {
+  std::vector<OnnxRow> of_items;
+  for (const Item& item : items) {
+    if (!item.filler) of_items.push_back(rows[item.row]);
+  }
+  return run_call(items, of_items, sink);
+}
+
+// Prompts of one length, at least two tokens: those in slots that follow each other go together, as many as one long
+// piece has tokens.
+Status OnnxForward::run_prompts(std::vector<Item> items, std::span<const OnnxRow> rows, const LogitsSink& sink) {
+  std::sort(items.begin(), items.end(), [](const Item& a, const Item& b) { return a.slot < b.slot; });
+  const auto length = static_cast<int32_t>(items.front().tokens.size());
+  for (size_t begin = 0; begin < items.size();) {
+    int32_t most_wanted = 1;
+    size_t end = begin;
+    while (end < items.size() && (end == begin || items[end].slot == items[end - 1].slot + 1)) {
+      const auto count = static_cast<int32_t>(end - begin + 1);
+      most_wanted = std::max(most_wanted, length - rows[items[end].row].first_wanted);
+      if (count > kMaxBatch || count * length > kMaxSkippingPiece || count * most_wanted > logit_rows_) break;
+      ++end;
+    }
+    if (end <= begin + 1) {
+      RETURN_IF_ERROR(run_alone(items[begin].row, rows[items[begin].row], sink));
+      ++begin;
+      continue;
+    }
+    RETURN_IF_ERROR(run_items(std::span(items).subspan(begin, end - begin), rows, sink));
+    begin = end;
+  }
+  return ok_status();
+}
+
 Status OnnxForward::run(std::span<const OnnxRow> rows, const LogitsSink& sink) {
-  std::vector<Item> single;
+  std::map<size_t, std::vector<Item>> together;  // by how many tokens they have
   for (size_t i = 0; i < rows.size(); ++i) {
     const OnnxRow& row = rows[i];
-    if (row.tokens.size() != 1 || !abilities_.batches) {
+    if (!abilities_.batches || (row.tokens.size() != 1 && !joins_prompts(row))) {
       RETURN_IF_ERROR(run_alone(i, row, sink));
       continue;
     }
@@ -147,16 +196,15 @@ Status OnnxForward::run(std::span<const OnnxRow> rows, const LogitsSink& sink) {
     item.tokens = row.tokens;
     item.position = row.position;
     item.slot = row.slot;
-    item.wanted = row.first_wanted == 0;
-    single.push_back(item);
+    item.wanted = row.first_wanted < static_cast<int32_t>(row.tokens.size());
+    together[row.tokens.size()].push_back(item);
   }
-  if (single.empty()) return ok_status();
-  for (const std::vector<Item>& batch : batches(std::move(single))) {
-    std::vector<OnnxRow> of_batch;
-    for (const Item& item : batch) {
-      if (!item.filler) of_batch.push_back(rows[item.row]);
+  for (auto& [length, items] : together) {
+    if (length > 1) {
+      RETURN_IF_ERROR(run_prompts(std::move(items), rows, sink));
+      continue;
     }
-    RETURN_IF_ERROR(run_call(batch, of_batch, sink));
+    for (const std::vector<Item>& batch : batches(std::move(items))) RETURN_IF_ERROR(run_items(batch, rows, sink));
   }
   return ok_status();
 }
@@ -195,10 +243,19 @@ void OnnxForward::add_text_inputs(std::span<const Item> items, int32_t width, st
   add(graph_.input_ids, ids_, ids32_, num_tokens);
   add(graph_.attention_mask, mask_, mask32_, static_cast<size_t>(width));
   add(graph_.position_ids, positions_, positions32_, num_tokens);
+  if (!abilities_.skips_logits) return;
+  OnnxTensor first;
+  first.name = graph_.first_logits.name.c_str();
+  first.type = ElementType::int64;
+  first.shape = {1};
+  first.rank = 1;
+  first.data = &first_logits_;
+  first.bytes = sizeof(first_logits_);
+  inputs.push_back(first);
 }
 
 OnnxTensor OnnxForward::logits_output(size_t num_items, size_t num_tokens) {
-  const size_t rows_each = abilities_.last_logits ? 1 : num_tokens;
+  const size_t rows_each = logit_rows(num_tokens);
   OnnxTensor tensor;
   tensor.name = graph_.logits.name.c_str();
   tensor.type = graph_.logits.type;

@@ -1,7 +1,8 @@
 // From tokens to logits through an ONNX graph: one class per way in which a graph keeps its cache.
 //
-// What all have in common is here: rows of several tokens go through the graph alone, in pieces that bound the logits;
-// rows of one token go together, in batches as each kind can form them. What a graph can do beyond the simplest use
+// What all have in common is here: rows of several tokens go through the graph alone, in pieces that bound the logits,
+// or, short prompts of one length, several at once; rows of one token go together, in batches as each kind can form
+// them. What a graph can do beyond the simplest use
 // (GraphAbilities) is found out by trying when the model is loaded, see graph_trial.h.
 //
 // Slots: block s of a plane is the whole cache of one sequence, [heads, slot_tokens, head_dim], so slots that follow
@@ -40,9 +41,11 @@ using LogitsSink = FunctionRef<Status(std::span<const LogitsPiece> pieces)>;
 
 // Found by trial; the defaults are what every graph can do.
 struct GraphAbilities {
-  bool chunks = false;       // several tokens at once behind a cache that is not empty
-  bool batches = false;      // several sequences in one call
-  bool last_logits = false;  // logits come of the last token alone
+  bool chunks = false;        // several tokens at once behind a cache that is not empty
+  bool batches = false;       // several sequences in one call
+  bool last_logits = false;   // logits come of the last token alone
+  bool skips_logits = false;  // of tokens that nobody wants logits of none are computed (OnnxGraph::first_logits)
+  bool prompts = false;       // several prompts of one length, from their beginning, in one call
 };
 
 struct ForwardLimits {
@@ -94,7 +97,8 @@ class OnnxForward {
   virtual size_t staging_bytes(const ForwardLimits&) const { return 0; }
   virtual Status bind_staging() { return ok_status(); }
 
-  // input_ids, attention_mask and position_ids. `width`: of the mask; ones begin at `left[i]`, where `left` is given.
+  // input_ids, attention_mask, position_ids and first_logits. `width`: of the mask; ones begin at `left[i]`, where
+  // `left` is given.
   void add_text_inputs(std::span<const Item> items, int32_t width, std::span<const int32_t> left,
                        std::vector<OnnxTensor>& inputs);
   OnnxTensor logits_output(size_t num_items, size_t num_tokens);
@@ -114,12 +118,20 @@ class OnnxForward {
 
  private:
   int32_t piece_tokens(const OnnxRow& row, int32_t done) const;
+  // Of each item of the call under way.
+  size_t logit_rows(size_t num_tokens) const {
+    return abilities_.last_logits ? 1 : num_tokens - static_cast<size_t>(first_logits_);
+  }
   Status run_alone(size_t index, const OnnxRow& row, const LogitsSink& sink);
+  bool joins_prompts(const OnnxRow& row) const;
+  Status run_prompts(std::vector<Item> items, std::span<const OnnxRow> rows, const LogitsSink& sink);
+  Status run_items(std::span<const Item> items, std::span<const OnnxRow> rows, const LogitsSink& sink);
   Status run_call(std::span<const Item> items, std::span<const OnnxRow> rows, const LogitsSink& sink);
   std::span<float> logits_of(size_t first_row, size_t num_rows);
   void* fill(ElementType type, size_t count, std::vector<int64_t>& wide, std::vector<int32_t>& narrow);
 
   int32_t logit_rows_ = 0;
+  int64_t first_logits_ = 0;  // of the call under way: of the tokens before this one there are none
   Buffer logits_;
   Buffer logits_f32_;  // of a graph whose logits are f16
   Buffer staging_memory_;

@@ -221,6 +221,10 @@ Status Discovery::find_kind() {
   const auto attention = facts_.ops.find("com.microsoft.GroupQueryAttention");
   const bool shares = attention != facts_.ops.end() && attention->second >= graph_.layers.size();
   graph_.cache = shares ? CacheKind::shared : CacheKind::copied;
+  for (const OnnxValue& input : facts_.optional_inputs) {
+    const bool usable = shares && input.name == "first_logits" && input.type == ElementType::int64;
+    if (usable && input.shape.size() == 1) graph_.first_logits = {input.name, input.type};
+  }
   if (shares && !graph_.attention_mask.present()) {
     return make_error(ErrorCode::unsupported,
                       "the graph has GroupQueryAttention and no input attention_mask, by which a sequence's length is "

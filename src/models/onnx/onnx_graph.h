@@ -53,6 +53,7 @@ struct OnnxGraph {
   OnnxPortRef input_ids, attention_mask, position_ids;
   OnnxPortRef use_cache_branch;  // of graphs that hold both branches in one
   OnnxPortRef logits;            // [batch, tokens or 1, vocab]
+  OnnxPortRef first_logits;      // int64 [1], optional: of the tokens before this one no logits are computed
   std::vector<CacheLayer> layers;
   ElementType cache_type = ElementType::float32;
   CacheKind cache = CacheKind::none;

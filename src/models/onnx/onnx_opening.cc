@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <mutex>
 #include <set>
 
@@ -114,7 +115,16 @@ Status refuse_bfloat16(const OnnxLoadOptions& options, const OnnxFacts& facts) {
 
 std::string weight_type(const OnnxFacts& facts, bool half) {
   const auto has = [&](const char* op) { return facts.ops.contains(op); };
-  if (has("com.microsoft.MatMulNBits")) return "int4";
+  // What the converter has written, which says what it was asked for.
+  constexpr std::array kOurs = {"f32", "f16", "int8", "int4"};
+  if (const auto said = facts.metadata.find("inferneo.precision"); said != facts.metadata.end()) {
+    if (std::find(kOurs.begin(), kOurs.end(), said->second) != kOurs.end()) return said->second;
+  }
+  if (!facts.block_weights.empty()) {
+    const auto most = std::max_element(facts.block_weights.begin(), facts.block_weights.end(),
+                                       [](const auto& a, const auto& b) { return a.second < b.second; });
+    return fmt::format("int{}", most->first);
+  }
   if (has("MatMulInteger") || has("QLinearMatMul") || has("com.microsoft.DynamicQuantizeMatMul") ||
       has("DequantizeLinear")) {
     return "int8";

@@ -3,12 +3,23 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
 #include <utility>
 
 namespace inferneo::onnx {
 namespace {
 
 constexpr size_t kMaxPorts = 100'000;
+constexpr const char* kAwake = "1000";  // microseconds: longer than the pause between two steps
+
+// From 1.26 on; before that threads spin as long as they like, unless they are stopped at the end of each run.
+bool bounds_spinning(std::string_view version) {
+  constexpr int kFirstMinor = 26;
+  if (!version.starts_with("1.")) return true;
+  int minor = 0;
+  std::from_chars(version.data() + 2, version.data() + version.size(), minor);
+  return minor >= kFirstMinor;
+}
 
 Result<std::vector<int64_t>> shape_of(const OrtLibrary& library, const OrtTensorInfo* info) {
   size_t rank = 0;
@@ -75,10 +86,13 @@ Status OnnxSession::open(const std::string& path, const OnnxSessionOptions& want
     // Shapes change with every step, and a pattern would be kept for each.
     RETURN_IF_ERROR(library_.check<OrtDisableMemPattern>("opening the graph", options));
     RETURN_IF_ERROR(library_.check<OrtDisableCpuMemArena>("opening the graph", options));
-    // Our allocator, which counts; and threads that sleep when they have nothing to do, since others take turns.
-    // And the one format that has been looked at.
+    // Our allocator, which counts; threads that wait for the next node awake, also from one step to the next, and sleep
+    // soon after, since others take turns. And the one format that has been looked at.
+    const bool bounded = bounds_spinning(library_.version());
     for (const auto& [key, value] :
-         {std::pair{"session.use_env_allocators", "1"}, std::pair{"session.intra_op.allow_spinning", "0"},
+         {std::pair{"session.use_env_allocators", "1"}, std::pair{"session.intra_op.allow_spinning", "1"},
+          std::pair{"session.intra_op.spin_duration_us", kAwake},
+          std::pair{"session.force_spinning_stop", bounded ? "0" : "1"},
           std::pair{"session.inter_op.allow_spinning", "0"}, std::pair{"session.load_model_format", "ONNX"}}) {
       RETURN_IF_ERROR(library_.check<OrtAddConfigEntry>("opening the graph", options, key, value));
     }
@@ -89,6 +103,7 @@ Status OnnxSession::open(const std::string& path, const OnnxSessionOptions& want
   const Status opened = set();
   library_.call<OrtReleaseSessionOptions>(options);
   RETURN_IF_ERROR(opened);
+  account_.keep_freed();
   RETURN_IF_ERROR(watch_.open());
   ASSIGN_OR_RETURN(inputs_, ports(true));
   ASSIGN_OR_RETURN(outputs_, ports(false));

@@ -245,7 +245,7 @@ Result<Description> describe(const ModelDirectory& source) {
 }  // namespace
 
 Status check_convert_options(const ConvertOptions& options) {
-  constexpr std::array kBlocks = {16, 32, 64, 128};
+  constexpr std::array kBlocks = {0, 16, 32, 64, 128};  // 0: not asked for
   if (std::find(kBlocks.begin(), kBlocks.end(), options.block_size) == kBlocks.end()) {
     return make_error(ErrorCode::invalid_argument,
                       fmt::format("block_size {} must be 16, 32, 64 or 128", options.block_size), "block_size");

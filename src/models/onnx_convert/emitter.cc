@@ -9,6 +9,19 @@ namespace {
 
 constexpr int kHeadBits = 8;  // the fewest of embeddings and output head: their errors go into the logits unmixed
 
+// int4 where no size of blocks is asked for. Half of the error of a network in 4 bits comes out of q, k and v, which
+// are a tenth of its weights: they are kept in 8 (docs/convert.md).
+BlockForm default_int4(const std::vector<WeightKey>& matrices) {
+  switch (matrices.front().role) {
+    case TensorRole::q:
+    case TensorRole::k:
+    case TensorRole::v:
+      return {8, 64};
+    default:
+      return {4, 32};
+  }
+}
+
 std::string layer_scope(int32_t layer) { return layer < 0 ? std::string("model") : fmt::format("layers.{}", layer); }
 
 }  // namespace
@@ -53,7 +66,10 @@ void Emitter::declare_inputs() {
   builder_.input("input_ids", OnnxType::i64, {"batch", "sequence"});
   builder_.input("attention_mask", OnnxType::i64, {"batch", "total"});
   if (needs_positions()) builder_.input("position_ids", OnnxType::i64, {"batch", "sequence"});
-  builder_.output("logits", OnnxType::f32, {"batch", "sequence", int64_t{spec_.vocab_size}});
+  // Of a genai graph the rows from first_logits on, which is an initializer, 0, that whoever runs it may replace.
+  if (genai()) builder_.optional_input("first_logits", 0);
+  const char* const rows = genai() ? "logit_rows" : "sequence";
+  builder_.output("logits", OnnxType::f32, {"batch", rows, int64_t{spec_.vocab_size}});
   for (size_t i = 0; i < spec_.layers.size(); ++i) {
     const AttentionSpec& a = spec_.layers[i].attention;
     for (const char* part : {"key", "value"}) {
@@ -90,11 +106,11 @@ Value Emitter::soft_capped(const Value& x, float cap, OnnxType type) {
 Value Emitter::embed_quantized() {
   const int64_t hidden = spec_.hidden_size;
   embedding_rows_ = weights_.block_rows(weight_name(TensorRole::token_embedding), key(TensorRole::token_embedding),
-                                        options_.compute, options_.block);
+                                        options_.compute, head_block());
   if (genai()) {
     return builder_.node("GatherBlockQuantized", {embedding_rows_.values, "input_ids", embedding_rows_.scales},
                          {{"bits", int64_t{kHeadBits}},
-                          {"block_size", int64_t{options_.block}},
+                          {"block_size", int64_t{head_block()}},
                           {"gather_axis", int64_t{0}},
                           {"quantize_axis", int64_t{1}}},
                          kMicrosoftDomain);
@@ -102,13 +118,13 @@ Value Emitter::embed_quantized() {
   const Value rows = builder_.cast(builder_.node("Gather", {embedding_rows_.values, "input_ids"}), options_.compute);
   const Value centred = builder_.node("Sub", {rows, builder_.number(128.0F, options_.compute)});
   const Value scales = builder_.unsqueeze(builder_.node("Gather", {embedding_rows_.scales, "input_ids"}), {3});
-  const Value blocks = builder_.reshape(centred, {0, 0, hidden / options_.block, options_.block});
+  const Value blocks = builder_.reshape(centred, {0, 0, hidden / head_block(), head_block()});
   return builder_.reshape(builder_.node("Mul", {blocks, scales}), {0, 0, hidden});
 }
 
 void Emitter::embed() {
   builder_.scope("embedding");
-  if (options_.bits != 0 && spec_.hidden_size % options_.block == 0) {
+  if (options_.bits != 0 && spec_.hidden_size % head_block() == 0) {
     hidden_ = embed_quantized();
   } else {
     embedding_ =
@@ -166,47 +182,53 @@ void Emitter::add_to_stream(Value branch, const std::optional<NormSpec>& post_no
   pending_ = scaled(branch, layer_spec().residual_multiplier);
 }
 
-Value Emitter::product(const Value& x, const std::vector<WeightKey>& matrices, const std::string& name, int bits) {
-  if (bits == 0) return builder_.node("MatMul", {x, weights_.columns(name, matrices, options_.compute)});
+BlockForm Emitter::form_of(const std::vector<WeightKey>& matrices) const {
+  if (options_.bits != 4 || options_.block != 0) return {options_.bits, options_.bits == 0 ? 0 : head_block()};
+  return default_int4(matrices);
+}
+
+Value Emitter::product(const Value& x, const std::vector<WeightKey>& matrices, const std::string& name,
+                       BlockForm form) {
+  if (form.bits == 0) return builder_.node("MatMul", {x, weights_.columns(name, matrices, options_.compute)});
   if (!genai()) {
-    const BlockedNames w = weights_.block_columns(name, matrices, options_.compute, bits, options_.block);
+    const BlockedNames w = weights_.block_columns(name, matrices, options_.compute, form);
     const Value matrix = builder_.node("DequantizeLinear", {w.values, w.scales, w.zero_points},
-                                       {{"axis", int64_t{0}}, {"block_size", int64_t{options_.block}}});
+                                       {{"axis", int64_t{0}}, {"block_size", int64_t{form.block}}});
     return builder_.node("MatMul", {x, matrix});
   }
-  const BlockedNames w = weights_.blocks(name, matrices, options_.compute, bits, options_.block);
+  const BlockedNames w = weights_.blocks(name, matrices, options_.compute, form);
   return builder_.node("MatMulNBits", {x, w.values, w.scales, w.zero_points},
                        {{"K", weights_.inputs(matrices.front())},
                         {"N", weights_.outputs(matrices)},
-                        {"bits", int64_t{bits}},
-                        {"block_size", int64_t{options_.block}},
+                        {"bits", int64_t{form.bits}},
+                        {"block_size", int64_t{form.block}},
                         {"accuracy_level", int64_t{options_.accuracy_level}}},
                        kMicrosoftDomain);
 }
 
 Value Emitter::linear(const Value& x, const std::vector<WeightKey>& matrices, const std::vector<WeightKey>& biases,
                       const std::string& name) {
-  Value y = product(x, matrices, name, options_.bits);
+  Value y = product(x, matrices, name, form_of(matrices));
   if (biases.empty()) return y;
   return builder_.node("Add", {y, weights_.stacked_vector(name + "_bias", biases, options_.compute)});
 }
 
 // The output head: the token embedding's own bytes where they are tied.
 Value Emitter::head_product(const Value& x) {
-  const int bits = options_.bits == 0 ? 0 : kHeadBits;
-  if (!spec_.tied_embeddings) return product(x, {key(TensorRole::lm_head)}, weight_name(TensorRole::lm_head), bits);
-  if (bits != 0 && (embedding_rows_.values.empty() || !genai())) {
-    return product(x, {key(TensorRole::token_embedding)}, "model.lm_head", bits);
+  const BlockForm form = options_.bits == 0 ? BlockForm{} : BlockForm{kHeadBits, head_block()};
+  if (!spec_.tied_embeddings) return product(x, {key(TensorRole::lm_head)}, weight_name(TensorRole::lm_head), form);
+  if (form.bits != 0 && (embedding_rows_.values.empty() || !genai())) {
+    return product(x, {key(TensorRole::token_embedding)}, "model.lm_head", form);
   }
-  if (bits != 0) {
-    const int64_t blocks = spec_.hidden_size / options_.block;
+  if (form.bits != 0) {
+    const int64_t blocks = spec_.hidden_size / form.block;
     const Value matrix = weights_.alias(weight_name(TensorRole::token_embedding) + ".blocks", embedding_rows_.values,
-                                        {spec_.vocab_size, blocks, options_.block});
+                                        {spec_.vocab_size, blocks, form.block});
     return builder_.node("MatMulNBits", {x, matrix, embedding_rows_.scales},
                          {{"K", int64_t{spec_.hidden_size}},
                           {"N", int64_t{spec_.vocab_size}},
-                          {"bits", int64_t{bits}},
-                          {"block_size", int64_t{options_.block}},
+                          {"bits", int64_t{form.bits}},
+                          {"block_size", int64_t{form.block}},
                           {"accuracy_level", int64_t{options_.accuracy_level}}},
                          kMicrosoftDomain);
   }
@@ -217,7 +239,10 @@ Value Emitter::head_product(const Value& x) {
 void Emitter::finish() {
   layer_ = -1;
   builder_.scope("head");
-  const Value x = normed_stream(spec_.final_norm, TensorRole::final_norm, TensorRole::final_norm_bias);
+  Value x = normed_stream(spec_.final_norm, TensorRole::final_norm, TensorRole::final_norm_bias);
+  if (genai()) {
+    x = builder_.node("Slice", {x, "first_logits", builder_.ints({INT64_MAX}), builder_.ints({1})});
+  }
   const Value logits = scaled(to_float(head_product(to_compute(x))), spec_.logit_multiplier);
   builder_.named("logits", "Identity", {soft_capped(logits, spec_.logit_soft_cap, OnnxType::f32)});
 }

@@ -30,7 +30,7 @@ struct EmitOptions {
   GraphKind kind = GraphKind::genai;
   OnnxType compute = OnnxType::f32;  // f32 or f16
   int bits = 0;                      // of matrices: 4, 8; 0: as `compute`
-  int block = 32;                    // 16, 32, 64 or 128
+  int block = 0;                     // 16, 32, 64 or 128, of all matrices; 0: as each kind of matrix needs it
   int accuracy_level = 4;            // of MatMulNBits
   int32_t max_positions = 0;         // longest sequence
 };
@@ -86,7 +86,9 @@ class Emitter {
   // x [..., K] times matrices stacked along their outputs, and their biases.
   Value linear(const Value& x, const std::vector<WeightKey>& matrices, const std::vector<WeightKey>& biases,
                const std::string& name);
-  Value product(const Value& x, const std::vector<WeightKey>& matrices, const std::string& name, int bits);
+  Value product(const Value& x, const std::vector<WeightKey>& matrices, const std::string& name, BlockForm form);
+  BlockForm form_of(const std::vector<WeightKey>& matrices) const;
+  int head_block() const { return options_.block == 0 ? kUsualBlock : options_.block; }
   Value scaled(const Value& x, float factor);
   Value soft_capped(const Value& x, float cap, OnnxType type);
   Value head_product(const Value& x);
@@ -117,6 +119,8 @@ class Emitter {
   Value dense(const Value& x, int32_t expert);
   Value experts(const Value& x);
   Value routing(const Value& tokens);
+
+  static constexpr int kUsualBlock = 32;
 
   const DecoderSpec& spec_;
   const EmitOptions& options_;

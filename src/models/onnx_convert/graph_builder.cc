@@ -91,6 +91,13 @@ void GraphBuilder::input(std::string name, OnnxType type, std::vector<OnnxDim> d
   graph_.inputs.push_back({std::move(name), type, std::move(dims)});
 }
 
+void GraphBuilder::optional_input(const std::string& name, int64_t value) {
+  input(name, OnnxType::i64, {int64_t{1}});
+  std::string raw;
+  append_little_endian(raw, static_cast<uint64_t>(value), 8);
+  constant(name, OnnxType::i64, {1}, std::move(raw));
+}
+
 void GraphBuilder::output(std::string name, OnnxType type, std::vector<OnnxDim> dims) {
   graph_.outputs.push_back({std::move(name), type, std::move(dims)});
 }

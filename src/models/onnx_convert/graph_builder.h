@@ -45,6 +45,8 @@ class GraphBuilder {
   Value unsqueeze(const Value& x, std::vector<int64_t> axes) { return node("Unsqueeze", {x, ints(std::move(axes))}); }
 
   void input(std::string name, OnnxType type, std::vector<OnnxDim> dims);
+  // i64 [1]; it is `value` unless it is given.
+  void optional_input(const std::string& name, int64_t value);
   void output(std::string name, OnnxType type, std::vector<OnnxDim> dims);
   OnnxGraph& graph() { return graph_; }
 

@@ -80,7 +80,8 @@ std::string WeightPlan::columns(const std::string& name, const std::vector<Weigh
 }
 
 BlockedNames WeightPlan::blocks(const std::string& name, const std::vector<WeightKey>& keys, OnnxType scale_type,
-                                int bits, int block) {
+                                BlockForm form) {
+  const auto [bits, block] = form;
   WeightJob made = job(WeightJob::Form::blocks, keys, scale_type);
   made.bits = bits;
   made.block = block;
@@ -109,7 +110,8 @@ BlockedNames WeightPlan::block_rows(const std::string& name, const WeightKey& ke
 }
 
 BlockedNames WeightPlan::block_columns(const std::string& name, const std::vector<WeightKey>& keys, OnnxType scale_type,
-                                       int bits, int block) {
+                                       BlockForm form) {
+  const auto [bits, block] = form;
   WeightJob made = job(WeightJob::Form::block_columns, keys, scale_type);
   made.bits = bits;
   made.block = block;

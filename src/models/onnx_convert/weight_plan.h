@@ -16,6 +16,12 @@
 
 namespace inferneo {
 
+// How a quantised matrix is kept: integers of so many bits, and so many inputs to a scale.
+struct BlockForm {
+  int bits = 0;  // 4 or 8; 0: it is not quantised
+  int block = 0;
+};
+
 // Matrices are W [N = outputs, K = inputs], as in a DecoderSpec; several that share an input are stacked along N.
 struct WeightJob {
   enum class Form : uint8_t {
@@ -73,10 +79,9 @@ class WeightPlan {
   std::string stacked_vector(const std::string& name, const std::vector<WeightKey>& keys, OnnxType type);
   std::string rows(const std::string& name, const WeightKey& key, OnnxType type);
   std::string columns(const std::string& name, const std::vector<WeightKey>& keys, OnnxType type);
-  BlockedNames blocks(const std::string& name, const std::vector<WeightKey>& keys, OnnxType scale_type, int bits,
-                      int block);
-  BlockedNames block_columns(const std::string& name, const std::vector<WeightKey>& keys, OnnxType scale_type, int bits,
-                             int block);
+  BlockedNames blocks(const std::string& name, const std::vector<WeightKey>& keys, OnnxType scale_type, BlockForm form);
+  BlockedNames block_columns(const std::string& name, const std::vector<WeightKey>& keys, OnnxType scale_type,
+                             BlockForm form);
   // Blocks of 8 bits with a row of values [N, K] for each output, to be looked up; K is a multiple of `block`.
   BlockedNames block_rows(const std::string& name, const WeightKey& key, OnnxType scale_type, int block);
   // The bytes of a tensor under another shape: a second tensor over the same range of the file.

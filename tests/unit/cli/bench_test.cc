@@ -31,6 +31,7 @@ TEST(BenchRates, OneStreamIsTimedByTheEngine) {
   EXPECT_DOUBLE_EQ(round->prefill_rate, 500.0);
   EXPECT_DOUBLE_EQ(round->decode_rate, 10.0);
   EXPECT_DOUBLE_EQ(round->time_to_first_token, 0.1);
+  EXPECT_DOUBLE_EQ(round->output_rate, 4 / 0.4);
 }
 
 TEST(BenchRates, BatchesCountOnlyWhatAllDecodedTogether) {
@@ -41,6 +42,7 @@ TEST(BenchRates, BatchesCountOnlyWhatAllDecodedTogether) {
   EXPECT_DOUBLE_EQ(round->prefill_rate, 100 / 0.2);
   EXPECT_DOUBLE_EQ(round->decode_rate, 4 / 0.2);
   EXPECT_DOUBLE_EQ(round->time_to_first_token, 0.15);
+  EXPECT_DOUBLE_EQ(round->output_rate, 8 / 0.5);
 }
 
 TEST(BenchRates, CachedPromptTokensDoNotCount) {

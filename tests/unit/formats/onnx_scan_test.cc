@@ -13,6 +13,7 @@ namespace inferneo::onnx {
 namespace {
 
 using inferneo::testing::onnx_external;
+using inferneo::testing::onnx_int;
 using inferneo::testing::onnx_model;
 using inferneo::testing::onnx_node;
 using inferneo::testing::onnx_tensor;
@@ -45,6 +46,10 @@ Wire plain_graph() {
 TEST(OnnxScan, TellsWhatIsThere) {
   Wire graph = plain_graph();
   graph.message(1, onnx_node("MatMulNBits", "com.microsoft"))
+      .message(1, onnx_node("MatMulNBits", "com.microsoft")
+                      .message(5, onnx_int("K", 32))
+                      .message(5, onnx_int("N", 10))
+                      .message(5, onnx_int("bits", 8)))
       .message(5, onnx_external("far", "data/a.bin", "64", "40", 10));
   const Result<OnnxFacts> facts = scan(onnx_model(graph, Wire().message(14, Wire().text(1, "key").text(2, "value"))));
   ASSERT_TRUE(facts.ok()) << facts.error().message;
@@ -52,9 +57,12 @@ TEST(OnnxScan, TellsWhatIsThere) {
   EXPECT_EQ(facts->metadata.at("key"), "value");
   ASSERT_EQ(facts->inputs.size(), 1U) << "an initialiser is no input";
   EXPECT_EQ(facts->inputs[0].shape, (std::vector<int64_t>{-1, 2}));
+  ASSERT_EQ(facts->optional_inputs.size(), 1U);
+  EXPECT_EQ(facts->optional_inputs[0].name, "weight");
+  EXPECT_EQ(facts->block_weights, (std::map<int64_t, double>{{4, 0.0}, {8, 320.0}}));
   EXPECT_EQ(facts->outputs[0].name, "y");
   EXPECT_EQ(facts->ops.at("MatMul"), 1U);
-  EXPECT_EQ(facts->ops.at("com.microsoft.MatMulNBits"), 1U);
+  EXPECT_EQ(facts->ops.at("com.microsoft.MatMulNBits"), 2U);
   EXPECT_EQ(facts->tensor_bytes, 64U);
   EXPECT_EQ(facts->external.at("data/a.bin").needed, 104U);
   EXPECT_FALSE(facts->uses_bfloat16);

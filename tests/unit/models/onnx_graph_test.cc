@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <map>
 #include <set>
 
@@ -52,7 +53,10 @@ void expect_computable(const OnnxGraph& graph) {
   std::set<std::string> known;
   std::set<std::string> read;
   for (const OnnxValue& input : graph.inputs) EXPECT_TRUE(known.insert(input.name).second) << input.name;
-  for (const OnnxTensor& tensor : graph.initializers) EXPECT_TRUE(known.insert(tensor.name).second) << tensor.name;
+  for (const OnnxTensor& tensor : graph.initializers) {
+    // What an optional input is unless it is given.
+    EXPECT_TRUE(known.insert(tensor.name).second || tensor.name == "first_logits") << tensor.name;
+  }
   std::set<std::string> names;
   for (const OnnxNode& node : graph.nodes) {
     EXPECT_TRUE(names.insert(node.name).second) << node.name;
@@ -154,6 +158,37 @@ TEST(OnnxGraph, LlamaIsWhatTheRuntimeIsFastAt) {
   EXPECT_THAT(input_names(emitted.model.graph), Not(Contains("position_ids")));
   EXPECT_FALSE(emitted.decoder.position_ids);
   EXPECT_TRUE(emitted.decoder.shared_cache);
+}
+
+TEST(OnnxGraph, BlocksAreAsEachMatrixNeedsThemUnlessOneSizeIsAskedFor) {
+  const DecoderSpec spec = golden_spec("llama3");
+  const auto forms = [&](int bits, int block) {
+    EmitOptions wanted = options(GraphKind::genai, bits, OnnxType::f32);
+    wanted.block = block;
+    std::map<std::string, std::pair<int64_t, int64_t>> found;
+    for (const OnnxNode& node : emit(spec, wanted).model.graph.nodes) {
+      if (node.op != "MatMulNBits") continue;
+      found[node.inputs[1]] = {*attribute<int64_t>(node, "bits"), *attribute<int64_t>(node, "block_size")};
+    }
+    return found;
+  };
+  using Form = std::pair<int64_t, int64_t>;
+  const auto usual = forms(4, 0);
+  EXPECT_EQ(usual.at("layers.1.gate.blocks"), Form(4, 32));
+  EXPECT_EQ(usual.at("layers.1.qkv.blocks"), Form(8, 64));
+  EXPECT_EQ(usual.at("model.token_embedding.blocks"), Form(8, 32));
+  for (const auto& [name, form] : forms(4, 16)) EXPECT_EQ(form.second, 16) << name;
+  for (const auto& [name, form] : forms(8, 0)) EXPECT_EQ(form, Form(8, 32)) << name;
+}
+
+// The default, and one that whoever runs the graph may give.
+TEST(OnnxGraph, TheFirstLogitsAreAnOptionalInputOfGenaiGraphsAlone) {
+  for (const GraphKind kind : {GraphKind::genai, GraphKind::standard21, GraphKind::standard23}) {
+    const OnnxGraph graph = emit(golden_spec("llama3"), options(kind, 0, OnnxType::f32)).model.graph;
+    const bool there = kind == GraphKind::genai;
+    EXPECT_EQ(std::ranges::count(graph.inputs, "first_logits", &OnnxValue::name), there ? 1 : 0);
+    EXPECT_EQ(std::ranges::count(graph.initializers, "first_logits", &OnnxTensor::name), there ? 1 : 0);
+  }
 }
 
 TEST(OnnxGraph, StandardGraphsHaveStandardOperatorsAlone) {

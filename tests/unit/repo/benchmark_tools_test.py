@@ -1,5 +1,6 @@
 """The tools around the benchmarks, on programs that say what they are told to: nothing is measured, and there is no model."""
 import contextlib
+import importlib.util
 import io
 import json
 import pathlib
@@ -17,6 +18,15 @@ import side_by_side  # noqa: E402
 import side_by_side_page  # noqa: E402
 
 
+def module_at(path):
+    """Several benchmarks have a report.py."""
+    spec = importlib.util.spec_from_file_location(path.parent.name + "_report", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+onnx_report = module_at(ROOT / "benchmarks" / "onnx" / "report.py")
 
 class Programs:
     """What the programs would print; keeps the calls."""
@@ -135,6 +145,81 @@ class SideBySide(unittest.TestCase):
         self.assertEqual(list(side_by_side.cases_of(args)), ["prefill 512", "decode, 1 stream"])
         args = side_by_side.parse(["m", "--llama-bench", "x", "--llama-batched-bench", "y", "--llama-server", "z"])
         self.assertEqual(list(side_by_side.cases_of(args)), ["prefill 512", "decode, 1 stream", "decode, 16 streams", "serving, 8 clients"])
+
+
+class OnnxReport(unittest.TestCase):
+    """Both engines and the operator are asked by turns, a round that was measured stays, and the page tells medians and ratios."""
+
+    def setUp(self):
+        self._folder = tempfile.TemporaryDirectory()
+        self.addCleanup(self._folder.cleanup)
+        self.folder = pathlib.Path(self._folder.name)
+        self.model = self.folder / "tiny"
+        self.model.mkdir()
+        (self.model / "config.json").write_text(json.dumps(dict(
+            hidden_size=8, intermediate_size=16, num_attention_heads=2, num_key_value_heads=1, num_hidden_layers=2, vocab_size=10)))
+        (self.folder / "inferneo").write_text("the program")
+        for kind in ("f32", "int4"):
+            (self.folder / f"tiny-{kind}").mkdir()
+            (self.folder / f"tiny-{kind}" / "model.onnx").write_text("newer than the program, so taken")
+        self.calls = []
+
+    def answer(self, line):
+        line = [str(part) for part in line]
+        self.calls.append(line)
+        if "--machine" in line:
+            return dict(machine=dict(threads=2, isa="avx2", bf16_flops=1e11, read_bytes_per_second=1e10))
+        if line[1].endswith("genai_rates.py"):
+            return dict(version="9.9", prefill=100.0, decode=10.0, in_turn=9.0, batch=30.0)
+        if line[1].endswith("operator_rates.py"):
+            return dict(one=2.0, many=9.0)
+        batches = line[line.index("--batch-size") + 1].split(",")
+        rate = {name: dict(median=value) for name, value in dict(
+            prefill_tokens_per_second=110.0, decode_tokens_per_second=12.0, output_tokens_per_second=36.0).items()}
+        return dict(rows=[dict(batch=int(batch), input_len=1, **rate) for batch in batches])
+
+    def run_tool(self, *flags):
+        said = io.StringIO()
+        with (unittest.mock.patch.object(onnx_report, "json_of", self.answer), contextlib.redirect_stderr(said),
+              contextlib.redirect_stdout(io.StringIO())):
+            code = onnx_report.main([str(self.model), "--genai-python", "python", "--onnxruntime", "lib.so", "--binary",
+                                     str(self.folder / "inferneo"), "--onnx-dir", str(self.folder), "--out", str(self.folder / "page"),
+                                     "--threads", "2", *flags])
+        return code, said.getvalue()
+
+    def test_rounds_go_on_where_they_ended(self):
+        for calls in (1, 2):
+            self.assertEqual(self.run_tool("--rounds", "2", "--one", *(["--continue"] if calls > 1 else [])), (0, unittest.mock.ANY))
+        result = json.loads((self.folder / "page.json").read_text())
+        self.assertEqual([len(case["rounds"]) for case in result["cases"]], [1] * 8)
+        self.assertEqual(self.run_tool("--rounds", "2", "--continue")[0], 0)
+        result = json.loads((self.folder / "page.json").read_text())
+        self.assertEqual([len(case["rounds"]) for case in result["cases"]], [2] * 8)
+        self.assertEqual([len(entry["rounds"]) for entry in result["scaling"]], [2, 2])
+        order = "".join("m" if "--machine" in c else "g" if "genai" in c[1] else "o" if "operator" in c[1] else "i" for c in self.calls)
+        self.assertEqual(order, "miiggiim" + "miiggiiom" + "miiggiiom" + "miiggiim", "A B B A, and types by turns")
+        weights = next(c for c in self.calls if "operator" in c[1])
+        self.assertEqual(weights[weights.index("--weights") + 1], str(2 * (8 * 4 * 2 * 3 + 3 * 8 * 16) + 80))
+
+    def test_the_page_tells_what_was_measured(self):
+        code, said = self.run_tool("--rounds", "1")
+        self.assertEqual(code, 0, said)
+        page = (self.folder / "page.md").read_text()
+        self.assertIn("| f32 | prefill 512 | 110.0 (110.0 to 110.0) | 100.0 (100.0 to 100.0) | 1.10 (1.10 to 1.10) |", page)
+        self.assertIn("| int4 | 8 streams; the other: in turn | 36.0 (36.0 to 36.0) | 9.0 (9.0 to 9.0) | 4.00 (4.00 to 4.00) |", page)
+        self.assertIn("| int4 | 12.0 (12.0 to 12.0) | 12.0 (12.0 to 12.0) | 1.00 (1.00 to 1.00) | 4.50 (4.50 to 4.50) |", page)
+        self.assertIn("Fewer than five rounds", page)
+        self.assertIn("onnxruntime-genai 9.9; both with lib.so", page)
+        self.assertIn("over those of onnxruntime-genai", (self.folder / "page.svg").read_text())
+        self.assertEqual(self.run_tool("--from", str(self.folder / "page.json"))[0], 0)
+
+    def test_types_that_were_not_begun_with_are_refused(self):
+        self.assertEqual(self.run_tool("--types", "f32", "--one")[0], 0)
+        (self.folder / "tiny-int8").mkdir()
+        (self.folder / "tiny-int8" / "model.onnx").write_text("x")
+        code, said = self.run_tool("--types", "int8", "--continue")
+        self.assertEqual(code, 1)
+        self.assertIn("leave --continue out", said)
 
 
 class Instructions(unittest.TestCase):

@@ -53,7 +53,7 @@ class ONNXConverter:
         _bridge.keep(self)
 
     def convert_model(self, model: str | os.PathLike[str], output: str | os.PathLike[str], *,
-                      precision: Precision | str = Precision.INT4, block_size: int = 32, accuracy_level: int = 4,
+                      precision: Precision | str = Precision.INT4, block_size: int = 0, accuracy_level: int = 4,
                       operators: OnnxOperators | str = OnnxOperators.GENAI, half_activations: bool = False,
                       max_model_len: int = 0, verify: bool = True, overwrite: bool = False,
                       on_progress: Progress | None = None) -> ConvertedModel:
@@ -65,7 +65,7 @@ class ONNXConverter:
             model: a directory, or a hub id, which is downloaded when it is not in the cache yet.
             output: the directory that is to be written.
             precision: of the weights; Precision or its name.
-            block_size: weights that share a scale, of int8 and int4: 16, 32, 64 or 128.
+            block_size: weights that share a scale, of int8 and int4: 16, 32, 64 or 128; 0: as each kind of matrix needs it.
             accuracy_level: of integer products: 0 as the runtime likes, 1 f32, 2 f16, 3 bf16, 4 int8.
             operators: of which the graph is made; OnnxOperators or its name.
             half_activations: activations and cache in f16, for int8 and int4.
