@@ -132,6 +132,7 @@ void AnswerCache::grow(size_t bytes) {
 }
 
 bool AnswerCache::make_room(size_t bytes) {
+  if (bytes > taken_) return false;  // before anybody leaves for nothing
   while (bytes_ + bytes > taken_ && !entries_.empty()) {
     remove(std::prev(entries_.end()));
     ++counts_.evictions;

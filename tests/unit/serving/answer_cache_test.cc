@@ -406,6 +406,11 @@ TEST(AnswerCacheBounds, BytesAndAge) {
   EXPECT_EQ(cache.find(key(200), at(0)), nullptr) << "it would have driven the others out";
   EXPECT_NE(cache.find(key(0), at(10)), nullptr);
   EXPECT_EQ(cache.find(key(0), at(11)), nullptr) << "too old";
+  AnswerCache small(
+      {.max_bytes = 8'000'000, .longest = {}, .may_take = [](size_t bytes) { return bytes <= kAnswerBytes; }});
+  small.insert(key(1), answer(10), at(0));
+  small.insert(key(2), answer(100'000), at(0));  // more than it got
+  EXPECT_NE(small.find(key(1), at(0)), nullptr) << "nobody leaves for what does not fit anyhow";
   AnswerCache refused({.max_bytes = 8000, .longest = {}, .may_take = [](size_t) { return false; }});
   refused.insert(key(1), answer(1), at(0));
   EXPECT_EQ(refused.counts().bytes, 0U);
