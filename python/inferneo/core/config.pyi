@@ -120,6 +120,10 @@ class EngineConfig:
     """Graphs that a child process opens first; foreign: those that were not converted here. Expected: one of foreign, always, never."""
     onnx_run_timeout: float
     """Seconds that one run of a graph may take before it is ended; 0: no limit. Expected: a number from 0 to 1000000."""
+    onnx_provider: str
+    """What computes graphs within ONNX Runtime; auto: cuda where device says so and it works, else cpu. Expected: one of auto, cpu, cuda, tensorrt."""
+    onnx_gpu_memory_gb: float
+    """GiB of a GPU that a graph may take there; 0: no limit. Expected: a number from 0 to 1048576."""
     host: str
     """Address; a public one needs an API key. Expected: text."""
     port: int
@@ -228,6 +232,8 @@ class EngineConfig:
                  onnxruntime: str | os.PathLike[str] = ...,
                  onnx_check: str = ...,
                  onnx_run_timeout: float = ...,
+                 onnx_provider: str = ...,
+                 onnx_gpu_memory_gb: float = ...,
                  host: str = ...,
                  port: int = ...,
                  api_key: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] = ...,

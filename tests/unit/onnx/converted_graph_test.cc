@@ -55,7 +55,7 @@ TEST(ConvertedGraph, LogitsThatNobodyWantsAreNotComputed) {
   const OrtLibrary* const library = OrtLibrary::open("").value();
   const OnnxDescription about = describe_onnx(house.directory, "").value();
   const OnnxFiles files = scan_onnx_files(house.directory, about.file, house.ledger, "m").value();
-  const std::unique_ptr<OnnxSession> session = OnnxSession::create(*library, files.path, 2).value();
+  const std::unique_ptr<OnnxSession> session = OnnxSession::create(*library, files.path, {.num_threads = 2}).value();
   const OnnxGraph graph =
       discover_graph(session->inputs(), session->outputs(), files.facts, about.names, about.sizes).value();
   EXPECT_EQ(graph.first_logits.name, "first_logits");
