@@ -97,11 +97,11 @@ class EngineConfig:
     prefix_cache_disk_gb: float
     """GiB on disk for cached prefixes, of all models; the least recently used go first. Expected: a number from 0 to 1048576."""
     token_cache_mb: float
-    """MiB of a model for parts of prompts and their tokens, which are not tokenized again. Expected: a number from 0 to 1048576."""
+    """MiB for remembered tokens of texts. Expected: a number from 0 to 1048576."""
     answer_cache_mb: float
-    """MiB of a model for whole answers to greedy requests, which are not computed again. Expected: a number from 0 to 1048576."""
+    """MiB for whole greedy answers. Expected: a number from 0 to 1048576."""
     answer_cache_ttl: float
-    """Seconds after which a remembered answer is computed again. Expected: a number from 0 to 1000000."""
+    """Seconds that an answer is remembered. Expected: a number from 0 to 1000000."""
     device: str
     """auto, cpu, cuda or cuda:N. Expected: auto, cpu, cuda or cuda:N."""
     isa: str
@@ -121,9 +121,9 @@ class EngineConfig:
     onnx_run_timeout: float
     """Seconds that one run of a graph may take before it is ended; 0: no limit. Expected: a number from 0 to 1000000."""
     onnx_provider: str
-    """What computes graphs within ONNX Runtime; auto: cuda where device says so and it works, else cpu. Expected: one of auto, cpu, cuda, tensorrt."""
+    """auto, cpu, cuda or tensorrt. Expected: one of auto, cpu, cuda, tensorrt."""
     onnx_gpu_memory_gb: float
-    """GiB of a GPU that a graph may take there; 0: no limit. Expected: a number from 0 to 1048576."""
+    """GiB of a GPU for a graph. Expected: a number from 0 to 1048576."""
     host: str
     """Address; a public one needs an API key. Expected: text."""
     port: int

@@ -29,7 +29,7 @@ TEST(Help, FitsAScreen) {
 TEST(Help, AllHoldsEveryFlag) {
   for (const Command& command : commands()) {
     const std::string text = command_help_all(command);
-    expect_fits(text, 150);
+    expect_fits(text, 160);
     for (const ConfigField& field : config_fields()) {
       if (!takes_field(command, field)) continue;
       EXPECT_THAT(text, HasSubstr(field_flag(field).substr(2))) << command.name;
