@@ -69,7 +69,8 @@ TEST(ConvertedGraph, LogitsThatNobodyWantsAreNotComputed) {
     forward->set_abilities({.chunks = true, .batches = true, .skips_logits = skips});
     std::vector<std::vector<std::byte>> memory;
     std::vector<std::byte*> planes;
-    for (const KvPlaneSpec& plane : slot_spec(graph, 32).groups[0].planes) {
+    const KvCacheSpec slots = slot_spec(graph, 32);
+    for (const KvPlaneSpec& plane : slots.groups[0].planes) {
       memory.emplace_back(plane.bytes_per_block);
       planes.push_back(memory.back().data());
     }
