@@ -155,7 +155,7 @@ Status probe_provider(const OrtLibrary& library, const ProviderChoice& choice) {
   const std::lock_guard lock(mutex);
   const std::pair key(choice.provider, choice.device);
   if (worked.contains(key)) return ok_status();
-  const Status status = run_probe(library, choice);
+  Status status = run_probe(library, choice);
   if (status.ok()) {
     worked.insert(key);
     return status;
