@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <filesystem>
 #include <functional>
 #include <future>
@@ -306,12 +305,8 @@ class DirectoryLoader final : public ModelLoader {
 
   Result<ModelKind> kind_of(const Found& found) const {
     if (found.row->format == ModelFormat::ONNX) return onnx::onnx_kind(onnx_options(found));
-    const EngineConfig& config = found.config;
-    if (config.task == "auto" || config.task == "generate") return ModelKind::generator;
-    return make_error(ErrorCode::unsupported,
-                      fmt::format("task {} is for ONNX graphs, and {} is a {} model", config.task, found.source_name,
-                                  model_format_name(found.row->format)),
-                      "task");
+    RETURN_IF_ERROR(check_is_no_onnx_task(found.source_name, model_format_name(found.row->format), found.config));
+    return ModelKind::generator;
   }
 
   // A model that does not generate: no engine, and a tokenizer where texts go into it.

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <chrono>
-#include <string_view>
 
 #include "app/compute_device.h"
 #include "base/system.h"
@@ -62,6 +61,12 @@ Status check_onnx_settings(const std::string& name, const EngineConfig& config) 
   RETURN_IF_ERROR(fixed("dtype", config.dtype, "auto"));
   RETURN_IF_ERROR(fixed("quantization", config.quantization, "none"));
   return fixed("kv_cache_dtype", config.kv_cache_dtype, "auto");
+}
+
+Status check_is_no_onnx_task(const std::string& name, std::string_view format, const EngineConfig& config) {
+  if (config.task == "auto" || config.task == "generate") return ok_status();
+  return make_error(ErrorCode::unsupported,
+                    fmt::format("task {} is for ONNX graphs, and {} is a {} model", config.task, name, format), "task");
 }
 
 }  // namespace inferneo

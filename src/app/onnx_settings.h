@@ -3,6 +3,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 
 #include "base/result.h"
 #include "inferneo/config.h"
@@ -14,5 +15,8 @@ onnx::OnnxLoadOptions onnx_settings(const EngineConfig& config);
 
 // A graph has its types and its weights as they are: what would change them is refused (unsupported), not passed over.
 Status check_onnx_settings(const std::string& name, const EngineConfig& config);
+
+// Of a model in another format, which does nothing but generate: unsupported, where its task says something else.
+Status check_is_no_onnx_task(const std::string& name, std::string_view format, const EngineConfig& config);
 
 }  // namespace inferneo
