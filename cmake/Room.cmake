@@ -27,8 +27,6 @@ if(INFERNEO_COVERAGE)  # of many threads, so the counts have to be atomic
   target_compile_options(inferneo_options INTERFACE --coverage -fprofile-update=atomic)
   target_link_options(inferneo_options INTERFACE --coverage)
 endif()
-# The compiler's own garbage collection costs up to a tenth of its time before half a gigabyte.
-target_compile_options(inferneo_options INTERFACE $<$<COMPILE_LANG_AND_ID:CXX,GNU>:--param=ggc-min-heapsize=524288>)
 target_include_directories(inferneo_options INTERFACE ${CMAKE_SOURCE_DIR}/include ${CMAKE_SOURCE_DIR}/src)
 find_package(Threads REQUIRED)
 target_link_libraries(inferneo_options INTERFACE Threads::Threads)
@@ -39,6 +37,8 @@ set(INFERNEO_TEST_OPTIONS -O0)
 # Precompiled headers, for the builds that are made from scratch often; a release build goes without, and clang-tidy knows
 # nothing of them, so that a missing include is still an error somewhere.
 if(INFERNEO_PCH)
+  # The compiler's own garbage collection costs a tenth of its time before half a gigabyte.
+  target_compile_options(inferneo_options INTERFACE $<$<CXX_COMPILER_ID:GNU>:--param=ggc-min-heapsize=524288>)
   file(WRITE ${CMAKE_BINARY_DIR}/pch/empty.cc "")
   find_package(fmt REQUIRED)
   add_library(inferneo_pch OBJECT ${CMAKE_BINARY_DIR}/pch/empty.cc)

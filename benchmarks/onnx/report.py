@@ -25,7 +25,7 @@ sys.path.insert(0, str(HERE.parent / "throughput"))
 
 import side_by_side  # noqa: E402
 from side_by_side import Failed, beside, json_of  # noqa: E402
-from side_by_side_page import is_quiet, picture, rates, ratios, spread  # noqa: E402
+from side_by_side_page import is_quiet, rates, ratios, spread  # noqa: E402
 
 TYPES = ("f32", "int4", "int8", "f16")
 PEER = "onnxruntime-genai"
@@ -248,9 +248,7 @@ def main(arguments=None):
                 print(f"warning: the load average is {load:.1f}; other work disturbs the measurement", file=sys.stderr)
             args.onnxruntime = args.onnxruntime or runtime_of(args.genai_python)
             result = measure(args)
-        beside(args.out, ".json").write_text(json.dumps(result, indent=1) + "\n")
-        beside(args.out, ".svg").write_text(picture(result))
-        beside(args.out, ".md").write_text(page(result, beside(args.out, ".svg").name))
+        side_by_side.write_report(args.out, result, page)
     except (Failed, OSError, ValueError, KeyError, subprocess.SubprocessError) as error:
         print(f"onnx report: {error}", file=sys.stderr)
         return 1

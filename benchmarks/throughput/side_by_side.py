@@ -307,6 +307,13 @@ def beside(path, ending):
     return path.with_name(path.name + ending)
 
 
+def write_report(out, result, page):
+    """The results, their picture and the page about them."""
+    beside(out, ".json").write_text(json.dumps(result, indent=1) + "\n")
+    beside(out, ".svg").write_text(picture(result))
+    beside(out, ".md").write_text(page(result, beside(out, ".svg").name))
+
+
 def main(arguments=None):
     args = parse(arguments)
     try:
@@ -319,9 +326,7 @@ def main(arguments=None):
                 print(f"warning: the load average is {setup['load']:.1f}; other work disturbs the measurement", file=sys.stderr)
             ggufs = write_ggufs(args)
             result = measure(args, ggufs, setup)
-        beside(args.out, ".json").write_text(json.dumps(result, indent=1) + "\n")
-        beside(args.out, ".svg").write_text(picture(result))
-        beside(args.out, ".md").write_text(page(result, beside(args.out, ".svg").name))
+        write_report(args.out, result, page)
     except (Failed, OSError, ValueError, KeyError) as error:
         print(f"side_by_side: {error}", file=sys.stderr)
         return 1

@@ -7,9 +7,9 @@
 #include <thread>
 
 #include "app/application.h"
-#include "app/http.h"
 #include "app/tenants.h"
 #include "raw_client.h"
+#include "served_application.h"
 
 namespace inferneo {
 namespace {
@@ -26,7 +26,7 @@ std::string completion(int max_tokens, bool stream = false) {
       .dump();
 }
 
-class AdmissionServer : public ::testing::Test {
+class AdmissionServer : public testing::ServedApplication {
  protected:
   AdmissionServer() {
     config_.model = {std::string(INFERNEO_SOURCE_DIR) + "/models/inferneo-story-draft"};
@@ -38,24 +38,6 @@ class AdmissionServer : public ::testing::Test {
     config_.metrics_public = true;
     config_.max_num_seqs = 2;
     config_.key_limits = {{.name = "flood", .key = "flood-key"}, {.name = "light", .key = "light-key"}};
-  }
-  ~AdmissionServer() override {
-    if (server_ != nullptr) {
-      server_->request_stop();
-      server_->request_stop();
-      server_->join();
-    }
-  }
-  void start() {
-    auto application = Application::create(config_);
-    ASSERT_TRUE(application.ok()) << application.error().message;
-    application_ = std::move(*application);
-    const Status loaded = application_->load_models();
-    ASSERT_TRUE(loaded.ok()) << loaded.error().message;
-    server_ = make_server(*application_, config_);
-    const auto port = server_->start();
-    ASSERT_TRUE(port.ok()) << port.error().message;
-    port_ = *port;
   }
   std::optional<RawResponse> ask(const std::string& key, const std::string& body) const {
     return fetch(port_, "POST", "/v1/completions", body, {"Authorization: Bearer " + key});
@@ -77,11 +59,6 @@ class AdmissionServer : public ::testing::Test {
     }
     return false;
   }
-
-  EngineConfig config_;
-  std::unique_ptr<Application> application_;
-  std::unique_ptr<Server> server_;
-  uint16_t port_ = 0;
 };
 
 TEST_F(AdmissionServer, AFloodOfOneKeyDoesNotKeepTheOtherWaiting) {

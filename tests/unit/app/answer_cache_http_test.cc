@@ -6,9 +6,9 @@
 #include <nlohmann/json.hpp>
 
 #include "app/application.h"
-#include "app/http.h"
 #include "inferneo/enhanced_engine.h"
 #include "raw_client.h"
+#include "served_application.h"
 
 namespace inferneo {
 namespace {
@@ -34,26 +34,9 @@ AnswerJson without_names(AnswerJson event) {
   return event;
 }
 
-class AnswerServer : public ::testing::Test {
+class AnswerServer : public testing::ServedApplication {
  protected:
-  void start() {
-    auto application = Application::create(config_);
-    ASSERT_TRUE(application.ok()) << application.error().message;
-    application_ = std::move(*application);
-    const Status loaded = application_->load_models();
-    ASSERT_TRUE(loaded.ok()) << loaded.error().message;
-    server_ = make_server(*application_, config_);
-    const auto port = server_->start();
-    ASSERT_TRUE(port.ok()) << port.error().message;
-    port_ = *port;
-  }
-  ~AnswerServer() override {
-    if (server_ != nullptr) {
-      server_->request_stop();
-      server_->request_stop();
-      server_->join();
-    }
-  }
+  AnswerServer() { config_ = answering_config(); }
   std::string post(const std::string& path, const AnswerJson& body) const {
     const auto response = fetch(port_, "POST", path, body.dump());
     EXPECT_TRUE(response.has_value());
@@ -95,11 +78,6 @@ class AnswerServer : public ::testing::Test {
     }
     return {};
   }
-
-  EngineConfig config_ = answering_config();
-  std::unique_ptr<Application> application_;
-  std::unique_ptr<Server> server_;
-  uint16_t port_ = 0;
 };
 
 TEST_F(AnswerServer, RepeatsAnswersOverHttpAndSse) {

@@ -13,10 +13,10 @@
 #include <thread>
 
 #include "app/application.h"
-#include "app/http.h"
 #include "inferneo/engine.h"
 #include "models/onnx/ort_library.h"
 #include "raw_client.h"
+#include "served_application.h"
 #include "support/temp_tree.h"
 #include "support/wire.h"
 
@@ -99,7 +99,7 @@ std::string loop_body(int64_t times) {
       .dump();
 }
 
-class GraphModels : public ::testing::Test {
+class GraphModels : public testing::ServedApplication {
  protected:
   void SetUp() override {
     const std::string library = std::string(INFERNEO_SOURCE_DIR) + "/build/onnxruntime/libonnxruntime.so.1";
@@ -117,23 +117,6 @@ class GraphModels : public ::testing::Test {
     config_.onnx_check = "never";
     config_.registry = "memory";
   }
-  void TearDown() override {
-    if (server_ == nullptr) return;
-    server_->request_stop();
-    server_->request_stop();
-    server_->join();
-  }
-  void start() {
-    auto application = Application::create(config_);
-    ASSERT_TRUE(application.ok()) << application.error().message;
-    application_ = std::move(*application);
-    const Status loaded = application_->load_models();
-    ASSERT_TRUE(loaded.ok()) << loaded.error().message;
-    server_ = make_server(*application_, config_);
-    const auto port = server_->start();
-    ASSERT_TRUE(port.ok()) << port.error().message;
-    port_ = *port;
-  }
   Document ask(const std::string& method, const std::string& path, const std::string& body = "",
                int status = 200) const {
     const auto response = fetch(port_, method, path, body);
@@ -147,10 +130,6 @@ class GraphModels : public ::testing::Test {
   }
 
   testing::TempTree tree_;
-  EngineConfig config_;
-  std::unique_ptr<Application> application_;
-  std::unique_ptr<Server> server_;
-  uint16_t port_ = 0;
 };
 
 TEST_F(GraphModels, EmbeddingsAreThoseOfNumpyWhoeverAsksBeside) {

@@ -9,9 +9,9 @@
 #include <nlohmann/json.hpp>
 
 #include "app/application.h"
-#include "app/http.h"
 #include "base/system.h"
 #include "raw_client.h"
+#include "served_application.h"
 #include "support/cpu_time.h"
 #include "support/temp_tree.h"
 
@@ -43,7 +43,7 @@ double process_cpu_seconds(const Work& work) {
   return now() - start;
 }
 
-class HostileServer : public ::testing::Test {
+class HostileServer : public testing::ServedApplication {
  protected:
   HostileServer() {
     config_.model = {bundled("inferneo-story-draft")};
@@ -53,27 +53,6 @@ class HostileServer : public ::testing::Test {
     config_.io_threads = 1;
     config_.port = 0;
     config_.metrics_public = true;
-  }
-  ~HostileServer() override {
-    if (server_ != nullptr) {
-      server_->request_stop();
-      server_->request_stop();
-      server_->join();
-    }
-    server_.reset();
-    application_.reset();
-  }
-
-  void start() {
-    auto application = Application::create(config_);
-    ASSERT_TRUE(application.ok()) << application.error().message;
-    application_ = std::move(*application);
-    const Status loaded = application_->load_models();
-    ASSERT_TRUE(loaded.ok()) << loaded.error().message;
-    server_ = make_server(*application_, config_);
-    const auto port = server_->start();
-    ASSERT_TRUE(port.ok()) << port.error().message;
-    port_ = *port;
   }
 
   // A copy of a bundled model, to be damaged.
@@ -100,10 +79,6 @@ class HostileServer : public ::testing::Test {
   std::string metrics() const { return fetch(port_, "GET", "/metrics")->body; }
 
   ::inferneo::testing::TempTree tree_;
-  EngineConfig config_;
-  std::unique_ptr<Application> application_;
-  std::unique_ptr<Server> server_;
-  uint16_t port_ = 0;
 };
 
 TEST_F(HostileServer, BombsInAConstraintAreRefusedInTime) {

@@ -7,9 +7,9 @@
 #include <thread>
 
 #include "app/application.h"
-#include "app/http.h"
 #include "base/log.h"
 #include "raw_client.h"
+#include "served_application.h"
 #include "support/scripted_hub.h"
 
 namespace inferneo {
@@ -53,7 +53,7 @@ Seen seen_of(const json& span) {
   return seen;
 }
 
-class TracingServer : public ::testing::Test {
+class TracingServer : public testing::ServedApplication {
  protected:
   TracingServer() {
     set_log_level(LogLevel::off);
@@ -72,20 +72,8 @@ class TracingServer : public ::testing::Test {
     config_.otlp_headers = {"authorization=Bearer%20key-of-the-collector"};
     config_.otlp_service_name = "tests";
   }
-  ~TracingServer() override { finish(); }
   static std::string bundled(const std::string& name) { return std::string(INFERNEO_SOURCE_DIR) + "/models/" + name; }
 
-  void start() {
-    auto application = Application::create(config_, {.serves = true});
-    ASSERT_TRUE(application.ok()) << application.error().message;
-    application_ = std::move(*application);
-    const Status loaded = application_->load_models();
-    ASSERT_TRUE(loaded.ok()) << loaded.error().message;
-    server_ = make_server(*application_, config_);
-    const auto port = server_->start();
-    ASSERT_TRUE(port.ok()) << port.error().message;
-    port_ = *port;
-  }
   std::string request(const std::string& path, const json& body, std::vector<std::string> headers = {}) const {
     headers.emplace_back("Authorization: Bearer key-of-the-api");
     return http_request("POST", path, body.dump(), headers);
@@ -103,12 +91,12 @@ class TracingServer : public ::testing::Test {
   }
   // Ends the server and the application, which sends what there is, and gives it.
   std::vector<Seen> finish() {
-    if (server_ != nullptr) {
+    if (server_ != nullptr) {  // with its grace period
       server_->request_stop();
       server_->join();
+      server_.reset();
     }
-    server_.reset();
-    application_.reset();
+    stop();
     std::vector<Seen> spans;
     for (const auto& sent : collector_.requests()) {
       EXPECT_EQ(sent.header("authorization"), "Bearer key-of-the-collector");
@@ -152,14 +140,10 @@ class TracingServer : public ::testing::Test {
   }
 
   testing::ScriptedHub collector_;
-  EngineConfig config_;
-  std::unique_ptr<Application> application_;
-  std::unique_ptr<Server> server_;
-  uint16_t port_ = 0;
 };
 
 TEST_F(TracingServer, ARequestWithAParentIsPartOfItsTrace) {
-  start();
+  start({.serves = true});
   const auto response = ask("/v1/completions", completion({{"user", "secret-user"}, {"seed", 7}}),
                             {traceparent(), "tracestate: rojo=1,congo=2", "x-request-id: my-request"});
   ASSERT_EQ(response->status, 200) << response->body;
@@ -207,7 +191,7 @@ TEST_F(TracingServer, ARequestWithAParentIsPartOfItsTrace) {
 }
 
 TEST_F(TracingServer, AStreamedChatBeginsATraceOfItsOwn) {
-  start();
+  start({.serves = true});
   const auto response = ask("/v1/chat/completions",
                             {{"messages", {{{"role", "user"}, {"content", "a secret"}}}},
                              {"max_tokens", 4},
@@ -230,7 +214,7 @@ TEST_F(TracingServer, AStreamedChatBeginsATraceOfItsOwn) {
 }
 
 TEST_F(TracingServer, ErrorsSayOfWhatKindTheyWereAndNothingElse) {
-  start();
+  start({.serves = true});
   EXPECT_EQ(ask("/v1/completions", completion({{"temperature", "secret"}}))->status, 400);
   EXPECT_EQ(ask("/v1/completions", completion({{"model", "secret-model"}}))->status, 404);
   const auto spans = finish();
@@ -249,7 +233,7 @@ TEST_F(TracingServer, ErrorsSayOfWhatKindTheyWereAndNothingElse) {
 }
 
 TEST_F(TracingServer, WhoLeavesIsSeenToHaveLeft) {
-  start();
+  start({.serves = true});
   {
     RawClient client(port_);
     ASSERT_TRUE(
@@ -280,7 +264,7 @@ TEST_F(TracingServer, WhoLeavesIsSeenToHaveLeft) {
 
 TEST_F(TracingServer, AnErrorWithinAStreamIsAFailureAfterA200) {
   config_.drain_timeout = 0.0;
-  start();
+  start({.serves = true});
   RawClient client(port_);
   ASSERT_TRUE(client.send(request("/v1/completions", completion({{"max_tokens", 900}, {"stream", true}}))));
   ASSERT_TRUE(client.read_until("data: "));
@@ -298,7 +282,7 @@ TEST_F(TracingServer, RulesAreNamedAndRefusalsToo) {
       {.name = "to-large", .condition = "prompt contains 'upon'", .model_name = "large", .priority = 2},
       {.name = "no-thanks", .condition = "prompt contains 'nothing'", .refusal = RoutingRefusal{451, "no secret"}},
   };
-  start();
+  start({.serves = true});
   ASSERT_EQ(ask("/v1/completions", completion({{"model", "auto"}}), {traceparent()})->status, 200);
   ASSERT_EQ(ask("/v1/completions", completion({{"model", "auto"}, {"prompt", "nothing"}}))->status, 451);
   ASSERT_EQ(ask("/v1/completions", completion({{"model", "secret-name"}}))->status, 404);
@@ -314,7 +298,7 @@ TEST_F(TracingServer, RulesAreNamedAndRefusalsToo) {
 
 TEST_F(TracingServer, AColdStartIsAPhaseOfItsOwn) {
   config_.enable_lazy_loading = true;
-  start();
+  start({.serves = true});
   ASSERT_EQ(ask("/v1/completions", completion())->status, 200);
   ASSERT_EQ(ask("/v1/completions", completion())->status, 200);
   const auto spans = finish();
@@ -327,7 +311,7 @@ TEST_F(TracingServer, AColdStartIsAPhaseOfItsOwn) {
 
 TEST_F(TracingServer, ACopyIsATraceOfItsOwnWithALink) {
   config_.shadow = {{.name = "s", .shadow_model = "story"}};
-  start();
+  start({.serves = true});
   ASSERT_EQ(ask("/v1/completions", completion(), {traceparent(), "tracestate: a=1"})->status, 200);
   const auto completed = [&] {
     for (const MetricSample& sample : application_->service().metrics()) {
@@ -356,7 +340,7 @@ TEST_F(TracingServer, ACopyIsATraceOfItsOwnWithALink) {
 }
 
 TEST_F(TracingServer, SeveralPromptsAreSeveralGenerationsOfOneRequest) {
-  start();
+  start({.serves = true});
   ASSERT_EQ(ask("/v1/completions", completion({{"prompt", {"one", "two"}}}))->status, 200);
   const auto spans = finish();
   const Seen server = only(spans, "POST /v1/completions");
@@ -367,7 +351,7 @@ TEST_F(TracingServer, SeveralPromptsAreSeveralGenerationsOfOneRequest) {
 
 TEST_F(TracingServer, WhatIsNotSampledIsNotThere) {
   config_.trace_sample_ratio = 0.0;
-  start();
+  start({.serves = true});
   ASSERT_EQ(ask("/v1/completions", completion(), {traceparent(false)})->status, 200);
   ASSERT_EQ(ask("/v1/completions", completion())->status, 200);
   ASSERT_EQ(ask("/v1/completions", completion(), {traceparent(), traceparent()})->status, 200) << "twice is none";
@@ -379,7 +363,7 @@ TEST_F(TracingServer, WhatIsNotSampledIsNotThere) {
 
 TEST_F(TracingServer, WithoutAnAddressThereIsNothing) {
   config_.otlp_endpoint.clear();
-  start();
+  start({.serves = true});
   EXPECT_EQ(application_->tracer(), nullptr);
   ASSERT_EQ(ask("/v1/completions", completion(), {traceparent()})->status, 200);
   EXPECT_EQ(spans_counted(), 0.0);
@@ -388,7 +372,7 @@ TEST_F(TracingServer, WithoutAnAddressThereIsNothing) {
 
 TEST_F(TracingServer, ACollectorThatIsAwayIsNoRequestsConcern) {
   config_.otlp_endpoint = "http://127.0.0.1:1";
-  start();
+  start({.serves = true});
   for (int i = 0; i < 20; ++i) ASSERT_EQ(ask("/v1/completions", completion())->status, 200);
   EXPECT_TRUE(finish().empty());
 }
