@@ -170,7 +170,9 @@ void weigh_row(const AttentionArgs& args, const AttentionItem& item, const Work&
     V s = mul(load(scores + t * kTileTokens), scale);
     if constexpr (W == Operand::i8) s = mul(s, load(view.k_scales[t]));
     if (args.softcap > 0.0F) s = mul(set1(args.softcap), tanh(div(s, set1(args.softcap))));
-    s = keep_lanes(s, low - t * kTileTokens, end - t * kTileTokens, set1(kMinusInfinity));
+    if (const int64_t token = t * kTileTokens; token < low || token + kTileTokens > end) {
+      s = keep_lanes(s, low - token, end - token, set1(kMinusInfinity));
+    }
     store(scores + t * kTileTokens, s);
     largest = max(s, largest);
   }
@@ -192,43 +194,70 @@ void weigh_row(const AttentionArgs& args, const AttentionItem& item, const Work&
   work.split.sum[row] = reduce_add(sum);
 }
 
+// acc[r][d] += V * weight for one token; the weights of the rows lie kScoreStride apart.
+template <int R, int D>
+SIMD_INLINE void add_token(const float* weights, const V (&b)[D], V (&acc)[R][D]) {
+#pragma GCC unroll 6
+  for (int r = 0; r < R; ++r) {
+    const V p = set1(weights[r * kScoreStride]);
+#pragma GCC unroll 4
+    for (int d = 0; d < D; ++d) acc[r][d] = fma(b[d], p, acc[r][d]);
+  }
+}
+
+// acc[r][d] += V * weight over the tokens of a tile, bf16 in pairs; the last of the D vectors of dims is `last_dims`
+// wide. Without a pair dot product the odd tokens are loaded anew, as in tile_dot_halves.
+template <int R, int D>
+SIMD_INLINE void add_token_pairs(const float* weights, const uint32_t* v, int64_t head_dim, int64_t last_dims,
+                                 int64_t tokens, V (&acc)[R][D]) {
+  const auto load_at = [last_dims](const uint32_t* from, int d) __attribute__((always_inline)) {
+    return d + 1 < D ? load_pairs(from + 16 * d) : load_pairs_n(from + 16 * d, last_dims);
+  };
+  for (int64_t i = 0; i < tokens; i += 2, v += head_dim) {
+    const bool alone = i + 1 == tokens;  // the other token was never written
+    if constexpr (kPairDot) {
+      P b[D];
+#pragma GCC unroll 4
+      for (int d = 0; d < D; ++d) b[d] = alone ? keep_even(load_at(v, d)) : load_at(v, d);
+#pragma GCC unroll 6
+      for (int r = 0; r < R; ++r) {
+        const uint32_t pair = reinterpret_cast<const uint32_t*>(weights + r * kScoreStride)[i / 2];
+#pragma GCC unroll 4
+        for (int d = 0; d < D; ++d) acc[r][d] = dot_pair(acc[r][d], b[d], pair);
+      }
+    } else {
+      V b[D];
+#pragma GCC unroll 4
+      for (int d = 0; d < D; ++d) b[d] = even(load_at(v, d));
+      add_token(weights + i, b, acc);
+      if (alone) return;
+      const uint32_t* again = v;
+      asm("" : "+r"(again));
+#pragma GCC unroll 4
+      for (int d = 0; d < D; ++d) b[d] = odd(load_at(again, d));
+      add_token(weights + i + 1, b, acc);
+    }
+  }
+}
+
 // acc[row + r][dims] = sum over tokens of weight * V, for R rows and D vectors of dims (the last `dims` wide).
 template <int R, int D, Operand W>
 void weighted_sum(const Work& work, const SplitView& view, int64_t row, int64_t dim) {
   const int64_t last_dims = work.head_dim - dim - 16 * (D - 1) < 16 ? work.head_dim - dim - 16 * (D - 1) : 16;
   V acc[R][D];
-#pragma GCC unroll 4
+#pragma GCC unroll 6
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4
     for (int d = 0; d < D; ++d) acc[r][d] = zero();
   }
+  const float* rows = work.scores + row * kScoreStride;
   for (int64_t t = view.tile_begin; t < view.tile_end; ++t) {
     const int64_t left = view.end_token - view.first_token - t * kTileTokens;
     const int64_t tokens = left < kTileTokens ? left : kTileTokens;
     if constexpr (W == Operand::bf16) {
-      const uint32_t* v = reinterpret_cast<const uint32_t*>(view.v[t]) + dim;
-      for (int64_t i = 0; i < tokens; i += 2, v += work.head_dim) {
-        P b[D];
-#pragma GCC unroll 4
-        for (int d = 0; d < D; ++d) {
-          b[d] = d + 1 < D ? load_pairs(v + 16 * d) : load_pairs_n(v + 16 * d, last_dims);
-          if (i + 1 == tokens) b[d] = keep_even(b[d]);  // the other token was never written
-        }
-#pragma GCC unroll 4
-        for (int r = 0; r < R; ++r) {
-          const float* weights = work.scores + (row + r) * kScoreStride;
-          if constexpr (kPairDot) {
-            const uint32_t pair = reinterpret_cast<const uint32_t*>(weights)[(t * kTileTokens + i) / 2];
-#pragma GCC unroll 4
-            for (int d = 0; d < D; ++d) acc[r][d] = dot_pair(acc[r][d], b[d], pair);
-          } else {
-            const V p0 = set1(weights[t * kTileTokens + i]);
-            const V p1 = set1(weights[t * kTileTokens + i + 1]);
-#pragma GCC unroll 4
-            for (int d = 0; d < D; ++d) acc[r][d] = fma(odd(b[d]), p1, fma(even(b[d]), p0, acc[r][d]));
-          }
-        }
-      }
+      constexpr int64_t kFloats = kPairDot ? kTileTokens / 2 : kTileTokens;  // that a tile's weights take
+      add_token_pairs<R, D>(rows + t * kFloats, reinterpret_cast<const uint32_t*>(view.v[t]) + dim, work.head_dim,
+                            last_dims, tokens, acc);
     } else {
       auto v = element_pointer<W>(view.v[t]) + dim;
       for (int64_t i = 0; i < tokens; ++i, v += work.head_dim) {
@@ -241,39 +270,31 @@ void weighted_sum(const Work& work, const SplitView& view, int64_t row, int64_t 
             b[d] = d + 1 < D ? load(v + 16 * d) : load_n(v + 16 * d, last_dims);
           }
         }
-#pragma GCC unroll 4
-        for (int r = 0; r < R; ++r) {
-          const V p = set1(work.scores[(row + r) * kScoreStride + t * kTileTokens + i]);
-#pragma GCC unroll 4
-          for (int d = 0; d < D; ++d) acc[r][d] = fma(b[d], p, acc[r][d]);
-        }
+        add_token(rows + t * kTileTokens + i, b, acc);
       }
     }
   }
-#pragma GCC unroll 4
+#pragma GCC unroll 6
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4
     for (int d = 0; d < D; ++d) store(work.split.acc + (row + r) * work.acc_stride + dim + 16 * d, acc[r][d]);
   }
 }
 
+// Vectors of dims that R rows take at once: as many sums as the registers hold.
 template <int R, Operand W>
 SIMD_INLINE void weighted_sum_dims(const Work& work, const SplitView& view, int64_t row) {
-  int64_t dim = 0;
-  if constexpr (kRowTile == 16) {
-    for (; work.head_dim - dim > 32; dim += 64) {
-      if (work.head_dim - dim > 48) {
-        weighted_sum<R, 4, W>(work, view, row, dim);
-      } else {
-        weighted_sum<R, 3, W>(work, view, row, dim);
+  constexpr int kMost = kRowTile == 16 ? 4 : R > 2 ? 1 : 2;
+  for (int64_t dim = 0; dim < work.head_dim; dim += 16 * kMost) {
+    const int64_t vectors = (work.head_dim - dim + 15) / 16;
+    if (vectors >= kMost) {
+      weighted_sum<R, kMost, W>(work, view, row, dim);
+    } else if constexpr (kMost > 1) {
+      if (vectors == 1) weighted_sum<R, 1, W>(work, view, row, dim);
+      if constexpr (kMost > 2) {
+        if (vectors == 2) weighted_sum<R, 2, W>(work, view, row, dim);
+        if (vectors == 3) weighted_sum<R, 3, W>(work, view, row, dim);
       }
-    }
-  }
-  for (; dim < work.head_dim; dim += 32) {
-    if (work.head_dim - dim > 16) {
-      weighted_sum<R, 2, W>(work, view, row, dim);
-    } else {
-      weighted_sum<R, 1, W>(work, view, row, dim);
     }
   }
 }
@@ -283,9 +304,13 @@ void attend_split(const AttentionArgs& args, const AttentionItem& item, const Wo
   const SplitView view = view_split(args, item, work, split);
   score<W>(work, view);
   for (int64_t row = 0; row < work.rows; ++row) weigh_row<W>(args, item, work, view, row);
-  constexpr int64_t kRows = kRowTile == 16 ? 4 : 2;
+  constexpr int64_t kRows = kRowTile == 16 ? 4 : 6;
   int64_t row = 0;
   for (; row + kRows <= work.rows; row += kRows) weighted_sum_dims<kRows, W>(work, view, row);
+  if constexpr (kRows > 4) {
+    for (; row + 4 <= work.rows; row += 4) weighted_sum_dims<4, W>(work, view, row);
+  }
+  for (; row + 2 <= work.rows; row += 2) weighted_sum_dims<2, W>(work, view, row);
   for (; row < work.rows; ++row) weighted_sum_dims<1, W>(work, view, row);
 }
 
