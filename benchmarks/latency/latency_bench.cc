@@ -57,16 +57,25 @@ class Mode {
   Mode(InferneoEngine& engine, const Options& options, std::string name)
       : engine_(engine), options_(options), name_(std::move(name)) {}
 
+  // As a program does that waits for each answer: the time ends when its thread has it.
+  void ask_and_wait(int number) {
+    Sample sample;
+    const Clock::time_point begin = Clock::now();
+    const auto on_text = [&sample, begin](int, std::string_view) {
+      if (sample.first_token == 0.0) sample.first_token = seconds_since(begin);
+    };
+    auto answer = options_.no_stream ? engine_.generate(prompt(number), sampling())
+                                     : engine_.generate_stream(prompt(number), sampling(), on_text);
+    const Result<GenerationResult> result = answer.get();
+    sample.total = seconds_since(begin);
+    ended(sample, result);
+  }
   // Calls `then` on a thread of the engine.
   void ask(int number, std::function<void()> then) {
     {
       const std::lock_guard lock(mutex_);
       ++open_;
     }
-    SamplingParams sampling;
-    sampling.temperature = 0.0F;
-    sampling.ignore_eos = true;
-    sampling.max_tokens = options_.max_tokens;
     auto sample = std::make_shared<Sample>();
     const Clock::time_point begin = Clock::now();
     GenerationCallbacks callbacks;
@@ -82,7 +91,7 @@ class Mode {
       const std::lock_guard lock(mutex_);
       if (--open_ == 0) empty_.notify_all();
     };
-    engine_.submit(fmt::format("{} {}: {}", number, name_, options_.prompt), sampling, std::move(callbacks));
+    engine_.submit(prompt(number), sampling(), std::move(callbacks));
   }
   void wait() {
     std::unique_lock lock(mutex_);
@@ -97,6 +106,14 @@ class Mode {
   std::string error;
 
  private:
+  std::string prompt(int number) const { return fmt::format("{} {}: {}", number, name_, options_.prompt); }
+  SamplingParams sampling() const {
+    SamplingParams sampling;
+    sampling.temperature = 0.0F;
+    sampling.ignore_eos = true;
+    sampling.max_tokens = options_.max_tokens;
+    return sampling;
+  }
   void ended(Sample sample, const Result<GenerationResult>& result) {
     const std::lock_guard lock(mutex_);
     if (!result.ok()) {
@@ -161,7 +178,7 @@ Json report_of(const std::vector<Sample>& samples, double seconds) {
           {"latencies", totals}};
 }
 
-// At most `at_once` under way: 1 is "single", a batch waits for all of its requests before the next begins.
+// A batch waits for all of its requests before the next begins.
 void run_mode(Mode& mode, const std::string& name, const Options& options, int count) {
   if (name == "concurrent") {
     std::function<void()> again = [&] {
@@ -171,9 +188,12 @@ void run_mode(Mode& mode, const std::string& name, const Options& options, int c
     for (int client = 0; client < std::min(options.concurrency, count); ++client) again();
     return mode.wait();
   }
-  const int at_once = name == "batch" ? options.batch_size : 1;
-  for (int begin = 0; begin < count && mode.error.empty(); begin += at_once) {
-    for (int number = begin; number < std::min(begin + at_once, count); ++number) mode.ask(number, [] {});
+  if (name == "single") {
+    for (int number = 0; number < count && mode.error.empty(); ++number) mode.ask_and_wait(number);
+    return;
+  }
+  for (int begin = 0; begin < count && mode.error.empty(); begin += options.batch_size) {
+    for (int number = begin; number < std::min(begin + options.batch_size, count); ++number) mode.ask(number, [] {});
     mode.wait();
   }
 }

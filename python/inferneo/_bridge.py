@@ -39,14 +39,30 @@ class Ticket(Protocol):
     def cancel(self) -> None: ...
 
 
-class _Waiter:
-    """One request: what its loop does with each event."""
+class _Waiter(Protocol):
+    """Of one request: what its loop does with each event."""
 
-    __slots__ = ("on_event", "ticket")
+    ticket: Ticket | None
 
-    def __init__(self, on_event: Callable[[int, Any], None]) -> None:
-        self.on_event = on_event
+    def on_event(self, kind: int, value: Any) -> None: ...
+
+
+class _Answer:
+    """Waits for the end alone."""
+
+    __slots__ = ("future", "ticket")
+
+    def __init__(self, future: asyncio.Future[Any]) -> None:
+        self.future = future
         self.ticket: Ticket | None = None
+
+    def on_event(self, kind: int, value: Any) -> None:
+        if self.future.done():
+            return
+        if kind == _RESULT:
+            self.future.set_result(value)
+        elif kind == _ERROR:
+            self.future.set_exception(value)
 
 
 class _LoopEvents:
@@ -57,10 +73,10 @@ class _LoopEvents:
         self.waiters: dict[int, _Waiter] = {}
         self._next_id = 0
 
-    def add(self, on_event: Callable[[int, Any], None]) -> tuple[int, _Waiter]:
+    def add(self, waiter: _Waiter) -> int:
         self._next_id += 1
-        waiter = self.waiters[self._next_id] = _Waiter(on_event)
-        return self._next_id, waiter
+        self.waiters[self._next_id] = waiter
+        return self._next_id
 
     def remove(self, request: int) -> None:
         self.waiters.pop(request, None)
@@ -209,51 +225,44 @@ def num_waiting() -> int:
     return _bridge.num_waiting()
 
 
-Submit = Callable[[_native.EventQueue, int], "Ticket | None"]
+#: submit(queue, id, ...) of a native object.
+Submit = Callable[..., "Ticket | None"]
 
 
-async def wait(submit: Submit) -> Any:
+async def wait(submit: Submit, *more: Any) -> Any:
     """Submits, and waits for the end. A cancelled task cancels the request."""
     loop = asyncio.get_running_loop()
-    future: asyncio.Future[Any] = loop.create_future()
-
-    def on_event(kind: int, value: Any) -> None:
-        if future.done():
-            return
-        if kind == _RESULT:
-            future.set_result(value)
-        elif kind == _ERROR:
-            future.set_exception(value)
-
+    answer = _Answer(loop.create_future())
     events = _bridge.events_of(loop)
-    request, waiter = events.add(on_event)
+    request = events.add(answer)
     try:
-        waiter.ticket = submit(events.queue, request)
-        return await future
+        answer.ticket = submit(events.queue, request, *more)
+        return await answer.future
     except BaseException:
-        if not future.done() or future.cancelled():
+        if not answer.future.done() or answer.future.cancelled():
             events.remove(request)
-            if waiter.ticket is not None:
-                waiter.ticket.cancel()
+            if answer.ticket is not None:
+                answer.ticket.cancel()
         raise
 
 
 class Events:
     """The events of one request for one loop, in order. Several tasks may wait; each event goes to one of them."""
 
-    def __init__(self, submit: Submit) -> None:
+    def __init__(self, submit: Submit, *more: Any) -> None:
         self._loop = asyncio.get_running_loop()
         self._arrived: collections.deque[tuple[int, Any]] = collections.deque()
         self._asking: collections.deque[asyncio.Future[None]] = collections.deque()
         self._events = _bridge.events_of(self._loop)
-        self._request, self._waiter = self._events.add(self._put)
+        self.ticket: Ticket | None = None
+        self._request = self._events.add(self)
         try:
-            self._waiter.ticket = submit(self._events.queue, self._request)
+            self.ticket = submit(self._events.queue, self._request, *more)
         except BaseException:
             self._events.remove(self._request)
             raise
 
-    def _put(self, kind: int, value: Any) -> None:
+    def on_event(self, kind: int, value: Any) -> None:
         self._arrived.append((kind, value))
         self._tell_next()
 
@@ -282,12 +291,12 @@ class Events:
 
     def wake(self) -> None:
         """Who waits in next() gets an event that is_end(). On the loop's own thread."""
-        self._put(_CLOSED, None)
+        self.on_event(_CLOSED, None)
 
     def cancel(self) -> None:
         self._events.remove(self._request)
-        if self._waiter.ticket is not None:
-            self._waiter.ticket.cancel()
+        if self.ticket is not None:
+            self.ticket.cancel()
 
 
 def is_error(kind: int) -> bool:
@@ -303,9 +312,9 @@ def is_end(kind: int) -> bool:
     return kind in (_RESULT, _ERROR, _CLOSED)
 
 
-def wait_sync(submit: Submit) -> Any:
+def wait_sync(submit: Submit, *more: Any) -> Any:
     """As wait(), for a thread without a loop. KeyboardInterrupt cancels the request."""
-    for kind, value in events_sync(submit):
+    for kind, value in events_sync(submit, *more):
         if kind == _ERROR:
             raise value
         if kind == _RESULT:
@@ -313,12 +322,12 @@ def wait_sync(submit: Submit) -> Any:
     raise AssertionError("a request ends")
 
 
-def events_sync(submit: Submit) -> Iterator[tuple[int, Any]]:
+def events_sync(submit: Submit, *more: Any) -> Iterator[tuple[int, Any]]:
     """The events of one request. Closing the iterator cancels it."""
     queue = _native.EventQueue()
     bridge = _bridge
     bridge.forget_closed_loops()
-    ticket = submit(queue, 0)
+    ticket = submit(queue, 0, *more)
     ended = False
     try:
         while not ended:

@@ -11,6 +11,7 @@
 #include <nanobind/stl/string_view.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <limits>
@@ -190,6 +191,39 @@ class Fields {
 
   using Rows = std::vector<Row>;
 
+  // What a call with keyword arguments looks through. Their names are interned, as those in Python's code are: a
+  // request is made after the model has had the caches, and a field is found by its pointer without reading much.
+  struct Table {
+    std::string name;
+    Rows rows;
+    std::vector<std::string> one_of;
+    std::vector<PyObject*> keys = {};  // of the rows; never released
+    std::vector<bool> exclusive = {};  // the row is one of `one_of`
+
+    Table(std::string table_name, Rows table_rows, std::vector<std::string> exclusive_names)
+        : name(std::move(table_name)), rows(std::move(table_rows)), one_of(std::move(exclusive_names)) {
+      for (const Row& row : rows) {
+        keys.push_back(PyUnicode_InternFromString(row.name));
+        exclusive.push_back(std::find(one_of.begin(), one_of.end(), row.name) != one_of.end());
+      }
+    }
+    // The row's index.
+    size_t place_of(nanobind::handle key) const {
+      const auto found = std::find(keys.begin(), keys.end(), key.ptr());
+      if (found != keys.end()) return static_cast<size_t>(found - keys.begin());
+      return place_named(nanobind::cast<std::string>(key));
+    }
+    size_t place_named(const std::string& field) const {
+      std::vector<std::string_view> known;
+      for (const Row& row : rows) {
+        if (field == row.name) return known.size();
+        known.emplace_back(row.name);
+      }
+      raise(make_error(ErrorCode::invalid_argument, name + " has no field '" + field + "'" + did_you_mean(field, known),
+                       field));
+    }
+  };
+
   void describe() {
     nanobind::list described;
     for (const Row& row : rows_) described.append(nanobind::make_tuple(row.name, row.type, row.doc));
@@ -206,17 +240,17 @@ class Fields {
     }
     class_.attr("__defaults__") = defaults;
     class_.attr("__signature__") = signature_of(parameters);
-    class_.def("__init__", [rows = rows_, one_of = one_of_, name = name_](T* self, const nanobind::kwargs& values) {
+    class_.def("__init__", [table = Table(name_, rows_, one_of_)](T* self, const nanobind::kwargs& values) {
       T made{};
-      fill(made, rows, one_of, name, values);
+      fill(made, table, values);
       new (self) T(std::move(made));
     });
     // A changed copy, as dataclasses.replace() makes it.
     class_.def(
         "replace",
-        [rows = rows_, one_of = one_of_, name = name_](const T& self, const nanobind::kwargs& values) {
+        [table = Table(name_, rows_, one_of_)](const T& self, const nanobind::kwargs& values) {
           T copy = self;
-          fill(copy, rows, one_of, name, values);
+          fill(copy, table, values);
           return copy;
         },
         "A copy with these fields changed.");
@@ -238,9 +272,9 @@ class Fields {
         nanobind::arg("other").none());
     class_.attr("__hash__") = nanobind::none();
     if (!can_be_made) {
-      class_.def_static("_of", [all, name = name_](const nanobind::kwargs& values) {
+      class_.def_static("_of", [table = Table(name_, all, {})](const nanobind::kwargs& values) {
         T made{};
-        fill(made, all, {}, name, values);
+        fill(made, table, values);
         return made;
       });
     }
@@ -254,39 +288,31 @@ class Fields {
     });
   }
 
-  static const Row& row_named(const Rows& rows, const std::string& name, const std::string& field) {
-    std::vector<std::string_view> known;
-    for (const Row& row : rows) {
-      if (field == row.name) return row;
-      known.emplace_back(row.name);
-    }
-    raise(make_error(ErrorCode::invalid_argument, name + " has no field '" + field + "'" + did_you_mean(field, known),
-                     field));
-  }
-
   // Two of one_of in one call, or one beside another that the copied object has and the call does not take away.
-  static void check_one_of(const T& self, const Rows& rows, const std::vector<std::string>& one_of,
-                           const nanobind::kwargs& values) {
+  static void check_one_of(const T& self, const Table& table, const nanobind::kwargs& values) {
     const std::string* chosen = nullptr;
     const std::string* other = nullptr;
-    for (const std::string& field : one_of) {
+    for (const std::string& field : table.one_of) {
       if (!values.contains(field.c_str()) || !says_something(values[field.c_str()])) continue;
       (chosen == nullptr ? chosen : other) = &field;
     }
     if (chosen == nullptr) return;
-    for (const std::string& field : one_of) {
+    for (const std::string& field : table.one_of) {
       if (other != nullptr || field == *chosen || values.contains(field.c_str())) continue;
-      if (says_something(row_named(rows, "", field).get(self))) other = &field;
+      if (says_something(table.rows[table.place_named(field)].get(self))) other = &field;
     }
     if (other == nullptr) return;
     raise(make_error(ErrorCode::invalid_argument,
                      *chosen + " and " + *other + " are two constraints for one text; give one of them", *other));
   }
 
-  static void fill(T& self, const Rows& rows, const std::vector<std::string>& one_of, const std::string& name,
-                   const nanobind::kwargs& values) {
-    if (!one_of.empty()) check_one_of(self, rows, one_of, values);
-    for (const auto& [key, value] : values) row_named(rows, name, nanobind::cast<std::string>(key)).set(self, value);
+  static void fill(T& self, const Table& table, const nanobind::kwargs& values) {
+    bool checked = false;
+    for (const auto& [key, value] : values) {
+      const size_t place = table.place_of(key);
+      if (table.exclusive[place] && !std::exchange(checked, true)) check_one_of(self, table, values);
+      table.rows[place].set(self, value);
+    }
   }
 
   std::string name_;

@@ -71,7 +71,7 @@ class GenerationStream(AsyncIterator[GenerationChunk]):
             if self._ended:  # closed meanwhile
                 raise StopAsyncIteration
         if self._events is None:  # of several consumers the first begins
-            self._events = _bridge.Events(lambda queue, request: self._submit(queue, request, True))
+            self._events = _bridge.Events(self._submit, True)
         try:
             kind, value = self._events.next_now() or await self._events.next()
         except asyncio.CancelledError:
@@ -119,16 +119,16 @@ class GenerationStream(AsyncIterator[GenerationChunk]):
 
 
 def generate(submit: Submission) -> Awaitable[GenerationResult]:
-    return _bridge.wait(lambda queue, request: submit(queue, request, False))
+    return _bridge.wait(submit, False)
 
 
 def generate_sync(submit: Submission) -> GenerationResult:
-    result: GenerationResult = _bridge.wait_sync(lambda queue, request: submit(queue, request, False))
+    result: GenerationResult = _bridge.wait_sync(submit, False)
     return result
 
 
 def stream_sync(submit: Submission) -> Iterator[GenerationChunk]:
-    for kind, value in _bridge.events_sync(lambda queue, request: submit(queue, request, True)):
+    for kind, value in _bridge.events_sync(submit, True):
         if _bridge.is_error(kind):
             raise value
         if not _bridge.is_result(kind):
