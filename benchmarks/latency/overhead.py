@@ -23,8 +23,8 @@ ROOT = HERE.parent.parent
 class Side:
     """One of the two, ready to run slices."""
 
-    def __init__(self, command):
-        self._process = subprocess.Popen([*command, "--slices"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    def __init__(self, command, flags=("--slices",)):
+        self._process = subprocess.Popen([*command, *flags], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
         self._expect("ready")
 
     def _line(self):

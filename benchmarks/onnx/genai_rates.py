@@ -6,10 +6,12 @@ Prefill: a prompt's tokens over the time to its first token. Decode: the tokens 
 prompt of --prompt tokens. in_turn: requests one after the other, as a server without batching answers them; three are timed,
 since their rate does not depend on how many there are. batch: --streams requests by one generator of that batch size, which all
 begin and end together. Both are generated tokens over the whole time, prompts included. Tokens are random, the best one is
-taken, and no end is seen before --output tokens.
+taken, and no end is seen before --output tokens. With --slices it stays ready: for each line on its standard input it prints the
+rate of one decode.
 """
 import argparse
 import json
+import sys
 import time
 
 import numpy
@@ -45,6 +47,7 @@ def main():
     parser.add_argument("model")
     for flag in ("--threads", "--prefill", "--prompt", "--output", "--streams"):
         parser.add_argument(flag, type=int, required=True)
+    parser.add_argument("--slices", action="store_true")
     args = parser.parse_args()
     config = onnxruntime_genai.Config(args.model)
     config.overlay(json.dumps({"model": {"decoder": {"session_options": {"intra_op_num_threads": args.threads}}}}))
@@ -57,6 +60,11 @@ def main():
         return random.integers(16, vocabulary, (count, length), dtype=numpy.int32)
 
     generate(model, prompts(1, 16), 4)  # pays for threads and pages
+    if args.slices:
+        print("ready", flush=True)
+        for _ in sys.stdin:
+            print((args.output - 1) / generate(model, prompts(1, args.prompt), args.output)[1], flush=True)
+        return
     rates = {"version": onnxruntime_genai.__version__}
     rates["prefill"] = args.prefill / generate(model, prompts(1, args.prefill), 2)[0]
     rates["decode"] = (args.output - 1) / generate(model, prompts(1, args.prompt), args.output)[1]
