@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <utility>
 
 namespace inferneo {
 namespace {
@@ -74,11 +75,12 @@ bool Speculator::worth_waiting(const Scheduler::Sequences& running) {
     wait_paused_ = 0;
     return true;
   }
-  // What waiting costs is only known by waiting.
+  // What waiting costs is only known by waiting, for a step with drafts.
   terms.waits = 0.0;
   if (!choose(terms, nullptr, kWaitGain) || ++wait_paused_ < wait_pause_) return false;
   wait_pause_ = std::min(2 * wait_pause_, DraftState::kLongestPause);
   wait_paused_ = 0;
+  tries_wait_ = true;
   return true;
 }
 
@@ -106,6 +108,7 @@ double Speculator::model_acceptance(const Sequence& sequence) const {
 
 void Speculator::plan(const Scheduler::Sequences& running, bool may_draft, DraftModel* model) {
   wishes_.clear();
+  const bool tries_wait = std::exchange(tries_wait_, false);
   for (Sequence* sequence : running) sequence->drafts.clear();
   const auto num_running = static_cast<int32_t>(running.size());
   if (!enabled() || !may_draft || num_running == 0 || num_running >= StepCost::kMaxTokens) return;
@@ -118,7 +121,8 @@ void Speculator::plan(const Scheduler::Sequences& running, bool may_draft, Draft
     steps_with_drafts_ = 0;
     return;
   }
-  const Terms terms = terms_of(running);
+  Terms terms = terms_of(running);
+  if (tries_wait) terms.waits = 0.0;
   choose(terms, model, kLeastGain);
   const auto is_guessed = [](const Candidate& c) { return c.from_model && c.taken > 0; };
   bool model_pays = std::ranges::any_of(candidates_, is_guessed);

@@ -110,6 +110,7 @@ class Speculator {
   int32_t wait_pause_ = DraftState::kFirstPause;
   int32_t wait_paused_ =
       0;  // steps that would have been waited for if waiting cost nothing, since the last one that was
+  bool tries_wait_ = false;  // for the sake of knowing what it costs
   std::vector<Candidate> candidates_;
   std::vector<Reader> readers_;
   std::vector<DraftWish> wishes_;

@@ -14,14 +14,16 @@ class WaitCost {
   void took(Duration time) {
     if (num_waits_++ == 0) return;  // it loads kernels, and says nothing about the next ones
     const double seconds = std::max(to_seconds(time), 1e-9);
-    // One that was interrupted says little about the next one.
-    seconds_ =
-        seconds_ == 0.0 ? seconds : seconds_ + kWeight * (std::clamp(seconds, seconds_ / 4, seconds_ * 2) - seconds_);
+    // What interrupts it makes it longer, never shorter.
+    const bool shorter = seconds < seconds_;
+    const double step = std::min(seconds, 2 * seconds_) - seconds_;
+    seconds_ = seconds_ == 0.0 ? seconds : seconds_ + (shorter ? kShorterWeight : kLongerWeight) * step;
   }
   double seconds() const { return seconds_; }
 
  private:
-  static constexpr double kWeight = 0.3;
+  static constexpr double kShorterWeight = 0.7;
+  static constexpr double kLongerWeight = 0.2;
 
   double seconds_ = 0.0;
   int64_t num_waits_ = 0;

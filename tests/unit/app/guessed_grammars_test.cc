@@ -64,11 +64,9 @@ std::string random_schema(Random& random, int depth) {
   std::string fields;
   std::string names;
   for (int i = 1 + random.below(4); i > 0; --i) {
-    fields += fmt::format(R"({}"{}_{}": {})", fields.empty() ? "" : ", ",
-                          random.pick({"name", "age", "the little fox"}), i, random_schema(random, depth - 1));
-    if (random.below(3) > 0) {
-      names += fmt::format(R"({}"name_{}")", names.empty() ? "" : ", ", i);
-    }
+    const std::string name = fmt::format("{}_{}", random.pick({"name", "age", "the little fox"}), i);
+    fields += fmt::format(R"({}"{}": {})", fields.empty() ? "" : ", ", name, random_schema(random, depth - 1));
+    if (random.below(3) > 0) names += fmt::format(R"({}"{}")", names.empty() ? "" : ", ", name);
   }
   return fmt::format(R"({{"type": "object", "additionalProperties": {}, "properties": {{{}}}, "required": [{}]}})",
                      random.pick({"false", R"({"type": "integer"})"}), fields, names);
@@ -141,11 +139,12 @@ void answer(InferneoEngine& engine, const std::vector<Asked>& asked, size_t at_o
 }
 
 TEST(GuessedGrammars, GiveTheTokensOfPlainDecoding) {
-  const std::vector<Asked> asked = random_requests(80);
+  const std::vector<Asked> asked = random_requests(240);
   InferneoEngine plain(config_of(false, false));
   ASSERT_TRUE(plain.start().ok());
   Answers expected;
   answer(plain, asked, 1, expected);
+  ASSERT_FALSE(HasFatalFailure());
   EXPECT_EQ(expected.accepted, 0);
   plain.stop();
   for (const bool with_draft : {false, true}) {
@@ -155,6 +154,7 @@ TEST(GuessedGrammars, GiveTheTokensOfPlainDecoding) {
     for (const size_t at_once : {size_t{1}, size_t{8}}) {
       Answers answers;
       answer(guessing, asked, at_once, answers);
+      ASSERT_FALSE(HasFatalFailure());
       ASSERT_EQ(answers.tokens.size(), expected.tokens.size());
       for (size_t i = 0; i < asked.size(); ++i) {
         EXPECT_EQ(answers.tokens[i], expected.tokens[i]) << "request " << i << ": " << asked[i].sampling.grammar.text;

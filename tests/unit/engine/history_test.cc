@@ -109,8 +109,8 @@ class History {
  public:
   explicit History(uint64_t seed)
       : random_(seed),
-        grammar_random_(~seed),
-        has_grammars_(grammar_random_.chance(35)),
+        other_random_(~seed),
+        has_grammars_(other_random_.chance(35)),
         harness_(with_tier(random_options(random_))) {
     for (int i = 0; i < 4; ++i) {
       prefixes_.push_back({});
@@ -165,6 +165,10 @@ class History {
   };
   // For some of them a level below the prefix cache, which answers at once, block by block or never, and loses blocks.
   HarnessOptions with_tier(HarnessOptions o) {
+    o.script.measures = other_random_.chance(50);
+    if (o.script.measures && o.script.max_in_flight > 1) {
+      o.script.standstill = std::chrono::microseconds(other_random_.pick({0, 50, 2000}));
+    }
     if (!random_.chance(60)) return o;
     o.tier = &tier_;
     if (random_.chance(60)) {  // room for what comes, beside what is in use
@@ -224,7 +228,7 @@ class History {
     r.sampling.ignore_eos = random_.chance(40);
     if (random_.chance(20)) r.sampling.min_tokens = random_.between(1, 10);
     if (random_.chance(20)) r.sampling.stop_token_ids = {1};
-    if (has_grammars_ && grammar_random_.chance(60)) constrain(r);
+    if (has_grammars_ && other_random_.chance(60)) constrain(r);
     if (random_.chance(20)) r.sampling.prompt_logprobs = 1;
     if (random_.chance(20)) r.needs_host_tokens = true;
     if (random_.chance(20)) r.cache_salt = "salt";
@@ -244,11 +248,11 @@ class History {
     GrammarScript script;
     script.vocab_size = vocab();
     script.eos = harness_.options_.script.eos_token_ids[0];
-    script.seed = static_cast<uint64_t>(grammar_random_.between(1, 5));
-    script.percent = grammar_random_.pick<uint64_t>({2, 50, 90});
-    script.finishes_one = grammar_random_.pick<uint64_t>({0, 9, 40});
-    script.rolls_back = grammar_random_.chance(85);
-    script.breaks_one = grammar_random_.chance(15) ? 4 : 0;
+    script.seed = static_cast<uint64_t>(other_random_.between(1, 5));
+    script.percent = other_random_.pick<uint64_t>({2, 50, 90});
+    script.finishes_one = other_random_.pick<uint64_t>({0, 9, 40});
+    script.rolls_back = other_random_.chance(85);
+    script.breaks_one = other_random_.chance(15) ? 4 : 0;
     r.grammar = std::make_shared<ScriptedGrammar>(script);
   }
 
@@ -323,8 +327,8 @@ class History {
   }
 
   Random random_;
-  Random grammar_random_;
-  bool has_grammars_;  // for some of its requests
+  Random other_random_;  // what came later draws from this one, so that the older histories stay
+  bool has_grammars_;    // for some of its requests
   ScriptedTier tier_;
   Harness harness_;
   std::vector<std::vector<Token>> prefixes_;

@@ -341,6 +341,50 @@ TEST_P(SpeculationInFlight, UnderAGrammarTheTokensAreThoseOfPlainDecoding) {
   EXPECT_GT(accepted, 1000U);
 }
 
+// Once it was far too long to pay, and is so no more.
+TEST(Speculator, WhatAWaitCostsIsMeasuredAgain) {
+  RequestState request;
+  Sequence sequence;
+  sequence.request = &request;
+  sequence.max_output = 4000;
+  sequence.prompt_size = 1;
+  sequence.tokens.reserve(4001);
+  sequence.tokens = {1};
+  Speculator speculator({.max_draft = 8});
+  speculator.took(1, std::chrono::milliseconds(10));
+  speculator.took(9, std::chrono::milliseconds(18));
+  for (int i = 0; i < 3; ++i) speculator.waited(std::chrono::milliseconds(400));
+  int early = 0;
+  int late = 0;
+  int without = 0;
+  for (int i = 0; i < 1000; ++i) {
+    sequence.tokens.push_back(10 + i % 7);
+    sequence.num_computed = sequence.num_tokens();
+    sequence.num_pending = 1;
+    sequence.num_in_flight = 1;
+    if (!speculator.worth_waiting({&sequence})) continue;
+    (i < 100 ? early : late) += i < 100 || i >= 500 ? 1 : 0;
+    sequence.tokens.push_back(10 + ++i % 7);  // collected
+    sequence.num_computed = sequence.num_tokens() - 1;
+    sequence.num_pending = sequence.num_in_flight = 0;
+    speculator.plan({&sequence}, true);
+    if (sequence.drafts.empty()) {  // so that the plain step's cost stays known
+      ++without;
+      continue;
+    }
+    speculator.waited(std::chrono::microseconds(300));
+    speculator.verified(sequence, static_cast<int32_t>(sequence.drafts.size()),
+                        static_cast<int32_t>(sequence.drafts.size()));
+    for (const Token draft : sequence.drafts) {
+      sequence.tokens.push_back(draft);
+      ++i;
+    }
+  }
+  EXPECT_LE(early, 3);
+  EXPECT_GT(late, 30);
+  EXPECT_LE(without, 2);
+}
+
 TEST(Speculation, WhereEveryTokenCostsAsMuchAsAStepItStops) {
   HarnessOptions options = speculating();
   options.script.next_token = [](const ScriptedToken& token) {
