@@ -290,7 +290,7 @@ Run run_structured(InferneoEngine& engine, const Structured& asked, std::vector<
   Run total;
   double seconds = 0.0;
   tokens.clear();
-  for (uint64_t seed = 1; seed <= 4; ++seed) {
+  for (uint64_t seed = 1; seed <= 12; ++seed) {
     SamplingParams sampling;
     sampling.temperature = seed % 2 == 0 ? 0.0F : 0.8F;
     sampling.seed = seed;

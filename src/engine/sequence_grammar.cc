@@ -79,20 +79,31 @@ bool SequenceGrammar::goes_on_with(Token token) {
   return false;
 }
 
-int32_t SequenceGrammar::walk(std::span<const Token> drafts) {
-  if (!can_walk_ || drafts.empty()) return 0;
-  has_walked_ = true;
+// What of the walk is the same stays.
+void SequenceGrammar::keep_common(std::span<const Token> drafts) {
   const auto common = std::ranges::mismatch(walked_, drafts).in1 - walked_.begin();
-  if (static_cast<size_t>(common) == drafts.size()) return static_cast<int32_t>(common);
+  if (static_cast<size_t>(common) == drafts.size()) return;
   const auto depth = static_cast<int32_t>(common);
-  can_walk_ = stand_at(depth).ok();
+  if (depth_ > depth) can_walk_ = stand_at(depth).ok();
   walked_.resize(static_cast<size_t>(depth));
   num_masks_ = std::min(num_masks_, depth + 1);
-  while (can_walk_ && walked_.size() < drafts.size() && goes_on_with(drafts[walked_.size()])) {
-    walked_.push_back(drafts[walked_.size()]);
-    ++depth_;
+}
+
+bool SequenceGrammar::walk_on(Token token) {
+  has_walked_ = true;
+  can_walk_ = can_walk_ && stand_at(static_cast<int32_t>(walked_.size())).ok();
+  if (!can_walk_ || !goes_on_with(token)) return false;
+  walked_.push_back(token);
+  ++depth_;
+  return true;
+}
+
+int32_t SequenceGrammar::walk(std::span<const Token> drafts) {
+  if (!can_walk_ || drafts.empty()) return 0;
+  keep_common(drafts);
+  while (can_walk_ && walked_.size() < drafts.size() && walk_on(drafts[walked_.size()])) {
   }
-  if (can_walk_) return static_cast<int32_t>(walked_.size());
+  if (can_walk_) return static_cast<int32_t>(std::min(walked_.size(), drafts.size()));
   // What is wrong with it shows where it is asked next.
   (void)make_anew();
   return 0;
@@ -100,30 +111,46 @@ int32_t SequenceGrammar::walk(std::span<const Token> drafts) {
 
 Status SequenceGrammar::fill_mask(int32_t depth) {
   RETURN_IF_ERROR(stand_at(depth));
-  const TimePoint began = clock_.now();
   masks_.resize(std::max(masks_.size(), static_cast<size_t>(depth + 1) * words_));
   RETURN_IF_ERROR(matcher_->fill_mask(std::span(masks_).subspan(static_cast<size_t>(depth) * words_, words_)));
   num_masks_ = depth + 1;
-  const double seconds = to_seconds(clock_.now() - began);
-  mask_seconds_ = mask_seconds_ == 0.0 ? seconds : mask_seconds_ + kMaskWeight * (seconds - mask_seconds_);
   return ok_status();
 }
 
-Result<int32_t> SequenceGrammar::fill_masks(std::span<const Token> drafts) {
-  const int32_t num_drafts = walk(drafts);
-  for (int32_t depth = num_masks_; depth <= num_drafts; ++depth) {
-    if (Status filled = fill_mask(depth); !filled.ok()) {
-      if (!has_walked_) return filled.error();
-      RETURN_IF_ERROR(make_anew());
-      RETURN_IF_ERROR(fill_mask(0));
-      return 0;
-    }
+bool SequenceGrammar::allows(int32_t depth, Token token) const {
+  const auto index = static_cast<size_t>(token);
+  return token >= 0 && index / 32 < words_ && (mask_behind(depth)[index / 32] >> (index % 32) & 1U) != 0;
+}
+
+// As fill_masks(), but that a matcher which fails on the way is left as it is.
+Result<int32_t> SequenceGrammar::walk_with_masks(std::span<const Token> drafts) {
+  keep_common(drafts);
+  const auto num_drafts = static_cast<int32_t>(drafts.size());
+  for (int32_t depth = 0;; ++depth) {
+    if (num_masks_ <= depth) RETURN_IF_ERROR(fill_mask(depth));
     const bool goes_on = std::ranges::any_of(mask_behind(depth), [](uint32_t word) { return word != 0; });
-    if (goes_on || depth == 0) continue;
-    num_masks_ = depth;
-    return depth - 1;
+    if (!goes_on && depth > 0) return depth - 1;
+    if (depth == num_drafts) return depth;
+    const auto next = static_cast<size_t>(depth);
+    const bool walked = next < walked_.size() || (allows(depth, drafts[next]) && walk_on(drafts[next]));
+    if (!can_walk_) return make_error(ErrorCode::internal, "a matcher cannot go on");
+    if (!walked) return depth;
   }
-  return num_drafts;
+}
+
+Result<int32_t> SequenceGrammar::fill_masks(std::span<const Token> drafts) {
+  if (!can_walk_) drafts = {};
+  const TimePoint began = clock_.now();
+  const int32_t known = num_masks_;
+  Result<int32_t> filled = walk_with_masks(drafts);
+  if (!filled.ok() && has_walked_) {
+    RETURN_IF_ERROR(make_anew());
+    filled = walk_with_masks({});
+  }
+  if (!filled.ok() || num_masks_ <= known) return filled;
+  const double seconds = to_seconds(clock_.now() - began) / (num_masks_ - known);
+  mask_seconds_ = mask_seconds_ == 0.0 ? seconds : mask_seconds_ + kMaskWeight * (seconds - mask_seconds_);
+  return filled;
 }
 
 std::span<const uint32_t> SequenceGrammar::masks(int32_t num_drafts) const {

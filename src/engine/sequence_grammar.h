@@ -44,7 +44,7 @@ class SequenceGrammar {
   std::span<const uint32_t> masks(int32_t num_drafts) const;
   std::span<const uint32_t> mask_behind(int32_t num_drafts) const;  // [words], the last of these
 
-  // What a mask takes, measured; 0: none was.
+  // What a mask takes, with the walk to its place, measured; 0: none was.
   double mask_seconds() const { return mask_seconds_; }
 
  private:
@@ -53,6 +53,10 @@ class SequenceGrammar {
   Status stand_at(int32_t depth);
   Status fill_mask(int32_t depth);
   bool goes_on_with(Token token);
+  bool walk_on(Token token);
+  void keep_common(std::span<const Token> drafts);
+  bool allows(int32_t depth, Token token) const;
+  Result<int32_t> walk_with_masks(std::span<const Token> drafts);
   void forget_walk();
 
   std::shared_ptr<const GrammarCompiled> grammar_;

@@ -233,7 +233,8 @@ void Speculator::look_up_drafts(Sequence& sequence, int32_t num_drafts) {
   DraftState& state = *sequence.draft_state;
   state.lookup.draft(state.match, num_drafts, sequence.drafts);
   if (sequence.grammar == nullptr || sequence.drafts.empty()) return;
-  const int32_t num_taken = sequence.grammar->walk(sequence.drafts);
+  const Result<int32_t> filled = sequence.grammar->fill_masks(sequence.drafts);
+  const int32_t num_taken = filled.ok() ? *filled : 0;  // what is wrong with it shows when the step's masks are filled
   sequence.drafts.resize(static_cast<size_t>(num_taken));
   if (num_taken > 0) return;
   learnt_.add(state.match.length, 1, 0);
