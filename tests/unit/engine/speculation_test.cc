@@ -276,7 +276,8 @@ TEST(RunningAhead, ABatchOfWhichSomeRepeatThemselvesIsNoSlower) {
     EXPECT_EQ(guessed.tokens, plain.tokens);
     EXPECT_LT(guessed.seconds, 1.01 * plain.seconds);
     if (num_repeating == 1) continue;  // of eight, one alone pays little
-    EXPECT_LT(guessed.repeating_seconds, 0.7 * plain.repeating_seconds);
+    // With a step of the others alone between two with drafts it would be 0.294 and 0.335.
+    EXPECT_LT(guessed.repeating_seconds, (num_repeating == 4 ? 0.285 : 0.325) * plain.repeating_seconds);
   }
 }
 
