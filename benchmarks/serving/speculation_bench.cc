@@ -5,6 +5,8 @@
 // and then says what the trace says, so that any MODEL (a directory; one of random weights will do) takes the time that
 // it would take, with the acceptance that real text has. Random weights by themselves loop, which would flatter.
 // Rounds are interleaved: without, with; with, without. Tokens per second from the first token to the last, one stream.
+// Then structured answers of the bundled storyteller, which are no traces, since what a grammar allows is part of the
+// cost: without guesses, with those from the text, and with a draft model's besides.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -259,6 +261,101 @@ void measure(const std::string& model, const std::vector<Trace>& all, int rounds
   }
 }
 
+struct Structured {
+  const char* name;
+  GrammarSpec grammar;
+  std::string prompt;
+};
+
+std::vector<Structured> structured() {
+  const std::string record =
+      R"({"type": "object", "additionalProperties": false, "required": ["name", "age", "animal", "is_friendly"],
+          "properties": {"name": {"type": "string", "maxLength": 12}, "age": {"type": "integer", "maximum": 99},
+                         "animal": {"enum": ["fox", "dog", "cat"]}, "is_friendly": {"type": "boolean"}}})";
+  const std::string records =
+      fmt::format(R"({{"type": "array", "minItems": 12, "maxItems": 12, "items": {}}})", record);
+  const std::string text = R"({"type": "object", "additionalProperties": false, "required": ["title", "story"],
+      "properties": {"title": {"type": "string", "maxLength": 40}, "story": {"type": "string", "minLength": 600,
+                     "maxLength": 700}}})";
+  return {{"twelve records (schema)", {GrammarSpec::Kind::json_schema, records, {}}, "Tim, Sue and Tom have animals. "},
+          {"one record (schema)", {GrammarSpec::Kind::json_schema, record, {}}, "Tim has a fox. "},
+          {"free text in JSON (schema)", {GrammarSpec::Kind::json_schema, text, {}}, "Once upon a time "},
+          {"a list (regex)",
+           {GrammarSpec::Kind::regex, "(- (Tim|Sue|Tom) went to the (park|river|big tree)\\.\n){16}", {}},
+           "Where did they go? "}};
+}
+
+// Over several seeds, together; the same tokens whoever guesses.
+Run run_structured(InferneoEngine& engine, const Structured& asked, std::vector<std::vector<Token>>& tokens) {
+  Run total;
+  double seconds = 0.0;
+  tokens.clear();
+  for (uint64_t seed = 1; seed <= 12; ++seed) {
+    SamplingParams sampling;
+    sampling.temperature = seed % 2 == 0 ? 0.0F : 0.8F;
+    sampling.seed = seed;
+    sampling.grammar = asked.grammar;
+    sampling.max_tokens = 500;
+    const SteadyClock clock;
+    const TimePoint began = clock.now();
+    GenerationResult result = require(engine.generate(asked.prompt, sampling).get());
+    seconds += to_seconds(clock.now() - began);
+    total.stats.output_tokens += static_cast<int32_t>(result.samples.at(0).tokens.size());
+    total.stats.draft_tokens += result.draft_tokens;
+    total.stats.accepted_tokens += result.accepted_tokens;
+    tokens.push_back(std::move(result.samples.at(0).tokens));
+  }
+  total.rate = total.stats.output_tokens / seconds;
+  return total;
+}
+
+void measure_structured(int rounds, int32_t num_drafts) {
+  const std::string models = INFERNEO_SOURCE_DIR "/models/";
+  std::vector<std::unique_ptr<InferneoEngine>> engines;
+  for (const int kind : {0, 1, 2}) {
+    EngineConfig config;
+    config.model = {models + "inferneo-story"};
+    config.registry = "memory";
+    config.quiet = true;
+    config.log_level = "error";
+    config.packed_cache_gb = 0.0;
+    config.max_memory_gb = 1.0;
+    config.deterministic = true;
+    config.enable_speculative_decoding = kind > 0;
+    config.num_speculative_tokens = num_drafts;
+    if (kind == 2) config.draft_model = models + "inferneo-story-draft";
+    engines.push_back(std::make_unique<InferneoEngine>(config));
+    require(engines.back()->start());
+  }
+  fmt::print("\nunder a grammar\n  {:<28} {:>8} {:>9}  {:<24} {:>10}  {:<24} {:>10}\n", "answer", "tokens", "plain",
+             "text, ratio", "accepted", "and draft, ratio", "accepted");
+  for (const Structured& asked : structured()) {
+    std::vector<double> plain;
+    std::vector<std::vector<double>> ratios(3);
+    std::vector<Run> last(3);
+    for (int round = -1; round < rounds; ++round) {  // the first warms up
+      std::vector<std::vector<Token>> expected, tokens;
+      for (int i = 0; i < 3; ++i) {
+        const auto kind = static_cast<size_t>(round % 2 == 0 ? i : 2 - i);
+        last[kind] = run_structured(*engines[kind], asked, tokens);
+        if (expected.empty()) expected = tokens;
+        if (tokens != expected) fmt::print("  {}: the tokens differ\n", asked.name);
+      }
+      if (round < 0) continue;
+      plain.push_back(last[0].rate);
+      for (size_t kind = 1; kind < 3; ++kind) ratios[kind].push_back(last[kind].rate / last[0].rate);
+    }
+    const auto column = [&](size_t kind) {
+      const auto [low, high] = std::minmax_element(ratios[kind].begin(), ratios[kind].end());
+      return fmt::format("{:<24} {:>4}/{:<5}",
+                         fmt::format("{:.2f} ({:.2f} to {:.2f})", median(ratios[kind]), *low, *high),
+                         last[kind].stats.accepted_tokens, last[kind].stats.draft_tokens);
+    };
+    fmt::print("  {:<28} {:>8} {:>9.1f}  {}  {}\n", asked.name, last[0].stats.output_tokens, median(plain), column(1),
+               column(2));
+  }
+}
+
 }  // namespace
 }  // namespace inferneo
 
@@ -269,4 +366,5 @@ int main(int argc, char** argv) {
   const int32_t num_drafts = argc > 4 ? std::clamp(std::atoi(argv[4]), 1, 15) : 8;
   const std::vector<Trace> all = traces(num_tokens);
   measure(argc > 1 ? argv[1] : INFERNEO_SOURCE_DIR "/models/inferneo-story", all, rounds, num_drafts);
+  measure_structured(rounds, num_drafts);
 }

@@ -193,7 +193,9 @@ void DraftModel::guess(std::vector<Mirror*>& mirrors) {
     return true;
   });
   if (mirrors.size() > static_cast<size_t>(kMaxSequences)) mirrors.resize(static_cast<size_t>(kMaxSequences));
-  while (!mirrors.empty()) {
+  for (;;) {
+    std::erase_if(mirrors, [&](Mirror* mirror) { return !constrain(*mirror); });
+    if (mirrors.empty()) return;
     std::vector<ScheduledSequence> rows;
     int32_t num_tokens = 0;
     for (Mirror* mirror : mirrors) {
@@ -214,6 +216,25 @@ void DraftModel::guess(std::vector<Mirror*>& mirrors) {
   }
 }
 
+// What the grammar allows behind the guesses so far, in words of this model's rows; false: nothing can be guessed. The
+// masks are those that the guesses will be verified with.
+bool DraftModel::constrain(Mirror& mirror) const {
+  Sequence& original = *mirror.original;
+  if (original.grammar == nullptr) return true;
+  const auto num_guessed = static_cast<int32_t>(original.drafts.size());
+  const Result<int32_t> filled = original.grammar->fill_masks(original.drafts);
+  if (!filled.ok() || *filled < num_guessed) {  // what is wrong shows when they are verified
+    original.drafts.resize(static_cast<size_t>(filled.ok() ? *filled : 0));
+    return false;
+  }
+  const std::span<const uint32_t> mask = original.grammar->mask_behind(num_guessed);
+  const auto vocab = static_cast<size_t>(runner_->spec().vocab_size);
+  mirror.mask.assign((vocab + 31) / 32, 0);
+  std::ranges::copy(mask.first(std::min(mask.size(), mirror.mask.size())), mirror.mask.begin());
+  if (vocab % 32 != 0) mirror.mask.back() &= (uint32_t{1} << (vocab % 32)) - 1;
+  return true;
+}
+
 void DraftModel::take_guess(Mirror& mirror, const SequenceResult& result) {
   --mirror.num_left;
   const std::vector<Token>& ending = mirror.original->request->ending_tokens;
@@ -223,7 +244,14 @@ void DraftModel::take_guess(Mirror& mirror, const SequenceResult& result) {
     return;
   }
   const Token token = result.tokens[0];
-  mirror.original->drafts.push_back(token);
+  std::vector<Token>& drafts = mirror.original->drafts;
+  drafts.push_back(token);
+  SequenceGrammar* const grammar = mirror.original->grammar.get();
+  if (grammar != nullptr && grammar->walk(drafts) < std::ssize(drafts)) {  // it ends there
+    drafts.pop_back();
+    mirror.num_left = 0;
+    return;
+  }
   mirror.sequence.tokens.push_back(token);
   if (std::ranges::find(ending, token) != ending.end()) mirror.num_left = 0;  // nothing follows it
 }
@@ -232,7 +260,11 @@ std::optional<StepResult> DraftModel::compute(const std::vector<ScheduledSequenc
                                               const std::vector<Mirror*>& mirrors, Duration& time) {
   const TimePoint began = clock_.now();
   const std::unique_ptr<InFlightStep> step = build_step(rows, kv_.config().groups);
-  for (size_t i = 0; i < mirrors.size(); ++i) step->batch.sequences[i].sampling.params = &mirrors[i]->params;
+  for (size_t i = 0; i < mirrors.size(); ++i) {
+    SamplingInput& sampling = step->batch.sequences[i].sampling;
+    sampling.params = &mirrors[i]->params;
+    if (rows[i].sample && mirrors[i]->original->grammar != nullptr) sampling.allowed_mask = mirrors[i]->mask;
+  }
   const auto run = [&]() -> Result<StepResult> {
     try {
       ASSIGN_OR_RETURN(step->ticket, runner_->submit(step->batch));

@@ -59,8 +59,8 @@ class DraftModel {
   const DraftCost& cost() const { return cost_; }
 
   // Puts guesses into Sequence::drafts, at most as many as wished for. A mirror that is far behind reads a part
-  // instead; all read kMaxTokens together. The sequences have at least one token of output, no grammar, and no step in
-  // flight.
+  // instead; all read kMaxTokens together. The sequences have at least one token of output and no step in flight. Under
+  // a grammar it says what that allows.
   void propose(std::span<const DraftWish> wishes);
 
   // The sequence has ended or given its blocks back.
@@ -75,9 +75,10 @@ class DraftModel {
 
  private:
   struct Mirror {
-    Sequence sequence;      // with the request of the one that it mirrors
-    SamplingParams params;  // the same, but for what says more about a token than which it is
-    int32_t num_left = 0;   // guesses to make in this round
+    Sequence sequence;           // with the request of the one that it mirrors
+    SamplingParams params;       // the same, but for what says more about a token than which it is
+    int32_t num_left = 0;        // guesses to make in this round
+    std::vector<uint32_t> mask;  // [ceil(vocab / 32)] of the draft, behind its guesses, under a grammar
     Sequence* original = nullptr;
   };
   Mirror* find(const Sequence& sequence);
@@ -90,6 +91,7 @@ class DraftModel {
   void refuse(Sequence& original);
   void read(std::vector<Mirror*>& mirrors);
   void guess(std::vector<Mirror*>& mirrors);
+  bool constrain(Mirror& mirror) const;
   void take_guess(Mirror& mirror, const SequenceResult& result);
   // One step of the runner, which it waits for; none: it has failed.
   std::optional<StepResult> compute(const std::vector<ScheduledSequence>& rows, const std::vector<Mirror*>& mirrors,

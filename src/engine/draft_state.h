@@ -73,8 +73,8 @@ struct DraftState {
   PromptLookup lookup;
   int32_t num_known = 0;  // of the sequence's tokens, those in `lookup`
   PromptLookup::Match match;
-  Token foretold = 0;  // what `match` says the token after num_known is
-  bool foretells = false;
+  Token foretold = 0;                // what `match` says the token after num_known is
+  bool foretells = false;            // it does, and the token has not come yet
   AcceptanceCount acceptance;        // of what was looked up
   AcceptanceCount model_acceptance;  // of what the draft model said
   bool from_model = false;           // the drafts given last

@@ -31,9 +31,12 @@ void add_counters(EngineStats& stats, const EngineStats& gone) {
   for (size_t i = 0; i < stats.iteration_tokens.size(); ++i) stats.iteration_tokens[i] += gone.iteration_tokens[i];
   for (size_t i = 0; i < kNumQueueRefusals; ++i) stats.refused[i] += gone.refused[i];
   stats.iteration_tokens_sum += gone.iteration_tokens_sum;
-  stats.speculation.drafts += gone.speculation.drafts;
-  stats.speculation.draft_tokens += gone.speculation.draft_tokens;
-  stats.speculation.accepted_tokens += gone.speculation.accepted_tokens;
+  for (size_t i = 0; i < kNumDraftSources; ++i) {
+    SpeculationStats::Source& source = stats.speculation.by_source[i];
+    source.drafts += gone.speculation.by_source[i].drafts;
+    source.draft_tokens += gone.speculation.by_source[i].draft_tokens;
+    source.accepted_tokens += gone.speculation.by_source[i].accepted_tokens;
+  }
   for (size_t i = 0; i < SpeculationStats::kPositions; ++i) {
     stats.speculation.accepted_at[i] += gone.speculation.accepted_at[i];
   }

@@ -32,6 +32,10 @@ uint64_t digest_row(const SequenceStep& step) {
   return digest(hash, step.sampling.allowed_mask);
 }
 
+size_t num_chosen_from(const SequenceStep& step) {
+  return step.want == Want::sample ? 1 : step.want == Want::verify ? static_cast<size_t>(step.num_draft) + 1 : 0;
+}
+
 }  // namespace
 
 struct ScriptedRunner::KvSlot {
@@ -44,6 +48,7 @@ struct ScriptedRunner::OpenStep {
   Ticket ticket = 0;
   StepBatch batch;  // rows are copied, what they point at is the engine's
   std::vector<uint64_t> digests;
+  bool ahead = false;  // submitted before the one before it was collected
 };
 
 ScriptedRunner::ScriptedRunner(Script script) : script_(std::move(script)) {
@@ -117,16 +122,18 @@ void ScriptedRunner::hang_if_told(uint64_t step) {
   if (script_.hang_at == step) hang_ended_.wait(lock, [this] { return hang_released_; });
 }
 
-void ScriptedRunner::pay(const StepBatch& batch) const {
+Duration ScriptedRunner::pay(const OpenStep& open) const {
   Duration cost = script_.step_cost;
-  for (const SequenceStep& step : batch.sequences)
+  for (const SequenceStep& step : open.batch.sequences)
     cost += script_.token_cost * static_cast<int64_t>(step.tokens.size());
-  if (cost == Duration{}) return;
+  const Duration passes = cost + (open.ahead ? Duration{} : script_.standstill);
+  if (passes == Duration{}) return cost;
   if (script_.sleep) {
-    script_.sleep(cost);
+    script_.sleep(passes);
   } else {
-    std::this_thread::sleep_for(cost);
+    std::this_thread::sleep_for(passes);
   }
+  return cost;
 }
 
 ScriptedRunner::KvSlot* ScriptedRunner::slot(const SequenceStep& step, size_t group, int32_t position) {
@@ -147,6 +154,10 @@ void ScriptedRunner::check_row(const SequenceStep& step) {
     return violation(&step, "drafts without a token before them");
   }
   if (step.sampling.params == nullptr || step.sampling.prompt.empty()) violation(&step, "no sampling state");
+  const size_t words = (static_cast<size_t>(spec_.vocab_size) + 31) / 32;
+  if (!step.sampling.allowed_mask.empty() && step.sampling.allowed_mask.size() != num_chosen_from(step) * words) {
+    violation(&step, "not one mask for each token that is chosen");
+  }
   const int32_t end = step.position + static_cast<int32_t>(step.tokens.size());
   if (end > spec_.max_position) violation(&step, "beyond the longest context");
   for (size_t g = 0; g < kv_spec_.groups.size(); ++g) {
@@ -215,6 +226,8 @@ Result<Ticket> ScriptedRunner::submit(const StepBatch& batch) {
   auto open = std::make_unique<OpenStep>();
   open->ticket = step;
   open->batch = batch;
+  open->ahead = !open_.empty();
+  if (open->ahead) ++num_steps_ahead_;
   if (script_.check_contract) {
     check_batch(batch);
     if (!violations().empty()) return make_error(ErrorCode::internal, "contract: " + violations().front());
@@ -236,8 +249,9 @@ Result<StepResult> ScriptedRunner::collect(Ticket ticket) {
   failed_ = script_.throw_at == ticket || script_.fail_collect_at == ticket;
   if (script_.throw_at == ticket) throw std::runtime_error("scripted exception");
   if (failed_) return make_error(ErrorCode::internal, "scripted failure of collect");
-  pay(open->batch);
   StepResult result;
+  const Duration computing = pay(*open);
+  if (script_.measures) result.computing = computing;
   for (size_t i = 0; i < open->batch.sequences.size(); ++i) {
     const SequenceStep& step = open->batch.sequences[i];
     if (script_.check_contract && digest_row(step) != open->digests[i]) {
@@ -369,7 +383,9 @@ std::optional<Token> ScriptedRunner::choose(const SequenceStep& step, size_t ind
   context.seed = step.sampling.params->temperature == 0.0F ? 0 : step.sampling.seed;
   context.vocab_size = spec_.vocab_size;
   const Token wanted = script_.next_token ? script_.next_token(context) : default_token(context);
-  const std::span<const uint32_t> mask = step.sampling.allowed_mask;
+  const size_t words = (static_cast<size_t>(spec_.vocab_size) + 31) / 32;
+  std::span<const uint32_t> mask = step.sampling.allowed_mask;
+  if (!mask.empty()) mask = mask.subspan((index + num_chosen_from(step) - step.tokens.size()) * words, words);
   for (int32_t k = 0; k < spec_.vocab_size; ++k) {
     const Token token = (wanted + k) % spec_.vocab_size;
     if (std::ranges::find(step.sampling.banned, token) != step.sampling.banned.end()) continue;

@@ -54,6 +54,8 @@ struct Script {
 
   Duration step_cost{};  // per step and per token computed
   Duration token_cost{};
+  Duration standstill{};  // more, for a step that was not submitted ahead: as long the device waits for the host
+  bool measures = false;  // as a GPU does: StepResult::computing is what steps and tokens cost, and no standstill
   std::function<void(Duration)> sleep;  // none: really sleeps
 
   std::optional<uint64_t> fail_submit_at;  // steps are counted from 1
@@ -87,8 +89,9 @@ class ScriptedRunner final : public ModelRunner {
   Result<StepResult> collect(Ticket ticket) override;
 
   std::vector<std::string> violations() const;
-  uint64_t num_steps() const;                       // submitted
-  size_t num_open() const { return open_.size(); }  // tickets; between calls
+  uint64_t num_steps() const;                                    // submitted
+  uint64_t num_steps_ahead() const { return num_steps_ahead_; }  // of them, while another was open; between calls
+  size_t num_open() const { return open_.size(); }               // tickets; between calls
   void release_hang();
 
  private:
@@ -105,7 +108,7 @@ class ScriptedRunner final : public ModelRunner {
   void sample(const SequenceStep& step, std::span<const uint64_t> hashes, SequenceResult& result) const;
   // After the step's token `index`.
   std::optional<Token> choose(const SequenceStep& step, size_t index, uint64_t context_hash) const;
-  void pay(const StepBatch& batch) const;
+  Duration pay(const OpenStep& open) const;  // the cost of steps and tokens
   void hang_if_told(uint64_t step);
   void violation(const SequenceStep* step, const std::string& what);
 
@@ -123,6 +126,7 @@ class ScriptedRunner final : public ModelRunner {
   std::condition_variable hang_ended_;
   bool hang_released_ = false;
   uint64_t num_steps_ = 0;
+  uint64_t num_steps_ahead_ = 0;
   std::vector<std::string> violations_;
 };
 

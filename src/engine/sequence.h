@@ -17,6 +17,7 @@
 #include "engine/block_pool.h"
 #include "engine/draft_state.h"
 #include "engine/request.h"
+#include "engine/sequence_grammar.h"
 
 namespace inferneo {
 
@@ -57,10 +58,9 @@ struct Sequence {
   int32_t num_hashed_blocks = 0;  // of its blocks, from the front
   int32_t num_fetched = 0;        // tokens that a level below the prefix cache brought for it
 
-  std::unique_ptr<GrammarMatcher> grammar;
-  std::vector<uint32_t> mask;               // [ceil(vocab / 32)], with a grammar
-  std::vector<Token> drafts;                // guesses of its next tokens, for the next step to verify
-  std::unique_ptr<DraftState> draft_state;  // once it may have had drafts
+  std::unique_ptr<SequenceGrammar> grammar;  // null: it has none
+  std::vector<Token> drafts;                 // guesses of its next tokens, for the next step to verify
+  std::unique_ptr<DraftState> draft_state;   // once it may have had drafts
   TimePoint last_token_time{};
   std::optional<TimePoint> starving_since;  // no memory can be had for it, and nothing else runs
 

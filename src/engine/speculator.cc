@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <utility>
 
 namespace inferneo {
 namespace {
@@ -17,10 +18,10 @@ constexpr int32_t kPlainEvery = 64;     // steps with drafts, after which one wi
 
 bool Speculator::may_speculate(const Sequence& sequence) const {
   const SamplingParams& params = sequence.request->request.sampling;
-  // Before min_tokens and under a grammar, each row would need a mask of its own.
-  return !sequence.idle() && sequence.grammar == nullptr && params.num_speculative_tokens != 0 &&
-         sequence.num_output() >= params.min_tokens && sequence.num_wanted() - sequence.num_computed == 1 &&
-         sequence.max_output - sequence.num_output() > 1;
+  // Before min_tokens each row would need bans of its own.
+  return !sequence.idle() && (sequence.grammar == nullptr || sequence.grammar->can_walk()) &&
+         params.num_speculative_tokens != 0 && sequence.num_output() >= params.min_tokens &&
+         sequence.num_wanted() - sequence.num_computed == 1 && sequence.max_output - sequence.num_output() > 1;
 }
 
 int32_t Speculator::draft_limit(const Sequence& sequence) const {
@@ -56,7 +57,7 @@ bool Speculator::worth_waiting(const Scheduler::Sequences& running) {
   candidates_.clear();
   std::vector<Token> next;
   for (Sequence* sequence : running) {
-    if (!may_speculate(*sequence) || sequence->num_in_flight == 0) continue;
+    if (!may_speculate(*sequence) || sequence->num_in_flight == 0 || sequence->verifies) continue;
     look_up(*sequence);
     DraftState& state = *sequence->draft_state;
     if (state.match.length == 0 || state.foretells) continue;
@@ -64,10 +65,34 @@ bool Speculator::worth_waiting(const Scheduler::Sequences& running) {
     if (next.empty()) continue;
     state.foretold = next.front();
     state.foretells = true;
-    candidates_.push_back({sequence, lookup_acceptance(*sequence), draft_limit(*sequence), false, false});
+    const double acceptance = lookup_acceptance(*sequence);
+    candidates_.push_back({sequence, acceptance, draft_limit(*sequence), acceptance});
   }
-  choose(num_running, nullptr, kWaitGain);
-  return std::ranges::any_of(candidates_, [](const Candidate& c) { return c.taken > 0; });
+  Terms terms = terms_of(running);
+  terms.waits *= 2;  // for the step in flight, and for the one with the drafts
+  if (choose(terms, nullptr, kWaitGain)) {
+    wait_pause_ = DraftState::kFirstPause;
+    wait_paused_ = 0;
+    return true;
+  }
+  // What waiting costs is only known by waiting, for a step with drafts.
+  terms.waits = 0.0;
+  if (!choose(terms, nullptr, kWaitGain) || ++wait_paused_ < wait_pause_) return false;
+  wait_pause_ = std::min(2 * wait_pause_, DraftState::kLongestPause);
+  wait_paused_ = 0;
+  tries_wait_ = true;
+  return true;
+}
+
+Speculator::Terms Speculator::terms_of(const Scheduler::Sequences& running) const {
+  Terms terms{.num_running = static_cast<int32_t>(running.size())};
+  bool runs_ahead = false;
+  for (const Sequence* sequence : running) {
+    runs_ahead = runs_ahead || !sequence->needs_host_tokens;
+    if (sequence->grammar != nullptr) terms.always += sequence->grammar->mask_seconds();
+  }
+  (runs_ahead ? terms.waits : terms.always) += wait_.seconds();
+  return terms;
 }
 
 // 0: nothing was found.
@@ -83,6 +108,7 @@ double Speculator::model_acceptance(const Sequence& sequence) const {
 
 void Speculator::plan(const Scheduler::Sequences& running, bool may_draft, DraftModel* model) {
   wishes_.clear();
+  const bool tries_wait = std::exchange(tries_wait_, false);
   for (Sequence* sequence : running) sequence->drafts.clear();
   const auto num_running = static_cast<int32_t>(running.size());
   if (!enabled() || !may_draft || num_running == 0 || num_running >= StepCost::kMaxTokens) return;
@@ -95,7 +121,9 @@ void Speculator::plan(const Scheduler::Sequences& running, bool may_draft, Draft
     steps_with_drafts_ = 0;
     return;
   }
-  choose(num_running, model, kLeastGain);
+  Terms terms = terms_of(running);
+  if (tries_wait) terms.waits = 0.0;
+  choose(terms, model, kLeastGain);
   const auto is_guessed = [](const Candidate& c) { return c.from_model && c.taken > 0; };
   bool model_pays = std::ranges::any_of(candidates_, is_guessed);
   if (model != nullptr && !model_pays) {  // then what was found may
@@ -103,7 +131,7 @@ void Speculator::plan(const Scheduler::Sequences& running, bool may_draft, Draft
       candidate.from_model = false;
       candidate.acceptance = lookup_acceptance(*candidate.sequence);
     }
-    choose(num_running, nullptr, kLeastGain);
+    choose(terms, nullptr, kLeastGain);
   }
   for (Candidate& candidate : candidates_) give(candidate, model_pays);
   if (model == nullptr) return;
@@ -118,7 +146,7 @@ void Speculator::gather(const Scheduler::Sequences& running, DraftModel* model) 
   for (Sequence* sequence : running) {
     if (!may_speculate(*sequence) || sequence->num_in_flight > 0) continue;
     look_up(*sequence);
-    Candidate candidate{sequence, lookup_acceptance(*sequence), draft_limit(*sequence), false, false};
+    Candidate candidate{sequence, lookup_acceptance(*sequence), draft_limit(*sequence)};
     const int32_t room = model == nullptr || sequence->num_output() == 0 ? 0 : model->room(*sequence);
     const int32_t behind = room == 0 ? 0 : model->behind(*sequence);
     if (behind > DraftModel::kNear) {
@@ -143,36 +171,42 @@ Speculator::Candidate* Speculator::next_best() {
 }
 
 // Tokens join in the order of their chance; the best number of them is where tokens per time are most.
-void Speculator::choose(int32_t num_running, const DraftModel* model, double least_gain) {
+bool Speculator::choose(const Terms& terms, const DraftModel* model, double least_gain) {
   for (Candidate& candidate : candidates_) {
-    candidate.chance = candidate.acceptance;
+    candidate.chance = candidate.holds * candidate.acceptance;
     candidate.taken = 0;
   }
   std::array<int32_t, StepCost::kMaxTokens> guessing{};  // by the guess, of how many sequences the draft model makes it
   std::vector<Candidate*> order;
-  double expected = num_running;
-  double model_seconds = 0.0;
-  double best_rate = least_gain * expected / cost_.of(num_running);
+  double expected = terms.num_running;
+  double more_seconds = terms.always;
+  bool waits = false;
+  double best_rate = least_gain * expected / (cost_.of(terms.num_running) + more_seconds);
   size_t best_count = 0;
-  for (int32_t tokens = num_running + 1; tokens <= StepCost::kMaxTokens; ++tokens) {
+  for (int32_t tokens = terms.num_running + 1; tokens <= StepCost::kMaxTokens; ++tokens) {
     Candidate* candidate = next_best();
     if (candidate == nullptr || candidate->chance <= 0.0) break;
     if (candidate->from_model) {
       int32_t& count = guessing[static_cast<size_t>(candidate->taken)];
-      model_seconds += model->cost().step(count + 1) - model->cost().step(count);
+      more_seconds += model->cost().step(count + 1) - model->cost().step(count);
       ++count;
     }
+    const Sequence& sequence = *candidate->sequence;
+    if (sequence.grammar != nullptr) more_seconds += sequence.grammar->mask_seconds();
+    if (!sequence.needs_host_tokens && !waits) more_seconds += terms.waits;
+    waits = waits || !sequence.needs_host_tokens;
     expected += candidate->chance;
     candidate->chance *= candidate->acceptance;
     ++candidate->taken;
     order.push_back(candidate);
-    const double rate = expected / (cost_.of(tokens) + model_seconds);
+    const double rate = expected / (cost_.of(tokens) + more_seconds);
     if (rate <= best_rate) continue;
     best_rate = rate;
     best_count = order.size();
   }
   for (Candidate& candidate : candidates_) candidate.taken = 0;
   for (size_t i = 0; i < best_count; ++i) ++order[i]->taken;
+  return best_count > 0;
 }
 
 void Speculator::give(Candidate& candidate, bool model_pays) {
@@ -190,8 +224,21 @@ void Speculator::give(Candidate& candidate, bool model_pays) {
   if (candidate.from_model) {
     wishes_.push_back({candidate.sequence, num_drafts});
   } else {
-    state.lookup.draft(state.match, num_drafts, candidate.sequence->drafts);
+    look_up_drafts(*candidate.sequence, num_drafts);
   }
+}
+
+// Where a grammar refuses them, they end. That of the first one teaches as much as the model's own refusal.
+void Speculator::look_up_drafts(Sequence& sequence, int32_t num_drafts) {
+  DraftState& state = *sequence.draft_state;
+  state.lookup.draft(state.match, num_drafts, sequence.drafts);
+  if (sequence.grammar == nullptr || sequence.drafts.empty()) return;
+  const Result<int32_t> filled = sequence.grammar->fill_masks(sequence.drafts);
+  const int32_t num_taken = filled.ok() ? *filled : 0;  // what is wrong with it shows when the step's masks are filled
+  sequence.drafts.resize(static_cast<size_t>(num_taken));
+  if (num_taken > 0) return;
+  learnt_.add(state.match.length, 1, 0);
+  state.acceptance.add(1, 0, kSequenceDecay);
 }
 
 // Of tokens per time, over a step without drafts, when the draft model guesses for so many of what runs; at least 1.
@@ -259,9 +306,11 @@ void Speculator::verified(Sequence& sequence, int32_t num_draft, int32_t num_acc
     state.pause = DraftState::kFirstPause;
     if (state.from_model) model_pause_ = DraftState::kFirstPause;
   }
-  ++stats_.drafts;
-  stats_.draft_tokens += static_cast<uint64_t>(num_draft);
-  stats_.accepted_tokens += static_cast<uint64_t>(num_accepted);
+  const DraftSource from = state.from_model ? DraftSource::draft_model : DraftSource::lookup;
+  SpeculationStats::Source& source = stats_.by_source[static_cast<size_t>(from)];
+  ++source.drafts;
+  source.draft_tokens += static_cast<uint64_t>(num_draft);
+  source.accepted_tokens += static_cast<uint64_t>(num_accepted);
   for (int32_t i = 0; i < num_accepted; ++i) {
     ++stats_.accepted_at[static_cast<size_t>(std::min(i, SpeculationStats::kPositions - 1))];
   }

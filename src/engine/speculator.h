@@ -12,9 +12,12 @@
 // reading costs, as one who does not know how long the snow lasts buys skis when the rent has reached their price
 // (Karlin et al. 1988): never twice what was best.
 //
+// Where steps run ahead (a GPU), a step with drafts of a sequence that would run ahead is waited for, so that its batch
+// stays together, and so is the step before the first of them. What such a wait takes is measured and is part of a
+// draft's cost, as the masks are that each draft under a grammar needs.
+//
 // No threads, no clock, and of the draft model nothing but questions: whoever calls plan() grants the wishes. Only
-// sequences that are about to decode, whose last token is on the host and whose next one does not depend on a grammar
-// get drafts; idle work gets none.
+// sequences that are about to decode and whose last token is on the host get drafts; idle work gets none.
 #pragma once
 
 #include <cstdint>
@@ -25,6 +28,7 @@
 #include "engine/scheduler.h"
 #include "engine/speculation_stats.h"
 #include "engine/step_cost.h"
+#include "engine/wait_cost.h"
 
 namespace inferneo {
 
@@ -38,16 +42,19 @@ class Speculator {
 
   bool enabled() const { return config_.max_draft > 0; }
 
-  // Sets the drafts of what runs that are looked up, for the step that is scheduled next, and what the draft model is
-  // to say besides. Without `may_draft` (prompts are to be read as well, which a draft would not pay beside) it only
-  // takes back the earlier ones. `model`: null where there is none.
+  // Sets the drafts of what runs, but for what a step in flight names, that are looked up, for the step that is
+  // scheduled next, and what the draft model is to say besides. Without `may_draft` (prompts are to be read as well,
+  // which a draft would not pay beside) it only takes back the earlier ones. `model`: null where there is none.
   void plan(const Scheduler::Sequences& running, bool may_draft, DraftModel* model = nullptr);
   const std::vector<DraftWish>& wishes() const { return wishes_; }
 
   // With a step in flight, whose tokens nobody knows yet: whether to wait for them rather than run ahead, since going
-  // on from what was found would pay. What is found without waiting for it is compared with the token that came, which
-  // teaches the chances at no cost; so text that nothing predicts is not waited for. Looked-up drafts only.
+  // on from what was found would pay, were they what was found. What is found without waiting for it is compared with
+  // the token that came, which teaches the chances at no cost; so text that nothing predicts is not waited for.
+  // Looked-up drafts only.
   bool worth_waiting(const Scheduler::Sequences& running);
+  // What a step took more, from the end of the one before it, since it did not run ahead. Never told where none does.
+  void waited(Duration time) { wait_.took(time); }
 
   // A step of decoding sequences alone, of so many tokens with drafts.
   void took(int32_t num_tokens, Duration time) { cost_.took(num_tokens, time); }
@@ -58,13 +65,20 @@ class Speculator {
  private:
   struct Candidate {
     Sequence* sequence;
-    double acceptance;    // of each of its drafts, given those before it
-    int32_t limit;        // drafts at most
-    bool near_model;      // the draft model could guess for it now
-    bool from_model;      // and is who does
-    int32_t taken = 0;    // of them in this step
-    double chance = 0.0;  // that the next one is accepted and all before it
+    double acceptance;        // of each of its drafts, given those before it
+    int32_t limit;            // drafts at most
+    double holds = 1.0;       // that what they are drafts behind is what comes
+    bool near_model = false;  // the draft model could guess for it now
+    bool from_model = false;  // and is who does
+    int32_t taken = 0;        // of them in this step
+    double chance = 0.0;      // that the next one is accepted and all before it
   };
+  struct Terms {  // of a step, in seconds beside its tokens' and the draft model's
+    int32_t num_running;
+    double always = 0.0;  // with drafts and without
+    double waits = 0.0;   // with drafts of a sequence that would run ahead
+  };
+  Terms terms_of(const Scheduler::Sequences& running) const;
   struct Reader {  // for whom the draft model has to read first
     Sequence* sequence;
     int32_t behind;
@@ -74,9 +88,10 @@ class Speculator {
   void look_up(Sequence& sequence);
   void learn_from_token(const Sequence& sequence, DraftState& state);
   void gather(const Scheduler::Sequences& running, DraftModel* model);
-  void choose(int32_t num_running, const DraftModel* model, double least_gain);
+  bool choose(const Terms& terms, const DraftModel* model, double least_gain);
   Candidate* next_best();
   void give(Candidate& candidate, bool model_pays);
+  void look_up_drafts(Sequence& sequence, int32_t num_drafts);
   void read_where_it_pays(int32_t num_running, const DraftModel& model);
   void try_model_again(bool model_pays);
   double best_gain(int32_t num_running, int32_t num_guessed, double acceptance, const DraftModel& model) const;
@@ -91,6 +106,11 @@ class Speculator {
   int32_t steps_with_drafts_ = 0;  // since the last one without
   int32_t model_pause_ = DraftState::kFirstPause;
   int32_t model_paused_ = 0;  // steps since the draft model guessed last, of those in which it might have
+  WaitCost wait_;
+  int32_t wait_pause_ = DraftState::kFirstPause;
+  int32_t wait_paused_ =
+      0;  // steps that would have been waited for if waiting cost nothing, since the last one that was
+  bool tries_wait_ = false;  // for the sake of knowing what it costs
   std::vector<Candidate> candidates_;
   std::vector<Reader> readers_;
   std::vector<DraftWish> wishes_;

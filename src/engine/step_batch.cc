@@ -42,7 +42,9 @@ SequenceStep make_row(const ScheduledSequence& scheduled, std::vector<Token>& dr
   step.sampling.prompt = tokens.first(prompt_size);
   step.sampling.output = tokens.subspan(prompt_size);
   step.sampling.seed = sequence.seed;
-  step.sampling.allowed_mask = sequence.mask;
+  if (scheduled.sample && sequence.grammar != nullptr) {
+    step.sampling.allowed_mask = sequence.grammar->masks(scheduled.num_draft);
+  }
   if (sequence.num_output() + sequence.num_pending < request.request.sampling.min_tokens) {
     step.sampling.banned = request.ending_tokens;
   }
@@ -77,6 +79,7 @@ std::unique_ptr<InFlightStep> build_step(const std::vector<ScheduledSequence>& r
   for (const ScheduledSequence& row : rows) {
     draft_size += static_cast<size_t>(row.num_draft) + 1;
     step->decodes_only = step->decodes_only && row.sample && row.num_tokens == 1;
+    step->is_waited_for = step->is_waited_for || (row.num_draft > 0 && !row.sequence->needs_host_tokens);
     for (const std::vector<BlockId>& table : row.sequence->block_tables) table_size += table.size();
   }
   step->table_storage.reserve(table_size);  // spans point into all three: none may move from here on

@@ -73,12 +73,11 @@ void StepLoop::add(Request request, TimePoint submitted) {
     if (r.sampling.prompt_rows != PromptRows::none) sequence->max_output = 0;
     sequence->needs_host_tokens = needs_tokens_on_host(r);
     if (r.grammar != nullptr && !error) {
-      auto matcher = r.grammar->new_matcher();
-      if (matcher.ok()) {
-        sequence->grammar = std::move(matcher).value();
-        sequence->mask.resize((static_cast<size_t>(runner_.spec().vocab_size) + 31) / 32);
+      auto grammar = SequenceGrammar::open(r.grammar, runner_.spec().vocab_size, clock_);
+      if (grammar.ok()) {
+        sequence->grammar = std::move(grammar).value();
       } else {
-        error = matcher.error();
+        error = grammar.error();
       }
     }
     state.samples.push_back(std::move(sequence));
@@ -166,7 +165,8 @@ void StepLoop::end_idle(const Error& error) {
   reap();
 }
 
-// Beside prompts a draft pays little, and with a step in flight nobody knows yet what to go on from.
+// Beside prompts a draft pays little. What a step in flight names cannot be guessed for: nobody knows yet what to go on
+// from, unless that step is waited for.
 Status StepLoop::plan_drafts() {
   if (!speculator_.enabled()) return ok_status();
   const Scheduler::Sequences& running = scheduler_.running();
@@ -174,11 +174,12 @@ Status StepLoop::plan_drafts() {
     return scheduler_.waiting().empty() &&
            std::ranges::all_of(running, [](const Sequence* s) { return s->num_wanted() - s->num_computed == 1; });
   };
-  if (!in_flight_.empty() && decodes_only() && speculator_.worth_waiting(running)) {
+  if (!in_flight_.empty() &&
+      (in_flight_.back()->is_waited_for || (decodes_only() && speculator_.worth_waiting(running)))) {
     RETURN_IF_ERROR(collect_in_flight());
     begin_schedule();
   }
-  speculator_.plan(running, in_flight_.empty() && decodes_only(), draft_model_);
+  speculator_.plan(running, decodes_only(), draft_model_);
   if (speculator_.wishes().empty()) return ok_status();
   const TimePoint began = clock_.now();
   draft_model_->propose(speculator_.wishes());
@@ -217,6 +218,7 @@ Status StepLoop::collect_in_flight() {
 Result<bool> StepLoop::step_idle() {
   RETURN_IF_ERROR(collect_in_flight());
   begin_schedule();
+  device_idle_since_.reset();  // not for the sake of what comes next
   const Schedule next = scheduler_.schedule_idle(pace_.tokens());
   finish_schedule(next);
   const TimePoint began = clock_.now();
@@ -284,13 +286,16 @@ std::vector<ScheduledSequence> StepLoop::fill_masks(const std::vector<ScheduledS
   std::vector<ScheduledSequence> kept;
   for (const ScheduledSequence& row : rows) {
     if (row.sequence->state == SequenceState::finished) continue;
-    if (row.sample && row.sequence->grammar != nullptr) {
-      if (Status filled = row.sequence->grammar->fill_mask(row.sequence->mask); !filled.ok()) {
-        finish(*row.sequence, FinishReason::failed, std::nullopt, filled.error());
-        continue;
-      }
-    }
     kept.push_back(row);
+    if (!row.sample || row.sequence->grammar == nullptr) continue;
+    const Result<int32_t> num_draft =
+        row.sequence->grammar->fill_masks(std::span(row.sequence->drafts).first(static_cast<size_t>(row.num_draft)));
+    if (num_draft.ok()) {
+      kept.back().num_draft = *num_draft;  // the blocks of those left out stay with it, as those of rejected ones
+    } else {
+      kept.pop_back();
+      finish(*row.sequence, FinishReason::failed, std::nullopt, num_draft.error());
+    }
   }
   return kept;
 }
@@ -299,6 +304,8 @@ Status StepLoop::submit(const std::vector<ScheduledSequence>& rows) {
   auto step = build_step(rows, kv_.config().groups);
   step->began = now_;
   step->drafting = drafting_;
+  if (in_flight_.empty()) step->device_idle_since = device_idle_since_;
+  if (!in_flight_.empty()) in_flight_.back()->followed = true;
   try {
     ASSIGN_OR_RETURN(step->ticket, runner_.submit(step->batch));
   } catch (const std::exception& e) {
@@ -337,7 +344,18 @@ Result<StepLoop::Collected> StepLoop::collect_oldest() {
   }
   collected.step = std::move(in_flight_.front());
   in_flight_.pop_front();
+  const TimePoint when = clock_.now();
+  learn_wait(collected, when);
+  device_idle_since_ = in_flight_.empty() ? std::optional(when) : std::nullopt;
   return collected;
+}
+
+// Of steps that decode, which nobody waits for idly.
+void StepLoop::learn_wait(const Collected& collected, TimePoint when) {
+  const InFlightStep& step = *collected.step;
+  if (runner_.max_in_flight() == 1 || draft_model_ != nullptr || !step.device_idle_since || step.followed) return;
+  if (!step.decodes_only || step.batch.idle || !collected.result.computing) return;
+  speculator_.waited(when - *step.device_idle_since - *collected.result.computing);
 }
 
 Result<StepLoop::Collected> StepLoop::execute(const Schedule& schedule, bool may_run_ahead) {
@@ -345,8 +363,8 @@ Result<StepLoop::Collected> StepLoop::execute(const Schedule& schedule, bool may
   const std::vector<ScheduledSequence> rows = fill_masks(schedule.sequences);
   if (!rows.empty()) RETURN_IF_ERROR(submit(rows));
   // Run ahead while there is room: collecting waits for the device.
-  const bool run_ahead =
-      may_run_ahead && !rows.empty() && static_cast<int>(in_flight_.size()) < runner_.max_in_flight();
+  const bool run_ahead = may_run_ahead && !rows.empty() && !in_flight_.back()->is_waited_for &&
+                         static_cast<int>(in_flight_.size()) < runner_.max_in_flight();
   Result<Collected> collected = in_flight_.empty() || run_ahead ? Result<Collected>(Collected{}) : collect_oldest();
   counters_.execute_seconds += to_seconds(clock_.now() - begin);
   return collected;

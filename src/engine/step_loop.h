@@ -94,6 +94,7 @@ class StepLoop {
   void finish_schedule(const Schedule& next);
   Result<Collected> execute(const Schedule& schedule, bool may_run_ahead);
   void update(Collected collected);
+  void learn_wait(const Collected& collected, TimePoint when);
   void learn_pace(const InFlightStep& step);
   void learn_prompt_rate(const InFlightStep& step);
 
@@ -135,6 +136,7 @@ class StepLoop {
   TimePoint now_{};                                             // of the step
   Duration step_time_{};                                        // of the step whose results are taken
   Duration drafting_{};                                         // of the guesses for the step that is scheduled
+  std::optional<TimePoint> device_idle_since_;                  // the last step in flight was collected
   bool starves_ = false;
   uint64_t next_arrival_ = 0;
   uint64_t next_sequence_id_ = 1;

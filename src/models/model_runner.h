@@ -82,11 +82,13 @@ struct TokenRef {
 // What the sampler needs to know about a sequence. Spans point into the sequence and outlive the ticket.
 struct SamplingInput {
   const SamplingParams* params = nullptr;
-  std::span<const Token> prompt;           // for repetition penalty
-  std::span<const Token> output;           // generated so far
-  uint64_t seed = 0;                       // with the position, all the randomness there is
-  std::span<const uint32_t> allowed_mask;  // bit t set: token t may be chosen; empty: all may; ceil(vocab/32) words
-  std::span<const Token> banned;           // end-of-sequence and stop tokens while min_tokens is not reached
+  std::span<const Token> prompt;  // for repetition penalty
+  std::span<const Token> output;  // generated so far
+  uint64_t seed = 0;              // with the position, all the randomness there is
+  // Bit t set: token t may be chosen; empty: all may. [ceil(vocab / 32)] words, with Want::verify [num_draft + 1] times
+  // that.
+  std::span<const uint32_t> allowed_mask;
+  std::span<const Token> banned;  // end-of-sequence and stop tokens while min_tokens is not reached
 };
 
 enum class Want : uint8_t {

@@ -81,8 +81,9 @@ ServerStats::Model model_stats(const ModelStatus& status) {
   model.disk_cache = disk_cache_of(status.stats.prefix_tier);
   model.caches = cache_levels(status);
   model.preemptions = status.stats.preemptions;
-  model.draft_tokens = status.stats.speculation.draft_tokens;
-  model.accepted_tokens = status.stats.speculation.accepted_tokens;
+  const SpeculationStats::Source guessed = status.stats.speculation.total();
+  model.draft_tokens = guessed.draft_tokens;
+  model.accepted_tokens = guessed.accepted_tokens;
   model.memory_bytes = status.memory_bytes;
   model.loads = status.loads;
   model.load_failures = status.life.load_failures;
@@ -101,6 +102,24 @@ void collect_caches(const ModelStatus& status, const MetricLabels& labels, std::
     out.push_back({"inferneo:cache_misses", of_level, static_cast<double>(cache.counts.misses)});
     out.push_back({"inferneo:cache_evictions", of_level, static_cast<double>(cache.counts.evictions)});
     out.push_back({"inferneo:cache_bytes", of_level, static_cast<double>(cache.counts.bytes)});
+  }
+}
+
+void collect_speculation(const SpeculationStats& stats, const MetricLabels& labels, std::vector<MetricSample>& out) {
+  const SpeculationStats::Source total = stats.total();
+  out.push_back({"vllm:spec_decode_num_drafts", labels, static_cast<double>(total.drafts)});
+  out.push_back({"vllm:spec_decode_num_draft_tokens", labels, static_cast<double>(total.draft_tokens)});
+  out.push_back({"vllm:spec_decode_num_accepted_tokens", labels, static_cast<double>(total.accepted_tokens)});
+  if (total.drafts == 0) return;
+  for (size_t i = 0; i < stats.accepted_at.size(); ++i) {
+    out.push_back({"vllm:spec_decode_num_accepted_tokens_per_pos", labels.with("position", std::to_string(i)),
+                   static_cast<double>(stats.accepted_at[i])});
+  }
+  for (size_t i = 0; i < kNumDraftSources; ++i) {
+    const SpeculationStats::Source& source = stats.by_source[i];
+    const MetricLabels of_source = labels.with("source", kDraftSourceNames[i]);
+    out.push_back({"inferneo:spec_decode_draft_tokens", of_source, static_cast<double>(source.draft_tokens)});
+    out.push_back({"inferneo:spec_decode_accepted_tokens", of_source, static_cast<double>(source.accepted_tokens)});
   }
 }
 
@@ -130,16 +149,10 @@ void EngineService::collect_engine(const ModelStatus& status, std::vector<Metric
       {"inferneo:prefix_cache_disk_evictions", static_cast<double>(stats.prefix_tier.evictions)},
       {"inferneo:prefix_cache_disk_dropped", static_cast<double>(stats.prefix_tier.dropped)},
       {"inferneo:prefix_cache_disk_rejected", static_cast<double>(stats.prefix_tier.rejected)},
-      {"vllm:spec_decode_num_drafts", static_cast<double>(stats.speculation.drafts)},
-      {"vllm:spec_decode_num_draft_tokens", static_cast<double>(stats.speculation.draft_tokens)},
-      {"vllm:spec_decode_num_accepted_tokens", static_cast<double>(stats.speculation.accepted_tokens)},
       {"inferneo:engine_steps", static_cast<double>(stats.steps)},
   };
   for (const auto& [name, value] : values) out.push_back({name, labels, value});
-  for (size_t i = 0; i < stats.speculation.accepted_at.size() && stats.speculation.drafts > 0; ++i) {
-    out.push_back({"vllm:spec_decode_num_accepted_tokens_per_pos", labels.with("position", std::to_string(i)),
-                   static_cast<double>(stats.speculation.accepted_at[i])});
-  }
+  collect_speculation(stats.speculation, labels, out);
   for (size_t i = 0; i < kNumQueueRefusals; ++i) {
     out.push_back({"inferneo:queue_refused", labels.with("reason", queue_refusal_name(static_cast<QueueRefusal>(i))),
                    static_cast<double>(stats.refused[i])});

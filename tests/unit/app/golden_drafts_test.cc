@@ -86,14 +86,14 @@ TEST(GoldenDrafts, WhoeverGuessesTheTokensAreThoseOfPlainDecoding) {
   uint64_t accepted = 0;
   for (size_t i = 0; i < names.size(); ++i) {
     const Said plain = said(names[i], nullptr);
-    EXPECT_EQ(plain.stats.speculation.drafts, 0U);
+    EXPECT_EQ(plain.stats.speculation.total().drafts, 0U);
     for (const size_t step : {size_t{0}, size_t{1 + i % 7}}) {  // itself, and another one
       const std::string& draft = names[(i + step) % names.size()];
       SCOPED_TRACE(names[i] + " with " + draft);
       const Said guessed = said(names[i], &draft);
       EXPECT_EQ(guessed.tokens, plain.tokens);
-      EXPECT_GT(guessed.stats.speculation.drafts, 0U);
-      if (step == 0) accepted += guessed.stats.speculation.accepted_tokens;
+      EXPECT_GT(guessed.stats.speculation.total().drafts, 0U);
+      if (step == 0) accepted += guessed.stats.speculation.total().accepted_tokens;
     }
   }
   EXPECT_GT(accepted, 0U);  // how many, and from where, depends on what steps took

@@ -4,8 +4,10 @@
 
 #include "engine/engine_core.h"
 #include "models/cuda/cuda_loader.h"
+#include "models/cuda/cuda_runner.h"
 #include "support/cuda/fake_driver.h"
 #include "support/cuda/test_device.h"
+#include "unit/engine/scripted_grammar.h"
 #include "unit/models/golden_models.h"
 
 namespace inferneo {
@@ -64,7 +66,10 @@ class CudaEngine : public ::testing::Test {
   void start() {
     auto runner = cuda::load_cuda_model(options());
     ASSERT_TRUE(runner.ok()) << runner.error().message;
+    runner_ = dynamic_cast<cuda::CudaRunner*>(runner->get());
+    ASSERT_NE(runner_, nullptr);
     EngineCoreConfig config;
+    config.num_speculative_tokens = num_speculative_tokens_;
     config.model = "m";
     config.max_num_seqs = max_num_seqs_;
     config.max_num_batched_tokens = 64;
@@ -88,7 +93,15 @@ class CudaEngine : public ::testing::Test {
     return sink;
   }
 
+  // Stops the engine; of all its steps, those that were queued behind another one.
+  uint64_t steps_ahead() {
+    core_->stop();
+    return runner_->step_gaps().count;
+  }
+
   bool deterministic_ = false;
+  int32_t num_speculative_tokens_ = 0;
+  cuda::CudaRunner* runner_ = nullptr;  // the core's
   int32_t max_num_seqs_ = 4;
   SteadyClock clock_;
   MemoryLedger ledger_{size_t{900} << 20};
@@ -153,6 +166,64 @@ TEST_F(CudaEngine, ManyRequestsAtOnceAreAnsweredAsAlone) {
       if (deterministic) {
         EXPECT_EQ(sink.tokens, alone[static_cast<size_t>(i % 3)]) << "request " << i;
       }
+    }
+    core_.reset();
+  }
+}
+
+// Looked up in a prediction, alone, under a grammar and in company; and what nothing predicts runs ahead as before.
+TEST_F(CudaEngine, GuessesChangeNoToken) {
+  deterministic_ = true;
+  const int max_tokens = cuda::testing::is_emulated() ? 14 : 60;
+  GrammarScript script;
+  script.vocab_size = 0;  // until the model is there
+  std::vector<std::vector<Token>> expected(3);
+  const auto ask = [&](RequestId id, size_t kind) {
+    auto sink = std::make_shared<Collect>();
+    Request request;
+    request.id = id;
+    request.prompt = expected_.prompt;
+    request.seed = 5;
+    request.sampling.temperature = kind == 0 ? 0.0F : 1.0F;
+    request.sampling.max_tokens = max_tokens;
+    request.sampling.ignore_eos = true;
+    request.prediction = expected[kind];
+    if (kind == 1) request.grammar = std::make_shared<ScriptedGrammar>(script);
+    if (kind == 2) request.prediction.clear();
+    request.sink = sink;
+    EXPECT_TRUE(core_->submit(std::move(request)).ok());
+    return sink;
+  };
+  uint64_t plain_ahead = 0;
+  for (const bool guesses : {false, true}) {
+    SCOPED_TRACE(guesses);
+    num_speculative_tokens_ = guesses ? 4 : 0;
+    start();
+    script.vocab_size = runner_->spec().vocab_size;
+    script.eos = runner_->spec().eos_token_ids.at(0);
+    const auto unpredicted = ask(RequestId{1}, 2);
+    EXPECT_FALSE(unpredicted->wait().error);
+    expected[2] = guesses ? expected[2] : unpredicted->tokens;
+    EXPECT_EQ(unpredicted->tokens, expected[2]);
+    const uint64_t ahead = steps_ahead();
+    plain_ahead = guesses ? plain_ahead : ahead;
+    EXPECT_GT(ahead, static_cast<uint64_t>(max_tokens) / 2);
+    EXPECT_EQ(ahead, plain_ahead);
+    core_.reset();
+    start();
+    for (const size_t kind : {size_t{0}, size_t{1}}) {
+      const auto sink = ask(RequestId{kind + 2}, kind);
+      const RequestOutcome outcome = sink->wait();
+      EXPECT_FALSE(outcome.error) << outcome.error->message;
+      if (!guesses) expected[kind] = sink->tokens;
+      EXPECT_EQ(sink->tokens, expected[kind]);
+      EXPECT_EQ(outcome.stats.accepted_tokens > 0, guesses) << "kind " << kind;
+    }
+    std::vector<std::shared_ptr<Collect>> together;
+    for (size_t kind = 0; kind < 3; ++kind) together.push_back(ask(RequestId{kind + 10}, kind));
+    for (size_t kind = 0; kind < 3; ++kind) {
+      EXPECT_FALSE(together[kind]->wait().error);
+      EXPECT_EQ(together[kind]->tokens, expected[kind]) << "kind " << kind;
     }
     core_.reset();
   }

@@ -6,6 +6,7 @@
 
 #include "engine/draft_memory.h"
 #include "engine_fixture.h"
+#include "scripted_grammar.h"
 
 namespace inferneo {
 namespace {
@@ -80,6 +81,45 @@ TEST(DraftModel, SampledTextIsGuessedWithTheSamplesOwnRandomNumbers) {
   EXPECT_EQ(sink->outcome.stats.accepted_tokens, sink->outcome.stats.draft_tokens);
   EXPECT_LT(h.runner->num_steps(), 40U);
   EXPECT_GT(h.draft->kv().prefix_cache()->num_blocks(), 0U) << "siblings share what was read";
+}
+
+// It says what the grammar allows: the same model is right under it too, whatever is allowed. A narrower draft says
+// what it can.
+TEST(DraftModel, UnderAGrammarItGuessesWhatThatAllows) {
+  for (const bool narrow : {false, true}) {
+    for (uint64_t seed = 1; seed <= 12; ++seed) {
+      SCOPED_TRACE(seed);
+      HarnessOptions options = with_draft();
+      if (narrow) options.draft->vocab_size = 201;
+      GrammarScript script;
+      script.seed = seed;
+      script.percent = 30;
+      script.eos = 0;
+      script.rolls_back = seed != 5;
+      script.breaks_one = seed == 6 ? 3 : 0;
+      std::vector<std::vector<Token>> tokens;
+      for (const bool guesses : {false, true}) {
+        Harness h(guesses ? options : without(options));
+        Request request;
+        request.prompt = iota_prompt(narrow ? 12 : 40);
+        if (narrow) {
+          for (Token& token : request.prompt) token %= 200;
+        }
+        request.seed = 3;
+        request.sampling.temperature = seed % 2 == 0 ? 0.0F : 0.8F;
+        request.sampling.max_tokens = 100;
+        request.grammar = std::make_shared<ScriptedGrammar>(script);
+        const auto sink = h.add(std::move(request));
+        h.run();
+        tokens.push_back(sink->tokens[0]);
+        const RequestStats& stats = sink->outcome.stats;
+        if (narrow || !guesses || seed == 5 || seed == 6 || tokens[0].size() < 30) continue;
+        EXPECT_EQ(stats.accepted_tokens, stats.draft_tokens);
+        EXPECT_GT(stats.accepted_tokens, stats.output_tokens / 2);
+      }
+      EXPECT_EQ(tokens[0], tokens[1]);
+    }
+  }
 }
 
 TEST(DraftModel, AHostileDraftChangesNothingAndCostsNextToNothing) {

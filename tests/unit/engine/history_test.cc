@@ -7,6 +7,7 @@
 #include <random>
 
 #include "engine_fixture.h"
+#include "scripted_grammar.h"
 
 #ifndef INFERNEO_HISTORIES
 #define INFERNEO_HISTORIES 400
@@ -106,7 +107,11 @@ HarnessOptions random_options(Random& random) {
 
 class History {
  public:
-  explicit History(uint64_t seed) : random_(seed), harness_(with_tier(random_options(random_))) {
+  explicit History(uint64_t seed)
+      : random_(seed),
+        other_random_(~seed),
+        has_grammars_(other_random_.chance(35)),
+        harness_(with_tier(random_options(random_))) {
     for (int i = 0; i < 4; ++i) {
       prefixes_.push_back({});
       for (int k = 0; k < 40; ++k) prefixes_.back().push_back(random_.between(0, vocab() - 1));
@@ -117,10 +122,17 @@ class History {
   uint64_t fetched_tokens() const { return harness_.loop->scheduler().fetched_hits(); }
 
   bool has_draft() const { return harness_.draft != nullptr; }
+  uint64_t accepted_under_grammars() const {
+    uint64_t accepted = 0;
+    for (const Sent& sent : sent_) {
+      if (sent.request.grammar) accepted += static_cast<uint64_t>(sent.sink->outcome.stats.accepted_tokens);
+    }
+    return accepted;
+  }
   uint64_t accepted_drafts() const {
     EngineStats stats;
     harness_.loop->fill_stats(stats);
-    return stats.speculation.accepted_tokens;
+    return stats.speculation.total().accepted_tokens;
   }
 
   void run() {
@@ -153,6 +165,10 @@ class History {
   };
   // For some of them a level below the prefix cache, which answers at once, block by block or never, and loses blocks.
   HarnessOptions with_tier(HarnessOptions o) {
+    o.script.measures = other_random_.chance(50);
+    if (o.script.measures && o.script.max_in_flight > 1) {
+      o.script.standstill = std::chrono::microseconds(other_random_.pick({0, 50, 2000}));
+    }
     if (!random_.chance(60)) return o;
     o.tier = &tier_;
     if (random_.chance(60)) {  // room for what comes, beside what is in use
@@ -212,6 +228,7 @@ class History {
     r.sampling.ignore_eos = random_.chance(40);
     if (random_.chance(20)) r.sampling.min_tokens = random_.between(1, 10);
     if (random_.chance(20)) r.sampling.stop_token_ids = {1};
+    if (has_grammars_ && other_random_.chance(60)) constrain(r);
     if (random_.chance(20)) r.sampling.prompt_logprobs = 1;
     if (random_.chance(20)) r.needs_host_tokens = true;
     if (random_.chance(20)) r.cache_salt = "salt";
@@ -223,6 +240,20 @@ class History {
     Request kept = r;
     sent_.push_back({std::move(kept), harness_.add(std::move(r))});
     harness_.check();
+  }
+
+  // Where it must not end yet, its grammar might allow nothing but an end.
+  void constrain(Request& r) {
+    r.sampling.min_tokens = 0;
+    GrammarScript script;
+    script.vocab_size = vocab();
+    script.eos = harness_.options_.script.eos_token_ids[0];
+    script.seed = static_cast<uint64_t>(other_random_.between(1, 5));
+    script.percent = other_random_.pick<uint64_t>({2, 50, 90});
+    script.finishes_one = other_random_.pick<uint64_t>({0, 9, 40});
+    script.rolls_back = other_random_.chance(85);
+    script.breaks_one = other_random_.chance(15) ? 4 : 0;
+    r.grammar = std::make_shared<ScriptedGrammar>(script);
   }
 
   // What it will say, with some of it changed, so that drafts are right and wrong in all places.
@@ -237,7 +268,9 @@ class History {
   // What this sample must have said, unless it was ended from outside.
   std::vector<Token> expected(const Request& r, int32_t sample, std::optional<Token>* stop) const {
     std::vector<Token> ending = r.sampling.stop_token_ids;
-    if (!r.sampling.ignore_eos) ending.push_back(harness_.options_.script.eos_token_ids[0]);
+    const auto* grammar = dynamic_cast<const ScriptedGrammar*>(r.grammar.get());
+    GrammarPlace place = grammar == nullptr ? GrammarPlace{} : first_place(grammar->script);
+    if (!r.sampling.ignore_eos || grammar != nullptr) ending.push_back(harness_.options_.script.eos_token_ids[0]);
     const auto ends = [&](Token t) { return std::ranges::find(ending, t) != ending.end(); };
     const int room = harness_.options_.context_limit - static_cast<int>(r.prompt.size());
     const int limit = std::min(room, r.sampling.max_tokens.value_or(room));
@@ -249,12 +282,18 @@ class History {
     while (static_cast<int>(output.size()) < limit) {
       const bool banned = static_cast<int>(output.size()) < r.sampling.min_tokens;
       Token token = ScriptedRunner::default_token(context);
-      while (banned && ends(token)) token = (token + 1) % vocab();
+      while ((banned && ends(token)) || (grammar != nullptr && !place.allows(grammar->script, token))) {
+        token = (token + 1) % vocab();
+      }
       output.push_back(token);
       context.context_hash = ScriptedRunner::extend_hash(context.context_hash, token);
-      if (!ends(token)) continue;
-      *stop = token;
-      break;
+      if (ends(token)) {
+        *stop = token;
+        break;
+      }
+      if (grammar == nullptr) continue;
+      place = place.after(token);
+      if (place.finished(grammar->script)) break;
     }
     return output;
   }
@@ -288,6 +327,8 @@ class History {
   }
 
   Random random_;
+  Random other_random_;  // what came later draws from this one, so that the older histories stay
+  bool has_grammars_;    // for some of its requests
   ScriptedTier tier_;
   Harness harness_;
   std::vector<std::vector<Token>> prefixes_;
@@ -305,6 +346,7 @@ TEST(History, EveryLawHoldsAfterEveryEvent) {
   const int count = num_histories();
   uint64_t accepted_drafts = 0;
   uint64_t accepted_of_models = 0;
+  uint64_t accepted_under_grammars = 0;
   uint64_t fetched_tokens = 0;
   for (int seed = 1; seed <= count; ++seed) {
     SCOPED_TRACE(testing::Message() << "seed " << seed);
@@ -312,11 +354,13 @@ TEST(History, EveryLawHoldsAfterEveryEvent) {
     history.run();
     ASSERT_FALSE(testing::Test::HasFailure());
     accepted_drafts += history.accepted_drafts();
+    accepted_under_grammars += history.accepted_under_grammars();
     fetched_tokens += history.fetched_tokens();
     accepted_of_models += history.has_draft() ? history.accepted_drafts() : 0;
   }
   EXPECT_GT(fetched_tokens, static_cast<uint64_t>(count) / 2) << "the level below the prefix cache was hardly tried";
   EXPECT_GT(accepted_drafts, static_cast<uint64_t>(count) / 4) << "speculation was hardly tried";
+  EXPECT_GT(accepted_under_grammars, static_cast<uint64_t>(count) / 16) << "grammars were hardly guessed under";
   EXPECT_GT(accepted_of_models, static_cast<uint64_t>(count) / 8) << "draft models were hardly tried";
 }
 

@@ -4,6 +4,7 @@
 
 #include "engine/speculator.h"
 #include "engine_fixture.h"
+#include "scripted_grammar.h"
 
 namespace inferneo {
 namespace {
@@ -192,6 +193,197 @@ TEST(Speculator, WaitsOnlyForTextThatComesAgain) {
       EXPECT_LT(waits, 20);
     }
   }
+}
+
+// A GPU: steps run ahead, what they take is measured on the device, and it stands still where one is waited for.
+HarnessOptions on_gpu(Duration standstill, int32_t max_draft = 8) {
+  HarnessOptions options = speculating(max_draft, 2);
+  options.capacity = {2000};
+  options.context_limit = 3000;
+  options.script.measures = true;
+  options.script.standstill = standstill;
+  options.script.check_contract = false;  // of long outputs nobody compares each token with its place in the cache
+  // What a prompt begins with says whether its answer repeats itself.
+  options.script.next_token = [](const ScriptedToken& token) {
+    return token.prompt.front() == 1 ? periodic_token(token) : ScriptedRunner::default_token(token);
+  };
+  return options;
+}
+
+std::vector<Token> prompt_of(bool repeats, Token first) {
+  std::vector<Token> prompt = iota_prompt(12, first);
+  prompt.front() = repeats ? 1 : 2;
+  return prompt;
+}
+
+struct Ran {
+  std::vector<std::vector<Token>> tokens;
+  double seconds = 0.0;
+  double repeating_seconds = 0.0;  // until the last of those that repeat themselves had ended
+  uint64_t steps = 0;
+  uint64_t ahead = 0;
+  SpeculationStats stats;
+};
+
+Ran ran(
+    HarnessOptions options, bool speculates, int num_repeating, int num_others, int num_tokens,
+    const std::function<void(Request&)>& edit = [](Request&) {}) {
+  if (!speculates) options.speculation.max_draft = 0;
+  Harness h(options);
+  std::vector<std::shared_ptr<RecordingSink>> sinks;
+  for (int i = 0; i < num_repeating + num_others; ++i) {
+    Request request;
+    request.prompt = prompt_of(i < num_repeating, 10 + 20 * i);
+    request.sampling.max_tokens = num_tokens;
+    edit(request);
+    sinks.push_back(h.add(std::move(request)));
+  }
+  const TimePoint began = h.clock.now();
+  h.run(100000);
+  Ran result;
+  result.seconds = to_seconds(h.clock.now() - began);
+  for (int i = 0; i < num_repeating + num_others; ++i) {
+    const RecordingSink& sink = *sinks[static_cast<size_t>(i)];
+    result.tokens.push_back(sink.tokens.at(0));
+    if (i >= num_repeating) continue;
+    result.repeating_seconds = std::max(result.repeating_seconds, to_seconds(sink.outcome.stats.finished - began));
+  }
+  result.steps = h.runner->num_steps();
+  result.ahead = h.runner->num_steps_ahead();
+  EngineStats stats;
+  h.loop->fill_stats(stats);
+  result.stats = stats.speculation;
+  return result;
+}
+
+TEST(RunningAhead, WhatRepeatsItselfIsWaitedForWhereThatPays) {
+  const HarnessOptions options = on_gpu(std::chrono::microseconds(300));
+  const Ran plain = ran(options, false, 1, 0, 1000);
+  const Ran guessed = ran(options, true, 1, 0, 1000);
+  EXPECT_EQ(guessed.tokens, plain.tokens);
+  EXPECT_LT(guessed.seconds, plain.seconds / 4);
+  EXPECT_GT(guessed.stats.of(DraftSource::lookup).accepted_tokens, 800U);
+  EXPECT_EQ(guessed.stats.of(DraftSource::draft_model).drafts, 0U);
+}
+
+// Its batch stays together: nobody waits for a step of the others alone.
+TEST(RunningAhead, ABatchOfWhichSomeRepeatThemselvesIsNoSlower) {
+  const HarnessOptions options = on_gpu(std::chrono::microseconds(300));
+  for (const int num_repeating : {1, 4, 7}) {
+    SCOPED_TRACE(num_repeating);
+    const Ran plain = ran(options, false, num_repeating, 8 - num_repeating, 600);
+    const Ran guessed = ran(options, true, num_repeating, 8 - num_repeating, 600);
+    EXPECT_EQ(guessed.tokens, plain.tokens);
+    EXPECT_LT(guessed.seconds, 1.01 * plain.seconds);
+    if (num_repeating == 1) continue;  // of eight, one alone pays little
+    // With a step of the others alone between two with drafts it would be 0.294 and 0.335.
+    EXPECT_LT(guessed.repeating_seconds, (num_repeating == 4 ? 0.285 : 0.325) * plain.repeating_seconds);
+  }
+}
+
+TEST(RunningAhead, TextThatNothingPredictsRunsAheadAsBefore) {
+  for (const auto standstill : {std::chrono::microseconds(0), std::chrono::microseconds(2000)}) {
+    HarnessOptions options = on_gpu(standstill);
+    options.script.vocab_size = 20;  // pairs come again all the time, what follows is random
+    for (const int num_sequences : {1, 5}) {
+      SCOPED_TRACE(num_sequences);
+      const Ran plain = ran(options, false, 0, num_sequences, 2500);
+      const Ran guessed = ran(options, true, 0, num_sequences, 2500);
+      EXPECT_EQ(guessed.tokens, plain.tokens);
+      EXPECT_LT(guessed.seconds, 1.01 * plain.seconds);
+      EXPECT_GT(plain.ahead, plain.steps - 5);
+      EXPECT_GT(guessed.ahead, plain.ahead - plain.ahead / 100);
+    }
+  }
+}
+
+// A wait that takes longer than all that drafts can save is found out, and hardly ever tried again.
+TEST(RunningAhead, WhereTheWaitCostsMoreThanDraftsSaveItGoesOnRunningAhead) {
+  HarnessOptions options = on_gpu(std::chrono::milliseconds(200));
+  options.script.token_cost = std::chrono::milliseconds(2);
+  const Ran plain = ran(options, false, 1, 0, 2900);
+  const Ran guessed = ran(options, true, 1, 0, 2900);
+  EXPECT_EQ(guessed.tokens, plain.tokens);
+  EXPECT_LT(guessed.seconds, 1.12 * plain.seconds);
+  EXPECT_GT(guessed.ahead, plain.ahead - plain.ahead / 10);
+}
+
+// One whose tokens are needed on the host gets drafts in its own steps, and its neighbours run ahead between them.
+TEST(RunningAhead, DraftsOfWhatCannotRunAheadWaitForNobody) {
+  const HarnessOptions options = on_gpu(std::chrono::milliseconds(1));
+  const auto on_host = [](Request& request) { request.needs_host_tokens = request.prompt.front() == 1; };
+  const Ran plain = ran(options, false, 1, 3, 600, on_host);
+  const Ran guessed = ran(options, true, 1, 3, 600, on_host);
+  EXPECT_EQ(guessed.tokens, plain.tokens);
+  EXPECT_LT(guessed.repeating_seconds, plain.repeating_seconds / 3);
+  EXPECT_LT(guessed.seconds, 1.01 * plain.seconds);
+  EXPECT_GT(guessed.ahead, 550U);
+}
+
+// [what a grammar lets through of it] periodic text, in a grammar of its own for each request.
+TEST_P(SpeculationInFlight, UnderAGrammarTheTokensAreThoseOfPlainDecoding) {
+  uint64_t accepted = 0;
+  for (uint64_t seed = 1; seed <= 40; ++seed) {
+    SCOPED_TRACE(seed);
+    HarnessOptions options = speculating(6, GetParam());
+    options.script.next_token = periodic_token;
+    GrammarScript script;
+    script.seed = seed;
+    script.percent = seed % 4 == 0 ? 50 : 97;
+    script.finishes_one = seed % 3 == 0 ? 90 : 0;
+    script.rolls_back = seed % 10 != 0;
+    script.breaks_one = seed % 7 == 0 ? 3 : 0;
+    const auto constrain = [&](Request& request) { request.grammar = std::make_shared<ScriptedGrammar>(script); };
+    const Ran plain = ran(options, false, 1, 2, 120, constrain);
+    const Ran guessed = ran(options, true, 1, 2, 120, constrain);
+    EXPECT_EQ(guessed.tokens, plain.tokens);
+    accepted += guessed.stats.total().accepted_tokens;
+  }
+  EXPECT_GT(accepted, 1000U);
+}
+
+// Once it was far too long to pay, and is so no more.
+TEST(Speculator, WhatAWaitCostsIsMeasuredAgain) {
+  RequestState request;
+  Sequence sequence;
+  sequence.request = &request;
+  sequence.max_output = 4000;
+  sequence.prompt_size = 1;
+  sequence.tokens.reserve(4001);
+  sequence.tokens = {1};
+  Speculator speculator({.max_draft = 8});
+  speculator.took(1, std::chrono::milliseconds(10));
+  speculator.took(9, std::chrono::milliseconds(18));
+  for (int i = 0; i < 3; ++i) speculator.waited(std::chrono::milliseconds(400));
+  int early = 0;
+  int late = 0;
+  int without = 0;
+  for (int i = 0; i < 1000; ++i) {
+    sequence.tokens.push_back(10 + i % 7);
+    sequence.num_computed = sequence.num_tokens();
+    sequence.num_pending = 1;
+    sequence.num_in_flight = 1;
+    if (!speculator.worth_waiting({&sequence})) continue;
+    (i < 100 ? early : late) += i < 100 || i >= 500 ? 1 : 0;
+    sequence.tokens.push_back(10 + ++i % 7);  // collected
+    sequence.num_computed = sequence.num_tokens() - 1;
+    sequence.num_pending = sequence.num_in_flight = 0;
+    speculator.plan({&sequence}, true);
+    if (sequence.drafts.empty()) {  // so that the plain step's cost stays known
+      ++without;
+      continue;
+    }
+    speculator.waited(std::chrono::microseconds(300));
+    speculator.verified(sequence, static_cast<int32_t>(sequence.drafts.size()),
+                        static_cast<int32_t>(sequence.drafts.size()));
+    for (const Token draft : sequence.drafts) {
+      sequence.tokens.push_back(draft);
+      ++i;
+    }
+  }
+  EXPECT_LE(early, 3);
+  EXPECT_GT(late, 30);
+  EXPECT_LE(without, 2);
 }
 
 TEST(Speculation, WhereEveryTokenCostsAsMuchAsAStepItStops) {
