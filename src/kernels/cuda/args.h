@@ -2,8 +2,9 @@
 // the device that runs. Pointers are device addresses unless they say otherwise; strides count elements.
 //
 // Semantics are those of kernels/op_args.h, matmul_args.h and attention_args.h: sums, norms and softmax in f32, inputs
-// of bf16 weights rounded to bf16 once, inputs of f16 and f32 weights f32. What differs is the layout: weights are
-// plain rows [N, K], and vectors that a matrix product reads ("operands") are written in the type that it reads.
+// of bf16 weights rounded to bf16 once, inputs of f16 and f32 weights f32. Inputs of quantised weights are rounded to
+// bf16 too, not to 8 bits as on the host. What differs is the layout: weights are plain rows [N, K], or the panels of
+// quant_layout.h, and vectors that a matrix product reads ("operands") are written in the type that it reads.
 //
 // Operands and weights have rows of padded_cols() elements, so that every row begins at a multiple of 16 bytes; the
 // padding is zero.
@@ -19,16 +20,20 @@
 
 namespace inferneo::cuda {
 
-enum class Elem : uint8_t { f32, bf16, f16 };
+// i8 and i4 are quantised weights (quant_layout.h); i8 is also a cache's type.
+enum class Elem : uint8_t { f32, bf16, f16, i8, i4 };
 
-INFERNEO_BOTH constexpr int64_t elem_bytes(Elem elem) { return elem == Elem::f32 ? 4 : 2; }
+// Not of i4, whose elements share bytes.
+INFERNEO_BOTH constexpr int64_t elem_bytes(Elem elem) { return elem == Elem::f32 ? 4 : elem == Elem::i8 ? 1 : 2; }
 INFERNEO_BOTH constexpr int64_t padded_cols(int64_t cols) { return (cols + 7) / 8 * 8; }
 // What a product with such weights reads.
-INFERNEO_BOTH constexpr Elem operand_of(Elem weight) { return weight == Elem::bf16 ? Elem::bf16 : Elem::f32; }
+INFERNEO_BOTH constexpr Elem operand_of(Elem weight) {
+  return weight == Elem::f32 || weight == Elem::f16 ? Elem::f32 : Elem::bf16;
+}
 
 // hidden[r] = scale * table[token] (+ positions_table[position]). A token below zero is -1 - i: sampled[i].
 struct EmbedArgs {
-  const void* table;           // [vocab, padded dim]
+  const void* table;           // [vocab, padded dim], or panels of quantised rows
   const void* position_table;  // [positions, padded dim] or null
   const int32_t* tokens;       // [rows]
   const int32_t* sampled;      // tokens chosen by earlier steps
@@ -212,8 +217,8 @@ inline constexpr int32_t kMaxPlainHeadDim = 512;  // of the plain one
 struct MatmulArgs {
   const void* x;  // operand [*, x_stride]
   int64_t x_stride;
-  const void* weight;  // [n, weight_stride]
-  int64_t weight_stride;
+  const void* weight;     // [n, weight_stride]; quantised: panels of 16 rows
+  int64_t weight_stride;  // quantised: bytes of a panel, and expert_stride counts bytes too
   const float* bias;  // [n] or null
   float* out;
   int64_t out_stride;
@@ -240,6 +245,7 @@ struct GemvArgs {
 };
 
 inline constexpr int32_t kMaxGemvRows = 4;
+inline constexpr int32_t kMaxQuantGemvRows = 8;  // of quantised weights: the columns of one mma
 
 // out += scale * bias, for products made by a library.
 struct BiasArgs {

@@ -2,7 +2,7 @@
 // (row, head) warps of qkv_post.
 #pragma once
 
-#include "kernels/cuda/device.cuh"
+#include "kernels/cuda/quant_weights.cuh"
 
 namespace inferneo::cuda {
 
@@ -17,7 +17,10 @@ INFERNEO_KERNEL(inferneo_embed, EmbedArgs, 256) {
   const int64_t position =
       args.position_table != nullptr ? max_of(0, min_of(args.positions[row], args.num_positions - 1)) : 0;
   for (int64_t c = thread(); c < args.dim; c += num_threads()) {
-    float value = args.scale * load_elem(args.table, args.elem, first + c);
+    const float looked_up = is_quantised(args.elem)
+                                ? quantised_value(args.table, QuantPanels{args.dim, args.elem}, token, c)
+                                : load_elem(args.table, args.elem, first + c);
+    float value = args.scale * looked_up;
     if (args.position_table != nullptr) {
       value += load_elem(args.position_table, args.position_elem, position * padded_cols(args.dim) + c);
     }
