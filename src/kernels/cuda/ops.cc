@@ -125,7 +125,7 @@ Status Ops::gemv(const GemvArgs& args) {
   // What a warp takes two of: rows of the weight, or panels of them; and how many inputs of them at a time.
   const bool quantised = is_quantised(args.m.weight_elem);
   const int64_t units = quantised ? QuantPanels::count(args.m.n) : args.m.n;
-  const int64_t piece = !quantised ? 256 : args.m.weight_elem == Elem::i8 ? 2 * kQuantSpan : 4 * kQuantSpan;
+  const int64_t piece = !quantised ? 256 : args.m.weight_elem == Elem::i8 ? kQuantSpan : 2 * kQuantSpan;
   const int64_t pairs = args.gated_out != nullptr ? units : (units + 1) / 2;
   GemvArgs split = args;
   split.k_split = k_split(pairs, args.m.k / piece);

@@ -56,7 +56,7 @@ struct LaneSpan {
 // in order. kOneRow: what belongs to other rows is left out.
 template <Elem kWeight, bool kOneRow>
 struct QuantGemv {
-  static constexpr int kAhead = kWeight == Elem::i8 ? 2 : 4;
+  static constexpr int kAhead = kWeight == Elem::i8 ? 1 : 2;
   static constexpr int kStep = kOneRow ? 2 : 1;  // of the sums: 0 and 2 are those of the first row
   using Piece = LaneSpan<kWeight>[kAhead][2];
 
