@@ -114,7 +114,8 @@ struct RopeTableArgs {
 };
 
 // What lies inside a block of the cache: [layer][kv_head]{K [block_size][padded head_dim], V the same}, each region a
-// multiple of 64 bytes.
+// multiple of 64 bytes. i8 has after the values of a region, at the next multiple of 64 bytes, an f32 scale per token,
+// as kernels/kv_layout.h says; its dimensions stand in fours as 0 2 1 3, as tensor cores take them (quant_layout.h).
 struct KvLayout {
   int32_t num_layers;
   int32_t num_kv_heads;
@@ -122,9 +123,16 @@ struct KvLayout {
   int32_t block_size;
   Elem elem;
 
-  INFERNEO_BOTH constexpr int64_t row_elements() const { return padded_cols(head_dim); }
-  INFERNEO_BOTH constexpr int64_t region_bytes() const {
+  INFERNEO_BOTH constexpr bool has_scales() const { return elem == Elem::i8; }
+  // A multiple of 16 bytes.
+  INFERNEO_BOTH constexpr int64_t row_elements() const {
+    return has_scales() ? (head_dim + 15) / 16 * 16 : padded_cols(head_dim);
+  }
+  INFERNEO_BOTH constexpr int64_t scales_at() const {
     return (block_size * row_elements() * elem_bytes(elem) + 63) / 64 * 64;
+  }
+  INFERNEO_BOTH constexpr int64_t region_bytes() const {
+    return scales_at() + (has_scales() ? (int64_t{block_size} * 4 + 63) / 64 * 64 : 0);
   }
   INFERNEO_BOTH constexpr int64_t bytes_per_block() const { return 2 * region_bytes() * num_kv_heads * num_layers; }
   INFERNEO_BOTH constexpr int64_t k_offset(int32_t layer, int32_t head) const {
@@ -132,6 +140,10 @@ struct KvLayout {
   }
   INFERNEO_BOTH constexpr int64_t v_offset(int32_t layer, int32_t head) const {
     return k_offset(layer, head) + region_bytes();
+  }
+  // Where dimension d of a row stands in it.
+  INFERNEO_BOTH constexpr int32_t place_of(int32_t d) const {
+    return has_scales() ? d / 4 * 4 + d % 2 * 2 + d / 2 % 2 : d;
   }
 };
 
@@ -219,7 +231,7 @@ struct MatmulArgs {
   int64_t x_stride;
   const void* weight;     // [n, weight_stride]; quantised: panels of 16 rows
   int64_t weight_stride;  // quantised: bytes of a panel, and expert_stride counts bytes too
-  const float* bias;  // [n] or null
+  const float* bias;      // [n] or null
   float* out;
   int64_t out_stride;
   const int32_t* row_index;     // or null

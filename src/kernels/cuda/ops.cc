@@ -28,7 +28,8 @@ Status in_pieces(int32_t rows, Launch launch) {
   return ok_status();
 }
 
-// Tile shapes of gemm.cuh and quant.cuh, smallest first. Those of a type give the same bits: the choice is one of speed.
+// Tile shapes of gemm.cuh and quant.cuh, smallest first. Those of a type give the same bits: the choice is one of
+// speed.
 struct TileKernel {
   const char* name;
   int32_t rows;
@@ -196,19 +197,16 @@ Status Ops::moe_combine(const MoeCombineArgs& args) {
 }
 
 Status Ops::attention_items(const AttentionArgs& args, bool decode, int32_t blocks) {
-  const int32_t width = args.layout.head_dim <= 64 ? 64 : args.layout.head_dim <= 128 ? 128 : 256;
-  const char* kernel = nullptr;
-  if (decode) {
-    kernel = width == 64    ? "inferneo_attention_decode_64"
-             : width == 128 ? "inferneo_attention_decode_128"
-                            : "inferneo_attention_decode_256";
-  } else {
-    kernel = width == 64    ? "inferneo_attention_prefill_64"
-             : width == 128 ? "inferneo_attention_prefill_128"
-                            : "inferneo_attention_prefill_256";
-  }
-  const auto shared = static_cast<unsigned>(attention_shared_bytes(args.layout.head_dim, decode));
-  return launch(kernel, {{static_cast<unsigned>(blocks), 1, 1}, 128, shared}, args);
+  constexpr std::array<std::array<const char*, 3>, 4> kKernels = {
+      {{"inferneo_attention_prefill_64", "inferneo_attention_prefill_128", "inferneo_attention_prefill_256"},
+       {"inferneo_attention_decode_64", "inferneo_attention_decode_128", "inferneo_attention_decode_256"},
+       {"inferneo_attention_prefill_64_i8", "inferneo_attention_prefill_128_i8", "inferneo_attention_prefill_256_i8"},
+       {"inferneo_attention_decode_64_i8", "inferneo_attention_decode_128_i8", "inferneo_attention_decode_256_i8"}}};
+  const KvLayout& kv = args.layout;
+  const size_t width = kv.head_dim <= 64 ? 0 : kv.head_dim <= 128 ? 1 : 2;
+  const size_t kind = (kv.elem == Elem::i8 ? 2U : 0U) + (decode ? 1U : 0U);
+  const auto shared = static_cast<unsigned>(attention_shared_bytes(kv.head_dim, kv.elem, decode));
+  return launch(kKernels[kind][width], {{static_cast<unsigned>(blocks), 1, 1}, 128, shared}, args);
 }
 
 Status Ops::attention_plain(const AttentionArgs& args) {

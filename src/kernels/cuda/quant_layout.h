@@ -1,5 +1,5 @@
-// Where the parts of quantised weights lie on a GPU: panels of 16 output channels as in kernels/packed_matrix.h, with the
-// same codes, scales, minima and units, in the order in which the lanes of a warp feed them to mma.m16n8k16.
+// Where the parts of quantised weights lie on a GPU: panels of 16 output channels as in kernels/packed_matrix.h, with
+// the same codes, scales, minima and units, in the order in which the lanes of a warp feed them to mma.m16n8k16.
 //
 // A panel is spans of 64 inputs, two groups each; then the spans' scales; then [16] bf16 units and, for int4, [16] bf16
 // ratios; padded to 64 bytes. Channels behind the last and inputs behind the last are zeros, so is a second group that
@@ -19,7 +19,7 @@
 
 namespace inferneo::cuda {
 
-inline constexpr int32_t kQuantPanel = 16;  // channels
+inline constexpr int32_t kQuantPanel = 16;   // channels
 inline constexpr int32_t kQuantInputs = 32;  // of a group
 inline constexpr int32_t kQuantSpan = 64;    // inputs
 inline constexpr int32_t kSpanScaleBytes = 64;

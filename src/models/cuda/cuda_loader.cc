@@ -79,8 +79,7 @@ Result<std::unique_ptr<ModelRunner>> load_cuda_model(const CudaLoadOptions& opti
     load.model = options.model.model_name;
     load.num_threads = num_readers(description.quantization);
     load.progress = options.model.progress;
-    ASSIGN_OR_RETURN(model.weights,
-                     load_device_weights(description.spec, checkpoint, description.quantization, load));
+    ASSIGN_OR_RETURN(model.weights, load_device_weights(description.spec, checkpoint, description.quantization, load));
   }
   ASSIGN_OR_RETURN(const DType kv_dtype, resolve_kv_dtype(options.model.kv_cache_dtype, model.weights.dtype));
   ASSIGN_OR_RETURN(model.kv, plan_device_kv(description.spec, kv_dtype, description.block_size,

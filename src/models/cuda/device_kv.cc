@@ -9,6 +9,7 @@ namespace {
 
 Elem kv_elem(DType dtype) {
   if (dtype == DType::bf16) return Elem::bf16;
+  if (dtype == DType::i8) return Elem::i8;
   return dtype == DType::f16 ? Elem::f16 : Elem::f32;
 }
 
@@ -16,10 +17,6 @@ Elem kv_elem(DType dtype) {
 
 Result<DeviceKvPlan> plan_device_kv(const DecoderSpec& spec, DType dtype, int32_t block_size, int32_t max_model_len,
                                     const DeviceFacts& facts, bool invariant) {
-  if (dtype == DType::i8) {
-    return make_error(ErrorCode::unsupported, "kv_cache_dtype int8 does not run on cuda yet; take auto or bf16",
-                      "kv_cache_dtype");
-  }
   const KvPlan plan = plan_kv(spec, dtype, block_size, max_model_len);
   DeviceKvPlan device{{}, plan.placement};
   for (const KvGroup& group : plan.groups) {

@@ -17,7 +17,7 @@
 namespace inferneo::cuda {
 namespace {
 
-constexpr size_t kStagingBytes = size_t{8} << 20;   // of one pinned buffer; a thread has two
+constexpr size_t kStagingBytes = size_t{8} << 20;    // of one pinned buffer; a thread has two
 constexpr size_t kQuantisedBytes = size_t{1} << 20;  // of a piece that takes long to make
 constexpr int64_t kRandomPanels = 4;                 // that differ
 
@@ -44,10 +44,9 @@ class Courier {
     if (bytes > half.buffer.size()) return make_error(ErrorCode::unsupported, "a weight row of more than 8 MiB");
     RETURN_IF_ERROR(write_piece(piece, quantization, half.buffer.data()));
     RETURN_IF_ERROR(device_->make_current());
-    RETURN_IF_ERROR(
-        device_->check(device_->driver().copy_to_device(reinterpret_cast<CuPointer>(base + piece.offset()),
-                                                        half.buffer.data(), bytes, stream_.get()),
-                       "copying weights"));
+    RETURN_IF_ERROR(device_->check(device_->driver().copy_to_device(reinterpret_cast<CuPointer>(base + piece.offset()),
+                                                                    half.buffer.data(), bytes, stream_.get()),
+                                   "copying weights"));
     half.busy = true;
     return half.copied.record(stream_.get());
   }
@@ -129,9 +128,9 @@ Status fill_with_panels(Ops& ops, const WeightStack& stack, std::span<const std:
   const auto total = static_cast<size_t>(stack.bytes());
   size_t done = std::min(panels.size(), total);
   Device& device = ops.device();
-  RETURN_IF_ERROR(device.check(
-      device.driver().copy_to_device(reinterpret_cast<CuPointer>(to), panels.data(), done, ops.stream()),
-      "copying random weights"));
+  RETURN_IF_ERROR(
+      device.check(device.driver().copy_to_device(reinterpret_cast<CuPointer>(to), panels.data(), done, ops.stream()),
+                   "copying random weights"));
   while (done < total) {
     const size_t bytes = std::min(done, total - done);
     RETURN_IF_ERROR(ops.copy({to, to + done, static_cast<int64_t>(bytes)}));

@@ -56,8 +56,8 @@ struct DeviceWeights {
   }
 };
 
-// What load_device_weights() books on the device, and what DeviceWeights says of the layers' matrices, from headers alone. The errors
-// of plan_weights().
+// What load_device_weights() books on the device, and what DeviceWeights says of the layers' matrices, from headers
+// alone. The errors of plan_weights().
 struct DeviceWeightPlan {
   size_t bytes = 0;
   DType dtype = DType::f32;

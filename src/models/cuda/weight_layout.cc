@@ -178,8 +178,7 @@ void WeightPlacement::add(const TensorBinding& binding, const SafetensorsTensor*
 }
 
 // What a stack is kept in, and with that where its parts begin.
-void WeightPlacement::settle(const std::pair<int32_t, TensorRole>& key, WeightStack& stack,
-                             Quantization quantization) {
+void WeightPlacement::settle(const std::pair<int32_t, TensorRole>& key, WeightStack& stack, Quantization quantization) {
   int64_t rows_on_host = 0;
   for (const WeightStack::Part& part : stack.parts) {
     rows_on_host += kernels::round_up(part.binding->rows, kernels::kPanelRows);

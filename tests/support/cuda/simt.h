@@ -53,7 +53,7 @@ struct Slot {
 const Slot* meet_warp(const void* value, size_t bytes, const std::function<void(Slot*)>& act = {});
 bool meet_block(bool value);  // whether any thread said true
 
-void copy_later(void* to, const void* from, bool valid);
+void copy_later(void* to, const void* from, size_t bytes, bool valid);
 void commit_copies();
 void wait_copies(int pending);
 
@@ -155,7 +155,12 @@ inline void store16(void* at, const Words4& value) {
 inline void copy_async16(void* shared, const void* global, bool valid) {
   INFERNEO_CHECK(reinterpret_cast<uintptr_t>(shared) % 16 == 0 && reinterpret_cast<uintptr_t>(global) % 16 == 0,
                  "an asynchronous copy that is not aligned");
-  simt::copy_later(shared, global, valid);
+  simt::copy_later(shared, global, 16, valid);
+}
+inline void copy_async4(void* shared, const void* global, bool valid) {
+  INFERNEO_CHECK(reinterpret_cast<uintptr_t>(shared) % 4 == 0 && reinterpret_cast<uintptr_t>(global) % 4 == 0,
+                 "an asynchronous copy that is not aligned");
+  simt::copy_later(shared, global, 4, valid);
 }
 inline void copy_commit() { simt::commit_copies(); }
 template <int kPending>
