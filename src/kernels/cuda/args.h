@@ -257,7 +257,7 @@ struct GemvArgs {
 };
 
 inline constexpr int32_t kMaxGemvRows = 4;
-inline constexpr int32_t kMaxQuantGemvRows = 8;  // of quantised weights: the columns of one mma
+inline constexpr int32_t kMaxQuantGemvRows = 16;  // of quantised weights: the columns of two mma
 
 // out += scale * bias, for products made by a library.
 struct BiasArgs {

@@ -60,9 +60,9 @@ int32_t most_gemv_rows(Elem weight) { return is_quantised(weight) ? kMaxQuantGem
 const char* gemv_kernel(Elem weight, int32_t rows) {
   switch (weight) {
     case Elem::i8:
-      return rows == 1 ? "inferneo_gemv_i8_1" : "inferneo_gemv_i8_8";
+      return rows == 1 ? "inferneo_gemv_i8_1" : rows <= 8 ? "inferneo_gemv_i8_8" : "inferneo_gemv_i8_16";
     case Elem::i4:
-      return rows == 1 ? "inferneo_gemv_i4_1" : "inferneo_gemv_i4_8";
+      return rows == 1 ? "inferneo_gemv_i4_1" : rows <= 8 ? "inferneo_gemv_i4_8" : "inferneo_gemv_i4_16";
     case Elem::f16:
       return "inferneo_gemv_f16";
     case Elem::bf16:

@@ -53,11 +53,13 @@ struct LaneSpan {
 
 // A warp takes two panels (a gate panel and its up panel where the product is gated) and every k_split-th piece of
 // kAhead spans of them; the next piece is loaded before the one at hand is used. Warps that share panels are added up
-// in order. kOneRow: what belongs to other rows is left out.
-template <Elem kWeight, bool kOneRow>
+// in order. kRows: 1, where what belongs to other rows is left out, or a multiple of 8.
+template <Elem kWeight, int kRows>
 struct QuantGemv {
   static constexpr int kAhead = kWeight == Elem::i8 ? 1 : 2;
-  static constexpr int kStep = kOneRow ? 2 : 1;  // of the sums: 0 and 2 are those of the first row
+  static constexpr int kTiles = (kRows + 7) / 8;
+  static constexpr int kStep = kRows == 1 ? 2 : 1;  // of the sums: 0 and 2 are those of the first row
+  static constexpr int kSums = 2 * kTiles * 4;
   using Piece = LaneSpan<kWeight>[kAhead][2];
 
   const GemvArgs& args;
@@ -66,7 +68,7 @@ struct QuantGemv {
   bool has_second;
   int64_t num_spans;
   float ratios[2][2];
-  float acc[2][4];
+  float acc[2][kTiles][4];
 
   INFERNEO_DEVICE void load(int64_t first, Piece& piece) const {
     INFERNEO_UNROLL
@@ -82,36 +84,40 @@ struct QuantGemv {
     }
   }
 
-  // Eight inputs of this lane's row and quarter of a group; zeros where there are none.
-  INFERNEO_DEVICE Words4 load_inputs(int64_t span, int group) const {
+  // Eight inputs of this lane's row of a tile and quarter of a group; zeros where there are none.
+  INFERNEO_DEVICE Words4 load_inputs(int64_t span, int group, int tile) const {
     const int64_t k = span * kQuantSpan + group * kQuantInputs + lane() % 4 * 8;
-    const int row = lane() / 4;
+    const int row = tile * 8 + lane() / 4;
     if (row >= args.m.rows || k >= args.m.k) return Words4{0, 0, 0, 0};
     return load16(static_cast<const uint16_t*>(args.m.x) + row * args.m.x_stride + k);
   }
 
-  INFERNEO_DEVICE void add_group(const LaneSpan<kWeight> (&span)[2], int group, const Words4& x) {
-    float inputs[4];
+  INFERNEO_DEVICE void add_group(const LaneSpan<kWeight> (&span)[2], int group, const Words4 (&x)[kTiles]) {
+    float inputs[kTiles][4];
     if constexpr (kWeight == Elem::i4) {
       const uint32_t ones[4] = {0x3f803f80U, 0x3f803f80U, 0x3f803f80U, 0x3f803f80U};
-      mma_bf16_first(inputs, ones, x.x, x.y);
-      mma_bf16(inputs, ones, x.z, x.w);
+      INFERNEO_UNROLL
+      for (int t = 0; t < kTiles; ++t) {
+        mma_bf16_first(inputs[t], ones, x[t].x, x[t].y);
+        mma_bf16(inputs[t], ones, x[t].z, x[t].w);
+      }
     }
     INFERNEO_UNROLL
     for (int p = 0; p < 2; ++p) {
       uint32_t a[2][4];
       span[p].unpack(group, a);
-      float sums[4];
-      mma_bf16_first(sums, a[0], x.x, x.y);
-      mma_bf16(sums, a[1], x.z, x.w);
       const uint32_t bits = group == 0 ? span[p].scales.x : span[p].scales.y;
+      const ChannelScale scales[2] = {unpack_scale<kWeight>(bits & 0xffffU, ratios[p][0]),
+                                      unpack_scale<kWeight>(bits >> 16, ratios[p][1])};
       INFERNEO_UNROLL
-      for (int h = 0; h < 2; ++h) {
-        const ChannelScale s = unpack_scale<kWeight>(h == 0 ? bits & 0xffffU : bits >> 16, ratios[p][h]);
+      for (int t = 0; t < kTiles; ++t) {
+        float sums[4];
+        mma_bf16_first(sums, a[0], x[t].x, x[t].y);
+        mma_bf16(sums, a[1], x[t].z, x[t].w);
         INFERNEO_UNROLL
-        for (int e = 2 * h; e < 2 * h + 2; e += kStep) {
-          acc[p][e] += s.scale * sums[e];
-          if constexpr (kWeight == Elem::i4) acc[p][e] -= s.minimum * inputs[e];
+        for (int e = 0; e < 4; e += kStep) {
+          acc[p][t][e] += scales[e / 2].scale * sums[e];
+          if constexpr (kWeight == Elem::i4) acc[p][t][e] -= scales[e / 2].minimum * inputs[t][e];
         }
       }
     }
@@ -122,32 +128,27 @@ struct QuantGemv {
     for (int s = 0; s < kAhead; ++s) {
       if (first + s >= num_spans) continue;  // the whole warp
       INFERNEO_UNROLL
-      for (int g = 0; g < 2; ++g) add_group(piece[s], g, load_inputs(first + s, g));
+      for (int g = 0; g < 2; ++g) {
+        Words4 x[kTiles];
+        INFERNEO_UNROLL
+        for (int t = 0; t < kTiles; ++t) x[t] = load_inputs(first + s, g, t);
+        add_group(piece[s], g, x);
+      }
     }
   }
 
   // The sums of warps [warp - slice, warp - slice + k_split), in order.
   INFERNEO_DEVICE void gather(int slice, float* shared) {
-    float* mine = shared + (warp() * 32 + lane()) * 8;
+    float* mine = shared + (warp() * 32 + lane()) * kSums;
     INFERNEO_UNROLL
-    for (int p = 0; p < 2; ++p) {
-      INFERNEO_UNROLL
-      for (int e = 0; e < 4; e += kStep) mine[p * 4 + e] = acc[p][e];
-    }
+    for (int i = 0; i < kSums; i += kStep) mine[i] = acc[i / (kTiles * 4)][i / 4 % kTiles][i % 4];
     sync_block();
     if (slice != 0) return;
     for (int s = 1; s < args.k_split; ++s) {
-      const float* other = mine + s * 32 * 8;
+      const float* other = mine + s * 32 * kSums;
       INFERNEO_UNROLL
-      for (int p = 0; p < 2; ++p) {
-        INFERNEO_UNROLL
-        for (int e = 0; e < 4; e += kStep) acc[p][e] += other[p * 4 + e];
-      }
+      for (int i = 0; i < kSums; i += kStep) acc[i / (kTiles * 4)][i / 4 % kTiles][i % 4] += other[i];
     }
-  }
-
-  INFERNEO_DEVICE float unit_of(int p, int channel) const {
-    return from_bf16(reinterpret_cast<const uint16_t*>(panels[p] + layout.units_at())[channel]);
   }
 
   INFERNEO_DEVICE void write(const int64_t (&first_channels)[2]) const {
@@ -155,28 +156,33 @@ struct QuantGemv {
     INFERNEO_UNROLL
     for (int e = 0; e < 4; e += kStep) {
       const int channel = lane() / 4 + e / 2 * 8;
-      const int row = lane() % 4 * 2 + e % 2;
-      if (row >= m.rows) continue;
       const int64_t n0 = first_channels[0] + channel;
       const int64_t n1 = first_channels[1] + channel;
-      const float sum0 = unit_of(0, channel) * acc[0][e];
-      const float sum1 = has_second ? unit_of(1, channel) * acc[1][e] : 0.0F;
-      if (args.gated_out != nullptr) {
-        const float gate = sum0 + (m.bias != nullptr ? m.bias[n0] : 0.0F);
-        const float up = sum1 + (m.bias != nullptr ? m.bias[n1] : 0.0F);
-        store_elem(args.gated_out, args.gated_elem, row * args.gated_stride + n0, activate(args.act, gate) * up);
-        continue;
+      const float unit0 = unit_of<kWeight>(panels[0], layout, channel);
+      const float unit1 = unit_of<kWeight>(panels[1], layout, channel);
+      INFERNEO_UNROLL
+      for (int t = 0; t < kTiles; ++t) {
+        const int row = t * 8 + lane() % 4 * 2 + e % 2;
+        if (row >= m.rows) continue;
+        const float sum0 = unit0 * acc[0][t][e];
+        const float sum1 = unit1 * acc[1][t][e];
+        if (args.gated_out != nullptr) {
+          const float gate = sum0 + (m.bias != nullptr ? m.bias[n0] : 0.0F);
+          const float up = sum1 + (m.bias != nullptr ? m.bias[n1] : 0.0F);
+          store_elem(args.gated_out, args.gated_elem, row * args.gated_stride + n0, activate(args.act, gate) * up);
+          continue;
+        }
+        if (n0 < m.n) put_product(m, row, n0, sum0);
+        if (has_second && n1 < m.n) put_product(m, row, n1, sum1);
       }
-      if (n0 < m.n) put_product(m, row, n0, sum0);
-      if (has_second && n1 < m.n) put_product(m, row, n1, sum1);
     }
   }
 };
 
-template <Elem kWeight, bool kOneRow>
+template <Elem kWeight, int kRows>
 INFERNEO_DEVICE void quant_gemv(const GemvArgs& args) {
-  INFERNEO_SHARED float shared[kGemvWarps * 32 * 8];
-  using Gemv = QuantGemv<kWeight, kOneRow>;
+  using Gemv = QuantGemv<kWeight, kRows>;
+  INFERNEO_SHARED float shared[kGemvWarps * 32 * Gemv::kSums];
   const MatmulArgs& m = args.m;
   const bool gated = args.gated_out != nullptr;
   const QuantPanels layout{m.k, kWeight};
@@ -191,9 +197,8 @@ INFERNEO_DEVICE void quant_gemv(const GemvArgs& args) {
     const int64_t panel = p == 0 ? (works ? index[0] : 0) : gemv.has_second ? index[1] : 0;
     gemv.panels[p] = static_cast<const uint8_t*>(m.weight) + panel * layout.panel_bytes();
     if constexpr (kWeight == Elem::i4) {
-      const auto* ratios = reinterpret_cast<const uint16_t*>(gemv.panels[p] + layout.ratios_at());
-      gemv.ratios[p][0] = from_bf16(ratios[lane() / 4]);
-      gemv.ratios[p][1] = from_bf16(ratios[lane() / 4 + 8]);
+      gemv.ratios[p][0] = ratio_of(gemv.panels[p], layout, lane() / 4);
+      gemv.ratios[p][1] = ratio_of(gemv.panels[p], layout, lane() / 4 + 8);
     }
   }
   typename Gemv::Piece now;
@@ -217,10 +222,12 @@ INFERNEO_DEVICE void quant_gemv(const GemvArgs& args) {
   gemv.write({index[0] * kQuantPanel, gated ? m.n + index[0] * kQuantPanel : index[1] * kQuantPanel});
 }
 
-INFERNEO_EARLY_KERNEL(inferneo_gemv_i8_1, GemvArgs, kGemvThreads) { quant_gemv<Elem::i8, true>(args); }
-INFERNEO_EARLY_KERNEL(inferneo_gemv_i8_8, GemvArgs, kGemvThreads) { quant_gemv<Elem::i8, false>(args); }
-INFERNEO_EARLY_KERNEL(inferneo_gemv_i4_1, GemvArgs, kGemvThreads) { quant_gemv<Elem::i4, true>(args); }
-INFERNEO_EARLY_KERNEL(inferneo_gemv_i4_8, GemvArgs, kGemvThreads) { quant_gemv<Elem::i4, false>(args); }
+INFERNEO_EARLY_KERNEL(inferneo_gemv_i8_1, GemvArgs, kGemvThreads) { quant_gemv<Elem::i8, 1>(args); }
+INFERNEO_EARLY_KERNEL(inferneo_gemv_i8_8, GemvArgs, kGemvThreads) { quant_gemv<Elem::i8, 8>(args); }
+INFERNEO_EARLY_KERNEL(inferneo_gemv_i8_16, GemvArgs, kGemvThreads) { quant_gemv<Elem::i8, 16>(args); }
+INFERNEO_EARLY_KERNEL(inferneo_gemv_i4_1, GemvArgs, kGemvThreads) { quant_gemv<Elem::i4, 1>(args); }
+INFERNEO_EARLY_KERNEL(inferneo_gemv_i4_8, GemvArgs, kGemvThreads) { quant_gemv<Elem::i4, 8>(args); }
+INFERNEO_EARLY_KERNEL(inferneo_gemv_i4_16, GemvArgs, kGemvThreads) { quant_gemv<Elem::i4, 16>(args); }
 
 // ---- tiles ----------------------------------------------------------------------------------------------------------
 // A block computes BM x BN; a warp WM x WN of it, WN whole panels. A stage is a span: rows of the input in eight chunks
@@ -353,8 +360,7 @@ struct QuantGemm {
         const int channel = wn0 + j * 8 + lane() % 4 * 2 + c;
         if (n0 + channel >= args.n) continue;
         const uint8_t* panel = from.panel + channel / kQuantPanel * from.layout.panel_bytes();
-        const float unit =
-            from_bf16(reinterpret_cast<const uint16_t*>(panel + from.layout.units_at())[channel % kQuantPanel]);
+        const float unit = unit_of<kWeight>(panel, from.layout, channel % kQuantPanel);
         INFERNEO_UNROLL
         for (int i = 0; i < WM / 16; ++i) {
           INFERNEO_UNROLL
@@ -387,9 +393,8 @@ struct QuantGemm {
       for (int i = 0; i < kWarpPanels * 4; ++i) {
         const int panel = wn0 / kQuantPanel + i / 4;
         if (panel >= from.num_panels) continue;
-        const auto* ratios = reinterpret_cast<const uint16_t*>(from.panel + panel * from.layout.panel_bytes() +
-                                                               from.layout.ratios_at());
-        state.ratios[i / 4][i / 2 % 2][i % 2] = from_bf16(ratios[i / 2 % 2 * 8 + lane() % 4 * 2 + i % 2]);
+        state.ratios[i / 4][i / 2 % 2][i % 2] = ratio_of(from.panel + panel * from.layout.panel_bytes(), from.layout,
+                                                         i / 2 % 2 * 8 + lane() % 4 * 2 + i % 2);
       }
     }
     for (int s = 0; s < STAGES - 1; ++s) {

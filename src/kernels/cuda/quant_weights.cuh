@@ -53,20 +53,31 @@ INFERNEO_DEVICE void unpack_channel(uint32_t word0, uint32_t word1, uint32_t (&p
 INFERNEO_DEVICE float small_float(uint32_t n) { return bits_to_float(0x4b000000U | n) - 8388608.0F; }
 
 // What the sum of a group's products is multiplied with, and what goes off for each unit of the sum of its inputs.
+//
+// The integers of int4 are read as 1 + q / 16, and a channel's unit is taken 16 times: so unit (scale q - minimum) is
+// 16 unit (scale (1 + q / 16) - (scale + minimum / 16)).
 struct ChannelScale {
   float scale;
   float minimum;  // int8: not there
 };
-// The 16 bits of scale_at(); `ratio` of the channel. The integers of int4 are read as 1 + q / 16: scale * q is
-// 16 scale (1 + q / 16) - 16 scale.
+// The 16 bits of scale_at(); `ratio` of the channel.
 template <Elem kWeight>
 INFERNEO_DEVICE ChannelScale unpack_scale(uint32_t bits, float ratio) {
   if constexpr (kWeight == Elem::i8) {
     return {from_f16(static_cast<uint16_t>(bits)), 0.0F};
   } else {
-    const float scale = 16.0F * small_float(bits & 0xffU);
-    return {scale, scale + small_float(bits >> 8 & 0xffU) * ratio};
+    const float scale = small_float(bits & 0xffU);
+    return {scale, scale + small_float(bits >> 8) * ratio};
   }
+}
+// What a byte of minimum is, a sixteenth of it.
+INFERNEO_DEVICE float ratio_of(const uint8_t* panel, const QuantPanels& layout, int channel) {
+  return from_bf16(reinterpret_cast<const uint16_t*>(panel + layout.ratios_at())[channel]) / 16.0F;
+}
+template <Elem kWeight>
+INFERNEO_DEVICE float unit_of(const uint8_t* panel, const QuantPanels& layout, int channel) {
+  const float unit = from_bf16(reinterpret_cast<const uint16_t*>(panel + layout.units_at())[channel]);
+  return kWeight == Elem::i4 ? 16.0F * unit : unit;
 }
 
 }  // namespace inferneo::cuda

@@ -1,6 +1,6 @@
 // Every golden model on a GPU (the emulated one, unless a real one is asked for): logits and greedy tokens against what
 // transformers computes, and the laws that paging, chunks, batches, graphs and running ahead keep.
-#include "cuda_golden_fixture.h"
+#include "device_golden_fixture.h"
 
 namespace inferneo {
 namespace {

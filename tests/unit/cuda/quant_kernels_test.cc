@@ -172,19 +172,20 @@ TEST_F(QuantKernels, PanelsHoldTheWeightsOfTheHost) {
 
 TEST_F(QuantKernels, OfFewRows) {
   for (const Elem elem : {Elem::i8, Elem::i4}) {
-    for (const int32_t rows : {1, 2, 3, 7, 8}) {
+    for (const int32_t rows : {1, 2, 3, 8, 9, 16}) {
       check({rows, 37, 72}, elem, true, false, false);
       check({rows, 16, 1096}, elem, false, true, false);
     }
     check({1, 5, 32}, elem, true, false, false);
     check({1, 300, 4608}, elem, true, true, false);
     check({8, 70, 2112}, elem, true, true, false);
+    check({13, 70, 2112}, elem, false, true, false);
   }
 }
 
 TEST_F(QuantKernels, OfManyRows) {
   for (const Elem elem : {Elem::i8, Elem::i4}) {
-    check({9, 37, 72}, elem, true, true, false);
+    check({18, 37, 72}, elem, true, true, false);
     check({17, 70, 40}, elem, false, false, false);
     check({33, 130, 200}, elem, true, false, true);
     check({1, 33, 680}, elem, true, false, true);
@@ -242,7 +243,7 @@ TEST_F(QuantKernels, AreBatchInvariantWhereAsked) {
 
 TEST_F(QuantKernels, GateUpAndActivationInOne) {
   for (const Elem elem : {Elem::i8, Elem::i4}) {
-    for (const int32_t rows : {1, 2, 8}) {
+    for (const int32_t rows : {1, 2, 13}) {
       constexpr int64_t kN = 48;
       constexpr int64_t kK = 136;
       Numbers numbers(static_cast<uint32_t>(rows));
