@@ -1,10 +1,10 @@
 // Products with quantised weights by tensor cores. See args.h for what they compute and quant_layout.h for the weights.
 //
 // A group's integers go into the tensor cores as bf16, exactly, with inputs rounded to bf16; the f32 sum over the 32
-// inputs of a group is multiplied with the group's scale and added up in f32, groups ascending; the channel's unit comes
-// last. So no weight is rounded. The minima of int4 go off times the sum of the group's inputs, which a product with
-// ones gives. In the kernel for a few rows the weights are the first operand, 16 channels of them, and the rows are the
-// columns of the second; in the tiles it is the other way round. Tile shapes give the same bits.
+// inputs of a group is multiplied with the group's scale and added up in f32, groups ascending within a warp; the
+// channel's unit comes last. So no weight is rounded. The minima of int4 go off times the sum of the group's inputs,
+// which a product with ones gives. In the kernel for a few rows the weights are the first operand, 16 channels of them,
+// and the rows are the columns of the second; in the tiles it is the other way round. Tile shapes give the same bits.
 #pragma once
 
 #include "kernels/cuda/products.cuh"

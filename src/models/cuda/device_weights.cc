@@ -1,7 +1,5 @@
 #include "models/cuda/device_weights.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <atomic>
 #include <cmath>
@@ -13,6 +11,7 @@
 #include "kernels/cuda/quant_repack.h"
 #include "kernels/quantize.h"
 #include "models/cuda/weight_layout.h"
+#include "models/transformers/bound_tensors.h"
 
 namespace inferneo::cuda {
 namespace {
@@ -143,15 +142,15 @@ Status fill_with_panels(Ops& ops, const WeightStack& stack, std::span<const std:
 
 Result<DeviceWeightPlan> plan_device_weights(const DecoderSpec& spec, const Checkpoint& headers,
                                              Quantization quantization) {
-  RETURN_IF_ERROR(plan_weights(spec, headers, quantization));  // all that can be wrong with them
-  const WeightPlacement placement(spec, &headers, DType::f32, quantization);
+  ASSIGN_OR_RETURN(const std::vector<const SafetensorsTensor*> bound, bind_tensors(spec, headers));
+  const WeightPlacement placement(spec, bound, DType::f32, quantization);
   return DeviceWeightPlan{placement.bytes(), placement.layer_dtype(), placement.layer_format()};
 }
 
 Result<DeviceWeights> load_device_weights(const DecoderSpec& spec, const Checkpoint& checkpoint,
                                           Quantization quantization, const DeviceLoad& load) {
-  RETURN_IF_ERROR(plan_weights(spec, checkpoint, quantization));
-  const WeightPlacement placement(spec, &checkpoint, DType::f32, quantization);
+  ASSIGN_OR_RETURN(const std::vector<const SafetensorsTensor*> bound, bind_tensors(spec, checkpoint));
+  const WeightPlacement placement(spec, bound, DType::f32, quantization);
   DeviceWeights weights;
   ASSIGN_OR_RETURN(weights.memory, DeviceBuffer::allocate(load.device, *load.ledger, load.model, MemoryPurpose::weights,
                                                           placement.bytes()));
@@ -181,7 +180,7 @@ Result<DeviceWeights> load_device_weights(const DecoderSpec& spec, const Checkpo
 
 Result<DeviceWeights> random_device_weights(const DecoderSpec& spec, DType dtype, Quantization quantization,
                                             const DeviceLoad& load) {
-  const WeightPlacement placement(spec, nullptr, dtype, quantization);
+  const WeightPlacement placement(spec, {}, dtype, quantization);
   DeviceWeights weights;
   ASSIGN_OR_RETURN(weights.memory, DeviceBuffer::allocate(load.device, *load.ledger, load.model, MemoryPurpose::weights,
                                                           placement.bytes()));

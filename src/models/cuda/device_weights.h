@@ -57,7 +57,7 @@ struct DeviceWeights {
 };
 
 // What load_device_weights() books on the device, and what DeviceWeights says of the layers' matrices, from headers
-// alone. The errors of plan_weights().
+// alone. The errors of bind_tensors().
 struct DeviceWeightPlan {
   size_t bytes = 0;
   DType dtype = DType::f32;

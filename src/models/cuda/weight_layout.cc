@@ -30,13 +30,6 @@ TensorRole first_role(TensorRole role) {
   }
 }
 
-const SafetensorsTensor* find_tensor(const DecoderSpec& spec, const Checkpoint& checkpoint,
-                                     const TensorBinding& binding) {
-  if (const SafetensorsTensor* tensor = checkpoint.find(binding.name)) return tensor;
-  if (spec.optional_prefix.empty() || !binding.name.starts_with(spec.optional_prefix)) return nullptr;
-  return checkpoint.find(std::string_view(binding.name).substr(spec.optional_prefix.size()));
-}
-
 // Behind the beginning of its expert, or of the stack: q, k, v; gate, up.
 int64_t row_within(const DecoderSpec& spec, const TensorBinding& binding) {
   if (binding.layer < 0) return 0;
@@ -152,12 +145,12 @@ int64_t WeightStack::unit_bytes() const {
   return quantised() ? panels().panel_bytes() : padded_cols(cols) * elem_bytes(elem_of(format));
 }
 
-WeightPlacement::WeightPlacement(const DecoderSpec& spec, const Checkpoint* checkpoint, DType dtype,
+WeightPlacement::WeightPlacement(const DecoderSpec& spec, std::span<const SafetensorsTensor* const> bound, DType dtype,
                                  Quantization quantization)
     : spec_(spec) {
-  for (const TensorBinding& binding : spec.tensors) {
-    const SafetensorsTensor* tensor = checkpoint != nullptr ? find_tensor(spec, *checkpoint, binding) : nullptr;
-    add(binding, tensor, tensor != nullptr ? tensor->dtype : dtype);
+  for (size_t i = 0; i < spec.tensors.size(); ++i) {
+    const SafetensorsTensor* tensor = bound.empty() ? nullptr : bound[i];
+    add(spec.tensors[i], tensor, tensor != nullptr ? tensor->dtype : dtype);
   }
   for (auto& [key, stack] : stacks_) {
     settle(key, stack, quantization);

@@ -57,8 +57,10 @@ struct WeightPiece {
 
 class WeightPlacement {
  public:
-  // `checkpoint` null: shapes alone, all matrices of `dtype` before they are quantised. Both outlive this.
-  WeightPlacement(const DecoderSpec& spec, const Checkpoint* checkpoint, DType dtype, Quantization quantization);
+  // `bound`: the tensor of each of spec.tensors (bind_tensors()), or empty: shapes alone, all matrices of `dtype`
+  // before they are quantised. Spec and tensors outlive this.
+  WeightPlacement(const DecoderSpec& spec, std::span<const SafetensorsTensor* const> bound, DType dtype,
+                  Quantization quantization);
   WeightPlacement(const WeightPlacement&) = delete;
   WeightPlacement& operator=(const WeightPlacement&) = delete;
 
