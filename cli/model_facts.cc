@@ -89,7 +89,10 @@ Result<ModelFacts> read_model_facts(const EngineConfig& config) {
   const double layer_bytes = weight_bytes(config.quantization, element_bytes);
   const double head_bytes = config.quantization == "int4" ? weight_bytes("int8", element_bytes) : layer_bytes;
   facts.weight_bytes_read = facts.layer_parameters * layer_bytes + facts.head_parameters * head_bytes;
-  const double kv_bytes = config.kv_cache_dtype == "f32" ? 4.0 : config.kv_cache_dtype == "auto" ? element_bytes : 2.0;
+  double kv_bytes = 2.0;
+  if (config.kv_cache_dtype == "f32") kv_bytes = 4.0;
+  if (config.kv_cache_dtype == "auto") kv_bytes = element_bytes;
+  if (config.kv_cache_dtype == "int8") kv_bytes = 1.0 + 4.0 / sizes.head_dim;  // a scale for each head
   facts.kv_bytes_per_token = 2.0 * sizes.layers * sizes.kv_heads * sizes.head_dim * kv_bytes;
   facts.attention_width = sizes.layers * sizes.heads * sizes.head_dim;
   return facts;

@@ -55,11 +55,18 @@ struct Mode {
   bool graphs = true;
   bool overlaps = false;  // kernels start while those before them run
   bool library = true;    // cuBLASLt, where it is
+  Quantization weights = Quantization::none;
+  DType cache = DType::bf16;
 };
 constexpr Mode kPlain{"plain", false, false, true};
 constexpr Mode kGraphs{};
 constexpr Mode kOverlaps{"overlaps", true, true, true};
 constexpr Mode kOwn{"own", true, false, false};
+constexpr Mode kInt8{"int8", true, false, true, Quantization::int8};
+constexpr Mode kInt8Overlaps{"int8 over", true, true, true, Quantization::int8};
+constexpr Mode kInt4{"int4", true, false, true, Quantization::int4};
+constexpr Mode kInt8Both{"int8 + kv", true, false, true, Quantization::int8, DType::i8};
+constexpr Mode kInt8Cache{"kv int8", true, false, true, Quantization::none, DType::i8};
 
 // A llama of the given shape.
 DecoderSpec llama(int32_t hidden, int32_t layers, int32_t heads, int32_t kv_heads, int32_t head_dim, int32_t inner,
@@ -136,11 +143,17 @@ struct Bench {
   std::unique_ptr<CudaRunner> runner;
   std::vector<std::unique_ptr<PageRange>> ranges;
   size_t weight_bytes = 0;  // read for one token
+  size_t parameters = 0;    // that one token is multiplied with
   size_t kv_token_bytes = 0;
   int32_t blocks_per_sequence = 0;
   SamplingParams greedy;
   std::vector<std::pair<Token, float>> chosen;  // of sequence 0
 };
+
+size_t matrix_bytes(const DeviceMatrix& matrix) {
+  if (is_quantised(matrix.elem)) return static_cast<size_t>(QuantPanels::count(matrix.rows) * matrix.stride());
+  return static_cast<size_t>(matrix.rows * matrix.stride() * elem_bytes(matrix.elem));
+}
 
 Result<std::unique_ptr<Bench>> make_bench(Machine& machine, const DecoderSpec& spec, int32_t sequences, int32_t context,
                                           int32_t max_tokens, const Mode& mode) {
@@ -152,12 +165,15 @@ Result<std::unique_ptr<Bench>> make_bench(Machine& machine, const DecoderSpec& s
   model.max_model_len = context;
   model.block_size = kBlockSize;
   DeviceLoad load{machine.device, &machine.ledger, &machine.host, "bench", 1, {}};
-  ASSIGN_OR_RETURN(model.weights, random_device_weights(spec, DType::bf16, load));
-  ASSIGN_OR_RETURN(model.kv, plan_device_kv(spec, DType::bf16, kBlockSize, context, machine.device->facts(), false));
+  ASSIGN_OR_RETURN(model.weights, random_device_weights(spec, DType::bf16, mode.weights, load));
+  ASSIGN_OR_RETURN(model.kv, plan_device_kv(spec, mode.cache, kBlockSize, context, machine.device->facts(), false));
   model.description.vocab_size = spec.vocab_size;
   bench->weight_bytes = model.weights.bytes;
-  if (!spec.tied_embeddings) {
-    bench->weight_bytes -= static_cast<size_t>(spec.vocab_size) * static_cast<size_t>(spec.hidden_size) * 2;
+  bench->parameters = model.weights.parameters;
+  if (!spec.tied_embeddings) {  // of the embedding one row is read
+    const DeviceMatrix& embedding = model.weights.ends.matrix(TensorRole::token_embedding);
+    bench->weight_bytes -= matrix_bytes(embedding);
+    bench->parameters -= static_cast<size_t>(embedding.rows * embedding.cols);
   }
   bench->kv_token_bytes = static_cast<size_t>(model.kv.groups[0].layout.bytes_per_block() / kBlockSize);
   CudaRunnerOptions options;
@@ -177,10 +193,13 @@ Result<std::unique_ptr<Bench>> make_bench(Machine& machine, const DecoderSpec& s
     ASSIGN_OR_RETURN(std::unique_ptr<PageRange> range,
                      bench->runner->kv_pages().reserve(machine.ledger, "bench", MemoryPurpose::kv, bytes));
     RETURN_IF_ERROR(range->commit(bytes));
-    // What sequences are said to have computed: any numbers, and not those that were in the memory before.
+    // What sequences are said to have computed: any numbers that are finite, as scales too, and not those that were in
+    // the memory before.
     ASSIGN_OR_RETURN(const Stream stream, Stream::create(machine.device));
     Ops ops(*machine.device, {.stream = stream.get()});
-    RETURN_IF_ERROR(ops.fill({range->data(), static_cast<int64_t>(bytes / 2), 99, 1.0F, Elem::bf16}));
+    RETURN_IF_ERROR(ops.fill(mode.cache == DType::i8
+                                 ? FillArgs{range->data(), static_cast<int64_t>(bytes / 4), 99, 1.0F, Elem::f32}
+                                 : FillArgs{range->data(), static_cast<int64_t>(bytes / 2), 99, 1.0F, Elem::bf16}));
     RETURN_IF_ERROR(stream.synchronize());
     binding.bases.push_back({range->data()});
     binding.capacity_blocks.push_back(blocks);
@@ -308,16 +327,21 @@ Status measure_decode(Machine& machine, const Shape& shape, int32_t sequences, i
     return make_error(ErrorCode::internal, "no step was replayed as a graph");
   }
   // Other kernels round differently. (A larger batch takes the library, where it is.)
-  return check_chosen(machine, fmt::format("{} {} {} {}", shape.name, sequences, context, mode.library), *bench);
+  return check_chosen(machine,
+                      fmt::format("{} {} {} {} {} {}", shape.name, sequences, context, mode.library,
+                                  quantization_name(mode.weights), dtype_name(mode.cache)),
+                      *bench);
 }
 
 Status measure_prefill(Machine& machine, const Shape& shape, int32_t tokens, const Mode& mode) {
   ASSIGN_OR_RETURN(const std::unique_ptr<Bench> bench, make_bench(machine, shape.spec, 1, tokens, tokens, mode));
   ASSIGN_OR_RETURN(const double seconds, prefill(*bench, tokens));
-  const double flops = 2.0 * static_cast<double>(bench->weight_bytes) / 2.0 * tokens;
+  const double flops = 2.0 * static_cast<double>(bench->parameters) * tokens;
   print(fmt::format("prefill {:4} {:5} tokens          {:8.3f} ms {:9.1f} tok/s  {:.1f} TFLOP/s of products ({})",
                     shape.name, tokens, seconds * 1e3, tokens / seconds, flops / seconds / 1e12,
-                    bench->runner->has_library() ? "cuBLASLt" : "own kernels"));
+                    mode.weights != Quantization::none ? mode.name
+                    : bench->runner->has_library()     ? "cuBLASLt"
+                                                       : "own kernels"));
   return ok_status();
 }
 
@@ -336,8 +360,11 @@ void try_prefill(Machine& machine, const Shape& shape, int32_t tokens, const Mod
          measure_prefill(machine, shape, tokens, mode));
 }
 
+Shape small_shape() { return {"1B", llama(2048, 16, 32, 8, 64, 8192, 128256, true)}; }
+Shape large_shape() { return {"8B", llama(4096, 32, 32, 8, 128, 14336, 128256, false)}; }
+
 void measure_small(Machine& machine) {
-  const Shape small{"1B", llama(2048, 16, 32, 8, 64, 8192, 128256, true)};
+  const Shape small = small_shape();
   try_decode(machine, small, 1, 512, 100, kPlain);
   try_decode(machine, small, 1, 512, 200, kGraphs);
   try_decode(machine, small, 64, 1024, 20, kPlain);
@@ -348,11 +375,24 @@ void measure_small(Machine& machine) {
   try_decode(machine, small, 1, 512, 200, kOverlaps);
 }
 
+void measure_quantised(Machine& machine) {
+  const Shape large = large_shape();
+  for (const Mode& mode : {kInt8, kInt4}) {
+    for (const int32_t sequences : {1, 4, 8, 16, 64}) {
+      try_decode(machine, large, sequences, sequences == 1 ? 512 : 1024, 30, mode);
+    }
+    try_prefill(machine, large, 2048, mode);
+  }
+  try_decode(machine, large, 1, 512, 50, kInt8Overlaps);
+  try_decode(machine, large, 1, 32768, 30, kInt8Cache);
+  try_decode(machine, large, 1, 32768, 30, kInt8Both);
+  try_decode(machine, large, 64, 1024, 30, kInt8Both);
+  try_prefill(machine, large, 2048, kInt8Both);
+}
+
 void measure_large(Machine& machine) {
-  const Shape small{"1B", llama(2048, 16, 32, 8, 64, 8192, 128256, true)};
-  const Shape large{"8B", llama(4096, 32, 32, 8, 128, 14336, 128256, false)};
-  try_decode(machine, large, 1, 512, 50, kGraphs);
-  try_decode(machine, large, 1, 32768, 30, kGraphs);
+  const Shape small = small_shape();
+  const Shape large = large_shape();
   for (const int32_t sequences : {4, 8, 16, 64}) {
     try_decode(machine, large, sequences, 1024, 30, kGraphs);
     if (sequences > 4) try_decode(machine, large, sequences, 1024, 30, kOwn);
@@ -366,6 +406,15 @@ void measure_large(Machine& machine) {
   try_decode(machine, large, 1, 512, 50, kOverlaps);
 }
 
+// The rows that decide most come first: time may run out.
+void measure_all(Machine& machine) {
+  const Shape large = large_shape();
+  try_decode(machine, large, 1, 512, 50, kGraphs);
+  try_decode(machine, large, 1, 32768, 30, kGraphs);
+  measure_quantised(machine);
+  measure_large(machine);
+}
+
 Status run(int ordinal, bool quick) {
   if (embedded_modules().empty()) {
     return make_error(ErrorCode::unsupported, "this build has no CUDA kernels (INFERNEO_CUDA=OFF)");
@@ -376,7 +425,7 @@ Status run(int ordinal, bool quick) {
   print(fmt::format("device                  {}", machine.device->facts().name));
   report(machine, "copy", measure_copy(machine));
   measure_small(machine);
-  if (!quick) measure_large(machine);
+  if (!quick) measure_all(machine);
   if (machine.failed) return make_error(ErrorCode::unavailable, "some lines above have failed");
   return ok_status();
 }

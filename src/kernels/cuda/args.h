@@ -2,8 +2,9 @@
 // the device that runs. Pointers are device addresses unless they say otherwise; strides count elements.
 //
 // Semantics are those of kernels/op_args.h, matmul_args.h and attention_args.h: sums, norms and softmax in f32, inputs
-// of bf16 weights rounded to bf16 once, inputs of f16 and f32 weights f32. What differs is the layout: weights are
-// plain rows [N, K], and vectors that a matrix product reads ("operands") are written in the type that it reads.
+// of bf16 weights rounded to bf16 once, inputs of f16 and f32 weights f32. Inputs of quantised weights are rounded to
+// bf16 too, not to 8 bits as on the host. What differs is the layout: weights are plain rows [N, K], or the panels of
+// quant_layout.h, and vectors that a matrix product reads ("operands") are written in the type that it reads.
 //
 // Operands and weights have rows of padded_cols() elements, so that every row begins at a multiple of 16 bytes; the
 // padding is zero.
@@ -19,16 +20,20 @@
 
 namespace inferneo::cuda {
 
-enum class Elem : uint8_t { f32, bf16, f16 };
+// i8 and i4 are quantised weights (quant_layout.h); i8 is also a cache's type.
+enum class Elem : uint8_t { f32, bf16, f16, i8, i4 };
 
-INFERNEO_BOTH constexpr int64_t elem_bytes(Elem elem) { return elem == Elem::f32 ? 4 : 2; }
+// Not of i4, whose elements share bytes.
+INFERNEO_BOTH constexpr int64_t elem_bytes(Elem elem) { return elem == Elem::f32 ? 4 : elem == Elem::i8 ? 1 : 2; }
 INFERNEO_BOTH constexpr int64_t padded_cols(int64_t cols) { return (cols + 7) / 8 * 8; }
 // What a product with such weights reads.
-INFERNEO_BOTH constexpr Elem operand_of(Elem weight) { return weight == Elem::bf16 ? Elem::bf16 : Elem::f32; }
+INFERNEO_BOTH constexpr Elem operand_of(Elem weight) {
+  return weight == Elem::f32 || weight == Elem::f16 ? Elem::f32 : Elem::bf16;
+}
 
 // hidden[r] = scale * table[token] (+ positions_table[position]). A token below zero is -1 - i: sampled[i].
 struct EmbedArgs {
-  const void* table;           // [vocab, padded dim]
+  const void* table;           // [vocab, padded dim], or panels of quantised rows
   const void* position_table;  // [positions, padded dim] or null
   const int32_t* tokens;       // [rows]
   const int32_t* sampled;      // tokens chosen by earlier steps
@@ -109,7 +114,8 @@ struct RopeTableArgs {
 };
 
 // What lies inside a block of the cache: [layer][kv_head]{K [block_size][padded head_dim], V the same}, each region a
-// multiple of 64 bytes.
+// multiple of 64 bytes. i8 has after the values of a region, at the next multiple of 64 bytes, an f32 scale per token,
+// as kernels/kv_layout.h says; its dimensions stand in fours as 0 2 1 3, as tensor cores take them (quant_layout.h).
 struct KvLayout {
   int32_t num_layers;
   int32_t num_kv_heads;
@@ -117,9 +123,16 @@ struct KvLayout {
   int32_t block_size;
   Elem elem;
 
-  INFERNEO_BOTH constexpr int64_t row_elements() const { return padded_cols(head_dim); }
-  INFERNEO_BOTH constexpr int64_t region_bytes() const {
+  INFERNEO_BOTH constexpr bool has_scales() const { return elem == Elem::i8; }
+  // A multiple of 16 bytes.
+  INFERNEO_BOTH constexpr int64_t row_elements() const {
+    return has_scales() ? (head_dim + 15) / 16 * 16 : padded_cols(head_dim);
+  }
+  INFERNEO_BOTH constexpr int64_t scales_at() const {
     return (block_size * row_elements() * elem_bytes(elem) + 63) / 64 * 64;
+  }
+  INFERNEO_BOTH constexpr int64_t region_bytes() const {
+    return scales_at() + (has_scales() ? (int64_t{block_size} * 4 + 63) / 64 * 64 : 0);
   }
   INFERNEO_BOTH constexpr int64_t bytes_per_block() const { return 2 * region_bytes() * num_kv_heads * num_layers; }
   INFERNEO_BOTH constexpr int64_t k_offset(int32_t layer, int32_t head) const {
@@ -127,6 +140,10 @@ struct KvLayout {
   }
   INFERNEO_BOTH constexpr int64_t v_offset(int32_t layer, int32_t head) const {
     return k_offset(layer, head) + region_bytes();
+  }
+  // Where dimension d of a row stands in it.
+  INFERNEO_BOTH constexpr int32_t place_of(int32_t d) const {
+    return has_scales() ? d / 4 * 4 + d % 2 * 2 + d / 2 % 2 : d;
   }
 };
 
@@ -212,9 +229,9 @@ inline constexpr int32_t kMaxPlainHeadDim = 512;  // of the plain one
 struct MatmulArgs {
   const void* x;  // operand [*, x_stride]
   int64_t x_stride;
-  const void* weight;  // [n, weight_stride]
-  int64_t weight_stride;
-  const float* bias;  // [n] or null
+  const void* weight;     // [n, weight_stride]; quantised: panels of 16 rows
+  int64_t weight_stride;  // quantised: bytes of a panel, and expert_stride counts bytes too
+  const float* bias;      // [n] or null
   float* out;
   int64_t out_stride;
   const int32_t* row_index;     // or null
@@ -240,6 +257,7 @@ struct GemvArgs {
 };
 
 inline constexpr int32_t kMaxGemvRows = 4;
+inline constexpr int32_t kMaxQuantGemvRows = 16;  // of quantised weights: the columns of two mma
 
 // out += scale * bias, for products made by a library.
 struct BiasArgs {

@@ -1,12 +1,15 @@
 // Paged attention: one tensor-core kernel for prompts (64 rows of queries and heads, the four warps share the keys) and
 // for decoding (16 rows, the four warps share the tokens), after FlashAttention-2 (Dao, 2023) and flash-decoding; and a
-// plain one for caches that are not bf16. The query heads of a group share each read of a key.
+// plain one for caches of f32 and f16. The query heads of a group share each read of a key.
+//
+// Keys and values in int8 come into shared memory as they are and become bf16 there, exactly; the keys' scales go into
+// the scores and the values' scales into the weights, in f32.
 //
 // Tiles of 64 tokens begin at multiples of 64. A token that a row may not see has weight zero exactly, so a row's result
 // does not depend on the other rows of its item, as long as the item is not split.
 #pragma once
 
-#include "kernels/cuda/device.cuh"
+#include "kernels/cuda/quant_weights.cuh"
 
 namespace inferneo::cuda {
 
@@ -33,7 +36,7 @@ INFERNEO_DEVICE void merge_row(const AttentionArgs& args, const AttentionJob& jo
   }
 }
 
-template <int HD, bool kDecode>
+template <int HD, bool kDecode, Elem kElem = Elem::bf16>
 struct PagedAttention {
   static constexpr int kThreads = 128;
   static constexpr int kRows = kDecode ? kDecodeRows : kPrefillRows;
@@ -41,10 +44,15 @@ struct PagedAttention {
   static constexpr int kChunks = HD / 8;  // of 16 bytes in a row
   static constexpr int kTileBytes = kAttentionTile * HD * 2;
   static constexpr int kQueryBytes = kRows * HD * 2;
-  static constexpr int kSharedBytes = kQueryBytes + kStages * 2 * kTileBytes;
+  // Behind the queries: stages of keys and values; for int8 one such stage, and then stages of bytes and scales.
+  static constexpr bool kInt8 = kElem == Elem::i8;
+  static constexpr int kByteTile = kAttentionTile * HD;
+  static constexpr int kStageBytes = kInt8 ? 2 * kByteTile + 2 * kAttentionTile * 4 : 2 * kTileBytes;
+  static constexpr int kStagesAt = kQueryBytes + (kInt8 ? 2 * kTileBytes : 0);
+  static constexpr int kSharedBytes = kStagesAt + kStages * kStageBytes;
   static constexpr int kTokens = kDecode ? 16 : kAttentionTile;  // of a tile that one warp looks at
   // Warps' results of a decode item lie where the tiles were.
-  static_assert(!kDecode || 4 * kRows * (HD + 2) * 4 <= kStages * 2 * kTileBytes);
+  static_assert(!kDecode || 4 * kRows * (HD + 2) * 4 <= kSharedBytes - kQueryBytes);
 
   static INFERNEO_DEVICE uint8_t* chunk_at(uint8_t* rows, int row, int chunk) {
     return rows + (row * kChunks + (chunk ^ (row & 7))) * 16;
@@ -91,6 +99,56 @@ struct PagedAttention {
     }
   }
 
+  static INFERNEO_DEVICE void load_byte_tile(const AttentionArgs& args, const AttentionItem& item,
+                                             const int32_t* table, int token0, uint8_t* stage) {
+    const KvLayout& kv = args.layout;
+    const int64_t region = kv.region_bytes();
+    const auto region_of = [&](int token) {
+      return args.plane + table[token / kv.block_size] * kv.bytes_per_block() + kv.k_offset(args.layer, item.kv_head);
+    };
+    for (int i = thread(); i < kAttentionTile * (HD / 16); i += kThreads) {
+      const int chunk = i % (HD / 16);
+      const int token = token0 + i / (HD / 16);
+      const bool valid = token >= item.token_begin && token < item.token_end && chunk * 16 < kv.row_elements();
+      const uint8_t* from = args.plane;
+      if (valid) from = region_of(token) + (token % kv.block_size) * kv.row_elements() + chunk * 16;
+      copy_async16(stage + i * 16, from, valid);
+      copy_async16(stage + kByteTile + i * 16, valid ? from + region : from, valid);
+    }
+    uint8_t* scales = stage + 2 * kByteTile;
+    for (int i = thread(); i < 2 * kAttentionTile; i += kThreads) {
+      const int token = token0 + i % kAttentionTile;
+      const bool valid = token >= item.token_begin && token < item.token_end;
+      const uint8_t* from = args.plane;
+      if (valid) {
+        from = region_of(token) + (i < kAttentionTile ? 0 : region) + kv.scales_at() + token % kv.block_size * 4;
+      }
+      copy_async4(scales + i * 4, from, valid);
+    }
+  }
+  static INFERNEO_DEVICE void load_stage(const AttentionArgs& args, const AttentionItem& item, const int32_t* table,
+                                         int tile, uint8_t* stage) {
+    if constexpr (kInt8) {
+      load_byte_tile(args, item, table, tile * kAttentionTile, stage);
+    } else {
+      load_tile(args, item, table, tile * kAttentionTile, stage);
+    }
+  }
+
+  // A stage of bytes as the bf16 tiles that the products read.
+  static INFERNEO_DEVICE void widen(const uint8_t* stage, uint8_t* tiles) {
+    for (int i = thread(); i < 2 * kAttentionTile * (HD / 16); i += kThreads) {
+      const int row = i / (HD / 16) % kAttentionTile;
+      const int chunk = i % (HD / 16) * 2;
+      uint8_t* tile = tiles + i / (kAttentionTile * (HD / 16)) * kTileBytes;
+      const Words4 b = load16(stage + i * 16);
+      store16(chunk_at(tile, row, chunk),
+              Words4{bytes_to_bf16(b.x), bytes_to_bf16(b.x >> 8), bytes_to_bf16(b.y), bytes_to_bf16(b.y >> 8)});
+      store16(chunk_at(tile, row, chunk + 1),
+              Words4{bytes_to_bf16(b.z), bytes_to_bf16(b.z >> 8), bytes_to_bf16(b.w), bytes_to_bf16(b.w >> 8)});
+    }
+  }
+
   // A warp's 16 rows: running maximum, sum and weighted values; a thread holds rows lane / 4 and lane / 4 + 8.
   struct State {
     float max[2];
@@ -99,7 +157,8 @@ struct PagedAttention {
   };
 
   static INFERNEO_DEVICE void add_tile(const AttentionArgs& args, const AttentionItem& item, uint8_t* queries,
-                                       uint8_t* stage, int token0, int first, const int (&positions)[2], State& state) {
+                                       uint8_t* stage, const float* scales, int token0, int first,
+                                       const int (&positions)[2], State& state) {
     float s[kTokens / 8][4] = {};
     INFERNEO_UNROLL
     for (int k32 = 0; k32 < HD / 32; ++k32) {
@@ -122,9 +181,11 @@ struct PagedAttention {
     for (int j = 0; j < kTokens / 8; ++j) {
       INFERNEO_UNROLL
       for (int e = 0; e < 4; ++e) {
-        const int token = token0 + first + j * 8 + lane() % 4 * 2 + e % 2;
+        const int column = first + j * 8 + lane() % 4 * 2 + e % 2;
+        const int token = token0 + column;
         const int position = positions[e / 2];
         float value = s[j][e] * args.scale;
+        if constexpr (kInt8) value *= scales[column];
         if (args.softcap > 0.0F) value = args.softcap * tanhf(value / args.softcap);
         const bool visible = token >= item.token_begin && token < item.token_end && token <= position &&
                              (args.window == 0 || token > position - args.window);
@@ -149,6 +210,11 @@ struct PagedAttention {
       for (int e = 0; e < 4; ++e) {
         s[j][e] = fast_exp2((s[j][e] - base[e / 2]) * kLog2E);
         state.sum[e / 2] += s[j][e];
+        // What a row does not see stays zero, whatever the scale is.
+        if constexpr (kInt8) {
+          const int column = first + j * 8 + lane() % 4 * 2 + e % 2;
+          if (s[j][e] > 0.0F) s[j][e] *= scales[kAttentionTile + column];
+        }
       }
     }
     INFERNEO_UNROLL
@@ -265,13 +331,12 @@ struct PagedAttention {
     const int group = args.num_heads / args.layout.num_kv_heads;
     const int32_t* table = args.batch.tables + args.batch.table_begin[item.sequence];
     uint8_t* queries = dynamic_shared();
-    uint8_t* stages = queries + kQueryBytes;
+    uint8_t* stages = queries + kStagesAt;
     const int first_tile = item.token_begin / kAttentionTile;
     const int num_tiles = (item.token_end + kAttentionTile - 1) / kAttentionTile - first_tile;
 
     for (int s = 0; s < kStages - 1; ++s) {
-      if (s < num_tiles)
-        load_tile(args, item, table, (first_tile + s) * kAttentionTile, stages + s * 2 * kTileBytes);
+      if (s < num_tiles) load_stage(args, item, table, first_tile + s, stages + s * kStageBytes);
       copy_commit();
     }
     load_queries(args, item, group, queries);
@@ -288,11 +353,17 @@ struct PagedAttention {
       sync_block();
       const int next = tile + kStages - 1;
       if (next < num_tiles) {
-        load_tile(args, item, table, (first_tile + next) * kAttentionTile, stages + next % kStages * 2 * kTileBytes);
+        load_stage(args, item, table, first_tile + next, stages + next % kStages * kStageBytes);
       }
       copy_commit();
-      add_tile(args, item, queries, stages + tile % kStages * 2 * kTileBytes, (first_tile + tile) * kAttentionTile,
-               first, positions, state);
+      uint8_t* stage = stages + tile % kStages * kStageBytes;
+      const auto* scales = reinterpret_cast<const float*>(stage + 2 * kByteTile);  // of int8
+      if constexpr (kInt8) {
+        widen(stage, queries + kQueryBytes);
+        sync_block();
+        stage = queries + kQueryBytes;
+      }
+      add_tile(args, item, queries, stage, scales, (first_tile + tile) * kAttentionTile, first, positions, state);
     }
     copy_wait<0>();
     INFERNEO_UNROLL
@@ -302,7 +373,7 @@ struct PagedAttention {
     }
     if constexpr (kDecode) {
       sync_block();  // nobody reads the tiles any more
-      write_decode(args, item, index, group, state, reinterpret_cast<float*>(stages));
+      write_decode(args, item, index, group, state, reinterpret_cast<float*>(queries + kQueryBytes));
       if (item.job >= 0) merge_if_last(args, item, group, reinterpret_cast<int32_t*>(queries));
     } else {
       write_prefill(args, item, group, state);
@@ -317,12 +388,21 @@ struct PagedAttention {
   }
 };
 
+template <int HD, bool kDecode>
+using Int8Attention = PagedAttention<HD, kDecode, Elem::i8>;
+
 INFERNEO_KERNEL(inferneo_attention_decode_64, AttentionArgs, 128) { PagedAttention<64, true>::run(args); }
 INFERNEO_KERNEL(inferneo_attention_decode_128, AttentionArgs, 128) { PagedAttention<128, true>::run(args); }
 INFERNEO_KERNEL(inferneo_attention_decode_256, AttentionArgs, 128) { PagedAttention<256, true>::run(args); }
 INFERNEO_KERNEL(inferneo_attention_prefill_64, AttentionArgs, 128) { PagedAttention<64, false>::run(args); }
 INFERNEO_KERNEL(inferneo_attention_prefill_128, AttentionArgs, 128) { PagedAttention<128, false>::run(args); }
 INFERNEO_KERNEL(inferneo_attention_prefill_256, AttentionArgs, 128) { PagedAttention<256, false>::run(args); }
+INFERNEO_KERNEL(inferneo_attention_decode_64_i8, AttentionArgs, 128) { Int8Attention<64, true>::run(args); }
+INFERNEO_KERNEL(inferneo_attention_decode_128_i8, AttentionArgs, 128) { Int8Attention<128, true>::run(args); }
+INFERNEO_KERNEL(inferneo_attention_decode_256_i8, AttentionArgs, 128) { Int8Attention<256, true>::run(args); }
+INFERNEO_KERNEL(inferneo_attention_prefill_64_i8, AttentionArgs, 128) { Int8Attention<64, false>::run(args); }
+INFERNEO_KERNEL(inferneo_attention_prefill_128_i8, AttentionArgs, 128) { Int8Attention<128, false>::run(args); }
+INFERNEO_KERNEL(inferneo_attention_prefill_256_i8, AttentionArgs, 128) { Int8Attention<256, false>::run(args); }
 
 // Any type of cache, any head up to kMaxPlainHeadDim. A warp per (row, head): 32 tokens at a time, a token per lane for
 // the keys, a dimension per lane for the values.
@@ -340,6 +420,14 @@ INFERNEO_KERNEL(inferneo_attention_plain, AttentionArgs, 128) {
   const auto region_of = [&](int token, int64_t offset) {
     return args.plane + table[token / kv.block_size] * kv.bytes_per_block() + offset;
   };
+  const auto element_of = [&](const uint8_t* region, int slot, int d) {
+    const int64_t at = slot * kv.row_elements() + kv.place_of(d);
+    if (kv.has_scales()) return static_cast<float>(reinterpret_cast<const int8_t*>(region)[at]);
+    return load_elem(region, kv.elem, at);
+  };
+  const auto scale_of = [&](const uint8_t* region, int slot) {
+    return kv.has_scales() ? reinterpret_cast<const float*>(region + kv.scales_at())[slot] : 1.0F;
+  };
   constexpr int kPerLane = kMaxPlainHeadDim / 32;
   float acc[kPerLane] = {};
   float largest = kNegativeInfinity;
@@ -350,12 +438,12 @@ INFERNEO_KERNEL(inferneo_attention_plain, AttentionArgs, 128) {
     float s = kNegativeInfinity;
     if (token <= position) {
       const uint8_t* keys = region_of(token, kv.k_offset(args.layer, kv_head));
-      const int64_t at = (token % kv.block_size) * kv.row_elements();
+      const int slot = token % kv.block_size;
       float dot = 0.0F;
       for (int d = 0; d < kv.head_dim; ++d) {
-        dot += (rounds ? from_bf16(to_bf16(q[d])) : q[d]) * load_elem(keys, kv.elem, at + d);
+        dot += (rounds ? from_bf16(to_bf16(q[d])) : q[d]) * element_of(keys, slot, d);
       }
-      s = dot * args.scale;
+      s = dot * args.scale * scale_of(keys, slot);
       if (args.softcap > 0.0F) s = args.softcap * tanhf(s / args.softcap);
     }
     const float next = max_of(largest, warp_max(s));
@@ -365,16 +453,19 @@ INFERNEO_KERNEL(inferneo_attention_plain, AttentionArgs, 128) {
     sum = sum * shrink + warp_sum(p);
     INFERNEO_UNROLL
     for (int i = 0; i < kPerLane; ++i) acc[i] *= shrink;
-    const float weight = rounds ? from_bf16(to_bf16(p)) : p;
+    float weight = rounds ? from_bf16(to_bf16(p)) : p;
+    if (token <= position) {
+      weight *= scale_of(region_of(token, kv.v_offset(args.layer, kv_head)), token % kv.block_size);
+    }
     const int count = min_of(32, position + 1 - token0);
     for (int t = 0; t < count; ++t) {
       const float share = shuffle(weight, t);
       const uint8_t* values = region_of(token0 + t, kv.v_offset(args.layer, kv_head));
-      const int64_t at = ((token0 + t) % kv.block_size) * kv.row_elements();
+      const int slot = (token0 + t) % kv.block_size;
       INFERNEO_UNROLL
       for (int i = 0; i < kPerLane; ++i) {
         const int d = lane() + 32 * i;
-        if (d < kv.head_dim) acc[i] += share * load_elem(values, kv.elem, at + d);
+        if (d < kv.head_dim) acc[i] += share * element_of(values, slot, d);
       }
     }
   }

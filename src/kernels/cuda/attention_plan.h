@@ -18,7 +18,7 @@ struct AttentionRows {
 };
 
 // Shared memory of a block of the tensor-core kernels.
-int32_t attention_shared_bytes(int32_t head_dim, bool decode);
+int32_t attention_shared_bytes(int32_t head_dim, Elem elem, bool decode);
 
 struct AttentionShape {
   int32_t num_heads = 0;
@@ -33,11 +33,11 @@ struct AttentionShape {
   int32_t group() const { return num_heads / num_kv_heads; }
   // Whether the tensor-core kernels take it.
   bool has_tiles() const {
-    return elem == Elem::bf16 && head_dim <= kMaxHeadDim && group() <= kPrefillRows &&
-           attention_shared_bytes(head_dim, false) <= shared_bytes;
+    return (elem == Elem::bf16 || elem == Elem::i8) && head_dim <= kMaxHeadDim && group() <= kPrefillRows &&
+           attention_shared_bytes(head_dim, elem, false) <= shared_bytes;
   }
   // Where the kernel for decoding has no room, the one for prompts takes its rows.
-  bool has_decode_tiles() const { return !invariant && attention_shared_bytes(head_dim, true) <= shared_bytes; }
+  bool has_decode_tiles() const { return !invariant && attention_shared_bytes(head_dim, elem, true) <= shared_bytes; }
 };
 
 struct AttentionPlan {

@@ -33,6 +33,9 @@ namespace inferneo::cuda {
 struct alignas(16) Words4 {
   uint32_t x, y, z, w;
 };
+struct alignas(8) Words2 {
+  uint32_t x, y;
+};
 
 INFERNEO_DEVICE int thread() { return static_cast<int>(threadIdx.x); }
 INFERNEO_DEVICE int num_threads() { return static_cast<int>(blockDim.x); }
@@ -121,6 +124,12 @@ INFERNEO_DEVICE Words4 load_stream16(const void* at) {
                : "l"(at));
   return v;
 }
+INFERNEO_DEVICE Words2 load_stream8(const void* at) {
+  Words2 v;
+  asm volatile("ld.global.nc.L1::no_allocate.v2.u32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(at));
+  return v;
+}
+INFERNEO_DEVICE Words2 load8(const void* at) { return *static_cast<const Words2*>(at); }
 INFERNEO_DEVICE Words4 load16(const void* at) { return *static_cast<const Words4*>(at); }
 INFERNEO_DEVICE void store16(void* at, const Words4& value) { *static_cast<Words4*>(at) = value; }
 
@@ -130,6 +139,12 @@ INFERNEO_DEVICE void copy_async16(void* shared, const void* global, bool valid) 
   const auto to = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
   const int bytes = valid ? 16 : 0;
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(global), "r"(bytes) : "memory");
+}
+// The same for 4 bytes.
+INFERNEO_DEVICE void copy_async4(void* shared, const void* global, bool valid) {
+  const auto to = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
+  const int bytes = valid ? 4 : 0;
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(to), "l"(global), "r"(bytes) : "memory");
 }
 INFERNEO_DEVICE void copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int kPending>
@@ -159,6 +174,20 @@ INFERNEO_DEVICE void mma_bf16(float (&c)[4], const uint32_t (&a)[4], uint32_t b0
       "{%0, %1, %2, %3};"
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+// c = a b
+INFERNEO_DEVICE void mma_bf16_first(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+      "{%10, %10, %10, %10};"
+      : "=f"(c[0]), "=f"(c[1]), "=f"(c[2]), "=f"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "f"(0.0F));
+}
+// a b + c of both halves, rounded once.
+INFERNEO_DEVICE uint32_t fma_bf16x2(uint32_t a, uint32_t b, uint32_t c) {
+  uint32_t d;
+  asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
+  return d;
 }
 
 }  // namespace inferneo::cuda

@@ -21,6 +21,7 @@
 
 INFERNEO_EMBED(row_ops);
 INFERNEO_EMBED(gemm);
+INFERNEO_EMBED(quant);
 INFERNEO_EMBED(attention);
 INFERNEO_EMBED(sampling);
 
@@ -28,9 +29,8 @@ namespace inferneo::cuda {
 
 std::span<const ModuleImage> embedded_modules() {
   static const std::array modules = {
-      ModuleImage{"row_ops", inferneo_fatbin_row_ops},
-      ModuleImage{"gemm", inferneo_fatbin_gemm},
-      ModuleImage{"attention", inferneo_fatbin_attention},
+      ModuleImage{"row_ops", inferneo_fatbin_row_ops},   ModuleImage{"gemm", inferneo_fatbin_gemm},
+      ModuleImage{"quant", inferneo_fatbin_quant},       ModuleImage{"attention", inferneo_fatbin_attention},
       ModuleImage{"sampling", inferneo_fatbin_sampling},
   };
   return modules;

@@ -5,26 +5,9 @@
 // tensor-core kernel one mma after the other, ascending; its tile shapes therefore give the same bits.
 #pragma once
 
-#include "kernels/cuda/device.cuh"
+#include "kernels/cuda/products.cuh"
 
 namespace inferneo::cuda {
-
-struct ExpertRows {
-  int32_t first;
-  int32_t count;
-};
-INFERNEO_DEVICE ExpertRows expert_rows(const MatmulArgs& args) {
-  if (args.expert_begin == nullptr) return {0, args.rows};
-  const int32_t first = args.expert_begin[block_z()];
-  return {first, args.expert_begin[block_z() + 1] - first};
-}
-
-INFERNEO_DEVICE void put_product(const MatmulArgs& args, int64_t row, int64_t n, float sum) {
-  const float bias = args.bias != nullptr ? args.bias[n] : 0.0F;
-  const float value = args.scale * (sum + bias);
-  float* out = args.out + row * args.out_stride + n;
-  *out = args.accumulate ? *out + value : value;
-}
 
 // ---- tensor cores ---------------------------------------------------------------------------------------------------
 // A block computes BM x BN; a warp WM x WN of it. Stages of 64 columns of both operands lie in shared memory, in rows of
@@ -230,9 +213,6 @@ struct Eight {
     }
   }
 };
-
-inline constexpr int kGemvThreads = 256;
-inline constexpr int kGemvWarps = kGemvThreads / 32;
 
 // A warp takes two rows of the weight (a gate row and its up row where the product is gated) and every k_split-th chunk
 // of 256 columns of them; warps of one pair add up in order. Two chunks are loaded before the first is used.

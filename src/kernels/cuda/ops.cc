@@ -1,7 +1,10 @@
 #include "kernels/cuda/ops.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+
+#include "kernels/cuda/quant_layout.h"
 
 namespace inferneo::cuda {
 namespace {
@@ -25,7 +28,8 @@ Status in_pieces(int32_t rows, Launch launch) {
   return ok_status();
 }
 
-// Tile shapes of gemm.cuh. All give the same bits, so the choice is one of speed.
+// Tile shapes of gemm.cuh and quant.cuh, smallest first. Those of a type give the same bits: the choice is one of
+// speed.
 struct TileKernel {
   const char* name;
   int32_t rows;
@@ -33,9 +37,41 @@ struct TileKernel {
   unsigned threads;
   unsigned shared_bytes;
 };
-constexpr TileKernel kSmall{"inferneo_gemm_small", 16, 32, 128, 6 * (16 + 32) * 128};
-constexpr TileKernel kMiddle{"inferneo_gemm_middle", 64, 64, 128, 4 * (64 + 64) * 128};
-constexpr TileKernel kLarge{"inferneo_gemm_large", 128, 128, 256, 3 * (128 + 128) * 128};
+using TileKernels = std::array<TileKernel, 3>;
+constexpr TileKernels kBf16Tiles = {{{"inferneo_gemm_small", 16, 32, 128, 6 * (16 + 32) * 128},
+                                     {"inferneo_gemm_middle", 64, 64, 128, 4 * (64 + 64) * 128},
+                                     {"inferneo_gemm_large", 128, 128, 256, 3 * (128 + 128) * 128}}};
+// Of a stage: rows of 128 bytes, and panels of 1,024 or 512 bytes with 64 bytes of scales.
+constexpr TileKernels kInt8Tiles = {{{"inferneo_gemm_i8_small", 16, 32, 64, 8 * (16 * 128 + 2 * 1088)},
+                                     {"inferneo_gemm_i8_middle", 64, 64, 128, 4 * (64 * 128 + 4 * 1088)},
+                                     {"inferneo_gemm_i8_large", 128, 128, 256, 4 * (128 * 128 + 8 * 1088)}}};
+constexpr TileKernels kInt4Tiles = {{{"inferneo_gemm_i4_small", 16, 32, 64, 8 * (16 * 128 + 2 * 576)},
+                                     {"inferneo_gemm_i4_middle", 64, 64, 128, 4 * (64 * 128 + 4 * 576)},
+                                     {"inferneo_gemm_i4_large", 128, 128, 256, 4 * (128 * 128 + 8 * 576)}}};
+
+const TileKernels& tiles_of(Elem weight) {
+  if (weight == Elem::i8) return kInt8Tiles;
+  return weight == Elem::i4 ? kInt4Tiles : kBf16Tiles;
+}
+
+// Rows of a product that the kernels for a few rows take.
+int32_t most_gemv_rows(Elem weight) { return is_quantised(weight) ? kMaxQuantGemvRows : kMaxGemvRows; }
+
+const char* gemv_kernel(Elem weight, int32_t rows) {
+  switch (weight) {
+    case Elem::i8:
+      return rows == 1 ? "inferneo_gemv_i8_1" : rows <= 8 ? "inferneo_gemv_i8_8" : "inferneo_gemv_i8_16";
+    case Elem::i4:
+      return rows == 1 ? "inferneo_gemv_i4_1" : rows <= 8 ? "inferneo_gemv_i4_8" : "inferneo_gemv_i4_16";
+    case Elem::f16:
+      return "inferneo_gemv_f16";
+    case Elem::bf16:
+      return rows == 1 ? "inferneo_gemv_bf16_1" : rows == 2 ? "inferneo_gemv_bf16_2" : "inferneo_gemv_bf16_4";
+    case Elem::f32:
+      break;
+  }
+  return "inferneo_gemv_f32";
+}
 
 constexpr int kTilePad = 64;  // of inferneo_gemm_plain
 
@@ -78,41 +114,40 @@ Status Ops::qkv_post(const QkvArgs& args) {
   return launch("inferneo_qkv_post", {{blocks_of(warps, kWarpsPerBlock), 1, 1}, kWarpsPerBlock * 32, 0}, args);
 }
 
-// Depends on the matrix alone, so that a row's sum has one order.
-int32_t Ops::k_split(int64_t pairs, int64_t k) const {
+// Depends on the matrix alone, so that a row's sum has one order. `pieces` of the sum can be given to other warps.
+int32_t Ops::k_split(int64_t pairs, int64_t pieces) const {
   const int64_t wanted = int64_t{device_.facts().multiprocessors} * kWarpsPerMultiprocessor;
   int32_t split = 1;
-  while (split < kMostSplit && pairs * split < wanted && k >= int64_t{256} * 2 * split) split *= 2;
+  while (split < kMostSplit && pairs * split < wanted && pieces >= 2 * split) split *= 2;
   return split;
 }
 
 Status Ops::gemv(const GemvArgs& args) {
-  const char* kernel = "inferneo_gemv_f32";
-  if (args.m.weight_elem == Elem::f16) kernel = "inferneo_gemv_f16";
-  if (args.m.weight_elem == Elem::bf16) {
-    kernel = args.m.rows == 1   ? "inferneo_gemv_bf16_1"
-             : args.m.rows == 2 ? "inferneo_gemv_bf16_2"
-                                : "inferneo_gemv_bf16_4";
-  }
+  // What a warp takes two of: rows of the weight, or panels of them; and how many inputs of them at a time.
+  const bool quantised = is_quantised(args.m.weight_elem);
+  const int64_t units = quantised ? QuantPanels::count(args.m.n) : args.m.n;
+  const int64_t piece = !quantised ? 256 : args.m.weight_elem == Elem::i8 ? kQuantSpan : 2 * kQuantSpan;
+  const int64_t pairs = args.gated_out != nullptr ? units : (units + 1) / 2;
   GemvArgs split = args;
-  const int64_t pairs = args.gated_out != nullptr ? args.m.n : (args.m.n + 1) / 2;
-  split.k_split = k_split(pairs, args.m.k);
+  split.k_split = k_split(pairs, args.m.k / piece);
   const int64_t pairs_per_block = 8 / split.k_split;
-  return launch(kernel, {{blocks_of(pairs, pairs_per_block), 1, 1}, 256, 0}, split);
+  return launch(gemv_kernel(args.m.weight_elem, args.m.rows), {{blocks_of(pairs, pairs_per_block), 1, 1}, 256, 0},
+                split);
 }
 
 Status Ops::tiles(const MatmulArgs& args, int32_t rows, int32_t experts) {
   const auto layers = static_cast<unsigned>(experts);
-  if (args.weight_elem != Elem::bf16) {
+  if (args.weight_elem == Elem::f32 || args.weight_elem == Elem::f16) {
     return launch("inferneo_gemm_plain", {{blocks_of(args.n, kTilePad), blocks_of(rows, kTilePad), layers}, 256, 0},
                   args);
   }
   // The largest tile that still gives every multiprocessor one.
-  const TileKernel* kernel = &kSmall;
-  for (const TileKernel* larger : {&kMiddle, &kLarge}) {
+  const TileKernels& kernels = tiles_of(args.weight_elem);
+  const TileKernel* kernel = kernels.data();
+  for (const TileKernel& larger : kernels) {
     const int64_t blocks =
-        int64_t{blocks_of(args.n, larger->cols)} * blocks_of(rows, larger->rows) * std::max(1, experts / 4);
-    if (rows > larger->rows / 2 && blocks >= device_.facts().multiprocessors / 2) kernel = larger;
+        int64_t{blocks_of(args.n, larger.cols)} * blocks_of(rows, larger.rows) * std::max(1, experts / 4);
+    if (rows > larger.rows / 2 && blocks >= device_.facts().multiprocessors / 2) kernel = &larger;
   }
   return launch(
       kernel->name,
@@ -121,7 +156,7 @@ Status Ops::tiles(const MatmulArgs& args, int32_t rows, int32_t experts) {
 }
 
 Status Ops::matmul(const MatmulArgs& args) {
-  if (args.rows <= kMaxGemvRows && !options_.invariant) {
+  if (args.rows <= most_gemv_rows(args.weight_elem) && !options_.invariant) {
     GemvArgs few{};
     few.m = args;
     return gemv(few);
@@ -141,7 +176,9 @@ Status Ops::matmul(const MatmulArgs& args) {
 }
 
 Result<bool> Ops::gated_matmul(const GemvArgs& args) {
-  if (args.m.rows > kMaxGemvRows || options_.invariant || args.gated_stride != args.m.n) return false;
+  if (args.m.rows > most_gemv_rows(args.m.weight_elem) || options_.invariant) return false;
+  if (args.gated_stride != args.m.n) return false;
+  if (is_quantised(args.m.weight_elem) && args.m.n % kQuantPanel != 0) return false;  // up begins within a panel
   RETURN_IF_ERROR(gemv(args));
   return true;
 }
@@ -160,19 +197,16 @@ Status Ops::moe_combine(const MoeCombineArgs& args) {
 }
 
 Status Ops::attention_items(const AttentionArgs& args, bool decode, int32_t blocks) {
-  const int32_t width = args.layout.head_dim <= 64 ? 64 : args.layout.head_dim <= 128 ? 128 : 256;
-  const char* kernel = nullptr;
-  if (decode) {
-    kernel = width == 64    ? "inferneo_attention_decode_64"
-             : width == 128 ? "inferneo_attention_decode_128"
-                            : "inferneo_attention_decode_256";
-  } else {
-    kernel = width == 64    ? "inferneo_attention_prefill_64"
-             : width == 128 ? "inferneo_attention_prefill_128"
-                            : "inferneo_attention_prefill_256";
-  }
-  const auto shared = static_cast<unsigned>(attention_shared_bytes(args.layout.head_dim, decode));
-  return launch(kernel, {{static_cast<unsigned>(blocks), 1, 1}, 128, shared}, args);
+  constexpr std::array<std::array<const char*, 3>, 4> kKernels = {
+      {{"inferneo_attention_prefill_64", "inferneo_attention_prefill_128", "inferneo_attention_prefill_256"},
+       {"inferneo_attention_decode_64", "inferneo_attention_decode_128", "inferneo_attention_decode_256"},
+       {"inferneo_attention_prefill_64_i8", "inferneo_attention_prefill_128_i8", "inferneo_attention_prefill_256_i8"},
+       {"inferneo_attention_decode_64_i8", "inferneo_attention_decode_128_i8", "inferneo_attention_decode_256_i8"}}};
+  const KvLayout& kv = args.layout;
+  const size_t width = kv.head_dim <= 64 ? 0 : kv.head_dim <= 128 ? 1 : 2;
+  const size_t kind = (kv.elem == Elem::i8 ? 2U : 0U) + (decode ? 1U : 0U);
+  const auto shared = static_cast<unsigned>(attention_shared_bytes(kv.head_dim, kv.elem, decode));
+  return launch(kKernels[kind][width], {{static_cast<unsigned>(blocks), 1, 1}, 128, shared}, args);
 }
 
 Status Ops::attention_plain(const AttentionArgs& args) {

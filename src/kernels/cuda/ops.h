@@ -74,7 +74,7 @@ class Ops {
   }
   Status gemv(const GemvArgs& args);
   Status tiles(const MatmulArgs& args, int32_t rows, int32_t experts);
-  int32_t k_split(int64_t pairs, int64_t k) const;
+  int32_t k_split(int64_t pairs, int64_t pieces) const;
 
   Device& device_;
   const OpsOptions options_;

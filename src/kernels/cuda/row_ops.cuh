@@ -2,7 +2,7 @@
 // (row, head) warps of qkv_post.
 #pragma once
 
-#include "kernels/cuda/device.cuh"
+#include "kernels/cuda/quant_weights.cuh"
 
 namespace inferneo::cuda {
 
@@ -17,7 +17,10 @@ INFERNEO_KERNEL(inferneo_embed, EmbedArgs, 256) {
   const int64_t position =
       args.position_table != nullptr ? max_of(0, min_of(args.positions[row], args.num_positions - 1)) : 0;
   for (int64_t c = thread(); c < args.dim; c += num_threads()) {
-    float value = args.scale * load_elem(args.table, args.elem, first + c);
+    const float looked_up = is_quantised(args.elem)
+                                ? quantised_value(args.table, QuantPanels{args.dim, args.elem}, token, c)
+                                : load_elem(args.table, args.elem, first + c);
+    float value = args.scale * looked_up;
     if (args.position_table != nullptr) {
       value += load_elem(args.position_table, args.position_elem, position * padded_cols(args.dim) + c);
     }
@@ -106,6 +109,26 @@ INFERNEO_KERNEL(inferneo_rope_table, RopeTableArgs, 64) {
   }
 }
 
+// A token's row of one head as int8 into a region, by a warp: what kernels/cpu does, to the bit. The scale is the largest
+// magnitude over 127, NaN where a value is not finite.
+INFERNEO_DEVICE void write_int8_row(const KvLayout& kv, const float* x, int64_t slot, uint8_t* region) {
+  float largest = 0.0F;
+  bool finite = true;
+  for (int c = lane(); c < kv.head_dim; c += 32) {
+    const float magnitude = fabsf(x[c]);
+    finite = finite && magnitude < -kNegativeInfinity;
+    largest = max_of(largest, magnitude);
+  }
+  const float scale = ballot(!finite) == 0 ? warp_max(largest) / 127.0F : bits_to_float(0x7fc00000U);
+  if (lane() == 0) reinterpret_cast<float*>(region + kv.scales_at())[slot] = scale;
+  auto* to = reinterpret_cast<int8_t*>(region) + slot * kv.row_elements();
+  for (int c = lane(); c < kv.row_elements(); c += 32) {
+    float scaled = c < kv.head_dim && scale > 0.0F ? rintf(x[c] / scale) : 0.0F;
+    scaled = scaled > 127.0F ? 127.0F : scaled < -127.0F ? -127.0F : scaled;
+    to[kv.place_of(c)] = static_cast<int8_t>(scaled);
+  }
+}
+
 // One warp per (row, head); heads are numbered q, then k, then v.
 INFERNEO_KERNEL(inferneo_qkv_post, QkvArgs, 128) {
   const KvLayout& kv = args.layout;
@@ -136,22 +159,23 @@ INFERNEO_KERNEL(inferneo_qkv_post, QkvArgs, 128) {
     return norm != nullptr ? (x[c] - mean) * inverse * (norm[c] + args.norm_offset) : x[c];
   };
 
-  uint8_t* to = nullptr;  // this token's row in the cache
+  uint8_t* region = nullptr;  // of the cache
+  int64_t slot = 0;
   if (!is_q) {
     const int32_t position = args.batch.positions[row];
     if (position < 0) return;  // a row that only fills a graph's batch: no block is its own
     const int32_t* table = args.batch.tables + args.batch.table_begin[args.batch.sequence_of[row]];
     const int64_t block = table[position / kv.block_size];
     const int kv_head = is_v ? head - args.num_heads - kv.num_kv_heads : head - args.num_heads;
-    const int64_t region = is_v ? kv.v_offset(args.layer, kv_head) : kv.k_offset(args.layer, kv_head);
-    to = args.plane + block * kv.bytes_per_block() + region +
-         (position % kv.block_size) * kv.row_elements() * elem_bytes(kv.elem);
+    region = args.plane + block * kv.bytes_per_block() +
+             (is_v ? kv.v_offset(args.layer, kv_head) : kv.k_offset(args.layer, kv_head));
+    slot = position % kv.block_size;
   }
   const auto put = [&](int c, float value) {
-    if (is_q) {
+    if (is_q || kv.has_scales()) {
       x[c] = value;
     } else {
-      store_elem(to, kv.elem, c, value);
+      store_elem(region, kv.elem, slot * kv.row_elements() + c, value);
     }
   };
 
@@ -166,6 +190,10 @@ INFERNEO_KERNEL(inferneo_qkv_post, QkvArgs, 128) {
   }
   for (int c = 2 * half + lane(); c < kv.head_dim; c += 32) put(c, value_at(c));
   if (is_q) return;
+  if (kv.has_scales()) {
+    sync_warp();
+    return write_int8_row(kv, x, slot, region);
+  }
   for (int c = kv.head_dim + lane(); c < kv.row_elements(); c += 32) put(c, 0.0F);
 }
 

@@ -4,17 +4,17 @@
 
 #include <algorithm>
 
+#include "base/system.h"
+
 namespace inferneo::cuda {
 namespace {
 
-constexpr int kReaders = 4;  // threads that fill pinned buffers
-
-Status check_supported(const DirectoryDescription& description) {
-  if (description.quantization == Quantization::none) return ok_status();
-  return make_error(ErrorCode::unsupported,
-                    fmt::format("quantization {} is not there on cuda yet; use none, or device cpu",
-                                quantization_name(description.quantization)),
-                    "quantization");
+// Threads that fill pinned buffers: copying takes a few, quantising as many as there are.
+constexpr int kReaders = 4;
+constexpr int kMostQuantisers = 16;
+int num_readers(Quantization quantization) {
+  if (quantization == Quantization::none) return kReaders;
+  return std::clamp(available_cpus(), kReaders, kMostQuantisers);
 }
 
 ModelSpec describe_on_device(const DirectoryDescription& from, const DeviceWeights& weights, const Device& device) {
@@ -26,8 +26,8 @@ ModelSpec describe_on_device(const DirectoryDescription& from, const DeviceWeigh
   description.bos_token_id = from.generation.bos_token_id;
   description.weight_bytes = weights.bytes;
   description.weight_origin = "copied";
-  description.dtype = std::string(dtype_name(weights.dtype));
-  description.stored_dtype = description.dtype;
+  description.dtype = std::string(weight_format_name(weights.format));
+  description.stored_dtype = std::string(dtype_name(weights.dtype));
   description.bits_per_weight = 8.0 * static_cast<double>(weights.bytes) / static_cast<double>(weights.parameters);
   description.device = fmt::format("cuda:{} ({})", device.facts().ordinal, device.facts().name);
   return description;
@@ -39,11 +39,11 @@ size_t pages(size_t bytes) { return (std::max<size_t>(bytes, 1) + kDevicePage - 
 
 Result<MemoryEstimate> estimate_cuda_memory(const CudaLoadOptions& options, int32_t max_num_batched_tokens) {
   ASSIGN_OR_RETURN(const DirectoryDescription description, describe_directory(options.model));
-  RETURN_IF_ERROR(check_supported(description));
   MemoryLedger books(SIZE_MAX);
   ASSIGN_OR_RETURN(const Checkpoint headers,
                    Checkpoint::open_headers(books, options.model.model_name, *options.model.directory));
-  ASSIGN_OR_RETURN(const DeviceWeightPlan plan, plan_device_weights(description.spec, headers));
+  ASSIGN_OR_RETURN(const DeviceWeightPlan plan,
+                   plan_device_weights(description.spec, headers, description.quantization));
   ASSIGN_OR_RETURN(const DType kv_dtype, resolve_kv_dtype(options.model.kv_cache_dtype, plan.dtype));
   ASSIGN_OR_RETURN(const DeviceKvPlan kv,
                    plan_device_kv(description.spec, kv_dtype, description.block_size, description.max_model_len,
@@ -51,7 +51,7 @@ Result<MemoryEstimate> estimate_cuda_memory(const CudaLoadOptions& options, int3
   const DeviceWeights none;
   const DeviceForward forward(description.spec, none, kv, description.max_model_len);
   MemoryEstimate estimate;
-  estimate.dtype = std::string(dtype_name(plan.dtype));
+  estimate.dtype = std::string(weight_format_name(plan.format));
   estimate.max_model_len = description.max_model_len;
   estimate.first_context = std::min(kFirstContext, description.max_model_len);
   estimate.bytes = pages(plan.bytes) + CudaRunner::workspace_bytes(forward, description.spec.vocab_size, kv,
@@ -68,14 +68,18 @@ Result<MemoryEstimate> estimate_cuda_memory(const CudaLoadOptions& options, int3
 
 Result<std::unique_ptr<ModelRunner>> load_cuda_model(const CudaLoadOptions& options) {
   ASSIGN_OR_RETURN(DirectoryDescription description, describe_directory(options.model));
-  RETURN_IF_ERROR(check_supported(description));
   CudaModel model;
   {
     ASSIGN_OR_RETURN(const Checkpoint checkpoint,
                      Checkpoint::open(*options.model.ledger, options.model.model_name, *options.model.directory));
-    DeviceLoad load{options.device,           options.ledger, options.model.ledger,
-                    options.model.model_name, kReaders,       options.model.progress};
-    ASSIGN_OR_RETURN(model.weights, load_device_weights(description.spec, checkpoint, load));
+    DeviceLoad load;
+    load.device = options.device;
+    load.ledger = options.ledger;
+    load.host = options.model.ledger;
+    load.model = options.model.model_name;
+    load.num_threads = num_readers(description.quantization);
+    load.progress = options.model.progress;
+    ASSIGN_OR_RETURN(model.weights, load_device_weights(description.spec, checkpoint, description.quantization, load));
   }
   ASSIGN_OR_RETURN(const DType kv_dtype, resolve_kv_dtype(options.model.kv_cache_dtype, model.weights.dtype));
   ASSIGN_OR_RETURN(model.kv, plan_device_kv(description.spec, kv_dtype, description.block_size,

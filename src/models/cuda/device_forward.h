@@ -16,27 +16,13 @@
 
 #include "base/result.h"
 #include "kernels/cuda/ops.h"
+#include "models/cuda/device_kv.h"
 #include "models/cuda/device_weights.h"
 #include "models/decoder_spec.h"
 #include "models/rope.h"
-#include "models/transformers/forward.h"
 #include "tensor/cuda/memory.h"
 
 namespace inferneo::cuda {
-
-// Layers that share a block table, as plan_kv() finds them, with this device's layout.
-struct DeviceKvGroup {
-  KvLayout layout;
-  AttentionShape shape;
-  std::vector<int32_t> layers;
-};
-struct DeviceKvPlan {
-  std::vector<DeviceKvGroup> groups;
-  std::vector<KvPlacement> placement;  // [layers]
-};
-// unsupported: a head or a group of heads that no kernel takes.
-Result<DeviceKvPlan> plan_device_kv(const DecoderSpec& spec, DType dtype, int32_t block_size, int32_t max_model_len,
-                                    const DeviceFacts& facts, bool invariant);
 
 // A step's data on the device.
 struct DeviceBatch {

@@ -38,6 +38,23 @@ TensorRole stack_of(TensorRole role) {
 
 }  // namespace
 
+WeightFormat kept_format(Quantization quantization, TensorRole role, DType dtype, int64_t rows, int64_t cols) {
+  const WeightFormat plain(dtype);
+  if (quantization == Quantization::none) return plain;
+  if (role == TensorRole::router || role == TensorRole::position_embedding) return plain;
+  const bool sensitive = role == TensorRole::token_embedding || role == TensorRole::lm_head;
+  const WeightFormat wanted(quantization == Quantization::int4 && !sensitive ? kInt4 : kInt8);
+  return PackedMatrix::bytes(wanted, rows, cols) < PackedMatrix::bytes(plain, rows, cols) ? wanted : plain;
+}
+
+Error not_finite_error(const std::string& tensor, Quantization quantization) {
+  return make_error(ErrorCode::unsupported,
+                    fmt::format("tensor {} has values that are not finite, which {} cannot hold; load the model with "
+                                "quantization none",
+                                tensor, quantization_name(quantization)),
+                    "quantization");
+}
+
 // One load: plan (names, shapes, sizes), allocate, pack.
 class WeightLoader {
  public:
@@ -75,7 +92,6 @@ class WeightLoader {
   };
 
   void add_matrix(const TensorBinding& binding, const SafetensorsTensor* tensor);
-  WeightFormat format_of(TensorRole role, const Stack& stack) const;
   std::vector<Task> make_tasks() const;
   void pack_task(const Task& task);
   Status check_packed() const;
@@ -120,19 +136,10 @@ Status WeightLoader::plan() {
       vector_elements_ += kernels::round_up(binding.rows, 16);
     }
   }
-  for (auto& [key, stack] : stacks_) stack.format = format_of(key.second, stack);
+  for (auto& [key, stack] : stacks_) {
+    stack.format = kept_format(quantization_, key.second, stack.dtype, stack.rows, stack.cols);
+  }
   return ok_status();
-}
-
-WeightFormat WeightLoader::format_of(TensorRole role, const Stack& stack) const {
-  const WeightFormat plain(stack.dtype);
-  if (quantization_ == Quantization::none) return plain;
-  if (role == TensorRole::router || role == TensorRole::position_embedding) return plain;
-  const bool sensitive = role == TensorRole::token_embedding || role == TensorRole::lm_head;
-  const WeightFormat wanted(quantization_ == Quantization::int4 && !sensitive ? kInt4 : kInt8);
-  const bool smaller =
-      PackedMatrix::bytes(wanted, stack.rows, stack.cols) < PackedMatrix::bytes(plain, stack.rows, stack.cols);
-  return smaller ? wanted : plain;
 }
 
 WeightLayout WeightLoader::layout() const {
@@ -241,13 +248,7 @@ Status WeightLoader::check_packed() const {
                       "a weight file was cut short while it was being read; load the model again "
                       "once its files are complete");
   }
-  if (const Part* part = refused_) {
-    return make_error(ErrorCode::unsupported,
-                      fmt::format("tensor {} has values that are not finite, which {} cannot hold; load the model with "
-                                  "quantization none",
-                                  part->tensor->name, quantization_name(quantization_)),
-                      "quantization");
-  }
+  if (const Part* part = refused_) return not_finite_error(part->tensor->name, quantization_);
   return ok_status();
 }
 

@@ -79,6 +79,12 @@ struct ModelWeights {
   size_t vector_bytes = 0;
 };
 
+// What a stack of matrices of `role` is kept in, as said above. `dtype`: as stored; `rows`: each part of the stack
+// rounded up to whole panels.
+WeightFormat kept_format(Quantization quantization, TensorRole role, DType dtype, int64_t rows, int64_t cols);
+// For a tensor that quantize_row() has refused.
+Error not_finite_error(const std::string& tensor, Quantization quantization);
+
 // How the weights of a checkpoint lie in memory: a section per stack of matrices and one for all vectors. `text` says
 // everything that decides what the sections' bytes are, but for the content of the files.
 struct WeightLayout {

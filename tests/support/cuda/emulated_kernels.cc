@@ -6,6 +6,7 @@
 // In this order: the bodies are written in what simt.h offers.
 #include "kernels/cuda/attention.cuh"
 #include "kernels/cuda/gemm.cuh"
+#include "kernels/cuda/quant.cuh"
 #include "kernels/cuda/row_ops.cuh"
 #include "kernels/cuda/sampling.cuh"
 
@@ -42,6 +43,18 @@ const std::array kKernels = {
     KERNEL(inferneo_gemv_bf16_4, GemvArgs, 256),
     KERNEL(inferneo_gemv_f32, GemvArgs, 256),
     KERNEL(inferneo_gemv_f16, GemvArgs, 256),
+    KERNEL(inferneo_gemv_i8_1, GemvArgs, 256),
+    KERNEL(inferneo_gemv_i8_8, GemvArgs, 256),
+    KERNEL(inferneo_gemv_i8_16, GemvArgs, 256),
+    KERNEL(inferneo_gemv_i4_1, GemvArgs, 256),
+    KERNEL(inferneo_gemv_i4_8, GemvArgs, 256),
+    KERNEL(inferneo_gemv_i4_16, GemvArgs, 256),
+    KERNEL(inferneo_gemm_i8_small, MatmulArgs, 64),
+    KERNEL(inferneo_gemm_i8_middle, MatmulArgs, 128),
+    KERNEL(inferneo_gemm_i8_large, MatmulArgs, 256),
+    KERNEL(inferneo_gemm_i4_small, MatmulArgs, 64),
+    KERNEL(inferneo_gemm_i4_middle, MatmulArgs, 128),
+    KERNEL(inferneo_gemm_i4_large, MatmulArgs, 256),
     KERNEL(inferneo_moe_route, MoeRouteArgs, 128),
     KERNEL(inferneo_moe_group, MoeGroupArgs, 256),
     KERNEL(inferneo_moe_combine, MoeCombineArgs, 256),
@@ -51,6 +64,12 @@ const std::array kKernels = {
     KERNEL(inferneo_attention_prefill_64, AttentionArgs, 128),
     KERNEL(inferneo_attention_prefill_128, AttentionArgs, 128),
     KERNEL(inferneo_attention_prefill_256, AttentionArgs, 128),
+    KERNEL(inferneo_attention_decode_64_i8, AttentionArgs, 128),
+    KERNEL(inferneo_attention_decode_128_i8, AttentionArgs, 128),
+    KERNEL(inferneo_attention_decode_256_i8, AttentionArgs, 128),
+    KERNEL(inferneo_attention_prefill_64_i8, AttentionArgs, 128),
+    KERNEL(inferneo_attention_prefill_128_i8, AttentionArgs, 128),
+    KERNEL(inferneo_attention_prefill_256_i8, AttentionArgs, 128),
     KERNEL(inferneo_attention_plain, AttentionArgs, 128),
     KERNEL(inferneo_row_scan, SampleArgs, 256),
     KERNEL(inferneo_top_logprobs, SampleArgs, 512),

@@ -59,6 +59,7 @@ struct CopyGroup {
   struct Piece {
     void* to;
     const void* from;
+    size_t bytes;
     bool valid;
   };
   std::vector<Piece> pieces;
@@ -235,9 +236,9 @@ bool meet_block(bool value) {
   return machine.any_result;
 }
 
-void copy_later(void* to, const void* from, bool valid) {
-  std::memset(to, 0xff, 16);  // NaN until it has been waited for
-  machine.threads[static_cast<size_t>(position.thread)].open.pieces.push_back({to, from, valid});
+void copy_later(void* to, const void* from, size_t bytes, bool valid) {
+  std::memset(to, 0xff, bytes);  // NaN until it has been waited for
+  machine.threads[static_cast<size_t>(position.thread)].open.pieces.push_back({to, from, bytes, valid});
 }
 
 void commit_copies() {
@@ -251,9 +252,9 @@ void wait_copies(int pending) {
   while (static_cast<int>(self.committed.size()) > pending) {
     for (const CopyGroup::Piece& piece : self.committed.front().pieces) {
       if (piece.valid) {
-        std::memcpy(piece.to, piece.from, 16);
+        std::memcpy(piece.to, piece.from, piece.bytes);
       } else {
-        std::memset(piece.to, 0, 16);
+        std::memset(piece.to, 0, piece.bytes);
       }
     }
     self.committed.pop_front();

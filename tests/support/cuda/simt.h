@@ -53,7 +53,7 @@ struct Slot {
 const Slot* meet_warp(const void* value, size_t bytes, const std::function<void(Slot*)>& act = {});
 bool meet_block(bool value);  // whether any thread said true
 
-void copy_later(void* to, const void* from, bool valid);
+void copy_later(void* to, const void* from, size_t bytes, bool valid);
 void commit_copies();
 void wait_copies(int pending);
 
@@ -70,6 +70,9 @@ namespace inferneo::cuda {
 
 struct alignas(16) Words4 {
   uint32_t x, y, z, w;
+};
+struct alignas(8) Words2 {
+  uint32_t x, y;
 };
 
 inline int thread() { return simt::position.thread; }
@@ -137,6 +140,13 @@ inline Words4 load16(const void* at) {
   return v;
 }
 inline Words4 load_stream16(const void* at) { return load16(at); }
+inline Words2 load8(const void* at) {
+  INFERNEO_CHECK(reinterpret_cast<uintptr_t>(at) % 8 == 0, "an 8-byte read that is not aligned");
+  Words2 v;
+  std::memcpy(&v, at, sizeof(v));
+  return v;
+}
+inline Words2 load_stream8(const void* at) { return load8(at); }
 inline void store16(void* at, const Words4& value) {
   INFERNEO_CHECK(reinterpret_cast<uintptr_t>(at) % 16 == 0, "a 16-byte write that is not aligned");
   std::memcpy(at, &value, sizeof(value));
@@ -145,7 +155,12 @@ inline void store16(void* at, const Words4& value) {
 inline void copy_async16(void* shared, const void* global, bool valid) {
   INFERNEO_CHECK(reinterpret_cast<uintptr_t>(shared) % 16 == 0 && reinterpret_cast<uintptr_t>(global) % 16 == 0,
                  "an asynchronous copy that is not aligned");
-  simt::copy_later(shared, global, valid);
+  simt::copy_later(shared, global, 16, valid);
+}
+inline void copy_async4(void* shared, const void* global, bool valid) {
+  INFERNEO_CHECK(reinterpret_cast<uintptr_t>(shared) % 4 == 0 && reinterpret_cast<uintptr_t>(global) % 4 == 0,
+                 "an asynchronous copy that is not aligned");
+  simt::copy_later(shared, global, 4, valid);
 }
 inline void copy_commit() { simt::commit_copies(); }
 template <int kPending>
@@ -156,5 +171,15 @@ void copy_wait() {
 void load_matrix_x4(uint32_t (&r)[4], const void* row);
 void load_matrix_x4_transposed(uint32_t (&r)[4], const void* row);
 void mma_bf16(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1);
+inline void mma_bf16_first(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+  for (float& sum : c) sum = 0.0F;
+  mma_bf16(c, a, b0, b1);
+}
+inline uint32_t fma_bf16x2(uint32_t a, uint32_t b, uint32_t c) {
+  const auto half = [](uint32_t pair, int shift) { return bits_to_float(pair >> shift << 16); };
+  const float low = std::fma(half(a, 0), half(b, 0), half(c, 0));
+  const float high = std::fma(half(a, 16), half(b, 16), half(c, 16));
+  return pack_bf16(low, high);
+}
 
 }  // namespace inferneo::cuda

@@ -4,7 +4,8 @@
 //
 // Tolerance: queries, keys and values are rounded before the reference sees them, so what is left is the rounding of
 // the softmax weights (relative 2^-8 for bf16, times the sum of |value|, which is at most the largest one), of sums in
-// f32, and of the output.
+// f32, and of the output. Of an int8 cache the reference sees the integers times the scales that the cache holds; the
+// kernels round the weights after the values' scales have gone into them, which is no more.
 #include "kernel_data.h"
 #include "kernels/cuda/attention_plan.h"
 
@@ -68,18 +69,24 @@ class AttentionKernels : public DeviceTest {
       keys[s].resize(static_cast<size_t>(end * kv_width));
       values[s].resize(static_cast<size_t>(end * kv_width));
       for (int32_t t = 0; t < end; ++t) {
-        for (int64_t d = 0; d < kv_width; ++d) {
-          const auto at = static_cast<size_t>(t * kv_width + d);
-          if (t < position) {
-            keys[s][at] = stored(c.elem, numbers.next(2.0));
-            values[s][at] = stored(c.elem, numbers.next());
-          } else {
-            const float* x = qkv.data() + (row + t - position) * qkv_width + c.num_heads * c.head_dim;
-            keys[s][at] = stored(c.elem, x[d]);
-            values[s][at] = stored(c.elem, x[kv_width + d]);
+        for (int32_t h = 0; h < c.num_kv_heads; ++h) {
+          std::vector<float> key = numbers.floats(c.head_dim, 2.0);
+          std::vector<float> value = numbers.floats(c.head_dim);
+          if (t >= position) {
+            const float* x = qkv.data() + (row + t - position) * qkv_width + (c.num_heads + h) * c.head_dim;
+            key.assign(x, x + c.head_dim);
+            value.assign(x + kv_width, x + kv_width + c.head_dim);
           }
+          const CacheRow stored_key = CacheRow::of(c.elem, key);
+          const CacheRow stored_value = CacheRow::of(c.elem, value);
+          std::copy_n(stored_key.values.begin(), c.head_dim, keys[s].begin() + t * kv_width + h * c.head_dim);
+          std::copy_n(stored_value.values.begin(), c.head_dim, values[s].begin() + t * kv_width + h * c.head_dim);
+          if (t >= position) continue;
+          const int64_t block = tables[static_cast<size_t>(table_begin[s] + t / c.block_size)];
+          uint8_t* at = plane.data() + block * layout.bytes_per_block();
+          stored_key.put(layout, at + layout.k_offset(layer, h), t % c.block_size);
+          stored_value.put(layout, at + layout.v_offset(layer, h), t % c.block_size);
         }
-        if (t < position) put_token(layout, layer, plane, tables, table_begin[s], t, keys[s], values[s]);
       }
       for (int32_t i = 0; i < count; ++i) {
         positions.push_back(position + i);
@@ -166,6 +173,7 @@ class AttentionKernels : public DeviceTest {
     for (const int32_t count : arrived.download()) EXPECT_EQ(count, 0);  // ready for the next layer
 
     Worst worst;
+    const bool rounds = c.elem == Elem::bf16 || shape.has_tiles();
     const int32_t group = c.num_heads / c.num_kv_heads;
     for (int32_t r = 0; r < rows; ++r) {
       const auto s = static_cast<size_t>(sequence_of[static_cast<size_t>(r)]);
@@ -178,7 +186,7 @@ class AttentionKernels : public DeviceTest {
           double dot = 0.0;
           for (int32_t d = 0; d < c.head_dim; ++d) {
             const float q = qkv[static_cast<size_t>(r * qkv_width + h * c.head_dim + d)];
-            dot += (c.elem == Elem::bf16 ? stored(Elem::bf16, q) : q) *
+            dot += (rounds ? stored(Elem::bf16, q) : q) *
                    keys[s][static_cast<size_t>(t * kv_width + h / group * c.head_dim + d)];
           }
           dot *= 0.3F;
@@ -196,7 +204,7 @@ class AttentionKernels : public DeviceTest {
             want += scores[static_cast<size_t>(t - begin)] / sum * v;
             magnitude += scores[static_cast<size_t>(t - begin)] / sum * std::abs(v);
           }
-          const double weights = c.elem == Elem::bf16 ? std::exp2(-8) : 0.0;
+          const double weights = rounds ? std::exp2(-8) : 0.0;
           worst.add(got[static_cast<size_t>(r * q_width + h * c.head_dim + d)], want,
                     magnitude * (weights + 4e-5) + 1e-7, r, h * c.head_dim + d);
         }
@@ -206,23 +214,38 @@ class AttentionKernels : public DeviceTest {
   }
 
  private:
-  static void put_token(const KvLayout& layout, int32_t layer, std::vector<uint8_t>& plane,
-                        const std::vector<int32_t>& tables, int32_t begin, int32_t token,
-                        const std::vector<double>& keys, const std::vector<double>& values) {
-    const int64_t width = int64_t{layout.num_kv_heads} * layout.head_dim;
-    const int64_t block = tables[static_cast<size_t>(begin + token / layout.block_size)];
-    for (int32_t h = 0; h < layout.num_kv_heads; ++h) {
-      uint8_t* k = plane.data() + block * layout.bytes_per_block() + layout.k_offset(layer, h);
-      uint8_t* v = plane.data() + block * layout.bytes_per_block() + layout.v_offset(layer, h);
-      for (int64_t d = 0; d < layout.row_elements(); ++d) {
-        const int64_t at = (token % layout.block_size) * layout.row_elements() + d;
-        const auto from = static_cast<size_t>(token * width + h * layout.head_dim + d);
-        const bool padding = d >= layout.head_dim;
-        put_element(k, layout.elem, at, padding ? 0.0 : keys[from]);
-        put_element(v, layout.elem, at, padding ? 0.0 : values[from]);
+  // A row of one head as a cache has it.
+  struct CacheRow {
+    Elem elem;
+    float scale = 1.0F;  // of int8
+    std::vector<double> values;
+
+    static CacheRow of(Elem elem, const std::vector<float>& row) {
+      CacheRow made{elem, 1.0F, {}};
+      if (elem != Elem::i8) {
+        for (const float v : row) made.values.push_back(stored(elem, v));
+        return made;
       }
+      float largest = 0.0F;
+      for (const float v : row) largest = std::max(largest, std::abs(v));
+      made.scale = largest / 127.0F;
+      for (const float v : row) made.values.push_back(std::nearbyint(v / made.scale) * double{made.scale});
+      return made;
     }
-  }
+    void put(const KvLayout& layout, uint8_t* region, int64_t slot) const {
+      for (int32_t d = 0; d < layout.row_elements(); ++d) {
+        const bool padding = d >= layout.head_dim;
+        const double value = padding ? 0.0 : values[static_cast<size_t>(d)];
+        const int64_t at = slot * layout.row_elements() + layout.place_of(d);
+        if (elem == Elem::i8) {
+          reinterpret_cast<int8_t*>(region)[at] = static_cast<int8_t>(std::nearbyint(value / scale));
+        } else {
+          put_element(region, elem, at, value);
+        }
+      }
+      if (elem == Elem::i8) reinterpret_cast<float*>(region + layout.scales_at())[slot] = scale;
+    }
+  };
   static void put_element(uint8_t* base, Elem elem, int64_t at, double value) {
     const auto narrow = static_cast<float>(value);
     if (elem == Elem::f32) {
@@ -317,6 +340,38 @@ TEST_F(AttentionKernels, OtherCaches) {
   check(wide);
 }
 
+// int8: every width of head in both kernels, split contexts, windows, blocks whose scales are not aligned to 16 bytes,
+// heads that fill no whole chunk, and the plain kernel where the tiles do not fit.
+TEST_F(AttentionKernels, Int8Caches) {
+  for (const int32_t head_dim : {64, 128, 256, 80, 24, 8}) {
+    AttentionCase c;
+    c.elem = Elem::i8;
+    c.head_dim = head_dim;
+    c.sequences = {{0, 1}, {63, 1}, {64, 1}, {200, 1}, {0, 70}, {33, 41}};
+    check(c);
+  }
+  AttentionCase c;
+  c.elem = Elem::i8;
+  c.multiprocessors = 8;
+  c.sequences = {{1500, 1}, {3, 1}, {700, 2}};
+  check(c);
+  c.window = 37;
+  c.softcap = 5.0F;
+  c.block_size = 6;
+  c.num_heads = 6;
+  c.sequences = {{0, 90}, {150, 40}, {99, 1}, {5, 1}};
+  check(c);
+  c.invariant = true;
+  check(c);
+  AttentionCase plain;
+  plain.elem = Elem::i8;
+  for (const int32_t head_dim : {264, 300}) {
+    plain.head_dim = head_dim;
+    plain.sequences = {{0, 20}, {40, 1}, {31, 5}};
+    check(plain);
+  }
+}
+
 TEST_F(AttentionKernels, InvariantShapesUseOneKernel) {
   AttentionCase c;
   c.invariant = true;
@@ -340,11 +395,20 @@ TEST(AttentionPlan, ChoosesKernelsThatTheSharedMemoryHolds) {
   const struct {
     int32_t head_dim, shared_bytes;
     bool tiles, decode;
-  } rows[] = {{64, 99 << 10, true, true},   {128, 99 << 10, true, false},  {256, 99 << 10, false, false},
-              {128, 163 << 10, true, true}, {256, 163 << 10, true, false}, {128, 227 << 10, true, true},
-              {256, 227 << 10, true, true}};
+    Elem elem = Elem::bf16;
+  } rows[] = {{64, 99 << 10, true, true},
+              {128, 99 << 10, true, false},
+              {256, 99 << 10, false, false},
+              {128, 163 << 10, true, true},
+              {256, 163 << 10, true, false},
+              {128, 227 << 10, true, true},
+              {256, 227 << 10, true, true},
+              {128, 99 << 10, true, true, Elem::i8},
+              {256, 99 << 10, false, false, Elem::i8},
+              {256, 227 << 10, true, true, Elem::i8}};
   for (const auto& row : rows) {
     AttentionShape shape{8, 2, row.head_dim};
+    shape.elem = row.elem;
     shape.shared_bytes = row.shared_bytes;
     EXPECT_EQ(shape.has_tiles(), row.tiles) << row.head_dim << " with " << row.shared_bytes;
     const AttentionRows one{700, 0, 1};

@@ -1,12 +1,17 @@
 // The engine over the CUDA runner: requests to their ends, many at once, and on the emulated GPU books against the
 // driver's and what becomes of a model whose GPU is lost.
+#include <cstring>
+#include <filesystem>
+#include <fstream>
 #include <future>
+#include <map>
 
 #include "engine/engine_core.h"
 #include "models/cuda/cuda_loader.h"
 #include "models/cuda/cuda_runner.h"
 #include "support/cuda/fake_driver.h"
 #include "support/cuda/test_device.h"
+#include "support/temp_tree.h"
 #include "unit/engine/scripted_grammar.h"
 #include "unit/models/golden_models.h"
 
@@ -61,6 +66,8 @@ class CudaEngine : public ::testing::Test {
     options.ledger = &ledger_;
     options.max_num_seqs = max_num_seqs_;
     options.deterministic = deterministic_;
+    options.model.quantization = quantization_;
+    options.model.kv_cache_dtype = kv_cache_dtype_;
     return options;
   }
   void start() {
@@ -99,7 +106,38 @@ class CudaEngine : public ::testing::Test {
     return runner_->step_gaps().count;
   }
 
+  // Requests of several lengths in one engine, steps ahead of their results, a cache that grows by pages:
+  // deterministic, each has the tokens that it has alone; else each ends as it should.
+  void answer_many() {
+    const bool emulated = cuda::testing::is_emulated();
+    const int count = emulated ? 3 : 96;
+    const int max_tokens = emulated ? 5 : 48;
+    max_num_seqs_ = emulated ? 4 : 24;
+    start();
+    std::vector<std::vector<Token>> alone;
+    uint64_t id = 1;
+    for (int left_out = 0; left_out < 3; ++left_out) {
+      const auto sink = submit(RequestId{id++}, max_tokens, left_out);
+      EXPECT_FALSE(sink->wait().error);
+      alone.push_back(sink->tokens);
+    }
+    std::vector<std::shared_ptr<Collect>> sinks;
+    for (int i = 0; i < count; ++i) sinks.push_back(submit(RequestId{id++}, max_tokens, i % 3));
+    for (int i = 0; i < count; ++i) {
+      Collect& sink = *sinks[static_cast<size_t>(i)];
+      const RequestOutcome outcome = sink.wait();
+      EXPECT_FALSE(outcome.error) << "request " << i << ": " << outcome.error->message;
+      EXPECT_EQ(sink.tokens.size(), static_cast<size_t>(max_tokens)) << "request " << i;
+      if (deterministic_) {
+        EXPECT_EQ(sink.tokens, alone[static_cast<size_t>(i % 3)]) << "request " << i;
+      }
+    }
+    core_.reset();
+  }
+
   bool deterministic_ = false;
+  std::string quantization_ = "none";
+  std::string kv_cache_dtype_ = "auto";
   int32_t num_speculative_tokens_ = 0;
   cuda::CudaRunner* runner_ = nullptr;  // the core's
   int32_t max_num_seqs_ = 4;
@@ -139,35 +177,85 @@ TEST_F(CudaEngine, ServesRequestsAndKeepsItsBooks) {
   EXPECT_GT(books.graph_launches, 0U);
 }
 
-// Requests of several lengths in one engine, steps ahead of their results, a cache that grows by pages: deterministic,
-// each has the tokens that it has alone; else each ends as it should.
 TEST_F(CudaEngine, ManyRequestsAtOnceAreAnsweredAsAlone) {
-  const bool emulated = cuda::testing::is_emulated();
-  const int count = emulated ? 3 : 96;
-  const int max_tokens = emulated ? 5 : 48;
-  max_num_seqs_ = emulated ? 4 : 24;
   for (const bool deterministic : {true, false}) {
     deterministic_ = deterministic;
-    start();
-    std::vector<std::vector<Token>> alone;
-    uint64_t id = 1;
-    for (int left_out = 0; left_out < 3; ++left_out) {
-      const auto sink = submit(RequestId{id++}, max_tokens, left_out);
-      EXPECT_FALSE(sink->wait().error);
-      alone.push_back(sink->tokens);
-    }
-    std::vector<std::shared_ptr<Collect>> sinks;
-    for (int i = 0; i < count; ++i) sinks.push_back(submit(RequestId{id++}, max_tokens, i % 3));
-    for (int i = 0; i < count; ++i) {
-      Collect& sink = *sinks[static_cast<size_t>(i)];
-      const RequestOutcome outcome = sink.wait();
-      EXPECT_FALSE(outcome.error) << "request " << i << ": " << outcome.error->message;
-      EXPECT_EQ(sink.tokens.size(), static_cast<size_t>(max_tokens)) << "request " << i;
-      if (deterministic) {
-        EXPECT_EQ(sink.tokens, alone[static_cast<size_t>(i % 3)]) << "request " << i;
-      }
-    }
-    core_.reset();
+    answer_many();
+  }
+}
+
+TEST_F(CudaEngine, QuantisedModelsAnswerManyAtOnce) {
+  deterministic_ = true;
+  kv_cache_dtype_ = "int8";
+  for (const char* quantization : {"int8", "int4"}) {
+    quantization_ = quantization;
+    answer_many();
+  }
+}
+
+// Half and a quarter of the bytes, as the ledger, the estimate and the model's description say.
+TEST_F(CudaEngine, QuantisedWeightsAreBookedAsTheyAre) {
+  directory_ = std::make_unique<ModelDirectory>(open_model(golden_root() + "/../../../models/inferneo-story").value());
+  std::map<std::string, size_t> bytes;
+  for (const char* quantization : {"none", "int8", "int4"}) {
+    quantization_ = quantization;
+    const MemoryEstimate estimate = cuda::estimate_cuda_memory(options(), 64).value();
+    const auto runner = cuda::load_cuda_model(options());
+    ASSERT_TRUE(runner.ok()) << runner.error().message;
+    const ModelSpec& spec = (*runner)->spec();
+    EXPECT_EQ(spec.dtype, std::string(quantization) == "none" ? "bf16" : quantization);
+    EXPECT_EQ(spec.stored_dtype, "bf16");
+    EXPECT_EQ(estimate.dtype, spec.dtype);
+    bytes[quantization] = spec.weight_bytes;
+    const size_t booked = ledger_.used_by("m", MemoryPurpose::weights);
+    EXPECT_GE(booked, spec.weight_bytes);
+    EXPECT_LE(booked, spec.weight_bytes + (size_t{2} << 20)) << quantization << ": a page";
+    EXPECT_LT(booked, estimate.bytes);
+  }
+  EXPECT_LT(bytes["int8"], bytes["none"] * 9 / 16);
+  EXPECT_LT(bytes["int4"], bytes["int8"] * 9 / 10) << "a third of this model is its embedding, in 8 bits";
+  // An int8 cache takes half of a bf16 one, and a scale for each head.
+  quantization_ = "none";
+  const size_t wide = cuda::estimate_cuda_memory(options(), 64).value().kv_bytes_per_token;
+  kv_cache_dtype_ = "int8";
+  const size_t narrow = cuda::estimate_cuda_memory(options(), 64).value().kv_bytes_per_token;
+  EXPECT_GT(narrow * 2, wide);
+  EXPECT_LT(narrow * 16, wide * 10);
+}
+
+// A weight that int8 cannot hold is named, with the way out, and nothing stays booked.
+TEST_F(CudaEngine, WeightsThatAreNotFiniteAreRefused) {
+  const testing::TempTree tree;
+  const std::string from = golden_root() + "/llama3_bf16";
+  const std::string to = tree.directory("broken");
+  for (const auto& entry : std::filesystem::directory_iterator(from)) {
+    std::filesystem::copy_file(entry.path(), to + "/" + entry.path().filename().string());
+  }
+  std::string file;
+  {
+    std::ifstream in(to + "/model.safetensors", std::ios::binary);
+    file.assign(std::istreambuf_iterator<char>(in), {});
+  }
+  uint64_t header = 0;
+  std::memcpy(&header, file.data(), sizeof(header));
+  const std::string name = "model.layers.1.mlp.up_proj.weight";
+  const size_t entry = file.find(name);
+  ASSERT_NE(entry, std::string::npos);
+  const size_t offsets = file.find("data_offsets\":[", entry);
+  const size_t at = 8 + header + std::stoul(file.substr(offsets + std::strlen("data_offsets\":["))) + 2 * 77;
+  file[at] = static_cast<char>(0x80);  // bf16 0x7f80: infinity
+  file[at + 1] = 0x7f;
+  tree.write("broken/model.safetensors", file);
+  directory_ = std::make_unique<ModelDirectory>(open_model(to).value());
+  for (const char* quantization : {"int8", "int4"}) {
+    quantization_ = quantization;
+    const auto runner = cuda::load_cuda_model(options());
+    ASSERT_FALSE(runner.ok());
+    EXPECT_EQ(runner.error().code, ErrorCode::unsupported);
+    EXPECT_EQ(runner.error().param, "quantization");
+    EXPECT_NE(runner.error().message.find(name), std::string::npos) << runner.error().message;
+    EXPECT_NE(runner.error().message.find("quantization none"), std::string::npos);
+    EXPECT_EQ(ledger_.used(), 0U);
   }
 }
 
@@ -253,9 +341,6 @@ TEST_F(CudaEngine, WhatDoesNotFitIsRefusedAndGivenBack) {
   EXPECT_EQ(cuda::load_cuda_model(small).error().code, ErrorCode::out_of_memory);
   EXPECT_EQ(none.used(), 0U);
   EXPECT_EQ(cuda::fake_driver_books().allocated, 0U);
-  small = options();
-  small.model.quantization = "int8";
-  EXPECT_EQ(cuda::load_cuda_model(small).error().code, ErrorCode::unsupported);
   // The driver refuses half way.
   cuda::fail_fake_driver("copy_to_device", 1, 0);
   EXPECT_FALSE(cuda::load_cuda_model(options()).ok());

@@ -1,64 +1,9 @@
 // Every golden model on a GPU (the emulated one, unless a real one is asked for): logits and greedy tokens against what
 // transformers computes, and the laws that paging, chunks, batches, graphs and running ahead keep.
-#include "models/cuda/cuda_loader.h"
-#include "support/cuda/test_device.h"
-#include "unit/models/golden_fixture.h"
+#include "device_golden_fixture.h"
 
 namespace inferneo {
 namespace {
-
-class DeviceMemory final : public HarnessMemory {
- public:
-  DeviceMemory(std::shared_ptr<cuda::Device> device, MemoryLedger& ledger)
-      : device_(std::move(device)), ledger_(ledger) {}
-  std::byte* allocate(size_t bytes) override {
-    auto buffer = cuda::DeviceBuffer::allocate(device_, ledger_, "harness", MemoryPurpose::kv, bytes);
-    INFERNEO_CHECK(buffer.ok(), "no memory for a test's cache");
-    buffers_.push_back(std::move(buffer).value());
-    return buffers_.back().data();
-  }
-  void fill(std::byte* at, size_t bytes) override {
-    (void)device_->make_current();
-    (void)device_->driver().set_bytes(reinterpret_cast<cuda::CuPointer>(at), 0xff, bytes, nullptr);
-    (void)device_->driver().stream_synchronize(nullptr);
-  }
-
- private:
-  std::shared_ptr<cuda::Device> device_;
-  MemoryLedger& ledger_;
-  std::vector<cuda::DeviceBuffer> buffers_;
-};
-
-class CudaGoldenTest : public GoldenTest {
- protected:
-  void SetUp() override {
-    const auto& opened = cuda::testing::shared_device();
-    ASSERT_NE(opened.device, nullptr) << opened.problem;
-    device_ = opened.device;
-    GoldenTest::SetUp();
-  }
-  std::unique_ptr<HarnessMemory> memory() override { return std::make_unique<DeviceMemory>(device_, device_ledger_); }
-  std::unique_ptr<ModelRunner> load(int32_t block_size) override {
-    cuda::CudaLoadOptions options;
-    options.model.directory = directory_.get();
-    options.model.model_name = GetParam().model;
-    options.model.ledger = &ledger_;
-    options.model.block_size = block_size;
-    if (GetParam().model == "phi3_longrope_short") options.model.max_model_len = 128;
-    options.device = device_;
-    options.ledger = &device_ledger_;
-    options.deterministic = deterministic_;
-    options.enable_graphs = graphs_;
-    auto runner = cuda::load_cuda_model(options);
-    EXPECT_TRUE(runner.ok()) << runner.error().message;
-    return runner.ok() ? std::move(runner).value() : nullptr;
-  }
-
-  std::shared_ptr<cuda::Device> device_;
-  MemoryLedger device_ledger_{size_t{1} << 40};
-  bool deterministic_ = false;
-  bool graphs_ = true;
-};
 
 class CudaGoldenLaws : public CudaGoldenTest {};
 
@@ -70,83 +15,12 @@ TEST_P(CudaGoldenLaws, MatchesTransformersWithoutGraphsDeterministic) {
   expect_matches_transformers();
 }
 
-// deterministic: chunked and batched give the bits of alone.
-TEST_P(CudaGoldenLaws, DeterministicKeepsBits) {
-  deterministic_ = true;
-  auto runner = load(16);
-  ASSERT_NE(runner, nullptr);
-  PagedHarness harness(*runner, 64, 1, memory());
-  ASSERT_TRUE(harness.bind(4, kMaxTokens).ok());
-  const std::vector<float> alone = prompt_logits(harness, {kMaxTokens});
-  EXPECT_EQ(prompt_logits(harness, {5, 1, 7}), alone);
-  PagedHarness::Sequence other{expected_.prompt, 0, {}};
-  EXPECT_EQ(prompt_logits(harness, {9}, {&other}), alone);
-}
+TEST_P(CudaGoldenLaws, DeterministicKeepsBits) { expect_deterministic_bits(); }
 
-// Two steps in flight: the second takes its token from the first, on the device.
-TEST_P(CudaGoldenLaws, RunsAhead) {
-  auto runner = load(16);
-  ASSERT_NE(runner, nullptr);
-  PagedHarness harness(*runner, 64, 1, memory());
-  ASSERT_TRUE(harness.bind(4, kMaxTokens).ok());
-  const std::vector<Token> plain = greedy(harness);
+TEST_P(CudaGoldenLaws, RunsAhead) { expect_runs_ahead(); }
 
-  SamplingParams params;
-  params.temperature = 0.0F;
-  std::vector<int32_t> table(16);
-  for (int32_t b = 0; b < 16; ++b) table[static_cast<size_t>(b)] = b;
-  const std::vector<std::span<const int32_t>> tables(runner->kv_spec().groups.size(), table);
-  const Token unknown = 0;
-  std::vector<Token> tokens;
-  std::vector<Ticket> open;
-  const auto collect = [&] {
-    auto result = runner->collect(open.front());
-    open.erase(open.begin());
-    ASSERT_TRUE(result.ok()) << result.error().message;
-    ASSERT_EQ(result->sequences[0].tokens.size(), 1U);
-    tokens.push_back(result->sequences[0].tokens[0]);
-  };
-  auto position = static_cast<int32_t>(expected_.prompt.size());
-  for (size_t step = 0; step < plain.size(); ++step) {
-    SequenceStep sequence;
-    sequence.sequence_id = 1;
-    sequence.block_tables = tables;
-    sequence.want = Want::sample;
-    sequence.sampling.params = &params;
-    sequence.tokens = step == 0 ? std::span<const Token>(expected_.prompt) : std::span<const Token>(&unknown, 1);
-    sequence.position = step == 0 ? 0 : position++;
-    if (step > 0) sequence.last_token = TokenRef{0, open.back(), 0};
-    StepBatch batch;
-    batch.sequences = {sequence};
-    auto ticket = runner->submit(batch);
-    ASSERT_TRUE(ticket.ok()) << ticket.error().message;
-    open.push_back(*ticket);
-    if (open.size() == 2) collect();
-  }
-  while (!open.empty()) collect();
-  EXPECT_EQ(tokens, plain);
-}
-
-std::vector<Case> all_models() {
-  std::vector<Case> cases;
-  for (const std::string& model : golden_names()) cases.push_back({model, "cuda"});
-  return cases;
-}
-
-// The laws hold for kernels, not for families: the emulator, a thousand times slower than a GPU, gets one of each kind.
-std::vector<Case> law_models() {
-  if (!cuda::testing::is_emulated()) return all_models();
-  return {{"llama3_bf16", "cuda"},
-          {"gemma2_bf16", "cuda"},
-          {"llama2_f16", "cuda"},
-          {"gpt2", "cuda"},
-          {"olmo2", "cuda"},
-          {"mixtral", "cuda"},
-          {"qwen3_moe_unnormalised_bf16", "cuda"}};
-}
-
-INSTANTIATE_TEST_SUITE_P(Models, CudaGoldenTest, testing::ValuesIn(all_models()), case_name);
-INSTANTIATE_TEST_SUITE_P(Models, CudaGoldenLaws, testing::ValuesIn(law_models()), case_name);
+INSTANTIATE_TEST_SUITE_P(Models, CudaGoldenTest, testing::ValuesIn(cases_of(golden_names(), "cuda")), case_name);
+INSTANTIATE_TEST_SUITE_P(Models, CudaGoldenLaws, testing::ValuesIn(cases_of(law_models(), "cuda")), case_name);
 
 }  // namespace
 }  // namespace inferneo

@@ -2,6 +2,8 @@
 // with rotation and the cache's writes. Tolerances: a few roundings in f32 of what is added up, and that of the
 // output's type.
 #include "kernel_data.h"
+#include "kernels/cpu/reference.h"
+#include "kernels/kv_layout.h"
 #include "models/rope.h"
 
 namespace inferneo::cuda::testing {
@@ -299,6 +301,68 @@ TEST_F(RowKernels, HeadsAreNormedRotatedAndWritten) {
         ASSERT_EQ(cache[b], 0xff) << "byte " << b << " of the cache was written";
       }
     }
+  }
+}
+
+// Keys and values of an int8 cache: the host's integers and scales to the bit, and no other byte. A row of zeros, one
+// with a value that is not finite, a head that fills no whole chunk.
+TEST_F(RowKernels, Int8RowsAreThoseOfTheHost) {
+  for (const int32_t dim : {20, 64}) {
+    constexpr int32_t kKv = 2;
+    constexpr int32_t kRows = 4;
+    const int64_t width = (1 + 2 * kKv) * dim;
+    Numbers numbers(23);
+    std::vector<float> qkv = numbers.floats(kRows * width, 3.0);
+    std::fill_n(qkv.begin() + dim, dim, 0.0F);                                                   // row 0, first key
+    qkv[static_cast<size_t>(2 * width + 3 * dim + 5)] = std::numeric_limits<float>::infinity();  // row 2, first value
+    kernels::KvLayout host_layout{DType::i8, 1, kKv, dim, 8};
+    std::vector<std::byte> host(4 * host_layout.bytes_per_block(), std::byte{0xff});
+    const std::vector<int32_t> blocks = {3, 1};
+    const kernels::SequenceRows rows{blocks.data(), 6, 0, 3};
+    kernels::KvWriteArgs write;
+    write.k = qkv.data() + dim;
+    write.v = qkv.data() + 3 * dim;
+    write.k_stride = write.v_stride = width;
+    write.plane = host.data();
+    write.layout = host_layout;
+    for (int32_t h = 0; h < kKv; ++h) kernels::reference::kv_write(write, rows, h);
+    const KvLayout layout{1, kKv, dim, 8, Elem::i8};
+    const Array<int32_t> positions(*this, std::vector<int32_t>{6, 7, 8, -1});
+    const Array<int32_t> sequence_of(*this, std::vector<int32_t>{0, 0, 0, 0});
+    const Array<int32_t> begin(*this, std::vector<int32_t>{0});
+    const Array<int32_t> tables(*this, blocks);
+    const Array<float> qkv_on(*this, qkv);
+    const Array<uint8_t> plane(*this, static_cast<size_t>(4 * layout.bytes_per_block()));
+    QkvArgs args{};
+    args.qkv = qkv_on.get();
+    args.stride = width;
+    args.batch = {positions.get(), sequence_of.get(), begin.get(), tables.get()};
+    args.layout = layout;
+    args.plane = plane.get();
+    args.rows = kRows;
+    args.num_heads = 1;
+    ASSERT_TRUE(ops().qkv_post(args).ok());
+    const std::vector<uint8_t> cache = plane.download();
+    std::vector<uint8_t> want(cache.size(), 0xff);
+    for (int64_t r = 0; r < 3; ++r) {
+      const int64_t block = r < 2 ? 3 : 1;
+      const int64_t slot = (6 + r) % 8;
+      for (int32_t h = 0; h < 2 * kKv; ++h) {
+        const bool is_v = h >= kKv;
+        const std::byte* from = host.data() + static_cast<size_t>(block) * host_layout.bytes_per_block() +
+                                (is_v ? host_layout.v_offset(0, h - kKv) : host_layout.k_offset(0, h));
+        uint8_t* to = want.data() + block * layout.bytes_per_block() +
+                      (is_v ? layout.v_offset(0, h - kKv) : layout.k_offset(0, h));
+        const auto* scales =
+            reinterpret_cast<const float*>(from + (is_v ? host_layout.v_scales() : host_layout.k_scales()));
+        reinterpret_cast<float*>(to + layout.scales_at())[slot] = scales[slot];
+        for (int32_t d = 0; d < layout.row_elements(); ++d) {
+          const int64_t at = is_v ? host_layout.v_index(slot, d) : host_layout.k_index(slot, d);
+          to[slot * layout.row_elements() + layout.place_of(d)] = d < dim ? static_cast<uint8_t>(from[at]) : 0;
+        }
+      }
+    }
+    for (size_t b = 0; b < cache.size(); ++b) ASSERT_EQ(cache[b], want[b]) << "byte " << b << ", heads of " << dim;
   }
 }
 

@@ -1,0 +1,2 @@
+// Compiled by nvcc into a module of its own.
+#include "kernels/cuda/quant.cuh"

@@ -1,0 +1,22 @@
+// Quantised weights from the host's panels (kernels/packed_matrix.h) into those of a GPU (quant_layout.h): integers,
+// scales, minima and units move, none changes.
+#pragma once
+
+#include <cstddef>
+
+#include "kernels/cuda/quant_layout.h"
+#include "kernels/packed_matrix.h"
+#include "tensor/quantization.h"
+
+namespace inferneo::cuda {
+
+// What holds such weights on a GPU. `format`: f32, f16, bf16, int8 or int4.
+Elem elem_of(const WeightFormat& format);
+
+// The 16 channels of view.panel(panel) into the QuantPanels::panel_bytes() at `out`. `view` is quantised.
+void repack_panel(const kernels::PackedView& view, int64_t panel, std::byte* out);
+
+// One value of a panel as it lies on a GPU, with the arithmetic of kernels::dequantize(). For tests.
+float panel_value(const QuantPanels& layout, const std::byte* panel, int64_t channel, int64_t input);
+
+}  // namespace inferneo::cuda
