@@ -25,6 +25,7 @@ if(INFERNEO_SANITIZE)
 endif()
 if(INFERNEO_COVERAGE)  # of many threads, so the counts have to be atomic
   target_compile_options(inferneo_options INTERFACE --coverage -fprofile-update=atomic)
+  target_compile_definitions(inferneo_options INTERFACE INFERNEO_COVERAGE)
   target_link_options(inferneo_options INTERFACE --coverage)
 endif()
 target_include_directories(inferneo_options INTERFACE ${CMAKE_SOURCE_DIR}/include ${CMAKE_SOURCE_DIR}/src)

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 
 import pytest
 
@@ -11,6 +12,9 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 inferneo = pytest.importorskip("inferneo", reason="no Python extension (cmake -DINFERNEO_PYTHON=ON, PYTHONPATH=build/dev/python)")
 
 TIMEOUT = 240.0  # seconds for a coroutine test, on a loaded machine
+
+# Who is started in the background by a shell ignores Ctrl-C, and so do all that it starts: tests send it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def scaled(count, least):

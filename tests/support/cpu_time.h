@@ -5,9 +5,9 @@
 
 namespace inferneo {
 
-// What the time bounds of a build are multiplied by: sanitizers make the same work several times as long, and a bound
-// is a promise about the program that people run.
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+// What the time bounds of a build are multiplied by: sanitizers, and counts of the lines that run, make the same work
+// several times as long, and a bound is a promise about the program that people run.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || defined(INFERNEO_COVERAGE)
 inline constexpr double kSlowdown = 4.0;
 #else
 inline constexpr double kSlowdown = 1.0;
