@@ -74,12 +74,12 @@ install_packages() {
 
 # What is installed is asked first: where apt keeps no cache of its lists, as in containers, it takes a second to answer.
 boost_package() {
-  local package
-  for package in libboost-dev libboost1.83-dev libboost1.81-dev; do
+  local package packages=(libboost-dev libboost1.83-dev libboost1.81-dev)
+  for package in "${packages[@]}"; do
     version_at_least "$(dpkg-query -W -f '${db:Status-Status} ${Version}' "$package" 2>/dev/null | sed -n 's/^installed //p')" 1.81 &&
       { echo "$package"; return; }
   done
-  for package in libboost-dev libboost1.83-dev libboost1.81-dev; do
+  for package in "${packages[@]}"; do
     has_candidate "$package" || continue
     version_at_least "$(apt-cache policy "$package" | sed -n 's/^  Candidate: //p')" 1.81 && { echo "$package"; return; }
   done

@@ -13,20 +13,16 @@ namespace {
 
 constexpr int64_t kAlignment = 256;  // of a stack
 
+// Biases are stacked as their matrices are.
 TensorRole first_role(TensorRole role) {
   switch (role) {
-    case TensorRole::k:
-    case TensorRole::v:
-      return TensorRole::q;
-    case TensorRole::up:
-      return TensorRole::gate;
     case TensorRole::k_bias:
     case TensorRole::v_bias:
       return TensorRole::q_bias;
     case TensorRole::up_bias:
       return TensorRole::gate_bias;
     default:
-      return role;
+      return stack_of(role);
   }
 }
 

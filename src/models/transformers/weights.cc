@@ -23,7 +23,8 @@ constexpr size_t kRoundBytes = size_t{64} << 20;  // between two calls of the pr
 // What quantize_row() makes of the same weights; files of packed weights made by another version are not used.
 constexpr int kQuantizerVersion = 1;
 
-// Roles that share an input are stacked; the others stand alone.
+}  // namespace
+
 TensorRole stack_of(TensorRole role) {
   switch (role) {
     case TensorRole::k:
@@ -35,8 +36,6 @@ TensorRole stack_of(TensorRole role) {
       return role;
   }
 }
-
-}  // namespace
 
 WeightFormat kept_format(Quantization quantization, TensorRole role, DType dtype, int64_t rows, int64_t cols) {
   const WeightFormat plain(dtype);

@@ -79,6 +79,8 @@ struct ModelWeights {
   size_t vector_bytes = 0;
 };
 
+// The role that names the stack: of matrices that share an input the first; the others stand alone.
+TensorRole stack_of(TensorRole role);
 // What a stack of matrices of `role` is kept in, as said above. `dtype`: as stored; `rows`: each part of the stack
 // rounded up to whole panels.
 WeightFormat kept_format(Quantization quantization, TensorRole role, DType dtype, int64_t rows, int64_t cols);
