@@ -14,19 +14,16 @@ import asyncio
 import atexit
 import collections
 import concurrent.futures
-import logging
 import os
 import threading
 import weakref
-from typing import Any, Callable, Iterator, Protocol
+from typing import Any, Awaitable, Callable, Iterator, Protocol
 
 from . import _native
 
 _RESULT = -1
 _ERROR = -2
 _CLOSED = -3
-
-_log = logging.getLogger("inferneo")
 
 
 class Ends(Protocol):
@@ -40,29 +37,9 @@ class Ticket(Protocol):
 
 
 class _Waiter(Protocol):
-    """Of one request: what its loop does with each event."""
+    """Of one request: what its loop does with each event. on_event() of what is not an Answer (event_queue.cc)."""
 
     ticket: Ticket | None
-
-    def on_event(self, kind: int, value: Any) -> None: ...
-
-
-class _Answer:
-    """Waits for the end alone."""
-
-    __slots__ = ("future", "ticket")
-
-    def __init__(self, future: asyncio.Future[Any]) -> None:
-        self.future = future
-        self.ticket: Ticket | None = None
-
-    def on_event(self, kind: int, value: Any) -> None:
-        if self.future.done():
-            return
-        if kind == _RESULT:
-            self.future.set_result(value)
-        elif kind == _ERROR:
-            self.future.set_exception(value)
 
 
 class _LoopEvents:
@@ -73,23 +50,12 @@ class _LoopEvents:
         self.waiters: dict[int, _Waiter] = {}
         self._next_id = 0
 
-    def add(self, waiter: _Waiter) -> int:
+    def new_id(self) -> int:
         self._next_id += 1
-        self.waiters[self._next_id] = waiter
         return self._next_id
 
     def remove(self, request: int) -> None:
         self.waiters.pop(request, None)
-
-    def deliver(self) -> None:
-        for request, kind, value in self.queue.take_now():
-            waiter = self.waiters.pop(request, None) if kind < 0 else self.waiters.get(request)
-            if waiter is None:
-                continue
-            try:
-                waiter.on_event(kind, value)
-            except Exception:  # whatever it was, others still wait for their events
-                _log.exception("an event of the engine could not be delivered")
 
     def cancel_all(self) -> None:
         """The loop has been closed, and nobody waits any more."""
@@ -161,7 +127,7 @@ class _Bridge:
             self.forget_closed_loops()
         if events is None:
             events = _LoopEvents()
-            loop.add_reader(events.queue.fileno(), events.deliver)
+            loop.add_reader(events.queue.fileno(), events.queue.deliver, events.waiters)
             with self._lock:
                 self._loops[loop] = events
                 self._only = (weakref.ref(loop), events) if len(self._loops) == 1 else None
@@ -229,21 +195,18 @@ def num_waiting() -> int:
 Submit = Callable[..., "Ticket | None"]
 
 
-async def wait(submit: Submit, *more: Any) -> Any:
-    """Submits, and waits for the end. A cancelled task cancels the request."""
+def wait(submit: Submit, *more: Any) -> Awaitable[Any]:
+    """Submits at once, and the end can be awaited, by the task that has called. Cancelling the task cancels the request."""
     loop = asyncio.get_running_loop()
-    answer = _Answer(loop.create_future())
     events = _bridge.events_of(loop)
-    request = events.add(answer)
+    request = events.new_id()
+    events.waiters[request] = answer = _native.Answer(loop, events.waiters, request)
     try:
         answer.ticket = submit(events.queue, request, *more)
-        return await answer.future
     except BaseException:
-        if not answer.future.done() or answer.future.cancelled():
-            events.remove(request)
-            if answer.ticket is not None:
-                answer.ticket.cancel()
+        events.remove(request)
         raise
+    return answer
 
 
 class Events:
@@ -255,7 +218,8 @@ class Events:
         self._asking: collections.deque[asyncio.Future[None]] = collections.deque()
         self._events = _bridge.events_of(self._loop)
         self.ticket: Ticket | None = None
-        self._request = self._events.add(self)
+        self._request = self._events.new_id()
+        self._events.waiters[self._request] = self
         try:
             self.ticket = submit(self._events.queue, self._request, *more)
         except BaseException:

@@ -6,7 +6,11 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <optional>
+#include <tuple>
+#include <utility>
 
+#include "answer.h"
 #include "engines.h"
 #include "errors.h"
 #include "owned.h"
@@ -16,29 +20,24 @@ namespace nb = nanobind;
 namespace inferneo::python {
 namespace {
 
-// (id, sample, text), (id, -1, result) or (id, -2, exception).
+// The kinds of events: the number of the sample whose text it is, or one of these.
 constexpr int kResult = -1;
 constexpr int kError = -2;
 
 template <typename T>
-nb::tuple end_tuple(uint64_t id, Result<T> result) {
-  if (!result.ok()) return nb::make_tuple(id, kError, exception_of(result.error()));
-  return nb::make_tuple(id, kResult, end_object(*std::move(result)));
+std::pair<int, nb::object> end_of(Result<T> result) {
+  if (!result.ok()) return {kError, exception_of(result.error())};
+  return {kResult, end_object(*std::move(result))};
 }
 
-nb::tuple tuple_of(Event event) {
-  if (auto* piece = std::get_if<TextPiece>(&event.what)) {
-    return nb::make_tuple(event.id, piece->sample, std::move(piece->text));
-  }
-  if (auto* result = std::get_if<Result<GenerationResult>>(&event.what)) return end_tuple(event.id, std::move(*result));
-  if (auto* result = std::get_if<Result<EmbeddingResult>>(&event.what)) return end_tuple(event.id, std::move(*result));
-  return end_tuple(event.id, std::move(std::get<Result<Lease>>(event.what)));
-}
+bool is_end(const Event& event) { return !std::holds_alternative<TextPiece>(event.what); }
 
-nb::list list_of(std::deque<Event> events) {
-  nb::list list;
-  for (Event& event : events) list.append(tuple_of(std::move(event)));
-  return list;
+// What it tells, and of which kind that is.
+std::pair<int, nb::object> told_by(Event event) {
+  if (auto* piece = std::get_if<TextPiece>(&event.what)) return {piece->sample, nb::cast(std::move(piece->text))};
+  if (auto* result = std::get_if<Result<GenerationResult>>(&event.what)) return end_of(std::move(*result));
+  if (auto* result = std::get_if<Result<EmbeddingResult>>(&event.what)) return end_of(std::move(*result));
+  return end_of(std::move(std::get<Result<Lease>>(event.what)));
 }
 
 // In slices, so that Ctrl-C is noticed.
@@ -51,12 +50,55 @@ nb::list take(const PyEventQueue& self, double timeout) {
     events = without_gil([&] { return self.queue->take(std::min(left, kSlice)); });
     if (PyErr_CheckSignals() != 0) throw nb::python_error();
   }
-  return list_of(std::move(events));
+  nb::list list;
+  for (Event& event : events) {
+    const uint64_t id = event.id;
+    auto [kind, value] = told_by(std::move(event));
+    list.append(nb::make_tuple(id, kind, value));
+  }
+  return list;
 }
 
-// A forked child's copy of its parent's loop finds nothing here, and leaves the descriptor that both have alone.
-nb::list take_now(const PyEventQueue& self) {
-  return ::getpid() == self.owner ? list_of(self.queue->take_now()) : nb::list();
+// To whom the event is for, if anybody still waits. A waiter is an Answer, or has on_event(kind, value).
+void deliver_to(const nb::dict& waiters, Event event) {
+  const nb::object id = nb::cast(event.id);
+  const nb::object waiter = nb::borrow(PyDict_GetItemWithError(waiters.ptr(), id.ptr()));
+  if (!waiter.is_valid()) {
+    if (PyErr_Occurred() != nullptr) nb::raise_python_error();
+    return;
+  }
+  if (is_end(event) && PyDict_DelItem(waiters.ptr(), id.ptr()) != 0) nb::raise_python_error();
+  int kind = 0;
+  nb::object value;
+  try {
+    std::tie(kind, value) = told_by(std::move(event));
+  } catch (nb::python_error& error) {  // no memory for the result
+    std::tie(kind, value) = std::pair(kError, nb::borrow(error.value()));
+  }
+  if (!is_answer(waiter)) {
+    waiter.attr("on_event")(kind, value);
+  } else if (kind == kError) {
+    give_error(waiter, std::move(value));
+  } else {
+    give_result(waiter, std::move(value));
+  }
+}
+
+// All that there are now; a callback of an event loop. The rest of them is still in the queue while who waited for one
+// goes on: Ctrl-C there, or a loop within the loop, loses none. A forked child's copy of its parent's loop finds
+// nothing here, and leaves the descriptor that both have alone.
+void deliver(const PyEventQueue& self, const nb::dict& waiters) {
+  if (::getpid() != self.owner) return;
+  for (size_t left = self.queue->size(); left > 0; --left) {
+    std::optional<Event> event = self.queue->take_one();
+    if (!event) return;
+    try {
+      deliver_to(waiters, *std::move(event));
+    } catch (nb::python_error& error) {
+      if (!error.matches(PyExc_Exception)) throw;
+      error.discard_as_unraisable("an event of the engine");  // whatever it was, others still wait for theirs
+    }
+  }
 }
 
 // ---- what a server elsewhere has told (inferneo/_remote.py), as if an engine of this process had
@@ -122,7 +164,7 @@ void bind_event_queue(nb::module_& module) {
   nb::class_<PyEventQueue>(module, "EventQueue")
       .def(nb::init<>())
       .def("take", &take, nb::arg("timeout"))
-      .def("take_now", &take_now)
+      .def("deliver", &deliver)
       .def("fileno", [](const PyEventQueue& self) { return self.queue->descriptor(); })
       .def("put_text", &put_text)
       .def("put_error", &put_error)

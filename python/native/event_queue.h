@@ -15,6 +15,7 @@
 #include <deque>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <system_error>
 #include <utility>
@@ -60,7 +61,7 @@ class EventQueue {
       arrived_.notify_one();
     }
   }
-  // From the first call on it can be read while there are events (eventfd(2)), and take_now() is who takes them.
+  // From the first call on it can be read as long as there are events (eventfd(2)), and take_one() is who takes them.
   // Throws std::system_error: there are no descriptors left.
   int descriptor() {
     const std::lock_guard lock(mutex_);
@@ -68,11 +69,18 @@ class EventQueue {
     if (descriptor_ < 0) throw std::system_error(errno, std::generic_category(), "an event loop's descriptor");
     return descriptor_;
   }
-  std::deque<Event> take_now() {
+  size_t size() const {
     const std::lock_guard lock(mutex_);
+    return events_.size();
+  }
+  std::optional<Event> take_one() {
+    const std::lock_guard lock(mutex_);
+    if (events_.empty()) return std::nullopt;
+    Event event = std::move(events_.front());
+    events_.pop_front();
     eventfd_t count = 0;
-    (void)::eventfd_read(descriptor_, &count);
-    return std::exchange(events_, {});
+    if (events_.empty()) (void)::eventfd_read(descriptor_, &count);
+    return event;
   }
   // Waits for the first event or the time's end; takes all that there are.
   std::deque<Event> take(std::chrono::duration<double> patience) {
@@ -82,7 +90,7 @@ class EventQueue {
   }
 
  private:
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::condition_variable arrived_;
   std::deque<Event> events_;
   int descriptor_ = -1;

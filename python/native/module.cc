@@ -6,6 +6,7 @@
 #include <string>
 #include <utility>
 
+#include "answer.h"
 #include "base/log.h"
 #include "config.h"
 #include "data.h"
@@ -40,6 +41,7 @@ NB_MODULE(_native, module) {
   bind_sampling(module);
   bind_traffic(module);
   bind_config(module);
+  bind_answer(module);
   bind_event_queue(module);
   bind_engines(module);
   bind_manager(module);
