@@ -9,7 +9,8 @@ The programs of llama.cpp are built by whoever compares, in the way that its use
 model as GGUF beside the results, once for each type. Each round measures each case in the order A B B A (A: inferneo),
 each in a process of its own, so that a drift of the machine falls on both; a round's ratio is that of the two sums. The
 machine's peaks are measured before and after each of these, and a round in which the read bandwidth moved by more than
-5 % is marked. Writes OUT.md, OUT.svg and OUT.json; --from OUT.json writes the page anew without measuring, also of a run
+5 % is marked. Of a server: the tokens/s of so many clients, and how long they wait for their first token when they all come
+at once. Writes OUT.md, OUT.svg and OUT.json; --from OUT.json writes the page anew without measuring, also of a run
 that did not come to its end.
 """
 import argparse
@@ -21,6 +22,7 @@ import os
 import pathlib
 import platform
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -81,7 +83,7 @@ class Inferneo:
     def __init__(self, args, kind):
         self._binary, self._args = args.binary, args
         self._flags = ["--num-threads", args.threads, "--quantization", QUANTIZATION[kind], "--max-model-len", context_of(args),
-                       "--max-num-seqs", max([args.clients, *args.streams])]
+                       "--max-num-seqs", max([*args.clients, *args.streams])]
 
     def _row(self, *flags):
         report = json_of([self._binary, "bench", self._args.model, *self._flags, "--no-peaks", "--rounds", 1, "--json", "-", *flags])
@@ -136,9 +138,9 @@ class LlamaCpp:
         raise Failed(f"{self._args.llama_batched_bench} measured nothing")
 
     def serve(self, port):
-        context = self._args.clients * (4 * self._args.prompt + self._args.output)  # a word is a few tokens
-        return [self._args.llama_server, *self._common, "--host", "127.0.0.1", "--port", port, "--parallel", self._args.clients,
-                "-c", context]
+        clients = max(self._args.clients)
+        context = clients * (4 * self._args.prompt + self._args.output)  # a word is a few tokens
+        return [self._args.llama_server, *self._common, "--host", "127.0.0.1", "--port", port, "--parallel", clients, "-c", context]
 
 
 def free_port():
@@ -174,61 +176,86 @@ def running(line):
                 server.wait()
 
 
-def serving_rate(engine, args, seed):
-    """Output tokens/s of a closed loop of clients."""
-    async def ask(url):
+# The case of a server whose clients all come at once, by what is measured of it.
+RATE = "serving, {} client{}"
+BURST = "{} at once, first token, {}"
+
+
+def serving(engine, clients, args, seed):
+    """By case: of so many clients that all come at once when each has first been answered, in seconds; then of a closed
+    loop of them the output tokens/s."""
+    async def ask(url, number, seed):
         target = EndpointTarget(url, None)
         await target.start()
-        options = argparse.Namespace(num_requests=2 * args.clients, lengths="fixed", input_len=args.prompt, output_len=args.output,
-                                     shared_prefix=0, rate=0, burstiness=1, concurrency=args.clients)
+        options = argparse.Namespace(num_requests=number, lengths="fixed", input_len=args.prompt, output_len=args.output,
+                                     shared_prefix=0, rate=0, burstiness=1, concurrency=clients)
         await target.ask("a first request", 4)
-        return await load.run(target, load.plan(options, seed), options)
+        done = await load.run(target, load.plan(options, seed), options)
+        if done.errors or not done.samples:
+            raise Failed(f"{line[0]} failed requests: {(done.errors or ['none was answered'])[0]}")
+        return done
 
     line = engine.serve(free_port())
     with running(line) as url:
         try:
-            done = asyncio.run(ask(url))
+            burst = asyncio.run(ask(url, clients, 2 * seed))
+            loop = asyncio.run(ask(url, 2 * clients, 2 * seed + 1))
         except (RuntimeError, LookupError, EOFError) as error:
             raise Failed(f"{line[0]} did not answer: {error}") from None
-    if done.errors or not done.samples:
-        raise Failed(f"{line[0]} failed requests: {(done.errors or ['none was answered'])[0]}")
-    return sum(sample.tokens for sample in done.samples) / done.seconds
+    measured = {RATE.format(clients, "s" if clients > 1 else ""): sum(sample.tokens for sample in loop.samples) / loop.seconds}
+    if clients > 1:
+        firsts = sorted(sample.first_token for sample in burst.samples)
+        measured[BURST.format(clients, "median")] = statistics.median(firsts)
+        measured[BURST.format(clients, "last")] = firsts[-1]
+    return measured
 
 
-def cases_of(args):
-    """name: measurement of an engine in a round."""
-    cases = {f"prefill {tokens:,}": lambda engine, _, n=tokens: engine.prefill(n) for tokens in args.prefill}
+def names_of(clients):
+    """Of the cases that serving() measures."""
+    rate = RATE.format(clients, "s" if clients > 1 else "")
+    return [rate] if clients == 1 else [rate, BURST.format(clients, "median"), BURST.format(clients, "last")]
+
+
+def measurements_of(args):
+    """(names of its cases, what measures them: by name) for each thing that a round does."""
+    def one(name, measure):
+        return [name], lambda engine, _: {name: measure(engine)}
+
+    todo = [one(f"prefill {tokens:,}", lambda engine, n=tokens: engine.prefill(n)) for tokens in args.prefill]
     for streams in args.streams:
-        if streams > 1 and not args.llama_batched_bench:
-            continue
-        cases[f"decode, {streams} stream{'s' if streams > 1 else ''}"] = lambda engine, _, n=streams: engine.decode(n)
-    if args.llama_server:
-        cases[f"serving, {args.clients} clients"] = lambda engine, seed: serving_rate(engine, args, seed)
-    return cases
+        if streams == 1 or args.llama_batched_bench:
+            todo.append(one(f"decode, {streams} stream{'s' if streams > 1 else ''}", lambda engine, n=streams: engine.decode(n)))
+    for clients in args.clients if args.llama_server else []:
+        todo.append((names_of(clients), lambda engine, seed, n=clients: serving(engine, n, args, seed)))
+    return todo
 
 
 def measure(args, ggufs, setup):
     """The results, which are on disk after every group of four."""
-    results = [{"type": kind, "name": name, "rounds": []} for kind in args.types for name in cases_of(args)]
-    measurements = cases_of(args)
+    todo = [(kind, names, run) for kind in args.types for names, run in measurements_of(args)]
+    results = {(kind, name): {"type": kind, "name": name, "unit": "s" if "first token" in name else "tokens/s", "rounds": []}
+               for kind, names, _ in todo for name in names}
     engines = {kind: (Inferneo(args, kind), LlamaCpp(args, ggufs[kind])) for kind in args.types}
 
     def peaks():
         return json_of([args.binary, "bench", "--machine", "--json", "-", "--num-threads", args.threads])["machine"]
 
     for number in range(args.rounds):
-        for case in results if number % 2 == 0 else reversed(results):
-            ours, theirs = engines[case["type"]]
-            run = measurements[case["name"]]
+        for kind, names, run in todo if number % 2 == 0 else reversed(todo):
+            ours, theirs = engines[kind]
             before = peaks()
             a, b, c, d = (run(engine, number) for engine in (ours, theirs, theirs, ours))
-            done = {"ours": [a, d], "theirs": [b, c], "before": before, "after": peaks()}
-            case["rounds"].append(done)
+            after = peaks()
+            for name in names:
+                case = results[kind, name]
+                done = {"ours": [a[name], d[name]], "theirs": [b[name], c[name]], "before": before, "after": after}
+                case["rounds"].append(done)
+                print(f"round {number + 1}: {kind} {name:<26} {(a[name] + d[name]) / 2:10.2f} and {(b[name] + c[name]) / 2:10.2f} "
+                      f"{case['unit']}{'' if is_quiet(done) else '   (the machine was not quiet)'}", file=sys.stderr, flush=True)
             setup["llama.cpp"] = next((e[1].build for e in engines.values() if e[1].build != "unknown"), "unknown")
-            beside(args.out, ".json").write_text(json.dumps({"setup": setup, "cases": results}, indent=1) + "\n")
-            print(f"round {number + 1}: {case['type']} {case['name']:<22} {(a + d) / 2:10.2f} and {(b + c) / 2:10.2f} tokens/s"
-                  f"{'' if is_quiet(done) else '   (the machine was not quiet)'}", file=sys.stderr, flush=True)
-    return {"setup": setup, "cases": results}
+            result = {"setup": setup, "cases": list(results.values())}
+            beside(args.out, ".json").write_text(json.dumps(result, indent=1) + "\n")
+    return result
 
 
 def write_ggufs(args):
@@ -286,7 +313,7 @@ def parse(arguments):
     parser.add_argument("--rounds", type=positive, default=5, help="at least five tell something [5]")
     parser.add_argument("--prefill", type=whole_numbers, default=[512], metavar="N,N", help="prompt lengths [512]")
     parser.add_argument("--streams", type=whole_numbers, default=[1, 16], metavar="N,N", help="decoded together [1,16]")
-    parser.add_argument("--clients", type=positive, default=8, help="of the serving case [8]")
+    parser.add_argument("--clients", type=whole_numbers, default=[8], metavar="N,N", help="of the serving cases [8]")
     parser.add_argument("--prompt", type=positive, default=32, help="tokens before decoding, words when serving [32]")
     parser.add_argument("--output", type=positive, default=128, help="tokens decoded by each stream [128]")
     parser.add_argument("--threads", type=positive, default=len(os.sched_getaffinity(0)), help="[all processors]")

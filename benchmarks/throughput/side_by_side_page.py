@@ -24,6 +24,11 @@ def rates(case, whose):
     return [statistics.mean(round_[whose]) for round_ in case["rounds"]]
 
 
+def is_time(case):
+    """Seconds, of which fewer are better; else tokens/s."""
+    return case.get("unit") == "s"
+
+
 def ratios(case):
     return [sum(round_["ours"]) / sum(round_["theirs"]) for round_ in case["rounds"]]
 
@@ -32,14 +37,20 @@ def spread(values, digits):
     return f"{statistics.median(values):,.{digits}f} ({min(values):,.{digits}f} to {max(values):,.{digits}f})"
 
 
+def digits(case):
+    return 2 if is_time(case) else 1
+
+
 def page(result, picture_name):
     setup, cases = result["setup"], measured(result)
     rounds = [round_ for case in cases for round_ in case["rounds"]]
     machines = [round_[when] for round_ in rounds for when in ("before", "after")]
     loud = sum(not is_quiet(round_) for round_ in rounds)
-    rows = [f"| {case['type']} | {case['name']} | {spread(rates(case, 'ours'), 1)} | {spread(rates(case, 'theirs'), 1)} "
-            f"| {spread(ratios(case), 2)} | {sum(not is_quiet(r) for r in case['rounds']) or ''} |" for case in cases]
-    each = [f"| {case['type']} | {case['name']} | {number} | {statistics.mean(r['ours']):,.1f} | {statistics.mean(r['theirs']):,.1f} "
+    rows = [f"| {case['type']} | {case['name']}{', s' if is_time(case) else ''} | {spread(rates(case, 'ours'), digits(case))} "
+            f"| {spread(rates(case, 'theirs'), digits(case))} | {spread(ratios(case), 2)} "
+            f"| {sum(not is_quiet(r) for r in case['rounds']) or ''} |" for case in cases]
+    each = [f"| {case['type']} | {case['name']}{', s' if is_time(case) else ''} | {number} "
+            f"| {statistics.mean(r['ours']):,.{digits(case)}f} | {statistics.mean(r['theirs']):,.{digits(case)}f} "
             f"| {sum(r['ours']) / sum(r['theirs']):.2f} | {r['before']['read_bytes_per_second'] / 1e9:.1f} "
             f"| {r['after']['read_bytes_per_second'] / 1e9:.1f} | {'' if is_quiet(r) else 'not quiet'} |"
             for case in cases for number, r in enumerate(case["rounds"], 1)]
@@ -49,8 +60,9 @@ def page(result, picture_name):
     return f"""# Side by side with llama.cpp
 
 Written by `benchmarks/throughput/side_by_side.py`, which says how it measures. {setup["model"]}, {setup["date"]}; medians and
-ranges of {setup["rounds"]} rounds, each in the order A B B A; a ratio above 1 means that Inferneo is faster. Tokens/s; decoding
-after {setup["prompt"]} tokens, {setup["output"]} tokens for each stream.
+ranges of {setup["rounds"]} rounds, each in the order A B B A. Tokens/s, of which a ratio above 1 means that Inferneo is faster;
+where it says s, seconds, of which one below 1 does. Decoding after {setup["prompt"]} tokens, {setup["output"]} tokens for each
+stream.
 
 Machine: {setup["processor"]}, {setup["threads"]} threads, {machines[0]["isa"]}; bf16
 {spread([m["bf16_flops"] / 1e9 for m in machines], 0)} GFLOP/s, read
@@ -74,8 +86,8 @@ Read bandwidth in GB/s, before and after each.
 
 
 def picture(result):
-    """Each case's median ratio as a dot on the range of its rounds; the line at 1 is where both are as fast."""
-    cases = measured(result)
+    """Each rate's median ratio as a dot on the range of its rounds; the line at 1 is where both are as fast."""
+    cases = [case for case in measured(result) if not is_time(case)]
     left, right, top, step = 220, 60, 30, 28
     width, height = 760, top + step * len(cases) + 40
     most = max([1.0, *(ratio for case in cases for ratio in ratios(case))]) * 1.1

@@ -7,6 +7,7 @@ import pathlib
 import subprocess
 import sys
 import tempfile
+import types
 import unittest
 import unittest.mock
 
@@ -14,6 +15,7 @@ sys.dont_write_bytecode = True
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 sys.path[:0] = [str(ROOT / "benchmarks" / "throughput"), str(ROOT / "benchmarks" / "step")]
 import instructions  # noqa: E402
+import load  # noqa: E402
 import side_by_side  # noqa: E402
 import side_by_side_page  # noqa: E402
 
@@ -141,10 +143,40 @@ class SideBySide(unittest.TestCase):
         self.assertEqual(self.run_tool("--llama-bench", good, "--prefill", "0")[0], 2)
 
     def test_cases_are_those_that_there_are_programs_for(self):
-        args = side_by_side.parse(["m", "--llama-bench", "x", "--streams", "1,8"])
-        self.assertEqual(list(side_by_side.cases_of(args)), ["prefill 512", "decode, 1 stream"])
-        args = side_by_side.parse(["m", "--llama-bench", "x", "--llama-batched-bench", "y", "--llama-server", "z"])
-        self.assertEqual(list(side_by_side.cases_of(args)), ["prefill 512", "decode, 1 stream", "decode, 16 streams", "serving, 8 clients"])
+        def cases(*flags):
+            args = side_by_side.parse(["m", "--llama-bench", "x", *flags])
+            return [name for names, _ in side_by_side.measurements_of(args) for name in names]
+
+        self.assertEqual(cases("--streams", "1,8"), ["prefill 512", "decode, 1 stream"])
+        self.assertEqual(cases("--llama-batched-bench", "y", "--llama-server", "z", "--clients", "1,8"),
+                         ["prefill 512", "decode, 1 stream", "decode, 16 streams", "serving, 1 client", "serving, 8 clients",
+                          "8 at once, first token, median", "8 at once, first token, last"])
+
+    def test_a_burst_is_told_in_seconds_beside_the_rate(self):
+        def sample(first_token, tokens=4):
+            return types.SimpleNamespace(first_token=first_token, tokens=tokens)
+
+        async def run(target, requests, options):
+            firsts = [0.3, 0.1, 0.2] if len(requests) == 3 else [9.0] * len(requests)
+            return load.Round(2.0, [sample(first) for first in firsts])
+
+        class Target:
+            def __init__(self, url, model):
+                pass
+
+            async def start(self):
+                pass
+
+            async def ask(self, prompt, max_tokens):
+                pass
+
+        engine = types.SimpleNamespace(serve=lambda port: ["server", "--port", port])
+        args = side_by_side.parse(["m", "--llama-bench", "x", "--clients", "3"])
+        with unittest.mock.patch.object(load, "run", run), unittest.mock.patch.object(side_by_side, "EndpointTarget", Target), \
+                unittest.mock.patch.object(side_by_side, "running", lambda line: contextlib.nullcontext("url")):
+            measured = side_by_side.serving(engine, 3, args, seed=0)
+        self.assertEqual(measured, {"serving, 3 clients": 12.0, "3 at once, first token, median": 0.2, "3 at once, first token, last": 0.3})
+        self.assertEqual(list(measured), side_by_side.names_of(3))
 
 
 class OnnxReport(unittest.TestCase):
