@@ -315,6 +315,10 @@ CuResult event_synchronize(CuEvent) {
   ENTER("event_synchronize");
   return 0;
 }
+CuResult event_query(CuEvent) {
+  ENTER("event_query");
+  return 0;
+}
 CuResult event_elapsed(float* milliseconds, CuEvent from, CuEvent to) {
   const auto passed = *reinterpret_cast<EventTime*>(to) - *reinterpret_cast<EventTime*>(from);
   *milliseconds = std::chrono::duration<float, std::milli>(passed).count();
@@ -408,18 +412,54 @@ CuResult graph_destroy(CuGraph graph) {
 }
 #undef ENTER
 
-constexpr DriverApi kApi = {init,           driver_version,     error_name,         error_string,
-                            device_count,   device_get,         device_name,        device_attribute,
-                            device_memory,  context_retain,     context_release,    context_set,
-                            memory_info,    memory_alloc,       memory_free,        host_alloc,
-                            host_free,      copy_to_device,     copy_to_host,       set_bytes,
-                            granularity,    address_reserve,    address_free,       memory_create,
-                            memory_release, memory_map,         memory_unmap,       memory_access,
-                            stream_create,  stream_destroy,     stream_synchronize, event_create,
-                            event_destroy,  event_record,       event_synchronize,  event_elapsed,
-                            module_load,    module_unload,      module_function,    function_attribute,
-                            launch,         capture_begin,      capture_end,        graph_instantiate,
-                            graph_launch,   graph_exec_destroy, graph_destroy};
+constexpr DriverApi kApi = {init,
+                            driver_version,
+                            error_name,
+                            error_string,
+                            device_count,
+                            device_get,
+                            device_name,
+                            device_attribute,
+                            device_memory,
+                            context_retain,
+                            context_release,
+                            context_set,
+                            memory_info,
+                            memory_alloc,
+                            memory_free,
+                            host_alloc,
+                            host_free,
+                            copy_to_device,
+                            copy_to_host,
+                            set_bytes,
+                            granularity,
+                            address_reserve,
+                            address_free,
+                            memory_create,
+                            memory_release,
+                            memory_map,
+                            memory_unmap,
+                            memory_access,
+                            stream_create,
+                            stream_destroy,
+                            stream_synchronize,
+                            event_create,
+                            event_destroy,
+                            event_record,
+                            event_synchronize,
+                            event_query,
+                            event_elapsed,
+                            module_load,
+                            module_unload,
+                            module_function,
+                            function_attribute,
+                            launch,
+                            capture_begin,
+                            capture_end,
+                            graph_instantiate,
+                            graph_launch,
+                            graph_exec_destroy,
+                            graph_destroy};
 
 }  // namespace
 
