@@ -10,6 +10,7 @@
 #include "kernels/cuda/embedded.h"
 #include "kernels/op_table.h"
 #include "tensor/cuda/device.h"
+#include "tensor/cuda/nccl.h"
 
 namespace inferneo {
 namespace {
@@ -57,6 +58,10 @@ void add_gpus(std::vector<Finding>& findings) {
     findings.push_back({fmt::format("cuda:{}", gpu.ordinal), gpu_line(gpu)});
   }
   findings.push_back({"cuBLASLt", library_found()});
+  const auto nccl = cuda::load_nccl();
+  findings.push_back({"NCCL", nccl.ok() ? cuda::nccl_version(**nccl)
+                                        : fmt::format("{}: GPUs that share a model would add up in the host's memory",
+                                                      nccl.error().message)});
 }
 
 }  // namespace
