@@ -58,10 +58,12 @@ void add_gpus(std::vector<Finding>& findings) {
     findings.push_back({fmt::format("cuda:{}", gpu.ordinal), gpu_line(gpu)});
   }
   findings.push_back({"cuBLASLt", library_found()});
+}
+
+std::string nccl_found() {
   const auto nccl = cuda::load_nccl();
-  findings.push_back({"NCCL", nccl.ok() ? cuda::nccl_version(**nccl)
-                                        : fmt::format("{}: GPUs that share a model would add up in the host's memory",
-                                                      nccl.error().message)});
+  if (nccl.ok()) return cuda::nccl_version(**nccl);
+  return fmt::format("{}: GPUs that share a model would add up in the memory of the host", nccl.error().message);
 }
 
 }  // namespace
@@ -79,6 +81,7 @@ int run_doctor(const Invocation&, CommandContext& context) {
   findings.push_back({"CUDA kernels", has_kernels ? std::string(cuda::embedded_targets())
                                                   : "none in this build: configure it with -DINFERNEO_CUDA=ON"});
   add_gpus(findings);
+  findings.push_back({"NCCL", nccl_found()});
   std::string text;
   for (const Finding& finding : findings) text += fmt::format("{:<14} {}\n", finding.what, finding.found);
   context.terminal.write(text);

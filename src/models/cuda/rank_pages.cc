@@ -14,7 +14,7 @@ class RankRange final : public PageRange {
     for (const auto& range : ranges_) {
       Status committed = range->commit(bytes);
       if (committed.ok()) continue;
-      if (bytes > before) shrink(before);
+      shrink(before);
       return committed;
     }
     return ok_status();

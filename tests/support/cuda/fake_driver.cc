@@ -180,14 +180,15 @@ CuResult device_name(char* name, int length, CuDevice) {
   std::strncpy(name, "Emulated GPU", static_cast<size_t>(length));
   return 0;
 }
-CuResult device_attribute(int* value, int attribute, CuDevice) {
+CuResult device_attribute(int* value, int attribute, CuDevice device) {
   const FakeDriverOptions& options = state().options;
   switch (attribute) {
     case kCuMajor:
       *value = options.major;
       return 0;
     case kCuMultiprocessors:
-      *value = options.multiprocessors;
+      *value =
+          device > 0 && options.other_multiprocessors > 0 ? options.other_multiprocessors : options.multiprocessors;
       return 0;
     case kCuSharedOptIn:
       *value = 227 << 10;

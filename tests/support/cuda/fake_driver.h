@@ -26,6 +26,7 @@ struct FakeDriverOptions {
   int multiprocessors = 4;
   int major = 9;
   int devices = 1;
+  int other_multiprocessors = 0;  // of devices behind the first; 0: as many
   bool has_virtual_memory = true;
   bool runs_kernels = true;  // false: launches are counted and nothing is computed
 };

@@ -125,6 +125,7 @@ NcclResult group_end() {
   auto grouped = std::move(state().grouped);
   state().grouped.clear();
   if (const NcclResult failed = enter("end"); failed != 0) return failed;
+  if (enter("lost") != 0) grouped.pop_back();
   for (auto& [stream, work] : grouped) {
     if (enqueue_fake_work(stream, std::move(work)) != 0) return kUnhandledCudaError;
   }

@@ -16,7 +16,7 @@ void reset_fake_nccl();
 std::vector<std::string>& fake_nccl_log();
 int fake_nccl_communicators();  // that have not been ended
 // The call of this name number `after` from now on (0: the next) answers `result`; once. "init", "start", "reduce",
-// "broadcast", "end", "async": async_error() reports it from then on.
+// "broadcast", "end"; "async": async_error() reports it from then on; "lost": the last rank of a group never comes.
 void fail_fake_nccl(const std::string& call, NcclResult result, int after = 0);
 
 }  // namespace inferneo::cuda

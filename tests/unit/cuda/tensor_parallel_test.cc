@@ -1,5 +1,7 @@
 // Golden models that two ranks share: against transformers within the bounds of one GPU, in the host's memory and by
 // NCCL, with graphs, chunks, batches and steps that run ahead.
+#include <cmath>
+
 #include "rank_fixture.h"
 
 namespace inferneo {
@@ -47,6 +49,50 @@ TEST_P(TwoRanksByNccl, HasTheBitsOfHostMemory) {
   EXPECT_EQ(logits("host memory"), by_nccl);
 }
 
+// The bundled model, whose matrices can be cut between groups. The same codes on one rank and on two, so what differs
+// is the order of sums, and what inputs are rounded to behind it.
+class QuantisedRanks : public TwoRanks {
+ protected:
+  void SetUp() override {
+    devices_ = open_rank_devices();
+    ASSERT_NE(devices_.first, nullptr) << cuda::testing::shared_device().problem;
+    device_ = devices_.first;
+    directory_ =
+        std::make_unique<ModelDirectory>(open_model(golden_root() + "/../../../models/inferneo-story").value());
+    const std::string& on = GetParam().isa;
+    quantization_ = on.substr(0, 4);
+    if (on.ends_with("_kv")) kv_cache_dtype_ = "int8";
+    for (Token t = 0; t < 24; ++t) expected_.prompt.push_back((t * 97 + 5) % 1500);
+  }
+  std::vector<float> logits(int ranks) {
+    ranks_ = ranks;
+    auto runner = load(16);
+    if (runner == nullptr) return {};
+    EXPECT_EQ(runner->spec().dtype, quantization_ == "none" ? "bf16" : quantization_);
+    PagedHarness harness(*runner, 16, 1, memory());
+    EXPECT_TRUE(harness.bind(2, 32).ok());
+    return prompt_logits(harness, {20, 1});  // products of many rows, and of one
+  }
+};
+
+TEST_P(QuantisedRanks, AgreeWithOneRank) {
+  const std::vector<float> one = logits(1);
+  const std::vector<float> two = logits(2);
+  ASSERT_EQ(one.size(), two.size());
+  double mean = 0.0;
+  double spread = 0.0;
+  double error = 0.0;
+  for (const float v : one) mean += v / static_cast<double>(one.size());
+  for (size_t i = 0; i < one.size(); ++i) {
+    ASSERT_FALSE(std::isnan(two[i]));
+    spread += (one[i] - mean) * (one[i] - mean);
+    error += (double{two[i]} - one[i]) * (double{two[i]} - one[i]);
+  }
+  // As cuda_quant_golden_test.cc: seven products in each of four layers and one behind them, inputs in bf16.
+  EXPECT_LE(std::sqrt(error / spread), 8.0 * std::sqrt(7.0 * 4 + 1) * std::exp2(-9));
+  EXPECT_NE(one, two) << "nothing was shared";
+}
+
 // Plain, grouped heads with biases and learned positions, windows with soft caps and norms behind the sums, experts,
 // rotary positions with other scalings, heads' norms.
 std::vector<std::string> shared_models() {
@@ -63,6 +109,9 @@ INSTANTIATE_TEST_SUITE_P(Models, TwoRanksInHostMemory, testing::ValuesIn(cases_o
 INSTANTIATE_TEST_SUITE_P(Models, TwoRankLaws, testing::ValuesIn(cases_of({"llama3_bf16"}, "cuda")), case_name);
 INSTANTIATE_TEST_SUITE_P(Models, TwoRanksByNccl, testing::ValuesIn(cases_of({"llama3_bf16", "gemma2_bf16"}, "cuda")),
                          case_name);
+
+INSTANTIATE_TEST_SUITE_P(Story, QuantisedRanks, testing::ValuesIn(cases_of({"story"}, "int8")), case_name);
+INSTANTIATE_TEST_SUITE_P(Both, QuantisedRanks, testing::ValuesIn(cases_of({"story"}, "int4_kv")), case_name);
 
 }  // namespace
 }  // namespace inferneo
