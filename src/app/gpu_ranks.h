@@ -13,6 +13,7 @@
 
 #include "app/compute_device.h"
 #include "models/cuda/rank_pages.h"
+#include "tensor/cuda/nccl.h"
 #include "tensor/ledger.h"
 
 namespace inferneo {
@@ -26,8 +27,9 @@ class GpuRanks {
   // For a model that `size` GPUs share: those behind the first. Errors, with param "tensor_parallel_size":
   // invalid_argument for more than there are, and those of open_gpu().
   Result<std::vector<cuda::RankDevice>> others(int size);
-  // Of the other GPUs of such a model, the least that is left for its cache.
-  size_t least_room(int size, const std::string& model);
+  // The most bytes of a rank's cache: `limit` (0: none), or what is left on another GPU where that is less, and less
+  // than on the first one, whose books are `first`. So all have as many blocks as the one with the least room.
+  size_t cache_limit(int size, const std::string& model, const MemoryLedger& first, size_t limit);
 
  private:
   struct Opened {
@@ -39,5 +41,11 @@ class GpuRanks {
   std::mutex mutex_;
   std::vector<Opened> opened_;  // by number, behind the first
 };
+
+// unsupported: a model that is to be shared, on the CPU.
+Status check_ranks(const std::string& model, int size, bool on_gpu);
+
+// Null, with a warning: this machine has none, and GPUs add up in the memory of the host.
+const cuda::NcclApi* find_nccl(const std::string& model);
 
 }  // namespace inferneo

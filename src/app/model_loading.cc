@@ -258,26 +258,10 @@ class DirectoryLoader final : public ModelLoader {
     return computes_on_gpu(found.config.device, context_.gpu.get());
   }
 
-  static Status check_ranks(const Found& found, bool on_gpu) {
-    if (on_gpu || found.config.tensor_parallel_size == 1) return ok_status();
-    return make_error(ErrorCode::unsupported,
-                      fmt::format("tensor_parallel_size {} needs as many GPUs, and {} computes on the CPU",
-                                  found.config.tensor_parallel_size, found.source_name),
-                      "tensor_parallel_size");
-  }
-
-  // Null, with a warning: the machine has none.
-  static const cuda::NcclApi* find_nccl(const std::string& model) {
-    const auto nccl = cuda::load_nccl();
-    if (nccl.ok()) return *nccl;
-    log_warning("{}: its GPUs add up in the memory of the host: {}", model, nccl.error().message);
-    return nullptr;
-  }
-
   // Of the ledger that the manager looks at; a model on the CPU beside a GPU takes none of that.
   Result<ModelFootprint> estimate_transformers(const Found& found) {
     ASSIGN_OR_RETURN(const bool on_gpu, computes_on_gpu(found.config.device, context_.gpu.get()));
-    RETURN_IF_ERROR(check_ranks(found, on_gpu));
+    RETURN_IF_ERROR(check_ranks(found.source_name, found.config.tensor_parallel_size, on_gpu));
     const int32_t tokens = core_config(found).max_num_batched_tokens;
     cuda::CudaLoadOptions options = cuda_options(found);
     options.others.resize(static_cast<size_t>(found.config.tensor_parallel_size) - 1);  // how many is all that counts
@@ -290,7 +274,7 @@ class DirectoryLoader final : public ModelLoader {
 
   Result<std::unique_ptr<ModelRunner>> load_transformers(const Found& found, const LoadReport& report) {
     ASSIGN_OR_RETURN(const bool on_gpu, computes_on_gpu(found.config.device, context_.gpu.get()));
-    RETURN_IF_ERROR(check_ranks(found, on_gpu));
+    RETURN_IF_ERROR(check_ranks(found.source_name, found.config.tensor_parallel_size, on_gpu));
     cuda::CudaLoadOptions options = cuda_options(found);
     if (found.config.tensor_parallel_size > 1) {
       ASSIGN_OR_RETURN(options.others, context_.gpu_ranks->others(found.config.tensor_parallel_size));
@@ -427,10 +411,8 @@ class DirectoryLoader final : public ModelLoader {
     MemoryLedger& ledger = on_gpu ? context_.ledger : context_.host;
     EngineCoreConfig core = core_config(found);
     if (on_gpu && found.config.tensor_parallel_size > 1) {
-      // As many blocks as the GPU with the least room has.
-      const size_t room = context_.gpu_ranks->least_room(found.config.tensor_parallel_size, found.id);
-      const size_t left = ledger.budget() - std::min(ledger.budget(), ledger.needed_by(found.id));
-      if (room < left) core.max_kv_bytes = core.max_kv_bytes == 0 ? room : std::min(core.max_kv_bytes, room);
+      core.max_kv_bytes =
+          context_.gpu_ranks->cache_limit(found.config.tensor_parallel_size, found.id, ledger, core.max_kv_bytes);
     }
     ASSIGN_OR_RETURN(model->core, EngineCore::create(core, std::move(runners.model), ledger, context_.clock,
                                                      std::move(runners.draft)));

@@ -42,13 +42,17 @@ TEST_F(GpuRanksTest, AreOpenedWhenAModelAsks) {
   EXPECT_EQ((*three)[1].device->facts().ordinal, 2);
   EXPECT_EQ(opened_, (std::vector<int>{1, 2}));
 
-  // The GPU with the least room decides, as if the model were alone on it.
-  EXPECT_EQ(ranks.least_room(3, "m"), 800U);
+  // The GPU with the least room decides, as if the model were alone on it. Budgets are 900 and 800.
+  const MemoryLedger large(1000);
+  const MemoryLedger small(500);
+  EXPECT_EQ(ranks.cache_limit(3, "m", large, 0), 800U);
+  EXPECT_EQ(ranks.cache_limit(2, "m", large, 0), 900U);
+  EXPECT_EQ(ranks.cache_limit(3, "m", large, 300), 300U);
+  EXPECT_EQ(ranks.cache_limit(3, "m", small, 0), 0U) << "the first decides for itself";
   const auto weights = (*three)[0].ledger->reserve("m", MemoryPurpose::weights, 300);
   const auto other = (*three)[1].ledger->reserve("other", MemoryPurpose::weights, 300);
   ASSERT_TRUE(weights.ok() && other.ok());
-  EXPECT_EQ(ranks.least_room(2, "m"), 600U);
-  EXPECT_EQ(ranks.least_room(3, "m"), 600U);
+  EXPECT_EQ(ranks.cache_limit(3, "m", large, 0), 600U);
 }
 
 TEST_F(GpuRanksTest, MoreThanThereAreIsSaid) {
