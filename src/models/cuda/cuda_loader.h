@@ -27,7 +27,7 @@ struct CudaLoadOptions {
 };
 
 // The most that the device's ledger sees, as estimate_transformers_memory(). Reads headers, no weights. Of GPUs that
-// share a model the first has the most: what only logits need is there alone.
+// share a model the first has the most: what only logits need is there alone. What NCCL takes comes on top of it.
 Result<MemoryEstimate> estimate_cuda_memory(const CudaLoadOptions& options, int32_t max_num_batched_tokens);
 
 Result<std::unique_ptr<ModelRunner>> load_cuda_model(const CudaLoadOptions& options);

@@ -77,15 +77,16 @@ Status CudaRunner::prepare() {
                                                             .overlaps = options_.overlaps,
                                                             .invariant = options_.invariant});
   if (!model_.others.empty()) {
-    ASSIGN_OR_RETURN(
-        ranks_, RankGroup::create({options_.device, stream_.get(), ops_.get(), &forward_}, std::move(model_.others),
-                                  {.host = options_.host,
-                                   .name = options_.name,
-                                   .nccl = options_.nccl,
-                                   .max_model_len = model_.max_model_len,
-                                   .invariant = options_.invariant,
-                                   .use_library = options_.use_library,
-                                   .overlaps = options_.overlaps}));
+    ASSIGN_OR_RETURN(ranks_,
+                     RankGroup::create({{options_.device, options_.ledger}, stream_.get(), ops_.get(), &forward_},
+                                       std::move(model_.others),
+                                       {.host = options_.host,
+                                        .name = options_.name,
+                                        .nccl = options_.nccl,
+                                        .max_model_len = model_.max_model_len,
+                                        .invariant = options_.invariant,
+                                        .use_library = options_.use_library,
+                                        .overlaps = options_.overlaps}));
   }
   graphs_on_ = options_.use_graphs && (ranks_ == nullptr || ranks_->is_capturable());
   return ok_status();

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <thread>
 
 #include "base/log.h"
@@ -29,19 +30,19 @@ Result<std::unique_ptr<RankGroup>> RankGroup::create(const First& first, std::ve
                                                      const RankGroupOptions& options) {
   std::unique_ptr<RankGroup> group(new RankGroup(first, options));
   RETURN_IF_ERROR(group->prepare(std::move(others)));
-  RETURN_IF_ERROR(first.device->make_current());
+  RETURN_IF_ERROR(first.on.device->make_current());
   return group;
 }
 
 Status RankGroup::prepare(std::vector<RankShare> others) {
-  members_.push_back({first_.device.get(), first_.stream, first_.ops, first_.forward});
+  members_.push_back({first_.on.device.get(), first_.stream, first_.ops, first_.forward});
   std::vector<RankDevice> page_owners;
   for (size_t i = 0; i < others.size(); ++i) {
     others_.push_back(std::make_unique<Other>());
     Other& other = *others_.back();
     other.share = std::move(others[i]);
     RankShare& share = other.share;
-    RETURN_IF_ERROR(check_alike(first_.device->facts(), share.on.device->facts()));
+    RETURN_IF_ERROR(check_alike(first_.on.device->facts(), share.on.device->facts()));
     ASSIGN_OR_RETURN(other.stream, Stream::create(share.on.device));
     for (Event& end : other.ends) {
       ASSIGN_OR_RETURN(end, Event::create(share.on.device));
@@ -59,20 +60,25 @@ Status RankGroup::prepare(std::vector<RankShare> others) {
     members_.push_back({share.on.device.get(), other.stream.get(), other.ops.get(), other.forward.get()});
     page_owners.push_back(share.on);
   }
-  pages_ = std::make_unique<RankPages>(first_.device, page_owners);
+  pages_ = std::make_unique<RankPages>(first_.on.device, page_owners);
   return prepare_collectives();
 }
 
+std::vector<RankDevice> RankGroup::devices() const {
+  std::vector<RankDevice> devices{first_.on};
+  for (const auto& other : others_) devices.push_back(other->share.on);
+  return devices;
+}
+
 Status RankGroup::prepare_collectives() {
-  std::vector<CollectiveRank> ranks{{first_.device, first_.stream}};
+  std::vector<CollectiveRank> ranks{{first_.on.device, first_.stream}};
   for (const auto& other : others_) ranks.push_back({other->share.on.device, other->stream.get()});
   if (options_.nccl != nullptr && !(options_.invariant && ranks.size() > kMostInvariantNcclRanks)) {
-    auto made = make_nccl_collectives(*options_.nccl, ranks);
-    if (made.ok()) {
-      collectives_ = std::move(made).value();
-      return ok_status();
-    }
-    log_warning("{}: {}", options_.name, made.error().message);
+    const Status connected = connect_by_nccl(ranks);
+    if (connected.ok() || connected.error().code == ErrorCode::out_of_memory) return connected;
+    log_warning("{}: {}", options_.name, connected.error().message);
+    collectives_.reset();
+    library_memory_.clear();
   }
   log_info("{}: {} ranks add up in the memory of the host; steps are not replayed as graphs", options_.name,
            ranks.size());
@@ -80,11 +86,59 @@ Status RankGroup::prepare_collectives() {
   return ok_status();
 }
 
+// NCCL tells nobody what it takes of a GPU, some of it when it is first used. So it is used once, and what has gone
+// meanwhile is booked.
+Status RankGroup::connect_by_nccl(std::vector<CollectiveRank> ranks) {
+  std::vector<size_t> free_before;
+  std::vector<DeviceBuffer> words;
+  for (const RankDevice& on : devices()) {
+    ASSIGN_OR_RETURN(DeviceBuffer word, DeviceBuffer::allocate(on.device, *on.ledger, options_.name,
+                                                               MemoryPurpose::workspace, sizeof(float)));
+    words.push_back(std::move(word));
+    ASSIGN_OR_RETURN(const Device::Memory memory, on.device->memory());
+    free_before.push_back(memory.free);
+  }
+  ASSIGN_OR_RETURN(collectives_, make_nccl_collectives(*options_.nccl, std::move(ranks)));
+  Status used = use_once(words);
+  if (used.ok()) used = book_library(free_before);
+  if (!used.ok()) collectives_->abort();  // before the words go
+  return used;
+}
+
+Status RankGroup::use_once(const std::vector<DeviceBuffer>& words) {
+  std::vector<float*> numbers;
+  std::vector<std::byte*> bytes;
+  for (const DeviceBuffer& word : words) {
+    numbers.push_back(reinterpret_cast<float*>(word.data()));
+    bytes.push_back(word.data());
+  }
+  RETURN_IF_ERROR(collectives_->all_reduce(numbers, 1));
+  RETURN_IF_ERROR(collectives_->broadcast(bytes, sizeof(float)));
+  for (const Member& member : members_) {
+    RETURN_IF_ERROR(member.device->make_current());
+    RETURN_IF_ERROR(member.device->check(member.device->driver().stream_synchronize(member.stream),
+                                         "adding up for the first time"));
+  }
+  return ok_status();
+}
+
+Status RankGroup::book_library(const std::vector<size_t>& free_before) {
+  const std::vector<RankDevice> on = devices();
+  for (size_t rank = 0; rank < on.size(); ++rank) {
+    ASSIGN_OR_RETURN(const Device::Memory memory, on[rank].device->memory());
+    const size_t taken = free_before[rank] - std::min(free_before[rank], memory.free);
+    ASSIGN_OR_RETURN(MemoryLedger::Booking booking,
+                     on[rank].ledger->reserve(options_.name, MemoryPurpose::workspace, taken));
+    library_memory_.push_back(std::move(booking));
+  }
+  return ok_status();
+}
+
 // Nothing of a rank is computed any more when its memory goes.
 RankGroup::~RankGroup() {
   for (const auto& other : others_) (void)other->stream.synchronize();
   collectives_.reset();
-  (void)first_.device->make_current();
+  (void)first_.on.device->make_current();
 }
 
 template <typename Do>
@@ -95,7 +149,7 @@ Status RankGroup::on_each(Do action) {
     if (done.ok()) done = action(rank, members_[rank]);
     if (!done.ok()) return keep(std::move(done));
   }
-  return keep(first_.device->make_current());
+  return keep(first_.on.device->make_current());
 }
 
 Status RankGroup::keep(Status status) {
@@ -108,7 +162,7 @@ void RankGroup::fail(const Error& error) {
   failure_ = error;
   collectives_->abort();
   for (const auto& other : others_) (void)other->stream.synchronize();
-  (void)first_.device->make_current();
+  (void)first_.on.device->make_current();
 }
 
 Status RankGroup::health() const { return failure_ ? Status(*failure_) : ok_status(); }
@@ -136,7 +190,7 @@ Status RankGroup::bind(const KvBinding& kv, const RankSizes& sizes) {
     RETURN_IF_ERROR(allocate(other.step_data, sizes.step_bytes));
     RETURN_IF_ERROR(allocate(other.sampled, sizes.sampled_bytes));
   }
-  return first_.device->make_current();
+  return first_.on.device->make_current();
 }
 
 Status RankGroup::upload(const std::byte* from, size_t bytes) {
@@ -187,7 +241,7 @@ Result<std::vector<Graph>> RankGroup::capture(const StepUpload& step, const Devi
   std::vector<Graph> graphs;
   Status ended = ok_status();
   for (size_t rank = 0; rank < begun; ++rank) {
-    const std::shared_ptr<Device>& device = rank == 0 ? first_.device : others_[rank - 1]->share.on.device;
+    const std::shared_ptr<Device>& device = rank == 0 ? first_.on.device : others_[rank - 1]->share.on.device;
     (void)device->make_current();
     Result<Graph> graph = Graph::end(device, members_[rank].stream);
     if (graph.ok()) {
@@ -196,7 +250,7 @@ Result<std::vector<Graph>> RankGroup::capture(const StepUpload& step, const Devi
       ended = graph.error();
     }
   }
-  (void)first_.device->make_current();
+  (void)first_.on.device->make_current();
   RETURN_IF_ERROR(captured);
   RETURN_IF_ERROR(ended);
   return graphs;
@@ -212,7 +266,7 @@ Status RankGroup::share_sampled(std::byte* sampled, size_t offset, size_t bytes)
   std::vector<std::byte*> buffers{sampled + offset};
   for (const auto& other : others_) buffers.push_back(other->sampled.data() + offset);
   RETURN_IF_ERROR(keep(collectives_->broadcast(buffers, bytes)));
-  return keep(first_.device->make_current());
+  return keep(first_.on.device->make_current());
 }
 
 Status RankGroup::record_end(int slot) {
@@ -237,7 +291,7 @@ Status RankGroup::wait(int slot, const Event& first_end) {
   for (;;) {
     const Result<bool> ended = have_ended(slot, first_end);
     if (!ended.ok()) return keep(ended.error());
-    if (*ended) return keep(first_.device->make_current());
+    if (*ended) return keep(first_.on.device->make_current());
     std::this_thread::yield();
   }
 }

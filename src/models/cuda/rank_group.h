@@ -61,7 +61,7 @@ class RankGroup {
   static constexpr int kSlots = 2;  // steps in flight
   // Rank 0, which the caller owns; it outlives this.
   struct First {
-    std::shared_ptr<Device> device;
+    RankDevice on;
     CuStream stream = nullptr;
     Ops* ops = nullptr;
     DeviceForward* forward = nullptr;
@@ -117,6 +117,10 @@ class RankGroup {
   RankGroup(const First& first, const RankGroupOptions& options) : first_(first), options_(options) {}
   Status prepare(std::vector<RankShare> others);
   Status prepare_collectives();
+  Status connect_by_nccl(std::vector<CollectiveRank> ranks);
+  Status use_once(const std::vector<DeviceBuffer>& words);
+  Status book_library(const std::vector<size_t>& free_before);
+  std::vector<RankDevice> devices() const;  // [ranks]
   // On each rank in turn, with its device current; back to rank 0's. The first error fails the group.
   template <typename Do>
   Status on_each(Do action);
@@ -130,6 +134,7 @@ class RankGroup {
   std::vector<Member> members_;  // [ranks]
   std::unique_ptr<RankPages> pages_;
   std::unique_ptr<Collectives> collectives_;
+  std::vector<MemoryLedger::Booking> library_memory_;  // that NCCL takes on each device
   std::optional<Error> failure_;
 };
 

@@ -52,11 +52,13 @@ struct Clique {
 struct Comm {
   std::shared_ptr<Clique> clique;
   size_t rank = 0;
+  CuPointer memory = 0;
 };
 
 struct State {
   std::vector<std::string> log;
   int communicators = 0;
+  size_t memory = 0;
   int group_depth = 0;
   std::vector<std::pair<CuStream, FakeStreamWork>> grouped;
   std::map<std::string, std::pair<NcclResult, int>> failures;
@@ -90,7 +92,12 @@ NcclResult init_all(NcclComm* comms, int count, const int* devices) {
   auto clique = std::make_shared<Clique>();
   clique->arrived.resize(static_cast<size_t>(count));
   for (int i = 0; i < count; ++i) {
-    comms[i] = reinterpret_cast<NcclComm>(new Comm{clique, static_cast<size_t>(i)});
+    auto* comm = new Comm{clique, static_cast<size_t>(i)};
+    if (state().memory > 0) {
+      (void)fake_driver().context_set(reinterpret_cast<CuContext>(static_cast<uintptr_t>(devices[i]) + 1));
+      if (fake_driver().memory_alloc(&comm->memory, state().memory) != 0) return kUnhandledCudaError;
+    }
+    comms[i] = reinterpret_cast<NcclComm>(comm);
     ++state().communicators;
   }
   return kNcclSuccess;
@@ -98,6 +105,7 @@ NcclResult init_all(NcclComm* comms, int count, const int* devices) {
 NcclResult end(NcclComm comm, const char* how) {
   state().log.push_back(std::string(how) + " " + std::to_string(comm_of(comm).rank));
   --state().communicators;
+  if (comm_of(comm).memory != 0) (void)fake_driver().memory_free(comm_of(comm).memory);
   delete &comm_of(comm);
   return kNcclSuccess;
 }
@@ -174,6 +182,7 @@ constexpr NcclApi kApi = {version,     error_string, init_all,  destroy,    abor
 const NcclApi& fake_nccl() { return kApi; }
 void reset_fake_nccl() { state() = State(); }
 std::vector<std::string>& fake_nccl_log() { return state().log; }
+size_t& fake_nccl_memory() { return state().memory; }
 int fake_nccl_communicators() { return state().communicators; }
 void fail_fake_nccl(const std::string& call, NcclResult result, int after) { state().failures[call] = {result, after}; }
 

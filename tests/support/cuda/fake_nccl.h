@@ -14,6 +14,8 @@ const NcclApi& fake_nccl();
 void reset_fake_nccl();
 // "init 0 1", "start", "reduce 0 64", "broadcast 1 4", "end", "destroy 0", "abort 1": with the rank, then the count.
 std::vector<std::string>& fake_nccl_log();
+// Bytes that a communicator takes of its device.
+size_t& fake_nccl_memory();
 int fake_nccl_communicators();  // that have not been ended
 // The call of this name number `after` from now on (0: the next) answers `result`; once. "init", "start", "reduce",
 // "broadcast", "end"; "async": async_error() reports it from then on; "lost": the last rank of a group never comes.

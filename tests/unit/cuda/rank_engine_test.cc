@@ -141,11 +141,14 @@ TEST_P(RankEngine, ALoadThatFailsAnywhereGivesEverythingBack) {
     cuda::reset_fake_driver({.devices = 2});
   }
   if (nccl_ == nullptr) return;
-  // The GPUs that NCCL cannot connect add up in the host's memory.
-  cuda::fail_fake_nccl("init", 2);
-  auto runner = load(16);
-  ASSERT_NE(runner, nullptr);
-  EXPECT_EQ(runner_->ranks()->collectives(), "host memory");
+  // The GPUs that NCCL cannot connect, or that it then cannot serve, add up in the host's memory.
+  for (const std::string call : {"init", "reduce", "broadcast"}) {
+    cuda::fail_fake_nccl(call, 2);
+    auto runner = load(16);
+    ASSERT_NE(runner, nullptr);
+    EXPECT_EQ(runner_->ranks()->collectives(), "host memory");
+    EXPECT_EQ(cuda::fake_nccl_communicators(), 0);
+  }
 }
 
 // The same of a step: it is refused, so is every later one with the same reason, and nothing hangs.
@@ -220,6 +223,18 @@ TEST_P(NcclStepThatFails, UnlikeGpusAreRefused) {
   EXPECT_EQ(refused.error().code, ErrorCode::unsupported);
   EXPECT_EQ(refused.error().param, "tensor_parallel_size");
   expect_given_back();
+}
+
+// What NCCL takes of a device is in that one's books.
+TEST_P(NcclStepThatFails, WhatNcclTakesIsBooked) {
+  const auto used_with = [&](size_t bytes) {
+    cuda::fake_nccl_memory() = bytes;
+    auto runner = load(16);
+    EXPECT_EQ(runner_->ranks()->collectives(), "NCCL");
+    return std::pair(device_ledger_.used(), second_ledger_.used());
+  };
+  const auto [first, second] = used_with(0);
+  EXPECT_EQ(used_with(size_t{6} << 20), std::pair(first + (size_t{6} << 20), second + (size_t{6} << 20)));
 }
 
 // Pages of a cache are taken on all ranks or on none, whether a ledger or a driver refuses.
