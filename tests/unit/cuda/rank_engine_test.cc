@@ -116,10 +116,8 @@ TEST_P(RankEngine, ALostRankFailsTheModelWithItsReason) {
     core_.reset();
     EXPECT_EQ(cuda::fake_nccl_communicators(), 0);
     EXPECT_EQ(device_ledger_.used() + second_ledger_.used() + ledger_.used(), 0U);
-    device_.reset();
-    devices_ = {};  // its context gives back what a lost one could not
-    devices_ = open_rank_devices();
-    device_ = devices_.first;
+    close_devices();  // its context gives back what a lost one could not
+    open_devices();
   }
 }
 
@@ -211,13 +209,11 @@ TEST_P(NcclStepThatFails, AtACallOfNccl) {
 
 TEST_P(NcclStepThatFails, UnlikeGpusAreRefused) {
   cuda::reset_fake_driver({.devices = 2, .other_multiprocessors = 8});
-  devices_ = {};
-  device_.reset();
-  const auto open = [](int ordinal) {
-    return cuda::Device::open(cuda::fake_driver(), ordinal, {&cuda::testing::kFakeImage, 1}).value();
-  };
-  devices_ = {open(0), open(1)};
-  device_ = devices_.first;
+  close_devices();
+  for (int i = 0; i < 2; ++i) {
+    devices_.push_back(cuda::Device::open(cuda::fake_driver(), i, {&cuda::testing::kFakeImage, 1}).value());
+  }
+  device_ = devices_[0];
   const auto refused = cuda::load_cuda_model(options(16));
   ASSERT_FALSE(refused.ok());
   EXPECT_EQ(refused.error().code, ErrorCode::unsupported);
@@ -240,7 +236,7 @@ TEST_P(NcclStepThatFails, WhatNcclTakesIsBooked) {
 // Pages of a cache are taken on all ranks or on none, whether a ledger or a driver refuses.
 TEST_P(NcclStepThatFails, AGrowthThatOneRankRefusesChangesNothing) {
   MemoryLedger small(size_t{5} << 20);
-  cuda::RankPages pages(devices_.first, {{devices_.second, &small}});
+  cuda::RankPages pages(devices_[0], {{devices_[1], &small}});
   auto range = pages.reserve(device_ledger_, "m", MemoryPurpose::kv, size_t{16} << 20);
   ASSERT_TRUE(range.ok()) << range.error().message;
   ASSERT_TRUE((*range)->commit(size_t{4} << 20).ok());

@@ -1,7 +1,8 @@
-// Two ranks that share a golden model: on the emulated GPU two devices, on a real machine its first two GPUs, or both
-// ranks on the one GPU that it has.
+// Ranks that share a golden model: on the emulated GPU a device for each, on a real machine its GPUs, the first one
+// again where there are too few.
 #pragma once
 
+#include <array>
 #include <memory>
 #include <string>
 #include <vector>
@@ -12,25 +13,25 @@
 
 namespace inferneo {
 
-struct RankDevices {
-  std::shared_ptr<cuda::Device> first;
-  std::shared_ptr<cuda::Device> second;  // may be the same
-};
-inline RankDevices open_rank_devices() {
+using RankDevices = std::vector<std::shared_ptr<cuda::Device>>;
+// Empty: the real device that was asked for is not there.
+inline RankDevices open_rank_devices(int count) {
   RankDevices devices;
   if (cuda::testing::is_emulated()) {
-    cuda::reset_fake_driver({.devices = 2});
-    const auto open = [](int ordinal) {
-      return cuda::Device::open(cuda::fake_driver(), ordinal, {&cuda::testing::kFakeImage, 1});
-    };
-    devices.first = open(0).value();
-    devices.second = open(1).value();
+    cuda::reset_fake_driver({.devices = count});
+    for (int i = 0; i < count; ++i) {
+      devices.push_back(cuda::Device::open(cuda::fake_driver(), i, {&cuda::testing::kFakeImage, 1}).value());
+    }
     return devices;
   }
-  devices.first = devices.second = cuda::testing::shared_device().device;
-  if (devices.first == nullptr) return devices;
-  auto next = cuda::Device::open(devices.first->driver(), devices.first->facts().ordinal + 1, cuda::embedded_modules());
-  if (next.ok()) devices.second = *next;
+  const std::shared_ptr<cuda::Device> first = cuda::testing::shared_device().device;
+  if (first == nullptr) return devices;
+  devices.push_back(first);
+  while (static_cast<int>(devices.size()) < count) {
+    const int ordinal = first->facts().ordinal + static_cast<int>(devices.size());
+    auto next = cuda::Device::open(first->driver(), ordinal, cuda::embedded_modules());
+    devices.push_back(next.ok() ? *next : first);
+  }
   return devices;
 }
 
@@ -50,7 +51,7 @@ class RankMemory final : public HarnessMemory {
       if (at < range->data() || at >= range->data() + range->capacity()) continue;
       const std::span<std::byte* const> bases = runner_.ranks()->bases(range->data());
       for (size_t rank = 0; rank < bases.size(); ++rank) {
-        const cuda::Device& device = rank == 0 ? *devices_.first : *devices_.second;
+        const cuda::Device& device = *devices_[rank];
         (void)device.make_current();
         (void)device.driver().set_bytes(reinterpret_cast<cuda::CuPointer>(bases[rank] + (at - range->data())), 0xff,
                                         bytes, nullptr);
@@ -66,30 +67,41 @@ class RankMemory final : public HarnessMemory {
   std::vector<std::unique_ptr<PageRange>> ranges_;
 };
 
-class TwoRanks : public CudaGoldenTest {
+class RankTest : public CudaGoldenTest {
  protected:
+  explicit RankTest(int ranks) : ranks_(ranks), num_devices_(ranks) {}
   void SetUp() override {
+    open_devices();
+    if (!devices_.empty()) GoldenTest::SetUp();
+  }
+  void open_devices() {
     cuda::reset_fake_nccl();
-    devices_ = open_rank_devices();
-    ASSERT_NE(devices_.first, nullptr) << cuda::testing::shared_device().problem;
-    device_ = devices_.first;
-    GoldenTest::SetUp();
+    devices_ = open_rank_devices(num_devices_);
+    ASSERT_FALSE(devices_.empty()) << cuda::testing::shared_device().problem;
+    device_ = devices_[0];
   }
   // What a model took goes back to every device.
   void TearDown() override {
     EXPECT_EQ(device_ledger_.used(), 0U);
-    EXPECT_EQ(second_ledger_.used(), 0U);
+    EXPECT_EQ(used_by_others(), 0U);
     EXPECT_EQ(ledger_.used(), 0U);
     EXPECT_EQ(cuda::fake_nccl_communicators(), 0);
     if (cuda::testing::is_emulated()) expect_nothing_on_the_devices();
-    device_.reset();
-    devices_ = {};
+    close_devices();
     if (cuda::testing::is_emulated()) cuda::reset_fake_driver();
   }
-  static void expect_nothing_on_the_devices() {
+  void close_devices() {
+    device_.reset();
+    devices_.clear();
+  }
+  size_t used_by_others() const {
+    size_t bytes = 0;
+    for (const MemoryLedger& ledger : other_ledgers_) bytes += ledger.used();
+    return bytes;
+  }
+  void expect_nothing_on_the_devices() const {
     const cuda::FakeDriverBooks& books = cuda::fake_driver_books();
-    EXPECT_EQ(books.of.at(0), (cuda::FakeDeviceBooks{.contexts = 1}));
-    EXPECT_EQ(books.of.at(1), (cuda::FakeDeviceBooks{.contexts = 1}));
+    for (int i = 0; i < num_devices_; ++i) EXPECT_EQ(books.of.at(i), (cuda::FakeDeviceBooks{.contexts = 1}));
     EXPECT_EQ(books.pinned, 0U);
     EXPECT_EQ(books.streams, 0);
     EXPECT_EQ(books.events, 0);
@@ -98,7 +110,10 @@ class TwoRanks : public CudaGoldenTest {
 
   cuda::CudaLoadOptions options(int32_t block_size) {
     cuda::CudaLoadOptions options = CudaGoldenTest::options(block_size);
-    if (ranks_ > 1) options.others = {{devices_.second, &second_ledger_}};
+    for (int r = 1; r < ranks_; ++r) {
+      const auto rank = static_cast<size_t>(r);
+      options.others.push_back({devices_[rank], &other_ledgers_[rank - 1]});
+    }
     options.nccl = nccl_;
     return options;
   }
@@ -114,11 +129,19 @@ class TwoRanks : public CudaGoldenTest {
     return std::make_unique<RankMemory>(*runner_, devices_, device_ledger_);
   }
 
-  int ranks_ = 2;
+  int ranks_;
+  const int num_devices_;
   const cuda::NcclApi* nccl_ = nullptr;
   RankDevices devices_;
-  MemoryLedger second_ledger_{size_t{1} << 40};
+  std::array<MemoryLedger, 3> other_ledgers_{MemoryLedger{size_t{1} << 40}, MemoryLedger{size_t{1} << 40},
+                                             MemoryLedger{size_t{1} << 40}};
+  MemoryLedger& second_ledger_ = other_ledgers_[0];
   cuda::CudaRunner* runner_ = nullptr;  // loaded last
+};
+
+class TwoRanks : public RankTest {
+ protected:
+  TwoRanks() : RankTest(2) {}
 };
 
 }  // namespace inferneo

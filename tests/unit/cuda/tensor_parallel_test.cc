@@ -9,6 +9,10 @@ namespace {
 
 class TwoRanksInHostMemory : public TwoRanks {};
 class TwoRankLaws : public TwoRanks {};
+class FourRanks : public RankTest {
+ protected:
+  FourRanks() : RankTest(4) {}
+};
 class TwoRanksByNccl : public TwoRanks {
  protected:
   void SetUp() override {
@@ -17,7 +21,7 @@ class TwoRanksByNccl : public TwoRanks {
       nccl_ = &cuda::fake_nccl();
       return;
     }
-    if (devices_.first == devices_.second) GTEST_SKIP() << "NCCL needs a GPU for each rank";
+    if (devices_[0] == devices_[1]) GTEST_SKIP() << "NCCL needs a GPU for each rank";
     const auto nccl = cuda::load_nccl();
     if (!nccl.ok()) GTEST_SKIP() << nccl.error().message;
     nccl_ = *nccl;
@@ -25,6 +29,8 @@ class TwoRanksByNccl : public TwoRanks {
 };
 
 TEST_P(TwoRanksInHostMemory, MatchTransformers) { expect_matches_transformers(); }
+
+TEST_P(FourRanks, MatchTransformers) { expect_matches_transformers(); }
 
 TEST_P(TwoRankLaws, DeterministicKeepsBits) { expect_deterministic_bits(); }
 
@@ -58,9 +64,7 @@ TEST_P(TwoRanksByNccl, HasTheBitsOfHostMemory) {
 class QuantisedRanks : public TwoRanks {
  protected:
   void SetUp() override {
-    devices_ = open_rank_devices();
-    ASSERT_NE(devices_.first, nullptr) << cuda::testing::shared_device().problem;
-    device_ = devices_.first;
+    open_devices();
     directory_ =
         std::make_unique<ModelDirectory>(open_model(golden_root() + "/../../../models/inferneo-story").value());
     const std::string& on = GetParam().isa;
@@ -110,6 +114,7 @@ std::vector<std::string> shared_models() {
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, TwoRanksInHostMemory, testing::ValuesIn(cases_of(shared_models(), "cuda")), case_name);
+INSTANTIATE_TEST_SUITE_P(Models, FourRanks, testing::ValuesIn(cases_of({"llama2"}, "cuda")), case_name);
 INSTANTIATE_TEST_SUITE_P(Models, TwoRankLaws, testing::ValuesIn(cases_of({"llama3_bf16"}, "cuda")), case_name);
 INSTANTIATE_TEST_SUITE_P(Models, TwoRanksByNccl, testing::ValuesIn(cases_of({"llama3_bf16", "gemma2_bf16"}, "cuda")),
                          case_name);
