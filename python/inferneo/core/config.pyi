@@ -115,7 +115,7 @@ class EngineConfig:
     enable_cuda_graph: bool
     """Replay decode steps as CUDA graphs. Expected: true or false."""
     tensor_parallel_size: int
-    """GPUs that share a model: that of device and those behind it. Expected: a whole number from 1 to 64."""
+    """GPUs that share a model: that of device and those behind it. Expected: a whole number from 1 to 1024."""
     onnxruntime: str
     """Shared library of ONNX Runtime. Expected: text."""
     onnx_check: str

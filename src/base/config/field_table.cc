@@ -462,7 +462,7 @@ constexpr std::array kFields = {
                 .help = "GPUs that share a model: that of device and those behind it",
                 .metavar = "N",
                 .min = 1,
-                .max = 64,
+                .max = 1024,
                 .per_model = true},
     // ---- ONNX
     ConfigField{.name = "onnxruntime",

@@ -43,13 +43,7 @@ ModelSpec describe_on_device(const DirectoryDescription& from, const CudaModel& 
   return description;
 }
 
-// Weights and cache of one rank.
-struct RankParts {
-  DecoderSpec spec;
-  DeviceWeights weights;
-  DeviceKvPlan kv;
-};
-Result<RankParts> load_rank(const CudaLoadOptions& options, const DirectoryDescription& description,
+Result<RankShare> load_rank(const CudaLoadOptions& options, const DirectoryDescription& description,
                             const Checkpoint& checkpoint, const RankDevice& on, Rank rank) {
   DeviceLoad load;
   load.device = on.device;
@@ -65,13 +59,12 @@ Result<RankParts> load_rank(const CudaLoadOptions& options, const DirectoryDescr
                                      static_cast<size_t>(rank.size) * progress.bytes_total});
     };
   }
-  RankParts parts;
-  ASSIGN_OR_RETURN(parts.weights, load_device_weights(description.spec, checkpoint, description.quantization, load));
-  parts.spec = make_shard(description.spec, rank).spec;
-  ASSIGN_OR_RETURN(const DType kv_dtype, resolve_kv_dtype(options.model.kv_cache_dtype, parts.weights.dtype));
-  ASSIGN_OR_RETURN(parts.kv, plan_device_kv(parts.spec, kv_dtype, description.block_size, description.max_model_len,
+  RankShare share{on, make_shard(description.spec, rank).spec, {}, {}};
+  ASSIGN_OR_RETURN(share.weights, load_device_weights(description.spec, checkpoint, description.quantization, load));
+  ASSIGN_OR_RETURN(const DType kv_dtype, resolve_kv_dtype(options.model.kv_cache_dtype, share.weights.dtype));
+  ASSIGN_OR_RETURN(share.kv, plan_device_kv(share.spec, kv_dtype, description.block_size, description.max_model_len,
                                             on.device->facts(), options.deterministic));
-  return parts;
+  return share;
 }
 
 int32_t num_ranks(const CudaLoadOptions& options) { return static_cast<int32_t>(options.others.size()) + 1; }
@@ -116,19 +109,20 @@ Result<std::unique_ptr<ModelRunner>> load_cuda_model(const CudaLoadOptions& opti
   ASSIGN_OR_RETURN(DirectoryDescription description, describe_directory(options.model));
   const int32_t size = num_ranks(options);
   RETURN_IF_ERROR(check_sharding(description.spec, size, description.quantization));
+  for (const RankDevice& on : options.others) RETURN_IF_ERROR(check_alike(*options.device, *on.device));
   CudaModel model;
   {
     ASSIGN_OR_RETURN(const Checkpoint checkpoint,
                      Checkpoint::open(*options.model.ledger, options.model.model_name, *options.model.directory));
-    ASSIGN_OR_RETURN(RankParts first,
+    ASSIGN_OR_RETURN(RankShare first,
                      load_rank(options, description, checkpoint, {options.device, options.ledger}, {0, size}));
     model.weights = std::move(first.weights);
     model.kv = std::move(first.kv);
     model.spec = std::move(first.spec);
     for (const RankDevice& on : options.others) {
       const auto index = static_cast<int32_t>(model.others.size()) + 1;
-      ASSIGN_OR_RETURN(RankParts other, load_rank(options, description, checkpoint, on, {index, size}));
-      model.others.push_back({on, std::move(other.spec), std::move(other.weights), std::move(other.kv)});
+      ASSIGN_OR_RETURN(RankShare other, load_rank(options, description, checkpoint, on, {index, size}));
+      model.others.push_back(std::move(other));
     }
   }
   model.block_size = description.block_size;

@@ -2,7 +2,8 @@
 // models/transformers/loader.h, in the memory of a device.
 //
 // Threads: any thread. Errors: those of load_transformers_model(); unsupported for what is not there on a GPU yet
-// (quantised weights), with the way out; those of check_sharding(). Nothing stays booked after an error, on any device.
+// (quantised weights), with the way out; those of check_sharding() and check_alike(). Nothing stays booked after an
+// error, on any device.
 #pragma once
 
 #include <memory>

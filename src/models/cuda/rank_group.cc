@@ -13,18 +13,19 @@ namespace {
 // The sum of two has one order; that of more depends on how NCCL cuts it up, and with that on the batch.
 constexpr size_t kMostInvariantNcclRanks = 2;
 
-Status check_alike(const DeviceFacts& first, const DeviceFacts& other) {
-  if (first.name == other.name && first.multiprocessors == other.multiprocessors && first.major == other.major &&
-      first.minor == other.minor) {
+}  // namespace
+
+Status check_alike(const Device& first, const Device& other) {
+  const DeviceFacts& a = first.facts();
+  const DeviceFacts& b = other.facts();
+  if (a.name == b.name && a.multiprocessors == b.multiprocessors && a.major == b.major && a.minor == b.minor) {
     return ok_status();
   }
   return make_error(ErrorCode::unsupported,
-                    fmt::format("cuda:{} is {} and cuda:{} is {}: GPUs that share a model are of one kind",
-                                first.ordinal, first.name, other.ordinal, other.name),
+                    fmt::format("cuda:{} is {} and cuda:{} is {}: GPUs that share a model are of one kind", a.ordinal,
+                                a.name, b.ordinal, b.name),
                     "tensor_parallel_size");
 }
-
-}  // namespace
 
 Result<std::unique_ptr<RankGroup>> RankGroup::create(const First& first, std::vector<RankShare> others,
                                                      const RankGroupOptions& options) {
@@ -42,7 +43,6 @@ Status RankGroup::prepare(std::vector<RankShare> others) {
     Other& other = *others_.back();
     other.share = std::move(others[i]);
     RankShare& share = other.share;
-    RETURN_IF_ERROR(check_alike(first_.on.device->facts(), share.on.device->facts()));
     ASSIGN_OR_RETURN(other.stream, Stream::create(share.on.device));
     for (Event& end : other.ends) {
       ASSIGN_OR_RETURN(end, Event::create(share.on.device));

@@ -38,6 +38,9 @@ struct RankShare {
   DeviceKvPlan kv;
 };
 
+// unsupported: GPUs of unlike kinds, whose kernels would round differently: routers would choose unlike experts.
+Status check_alike(const Device& first, const Device& other);
+
 struct RankGroupOptions {
   MemoryLedger* host = nullptr;
   std::string name;
@@ -67,7 +70,7 @@ class RankGroup {
     DeviceForward* forward = nullptr;
   };
 
-  // unsupported: GPUs of unlike kinds, whose kernels would round differently.
+  // The GPUs are alike (check_alike()).
   static Result<std::unique_ptr<RankGroup>> create(const First& first, std::vector<RankShare> others,
                                                    const RankGroupOptions& options);
   ~RankGroup();
