@@ -74,7 +74,7 @@ Status RankGroup::prepare_collectives() {
   std::vector<CollectiveRank> ranks{{first_.on.device, first_.stream}};
   for (const auto& other : others_) ranks.push_back({other->share.on.device, other->stream.get()});
   if (options_.nccl != nullptr && !(options_.invariant && ranks.size() > kMostInvariantNcclRanks)) {
-    const Status connected = connect_by_nccl(ranks);
+    Status connected = connect_by_nccl(ranks);
     if (connected.ok() || connected.error().code == ErrorCode::out_of_memory) return connected;
     log_warning("{}: {}", options_.name, connected.error().message);
     collectives_.reset();
