@@ -10,6 +10,7 @@
 #include "kernels/cuda/embedded.h"
 #include "kernels/op_table.h"
 #include "tensor/cuda/device.h"
+#include "tensor/cuda/nccl.h"
 
 namespace inferneo {
 namespace {
@@ -59,6 +60,12 @@ void add_gpus(std::vector<Finding>& findings) {
   findings.push_back({"cuBLASLt", library_found()});
 }
 
+std::string nccl_found() {
+  const auto nccl = cuda::load_nccl();
+  if (nccl.ok()) return cuda::nccl_version(**nccl);
+  return fmt::format("{}: GPUs that share a model would add up in the memory of the host", nccl.error().message);
+}
+
 }  // namespace
 
 int run_doctor(const Invocation&, CommandContext& context) {
@@ -74,6 +81,7 @@ int run_doctor(const Invocation&, CommandContext& context) {
   findings.push_back({"CUDA kernels", has_kernels ? std::string(cuda::embedded_targets())
                                                   : "none in this build: configure it with -DINFERNEO_CUDA=ON"});
   add_gpus(findings);
+  findings.push_back({"NCCL", nccl_found()});
   std::string text;
   for (const Finding& finding : findings) text += fmt::format("{:<14} {}\n", finding.what, finding.found);
   context.terminal.write(text);

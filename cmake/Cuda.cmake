@@ -19,6 +19,9 @@ get_filename_component(nvcc_folder ${INFERNEO_NVCC} REALPATH)
 get_filename_component(nvcc_folder ${nvcc_folder} DIRECTORY)
 find_path(INFERNEO_CUDA_INCLUDE cuda.h HINTS ${nvcc_folder}/../include ${nvcc_folder}/../targets/x86_64-linux/include)
 
+# NCCL's, of the system or beside a compiler from Python packages; the same for tensor/cuda/nccl.h.
+find_path(INFERNEO_NCCL_INCLUDE nccl.h HINTS ${nvcc_folder}/../include ${nvcc_folder}/../../nccl/include)
+
 set(INFERNEO_NVCC_FLAGS -std=c++20 -O3 --fatbin -Xptxas -v
     -gencode arch=compute_90a,code=sm_90a -gencode arch=compute_80,code=compute_80
     -I${CMAKE_SOURCE_DIR}/src -I${CMAKE_SOURCE_DIR}/include)

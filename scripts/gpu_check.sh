@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Checks and measures a bundle (cmake --install) on the GPU of this machine, which needs nothing but its driver: kernels
-# against double precision, golden models against transformers, the engine, the program itself, then speed.
+# against double precision, golden models against transformers, the engine, models on two ranks, the program, then speed.
 # Usage: scripts/gpu_check.sh [--quick] [--sanitize] [--device N] [--budget SECONDS] [BUNDLE]
 #   BUNDLE       a folder, or a tar file of one (default: gpu-bundle beside this tree's root)
 #   --quick      measures small models only
@@ -50,11 +50,16 @@ find_library() {
   done
 }
 find_library 'libcuda\.so\.1' /usr/local/nvidia/lib64 /usr/local/nvidia/lib /usr/lib/wsl/lib
-# cuBLASLt of the toolkit, or of a Python installation.
-mapfile -t python_blas < <(python3 -c 'import glob, sys
+# cuBLASLt and NCCL of the toolkit, or of a Python installation.
+python_folders() {
+  python3 -c 'import glob, sys
 for p in sys.path:
-    for f in sorted(glob.glob(p + "/nvidia/*/lib/libcublasLt.so.1[23]"), reverse=True): print(f.rpartition("/")[0])' 2>/dev/null)
+    for f in sorted(glob.glob(p + "/nvidia/*/lib/" + sys.argv[1]), reverse=True): print(f.rpartition("/")[0])' "$1" 2>/dev/null
+}
+mapfile -t python_blas < <(python_folders 'libcublasLt.so.1[23]')
+mapfile -t python_nccl < <(python_folders 'libnccl.so.2')
 find_library 'libcublasLt\.so\.1[23]' /usr/local/cuda/lib64 /usr/local/cuda/targets/x86_64-linux/lib "${python_blas[@]}"
+find_library 'libnccl\.so\.2' /usr/local/cuda/lib64 /usr/local/cuda/targets/x86_64-linux/lib "${python_nccl[@]}"
 
 timeout 60 "$bin/inferneo" doctor >"$out/doctor.txt" 2>&1
 doctor=$?
@@ -175,7 +180,8 @@ sanitizers() {
   return $code
 }
 
-for name in kernels golden engine; do
+# ranks: two of them, on two GPUs or on this one by the host's memory, and NCCL with one.
+for name in kernels golden engine ranks; do
   case $name in kernels) limit=120 ;; golden) limit=140 ;; *) limit=40 ;; esac
   [ ! -x "$bin/cuda_${name}_test" ] || tests $name $limit "$bin/cuda_${name}_test"
 done

@@ -87,6 +87,7 @@ struct EngineConfig {
   double max_memory_gb = 0.0;           // GiB, ceiling of the memory ledger; 0: 0.8 of the cgroup's limit
   double gpu_memory_utilization = 0.9;  // share of a GPU's memory
   bool enable_cuda_graph = true;
+  int tensor_parallel_size = 1;  // GPUs that share a model: the one of `device` and those behind it
 
   // ONNX
   std::string onnxruntime = {};        // file of its shared library; empty: searched for

@@ -193,12 +193,15 @@ struct Application::Impl {
         host(memory_budget_of(config)),
         gpu(device.gpu == nullptr ? nullptr : std::make_unique<MemoryLedger>(device.memory_budget)),
         ledger(gpu != nullptr ? *gpu : host),
+        gpu_ranks(device.gpu,
+                  [share = config.gpu_memory_utilization](int ordinal) { return open_gpu(ordinal, share); }),
         weights(weight_options(config)),
         kv_disk(kv_disk_of(config, host)),
         admission(tenants_of(config), server_queue_of(config), clock),
-        manager(std::make_unique<ManagerCore>(
-            make_model_loader({config, pool, ledger, host, device.gpu, weights, clock, &idle_gate, kv_disk.get()}),
-            ledger, clock, manager_options(given, entries, tells_causes), std::move(registry))) {
+        manager(std::make_unique<ManagerCore>(make_model_loader({config, pool, ledger, host, device.gpu, weights, clock,
+                                                                 &idle_gate, kv_disk.get(), &gpu_ranks}),
+                                              ledger, clock, manager_options(given, entries, tells_causes),
+                                              std::move(registry))) {
     if (collector) {
       const TraceResource resource{config.otlp_service_name, random_id("", kInstanceIdLength)};
       exporter = std::make_unique<OtlpExporter>(*collector, resource, ExporterTuning{});
@@ -258,6 +261,7 @@ struct Application::Impl {
   MemoryLedger host;
   std::unique_ptr<MemoryLedger> gpu;  // null: everything computes on the CPU
   MemoryLedger& ledger;               // that models share: the GPU's where there is one
+  GpuRanks gpu_ranks;
   WeightStore weights;
   std::unique_ptr<KvDisk> kv_disk;  // null: cached prefixes stay in memory
   Admission admission;

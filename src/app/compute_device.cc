@@ -9,9 +9,8 @@
 #include "kernels/cuda/embedded.h"
 
 namespace inferneo {
-namespace {
 
-Result<ComputeDevice> open_gpu(const EngineConfig& config, int ordinal) {
+Result<ComputeDevice> open_gpu(int ordinal, double memory_utilization) {
   if (cuda::embedded_modules().empty()) {
     return make_error(
         ErrorCode::unsupported,
@@ -23,20 +22,18 @@ Result<ComputeDevice> open_gpu(const EngineConfig& config, int ordinal) {
   ComputeDevice compute;
   ASSIGN_OR_RETURN(compute.gpu, cuda::Device::open(*driver, ordinal, cuda::embedded_modules()));
   ASSIGN_OR_RETURN(const cuda::Device::Memory memory, compute.gpu->memory());
-  const auto ceiling = static_cast<size_t>(static_cast<double>(memory.total) * config.gpu_memory_utilization);
+  const auto ceiling = static_cast<size_t>(static_cast<double>(memory.total) * memory_utilization);
   const size_t in_use = memory.total - std::min(memory.total, memory.free);
   if (ceiling <= in_use) {
     return make_error(ErrorCode::out_of_memory,
                       fmt::format("{} of {} bytes of cuda:{} are in use already, more than gpu_memory_utilization {} "
                                   "allows",
-                                  in_use, memory.total, ordinal, config.gpu_memory_utilization),
+                                  in_use, memory.total, ordinal, memory_utilization),
                       "gpu_memory_utilization");
   }
   compute.memory_budget = ceiling - in_use;
   return compute;
 }
-
-}  // namespace
 
 int gpu_ordinal(std::string_view device) {
   int ordinal = 0;
@@ -49,13 +46,13 @@ int gpu_ordinal(std::string_view device) {
 
 Result<ComputeDevice> choose_device(const EngineConfig& config) {
   if (config.device == "cpu") return ComputeDevice();
-  if (config.device != "auto") return open_gpu(config, gpu_ordinal(config.device));
+  if (config.device != "auto") return open_gpu(gpu_ordinal(config.device), config.gpu_memory_utilization);
   if (cuda::embedded_modules().empty()) return ComputeDevice();
   const auto driver = cuda::load_driver();
   if (!driver.ok()) return ComputeDevice();  // no GPU: nothing to say
   const auto devices = cuda::list_devices(**driver);
   if (!devices.ok() || devices->empty()) return ComputeDevice();
-  Result<ComputeDevice> compute = open_gpu(config, 0);
+  Result<ComputeDevice> compute = open_gpu(0, config.gpu_memory_utilization);
   if (compute.ok()) return compute;
   log_warning("computing on the CPU: {}", compute.error().message);
   return ComputeDevice();

@@ -1,6 +1,7 @@
 // Where a process computes: which device a configuration means, and how much of its memory may be used.
 //
-// A process computes on the CPU, or on one GPU and, for models that say so, on the CPU beside it.
+// A process computes on the CPU, or on one GPU and, for models that say so, on the CPU beside it, or on the GPUs behind
+// that one together with it (gpu_ranks.h).
 #pragma once
 
 #include <cstddef>
@@ -27,6 +28,9 @@ Result<ComputeDevice> choose_device(const EngineConfig& config);
 // Whether a model with this `device` setting computes on the process's GPU. unsupported: it names another device than
 // the process has.
 Result<bool> computes_on_gpu(const std::string& device, const cuda::Device* gpu);
+
+// A GPU by its number, with its kernels loaded. Errors: those of a GPU that is named.
+Result<ComputeDevice> open_gpu(int ordinal, double memory_utilization);
 
 // N of "cuda:N", 0 of "cuda"; the configuration's check has seen to the rest.
 int gpu_ordinal(std::string_view device);

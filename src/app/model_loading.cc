@@ -218,6 +218,7 @@ class DirectoryLoader final : public ModelLoader {
                         kDraftModel);
     }
     EngineConfig& config = of_draft->config;
+    config.tensor_parallel_size = 1;  // too small to be worth a share
     config.max_num_seqs = std::min(config.max_num_seqs, DraftModel::kMaxSequences);
     config.max_num_batched_tokens = DraftModel::kMaxTokens;
     if (config.enable_paged_attention) config.max_model_len.reset();  // its own may be shorter
@@ -260,8 +261,11 @@ class DirectoryLoader final : public ModelLoader {
   // Of the ledger that the manager looks at; a model on the CPU beside a GPU takes none of that.
   Result<ModelFootprint> estimate_transformers(const Found& found) {
     ASSIGN_OR_RETURN(const bool on_gpu, computes_on_gpu(found.config.device, context_.gpu.get()));
+    RETURN_IF_ERROR(check_ranks(found.source_name, found.config.tensor_parallel_size, on_gpu));
     const int32_t tokens = core_config(found).max_num_batched_tokens;
-    ASSIGN_OR_RETURN(MemoryEstimate memory, on_gpu ? cuda::estimate_cuda_memory(cuda_options(found), tokens)
+    cuda::CudaLoadOptions options = cuda_options(found);
+    options.others.resize(static_cast<size_t>(found.config.tensor_parallel_size) - 1);  // how many is all that counts
+    ASSIGN_OR_RETURN(MemoryEstimate memory, on_gpu ? cuda::estimate_cuda_memory(options, tokens)
                                                    : estimate_transformers_memory(transformers_options(found), tokens));
     if (!on_gpu && context_.gpu != nullptr) memory.bytes = 0;
     return ModelFootprint{memory.bytes, memory.first_context, memory.kv_bytes_per_token, memory.max_model_len,
@@ -270,7 +274,12 @@ class DirectoryLoader final : public ModelLoader {
 
   Result<std::unique_ptr<ModelRunner>> load_transformers(const Found& found, const LoadReport& report) {
     ASSIGN_OR_RETURN(const bool on_gpu, computes_on_gpu(found.config.device, context_.gpu.get()));
+    RETURN_IF_ERROR(check_ranks(found.source_name, found.config.tensor_parallel_size, on_gpu));
     cuda::CudaLoadOptions options = cuda_options(found);
+    if (found.config.tensor_parallel_size > 1) {
+      ASSIGN_OR_RETURN(options.others, context_.gpu_ranks->others(found.config.tensor_parallel_size));
+      options.nccl = find_nccl(found.id);
+    }
     options.model.progress = [&](const LoadProgress& progress) {
       return report({progress.stage, progress.bytes_done, progress.bytes_total});
     };
@@ -400,8 +409,13 @@ class DirectoryLoader final : public ModelLoader {
     RETURN_IF_ERROR(report({"starting the engine"}));
     ASSIGN_OR_RETURN(const bool on_gpu, is_on_gpu(found));
     MemoryLedger& ledger = on_gpu ? context_.ledger : context_.host;
-    ASSIGN_OR_RETURN(model->core, EngineCore::create(core_config(found), std::move(runners.model), ledger,
-                                                     context_.clock, std::move(runners.draft)));
+    EngineCoreConfig core = core_config(found);
+    if (on_gpu && found.config.tensor_parallel_size > 1) {
+      core.max_kv_bytes =
+          context_.gpu_ranks->cache_limit(found.config.tensor_parallel_size, found.id, ledger, core.max_kv_bytes);
+    }
+    ASSIGN_OR_RETURN(model->core, EngineCore::create(core, std::move(runners.model), ledger, context_.clock,
+                                                     std::move(runners.draft)));
     model->max_model_len = model->core->max_model_len();
     model->answers = make_answer_cache(found);
     return model;

@@ -6,6 +6,7 @@
 
 #include <memory>
 
+#include "app/gpu_ranks.h"
 #include "base/clock.h"
 #include "base/idle_gate.h"
 #include "base/thread_pool.h"
@@ -28,6 +29,7 @@ struct LoadingContext {
   const Clock& clock;
   IdleGate* idle_gate = nullptr;  // of all models of the process; null: each model has its own
   KvDisk* kv_disk = nullptr;      // the prefix cache's level on disk; null: there is none
+  GpuRanks* gpu_ranks = nullptr;  // that share models with `gpu`; null: as that is
 };
 
 // Whether such a record may be registered with a server of this configuration: its settings and their values, and for

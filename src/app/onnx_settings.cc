@@ -60,7 +60,12 @@ Status check_onnx_settings(const std::string& name, const EngineConfig& config) 
   };
   RETURN_IF_ERROR(fixed("dtype", config.dtype, "auto"));
   RETURN_IF_ERROR(fixed("quantization", config.quantization, "none"));
-  return fixed("kv_cache_dtype", config.kv_cache_dtype, "auto");
+  RETURN_IF_ERROR(fixed("kv_cache_dtype", config.kv_cache_dtype, "auto"));
+  if (config.tensor_parallel_size == 1) return ok_status();
+  return make_error(
+      ErrorCode::unsupported,
+      fmt::format("{} is an ONNX graph, which one device computes; leave tensor_parallel_size at 1", name),
+      "tensor_parallel_size");
 }
 
 Status check_is_no_onnx_task(const std::string& name, std::string_view format, const EngineConfig& config) {

@@ -114,6 +114,8 @@ class EngineConfig:
     """Share of a GPU's memory to use. Expected: a number from 0.01 to 1."""
     enable_cuda_graph: bool
     """Replay decode steps as CUDA graphs. Expected: true or false."""
+    tensor_parallel_size: int
+    """GPUs that share a model: that of device and those behind it. Expected: a whole number from 1 to 1024."""
     onnxruntime: str
     """Shared library of ONNX Runtime. Expected: text."""
     onnx_check: str
@@ -229,6 +231,7 @@ class EngineConfig:
                  max_memory_gb: float = ...,
                  gpu_memory_utilization: float = ...,
                  enable_cuda_graph: bool = ...,
+                 tensor_parallel_size: int = ...,
                  onnxruntime: str | os.PathLike[str] = ...,
                  onnx_check: str = ...,
                  onnx_run_timeout: float = ...,

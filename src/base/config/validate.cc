@@ -56,6 +56,11 @@ Status validate_config(const EngineConfig& config) {
         fmt::format("{} models are named, and at most {} may be loaded; enable_lazy_loading lets them take turns",
                     configured, config.max_models));
   }
+  if (config.tensor_parallel_size > 1 && config.device == "cpu") {
+    return invalid("tensor_parallel_size",
+                   fmt::format("{} GPUs are to share a model whose device is cpu; leave it at 1, or name a GPU",
+                               config.tensor_parallel_size));
+  }
   return check_key_limits(config);
 }
 

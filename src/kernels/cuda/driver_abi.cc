@@ -29,6 +29,7 @@ static_assert(kCuLaunchOverlap == CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIAL
 static_assert(CU_MEM_LOCATION_TYPE_DEVICE == 1 && CU_MEM_ALLOCATION_TYPE_PINNED == 1);
 static_assert(CU_MEM_ACCESS_FLAGS_PROT_READWRITE == 3);
 static_assert(kCuSuccess == CUDA_SUCCESS && kCuOutOfMemory == CUDA_ERROR_OUT_OF_MEMORY);
+static_assert(kCuNotReady == CUDA_ERROR_NOT_READY);
 static_assert(kCuNotSupported == CUDA_ERROR_NOT_SUPPORTED);
 static_assert(kCuMultiprocessors == CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT);
 static_assert(kCuMajor == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR);
@@ -95,6 +96,7 @@ SAME(event_create, cuEventCreate);
 SAME(event_destroy, cuEventDestroy);
 SAME(event_record, cuEventRecord);
 SAME(event_synchronize, cuEventSynchronize);
+SAME(event_query, cuEventQuery);
 SAME(event_elapsed, cuEventElapsedTime);
 SAME(module_load, cuModuleLoadData);
 SAME(module_unload, cuModuleUnload);

@@ -40,18 +40,23 @@ Elem elem_of(const WeightFormat& format) {
 }
 
 void repack_panel(const PackedView& view, int64_t panel, std::byte* out) {
+  repack_panel(view, panel, {0, view.cols}, out);
+}
+
+void repack_panel(const PackedView& view, int64_t panel, InputRange inputs, std::byte* out) {
   WeightFormat format(view.dtype);
   format.scheme = view.scheme;
-  const QuantPanels layout{view.cols, elem_of(format)};
+  const QuantPanels layout{inputs.count, elem_of(format)};
   std::memset(out, 0, static_cast<size_t>(layout.panel_bytes()));
   // The host's panel keeps 16 channels' scales, units and ratios side by side.
   const std::byte* from = view.panel(panel);
   constexpr size_t kUnits = kernels::kPanelRows * sizeof(uint16_t);
   std::memcpy(out + layout.units_at(), from + view.units_at(), kUnits * (layout.elem == Elem::i8 ? 1 : 2));
   std::array<int8_t, kernels::kQuantGroup> q{};
-  for (int64_t group = 0; group < view.num_groups(); ++group) {
+  const int64_t first_group = inputs.begin / kernels::kQuantGroup;
+  for (int64_t input = 0; input < inputs.count; input += kernels::kQuantGroup) {
+    const int64_t group = first_group + input / kernels::kQuantGroup;
     const std::byte* scales = from + view.scales_at() + static_cast<size_t>(group) * kernels::kGroupScaleBytes;
-    const int64_t input = group * kernels::kQuantGroup;
     for (int64_t channel = 0; channel < kQuantPanel; ++channel) {
       kernels::group_integers(view, panel * kQuantPanel + channel, group, q.data());
       put_integers(layout, channel, input, q, out);

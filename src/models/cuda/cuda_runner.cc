@@ -69,25 +69,34 @@ Status CudaRunner::prepare() {
     ASSIGN_OR_RETURN(slot.end, Event::create(options_.device));
   }
   if (options_.use_library && !options_.invariant) {
-    if (auto blas = Blas::open(*options_.device); blas.ok()) {
-      blas_ = std::move(blas).value();
-      ASSIGN_OR_RETURN(blas_workspace_, DeviceBuffer::allocate(options_.device, *options_.ledger, options_.name,
-                                                               MemoryPurpose::workspace, kBlasWorkspace));
-    } else {
-      log_info("{}: products with many rows use kernels of our own: {}", options_.name, blas.error().message);
-    }
+    ASSIGN_OR_RETURN(library_, open_device_library(options_.device, *options_.ledger, options_.name));
   }
   ops_ = std::make_unique<Ops>(*options_.device, OpsOptions{.stream = stream_.get(),
-                                                            .blas = blas_.get(),
-                                                            .blas_workspace = blas_workspace_.data(),
+                                                            .blas = library_.blas.get(),
+                                                            .blas_workspace = library_.workspace.data(),
                                                             .overlaps = options_.overlaps,
                                                             .invariant = options_.invariant});
-  graphs_on_ = options_.use_graphs;
+  if (!model_.others.empty()) {
+    ASSIGN_OR_RETURN(ranks_,
+                     RankGroup::create({{options_.device, options_.ledger}, stream_.get(), ops_.get(), &forward_},
+                                       std::move(model_.others),
+                                       {.host = options_.host,
+                                        .name = options_.name,
+                                        .nccl = options_.nccl,
+                                        .max_model_len = model_.max_model_len,
+                                        .invariant = options_.invariant,
+                                        .use_library = options_.use_library,
+                                        .overlaps = options_.overlaps}));
+  }
+  graphs_on_ = options_.use_graphs && (ranks_ == nullptr || ranks_->is_capturable());
   return ok_status();
 }
 
-// Nothing of this runner is computed any more when its memory goes.
-CudaRunner::~CudaRunner() { (void)stream_.synchronize(); }
+// Nothing of this runner is computed any more when its memory goes. Ranks that have lost one wait for it no more.
+CudaRunner::~CudaRunner() {
+  if (ranks_ != nullptr && !ranks_->health().ok()) ranks_.reset();
+  (void)stream_.synchronize();
+}
 
 CudaRunner::Sizes CudaRunner::sizes_of(int32_t vocab_size, const DeviceKvPlan& kv, int32_t max_model_len,
                                        int32_t block_size, int32_t max_num_seqs, int32_t max_num_batched_tokens) {
@@ -163,7 +172,8 @@ Status CudaRunner::bind(const KvBinding& kv, int32_t max_num_seqs, int32_t max_n
     ASSIGN_OR_RETURN(slot.results,
                      PinnedBuffer::allocate(options_.device, *options_.host, options_.name, sizes.results_bytes));
   }
-  return ok_status();
+  if (ranks_ == nullptr) return ok_status();
+  return ranks_->bind(kv, {sizes.tokens, sizes.seqs, sizes.step_bytes, sizes.sampled_bytes});
 }
 
 int CudaRunner::num_open() const {
@@ -247,6 +257,7 @@ Status CudaRunner::upload(Slot& slot, const StepBatch& batch, Ticket ticket) {
     return token.ok() ? *token : 0;  // checked before
   });
   slot.sampling.write({slot.upload.data() + sampling_at, slot.upload.size() - sampling_at});
+  if (ranks_ != nullptr) RETURN_IF_ERROR(ranks_->upload(slot.upload.data(), step_.bytes()));
   RETURN_IF_ERROR(copy_in(step_data_, slot.upload, 0, step_.bytes()));
   return copy_in(sampling_data_, slot.upload, sampling_at, slot.sampling.bytes());
 }
@@ -255,31 +266,41 @@ Status CudaRunner::forward(const StepBatch& batch) {
   const DeviceBatch device_batch =
       step_.batch_at(step_data_.data(), reinterpret_cast<const int32_t*>(sampled_.data()), planes_);
   const int32_t bucket = bucket_of(batch);
-  if (bucket == 0) return forward_.run(*ops_, device_batch);
+  if (bucket == 0) return run_forward(device_batch);
   return forward_with_graph(device_batch, bucket);
+}
+
+Status CudaRunner::run_forward(const DeviceBatch& device_batch) {
+  return ranks_ == nullptr ? forward_.run(*ops_, device_batch) : ranks_->run(step_, device_batch);
+}
+
+Result<std::vector<Graph>> CudaRunner::capture(const DeviceBatch& device_batch) {
+  if (ranks_ != nullptr) return ranks_->capture(step_, device_batch);
+  RETURN_IF_ERROR(Graph::begin(*options_.device, stream_.get()));
+  const Status captured = forward_.run(*ops_, device_batch);
+  Result<Graph> graph = Graph::end(options_.device, stream_.get());
+  RETURN_IF_ERROR(captured);
+  if (!graph.ok()) return std::move(graph).error();
+  std::vector<Graph> graphs;
+  graphs.push_back(std::move(graph).value());
+  return graphs;
+}
+
+Status CudaRunner::launch(const std::vector<Graph>& graphs) {
+  return ranks_ == nullptr ? graphs[0].launch(stream_.get()) : ranks_->launch(graphs);
 }
 
 // The first time as it is: kernels are loaded, algorithms chosen. The second time captured.
 Status CudaRunner::forward_with_graph(const DeviceBatch& device_batch, int32_t bucket) {
   const auto found = graphs_.find(bucket);
-  if (found != graphs_.end()) return found->second.launch(stream_.get());
-  if (times_seen_[bucket]++ == 0) return forward_.run(*ops_, device_batch);
-  const Status begun = Graph::begin(*options_.device, stream_.get());
-  if (begun.ok()) {
-    const Status captured = forward_.run(*ops_, device_batch);
-    Result<Graph> graph = Graph::end(options_.device, stream_.get());
-    if (captured.ok() && graph.ok()) {
-      const auto entry = graphs_.emplace(bucket, std::move(graph).value()).first;
-      return entry->second.launch(stream_.get());
-    }
-    log_warning("{}: steps are not replayed as graphs: {}", options_.name,
-                captured.ok() ? graph.error().message : captured.error().message);
-  } else {
-    log_warning("{}: steps are not replayed as graphs: {}", options_.name, begun.error().message);
-  }
+  if (found != graphs_.end()) return launch(found->second);
+  if (times_seen_[bucket]++ == 0) return run_forward(device_batch);
+  Result<std::vector<Graph>> graphs = capture(device_batch);
+  if (graphs.ok()) return launch(graphs_.emplace(bucket, std::move(graphs).value()).first->second);
+  log_warning("{}: steps are not replayed as graphs: {}", options_.name, graphs.error().message);
   RETURN_IF_ERROR(options_.device->health());
   graphs_on_ = false;
-  return forward_.run(*ops_, device_batch);
+  return run_forward(device_batch);
 }
 
 Status CudaRunner::choose_tokens(Slot& slot) {
@@ -307,6 +328,11 @@ Status CudaRunner::choose_tokens(Slot& slot) {
         args, {slot.sampling.processes(first, first + rows), slot.sampling.wants_top(first, first + rows)}));
   }
   if (total == 0) return ok_status();
+  if (ranks_ != nullptr) {
+    auto* all = sampled_.data();
+    RETURN_IF_ERROR(ranks_->share_sampled(all, static_cast<size_t>(reinterpret_cast<std::byte*>(sampled) - all),
+                                          static_cast<size_t>(total) * sizeof(int32_t)));
+  }
   return options_.device->check(
       options_.device->driver().copy_to_host(slot.results.data(), results_.address(),
                                              static_cast<size_t>(total) * sizeof(SampleResult), stream_.get()),
@@ -334,7 +360,8 @@ Status CudaRunner::host_rows(Slot& slot) {
         options_.device->driver().copy_to_host(logits.data(), reinterpret_cast<CuPointer>(forward_.logits_data()),
                                                logits.size() * sizeof(float), stream_.get()),
         "copying logits"));
-    RETURN_IF_ERROR(stream_.synchronize());
+    RETURN_IF_ERROR(record_end(slot));
+    RETURN_IF_ERROR(wait_for_end(slot));
     for (size_t r = 0; r < rows; ++r) {
       const LogitsRow& row = wanted[first + r];
       SequenceResult& result = slot.host_results[static_cast<size_t>(row.sequence)];
@@ -369,7 +396,17 @@ Status CudaRunner::enqueue(Slot& slot, const StepBatch& batch, Ticket ticket) {
   RETURN_IF_ERROR(forward(batch));
   RETURN_IF_ERROR(choose_tokens(slot));
   RETURN_IF_ERROR(host_rows(slot));
+  return record_end(slot);
+}
+
+Status CudaRunner::record_end(Slot& slot) {
+  if (ranks_ != nullptr) RETURN_IF_ERROR(ranks_->record_end(static_cast<int>(slot.ticket % kSlots)));
   return slot.end.record(stream_.get());
+}
+
+Status CudaRunner::wait_for_end(Slot& slot) {
+  if (ranks_ != nullptr) return ranks_->wait(static_cast<int>(slot.ticket % kSlots), slot.end);
+  return slot.end.synchronize();
 }
 
 Result<Ticket> CudaRunner::submit(const StepBatch& batch) {
@@ -383,6 +420,7 @@ Result<Ticket> CudaRunner::submit(const StepBatch& batch) {
   slot.batch = batch;
   slot.ticket = ticket;
   if (Status queued = enqueue(slot, batch, ticket); !queued.ok()) {
+    if (ranks_ != nullptr) ranks_->fail(queued.error());
     // What has been queued reads this slot's memory, which the next step may write.
     (void)stream_.synchronize();
     return std::move(queued).error();
@@ -453,7 +491,7 @@ Result<StepResult> CudaRunner::collect(Ticket ticket) {
                                    [&](const Slot& other) { return other.open && other.ticket < ticket; });
   if (!slot.open || slot.ticket != ticket || !oldest) return bad_step("no such ticket is open");
   slot.open = false;
-  RETURN_IF_ERROR(slot.end.synchronize());
+  RETURN_IF_ERROR(wait_for_end(slot));
   StepResult result;
   RETURN_IF_ERROR(read_results(slot, result));
   measure(slot, result);

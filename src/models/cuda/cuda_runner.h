@@ -8,6 +8,9 @@
 // Steps of single tokens are captured as CUDA graphs, one for each bucket of batch sizes, the second time that a bucket
 // is seen; later steps replay it with new data. A capture that fails turns graphs off for this model, with a warning.
 //
+// Where several GPUs share the model (rank_group.h) this is rank 0, which plans steps, samples and answers; a step
+// whose ranks add up in the host's memory is computed inside submit(), and is not captured.
+//
 // Threads: as the seam says, one engine thread. Errors: a GPU error fails the model (see tensor/cuda/device.h).
 #pragma once
 
@@ -18,10 +21,11 @@
 #include <string>
 #include <vector>
 
-#include "kernels/cuda/blas.h"
 #include "kernels/cuda/ops.h"
 #include "models/cuda/device_forward.h"
+#include "models/cuda/device_library.h"
 #include "models/cuda/device_weights.h"
+#include "models/cuda/rank_group.h"
 #include "models/cuda/sampling_upload.h"
 #include "models/cuda/step_upload.h"
 #include "models/model_runner.h"
@@ -38,6 +42,7 @@ struct CudaModel {
   DeviceKvPlan kv;
   int32_t block_size = 16;
   int32_t max_model_len = 0;
+  std::vector<RankShare> others;  // that share the model with this device, which has rank 0's part
 };
 
 struct CudaRunnerOptions {
@@ -45,10 +50,11 @@ struct CudaRunnerOptions {
   MemoryLedger* ledger = nullptr;  // of the device
   MemoryLedger* host = nullptr;    // for pinned memory
   std::string name;
-  bool invariant = false;   // `deterministic`
-  bool use_graphs = true;   // enable_cuda_graph
-  bool use_library = true;  // cuBLASLt, where it is
-  bool overlaps = false;    // kernels start early (OpsOptions::overlaps): not measured yet, so off
+  bool invariant = false;         // `deterministic`
+  bool use_graphs = true;         // enable_cuda_graph
+  bool use_library = true;        // cuBLASLt, where it is
+  const NcclApi* nccl = nullptr;  // null: ranks add up in the host's memory
+  bool overlaps = false;          // kernels start early (OpsOptions::overlaps): not measured yet, so off
 };
 
 // Between the end of a step on the device and the beginning of the next one that was submitted before that end.
@@ -66,14 +72,15 @@ class CudaRunner final : public ModelRunner {
   const ModelSpec& spec() const override { return model_.description; }
   const KvCacheSpec& kv_spec() const override { return kv_spec_; }
   int max_in_flight() const override { return kSlots; }
-  PageSource& kv_pages() override { return pages_; }
+  PageSource& kv_pages() override { return ranks_ == nullptr ? pages_ : ranks_->pages(); }
   Status bind(const KvBinding& kv, int32_t max_num_seqs, int32_t max_num_batched_tokens) override;
   Result<Ticket> submit(const StepBatch& batch) override;
   Result<StepResult> collect(Ticket ticket) override;
 
   StepGaps step_gaps() const;
   size_t num_graphs() const { return graphs_.size(); }
-  bool has_library() const { return blas_ != nullptr; }
+  bool has_library() const { return library_.blas != nullptr; }
+  const RankGroup* ranks() const { return ranks_.get(); }  // null: one GPU has the whole model
 
   // What bind() books on the device at most, and prepare() for the library.
   static size_t workspace_bytes(const DeviceForward& forward, int32_t vocab_size, const DeviceKvPlan& kv,
@@ -119,10 +126,15 @@ class CudaRunner final : public ModelRunner {
   Status reserve_sampling(size_t bytes, size_t edits);
   Status upload(Slot& slot, const StepBatch& batch, Ticket ticket);
   Status forward(const StepBatch& batch);
+  Status run_forward(const DeviceBatch& device_batch);
+  Result<std::vector<Graph>> capture(const DeviceBatch& device_batch);
+  Status launch(const std::vector<Graph>& graphs);
   Status forward_with_graph(const DeviceBatch& device_batch, int32_t bucket);
   Status choose_tokens(Slot& slot);
   Status host_rows(Slot& slot);
   Status finish_host_row(Slot& slot, const LogitsRow& row, std::span<const float> logits);
+  Status record_end(Slot& slot);
+  Status wait_for_end(Slot& slot);
   Status enqueue(Slot& slot, const StepBatch& batch, Ticket ticket);
   Status read_results(Slot& slot, StepResult& result) const;
   void measure(Slot& slot, StepResult& result);
@@ -134,10 +146,10 @@ class CudaRunner final : public ModelRunner {
   DevicePages pages_;
   KvCacheSpec kv_spec_;
   Stream stream_;
-  std::unique_ptr<Blas> blas_;
-  DeviceBuffer blas_workspace_;
+  DeviceLibrary library_;
   std::unique_ptr<Ops> ops_;
   DeviceForward forward_;
+  std::unique_ptr<RankGroup> ranks_;  // null: one GPU has the whole model
 
   std::vector<std::byte*> planes_;  // [groups]
   StepLimits limits_;               // once bound
@@ -154,9 +166,9 @@ class CudaRunner final : public ModelRunner {
   Ticket last_ticket_ = 0;
 
   bool graphs_on_ = false;
-  std::map<int32_t, Graph> graphs_;    // by bucket
-  std::map<int32_t, int> times_seen_;  // by bucket
-  Event last_end_;                     // of the step collected last
+  std::map<int32_t, std::vector<Graph>> graphs_;  // by bucket: one for each rank
+  std::map<int32_t, int> times_seen_;             // by bucket
+  Event last_end_;                                // of the step collected last
   bool has_last_end_ = false;
   std::vector<float> gaps_us_;
   uint64_t num_gaps_ = 0;

@@ -25,6 +25,17 @@ Act to_act(Activation activation) {
 }  // namespace
 
 Status DeviceForward::run(Ops& ops, const DeviceBatch& batch) {
+  RETURN_IF_ERROR(begin(ops, batch));
+  for (size_t layer = 0; layer < spec_.layers.size(); ++layer) {
+    for (const LayerHalf half : {LayerHalf::attention, LayerHalf::feed_forward}) {
+      RETURN_IF_ERROR(add_half(ops, batch, layer, half));
+      RETURN_IF_ERROR(finish_half(ops, batch, layer, half));
+    }
+  }
+  return ok_status();
+}
+
+Status DeviceForward::begin(Ops& ops, const DeviceBatch& batch) {
   const DeviceMatrix& table = weights_.ends.matrix(TensorRole::token_embedding);
   EmbedArgs embed{};
   embed.table = table.data;
@@ -44,12 +55,27 @@ Status DeviceForward::run(Ops& ops, const DeviceBatch& batch) {
     embed.num_positions = static_cast<int32_t>(positions.rows);
   }
   RETURN_IF_ERROR(ops.embed(embed));
-  RETURN_IF_ERROR(rope_tables(ops, batch));
-  for (size_t layer = 0; layer < spec_.layers.size(); ++layer) {
-    RETURN_IF_ERROR(attention_block(ops, batch, layer));
-    RETURN_IF_ERROR(ffn_block(ops, batch, layer));
-  }
-  return ok_status();
+  return rope_tables(ops, batch);
+}
+
+Status DeviceForward::add_half(Ops& ops, const DeviceBatch& batch, size_t layer, LayerHalf half) {
+  return half == LayerHalf::attention ? attention_block(ops, batch, layer) : ffn_block(ops, batch, layer);
+}
+
+const std::optional<NormSpec>& DeviceForward::post_norm(size_t layer, LayerHalf half) const {
+  const LayerSpec& spec = spec_.layers[layer];
+  return half == LayerHalf::attention ? spec.attention_post_norm : spec.ffn_post_norm;
+}
+
+float* DeviceForward::shared_sum(size_t layer, LayerHalf half) const {
+  return post_norm(layer, half) ? branch_ : hidden_;
+}
+
+Status DeviceForward::finish_half(Ops& ops, const DeviceBatch& batch, size_t layer, LayerHalf half) {
+  const std::optional<NormSpec>& norm = post_norm(layer, half);
+  if (!norm) return ok_status();
+  const TensorRole role = half == LayerHalf::attention ? TensorRole::attention_post_norm : TensorRole::ffn_post_norm;
+  return add_branch(ops, spec_.layers[layer], *norm, weights_.layers[layer].vector(role), batch.rows);
 }
 
 Status DeviceForward::rope_tables(Ops& ops, const DeviceBatch& batch) {
@@ -102,13 +128,14 @@ Status DeviceForward::operand(Ops& ops, const std::optional<NormSpec>& norm, con
   return ops.norm(args);
 }
 
-MatmulArgs DeviceForward::into_residual(const LayerSpec& layer, bool has_post_norm, int32_t first) const {
+MatmulArgs DeviceForward::into_residual(size_t layer, LayerHalf half, int32_t first) const {
+  const bool has_post_norm = post_norm(layer, half).has_value();
   MatmulArgs args{};
-  args.out = (has_post_norm ? branch_ : hidden_) + int64_t{first} * spec_.hidden_size;
+  args.out = shared_sum(layer, half) + int64_t{first} * spec_.hidden_size;
   args.out_stride = spec_.hidden_size;
   args.n = spec_.hidden_size;
-  args.scale = has_post_norm ? 1.0F : layer.residual_multiplier;
-  args.accumulate = !has_post_norm;
+  args.scale = has_post_norm ? 1.0F : spec_.layers[layer].residual_multiplier;
+  args.accumulate = !has_post_norm && has_residual_;
   return args;
 }
 
@@ -157,7 +184,7 @@ Status DeviceForward::attention_block(Ops& ops, const DeviceBatch& batch, size_t
   const DeviceMatrix& output = w.matrix(TensorRole::attention_output);
   RETURN_IF_ERROR(attend(ops, batch, layer, qkv_width, operand_of(output.elem)));
 
-  MatmulArgs out = into_residual(spec, spec.attention_post_norm.has_value(), 0);
+  MatmulArgs out = into_residual(layer, LayerHalf::attention, 0);
   out.x = attended_;
   out.x_stride = padded_cols(q_width);
   out.weight = output.data;
@@ -166,9 +193,7 @@ Status DeviceForward::attention_block(Ops& ops, const DeviceBatch& batch, size_t
   out.bias = w.vector(TensorRole::attention_output_bias);
   out.k = q_width;
   out.rows = batch.rows;
-  RETURN_IF_ERROR(ops.matmul(out));
-  if (!spec.attention_post_norm) return ok_status();
-  return add_branch(ops, spec, *spec.attention_post_norm, w.vector(TensorRole::attention_post_norm), batch.rows);
+  return ops.matmul(out);
 }
 
 Status DeviceForward::attend(Ops& ops, const DeviceBatch& batch, size_t layer, int64_t qkv_width, Elem out_elem) {
@@ -273,8 +298,7 @@ Status DeviceForward::ffn_block(Ops& ops, const DeviceBatch& batch, size_t layer
     RETURN_IF_ERROR(spec.ffn.num_experts > 0 ? expert_ffn(ops, layer, first, rows)
                                              : dense_ffn(ops, layer, operand_ + first * row_bytes, first, rows));
   }
-  if (!spec.ffn_post_norm) return ok_status();
-  return add_branch(ops, spec, *spec.ffn_post_norm, w.vector(TensorRole::ffn_post_norm), batch.rows);
+  return ok_status();
 }
 
 Status DeviceForward::dense_ffn(Ops& ops, size_t layer, const std::byte* x, int32_t first, int32_t rows) {
@@ -320,7 +344,7 @@ Status DeviceForward::dense_ffn(Ops& ops, size_t layer, const std::byte* x, int3
                                     .kind = args.act,
                                     .out_elem = act_elem}));
   }
-  MatmulArgs out = into_residual(spec, spec.ffn_post_norm.has_value(), first);
+  MatmulArgs out = into_residual(layer, LayerHalf::feed_forward, first);
   out.x = act_;
   out.x_stride = padded_cols(inner);
   out.weight = down.data;
@@ -396,7 +420,7 @@ Status DeviceForward::expert_ffn(Ops& ops, size_t layer, int32_t first, int32_t 
   args.row_index = nullptr;
   args.expert_stride = down.expert_stride;
   RETURN_IF_ERROR(ops.expert_matmul(args, f.num_experts));
-  const MatmulArgs target = into_residual(spec, spec.ffn_post_norm.has_value(), first);
+  const MatmulArgs target = into_residual(layer, LayerHalf::feed_forward, first);
   return ops.moe_combine({expert_out_, expert_slots_, expert_weights_, target.out, hidden, rows, f.experts_per_token,
                           target.scale, target.accumulate});
 }

@@ -45,9 +45,14 @@ struct DeviceBatch {
   int32_t rows = 0;
 };
 
+// Half of a layer: what it adds to the residual stream is a product whose inputs ranks share (sharding.h).
+enum class LayerHalf : uint8_t { attention, feed_forward };
+
 class DeviceForward {
  public:
-  DeviceForward(const DecoderSpec& spec, const DeviceWeights& weights, const DeviceKvPlan& kv, int32_t max_model_len);
+  // `rank`: of those that share the model. What the others add to the residual stream is without the stream itself.
+  DeviceForward(const DecoderSpec& spec, const DeviceWeights& weights, const DeviceKvPlan& kv, int32_t max_model_len,
+                int32_t rank = 0);
 
   // What allocate() books.
   size_t workspace_bytes(int32_t max_tokens, int32_t max_seqs, int32_t max_logit_rows) const;
@@ -55,9 +60,17 @@ class DeviceForward {
                   int32_t max_tokens, int32_t max_seqs, int32_t max_logit_rows);
 
   Status run(Ops& ops, const DeviceBatch& batch);
+  // run() in pieces, for ranks that go in step: begin(); for each layer and half of it add_half(), then, once the sum
+  // over all ranks stands in shared_sum() of each, finish_half().
+  Status begin(Ops& ops, const DeviceBatch& batch);
+  Status add_half(Ops& ops, const DeviceBatch& batch, size_t layer, LayerHalf half);
+  float* shared_sum(size_t layer, LayerHalf half) const;  // [batch.rows, hidden]
+  Status finish_half(Ops& ops, const DeviceBatch& batch, size_t layer, LayerHalf half);
   // Logits of rows row_index[0 .. rows) of the last run(), at most max_logit_rows: [rows, vocab].
   Status logits(Ops& ops, const int32_t* row_index, int32_t rows);
   float* logits_data() const { return logits_; }
+  size_t num_layers() const { return spec_.layers.size(); }
+  int32_t hidden_size() const { return spec_.hidden_size; }
 
  private:
   struct Rope {
@@ -80,13 +93,15 @@ class DeviceForward {
   // The input of a product: the hidden states, normed where the layer says so.
   Status operand(Ops& ops, const std::optional<NormSpec>& norm, const float* weight, const float* bias, Elem elem,
                  int32_t rows, std::byte* out);
+  const std::optional<NormSpec>& post_norm(size_t layer, LayerHalf half) const;
   // A product into the residual stream, or into branch_ where a norm stands in between.
-  MatmulArgs into_residual(const LayerSpec& layer, bool has_post_norm, int32_t first) const;
+  MatmulArgs into_residual(size_t layer, LayerHalf half, int32_t first) const;
   Status add_branch(Ops& ops, const LayerSpec& layer, const NormSpec& post_norm, const float* weight, int32_t rows);
 
   const DecoderSpec& spec_;
   const DeviceWeights& weights_;
   const DeviceKvPlan& kv_;
+  const bool has_residual_;  // rank 0
   std::vector<Rope> ropes_;
   DeviceBuffer workspace_;
 

@@ -141,16 +141,16 @@ Status fill_with_panels(Ops& ops, const WeightStack& stack, std::span<const std:
 }  // namespace
 
 Result<DeviceWeightPlan> plan_device_weights(const DecoderSpec& spec, const Checkpoint& headers,
-                                             Quantization quantization) {
+                                             Quantization quantization, Rank rank) {
   ASSIGN_OR_RETURN(const std::vector<const SafetensorsTensor*> bound, bind_tensors(spec, headers));
-  const WeightPlacement placement(spec, bound, DType::f32, quantization);
+  const WeightPlacement placement(spec, bound, DType::f32, quantization, rank);
   return DeviceWeightPlan{placement.bytes(), placement.layer_dtype(), placement.layer_format()};
 }
 
 Result<DeviceWeights> load_device_weights(const DecoderSpec& spec, const Checkpoint& checkpoint,
                                           Quantization quantization, const DeviceLoad& load) {
   ASSIGN_OR_RETURN(const std::vector<const SafetensorsTensor*> bound, bind_tensors(spec, checkpoint));
-  const WeightPlacement placement(spec, bound, DType::f32, quantization);
+  const WeightPlacement placement(spec, bound, DType::f32, quantization, load.rank);
   DeviceWeights weights;
   ASSIGN_OR_RETURN(weights.memory, DeviceBuffer::allocate(load.device, *load.ledger, load.model, MemoryPurpose::weights,
                                                           placement.bytes()));
@@ -180,7 +180,7 @@ Result<DeviceWeights> load_device_weights(const DecoderSpec& spec, const Checkpo
 
 Result<DeviceWeights> random_device_weights(const DecoderSpec& spec, DType dtype, Quantization quantization,
                                             const DeviceLoad& load) {
-  const WeightPlacement placement(spec, {}, dtype, quantization);
+  const WeightPlacement placement(spec, {}, dtype, quantization, load.rank);
   DeviceWeights weights;
   ASSIGN_OR_RETURN(weights.memory, DeviceBuffer::allocate(load.device, *load.ledger, load.model, MemoryPurpose::weights,
                                                           placement.bytes()));

@@ -17,6 +17,7 @@
 #include "base/result.h"
 #include "formats/checkpoint.h"
 #include "kernels/cuda/quant_layout.h"
+#include "models/cuda/sharding.h"
 #include "models/decoder_spec.h"
 #include "models/transformers/weights.h"
 #include "tensor/cuda/memory.h"
@@ -57,14 +58,14 @@ struct DeviceWeights {
 };
 
 // What load_device_weights() books on the device, and what DeviceWeights says of the layers' matrices, from headers
-// alone. The errors of bind_tensors().
+// alone; of the whole spec, what one rank keeps. The errors of bind_tensors().
 struct DeviceWeightPlan {
   size_t bytes = 0;
   DType dtype = DType::f32;
   WeightFormat format;
 };
 Result<DeviceWeightPlan> plan_device_weights(const DecoderSpec& spec, const Checkpoint& headers,
-                                             Quantization quantization);
+                                             Quantization quantization, Rank rank = {});
 
 struct DeviceLoad {
   std::shared_ptr<Device> device;
@@ -73,6 +74,7 @@ struct DeviceLoad {
   std::string model;
   int num_threads = 4;
   LoadProgressCallback progress;  // may be empty
+  Rank rank = {};                 // reads what this one keeps of the whole spec
 };
 // Errors: those of plan_device_weights(); out_of_memory; malformed for a file that was cut short meanwhile; unsupported
 // for values to be quantised that are not finite.

@@ -52,8 +52,8 @@ class DeviceForward::Carver {
 };
 
 DeviceForward::DeviceForward(const DecoderSpec& spec, const DeviceWeights& weights, const DeviceKvPlan& kv,
-                             int32_t max_model_len)
-    : spec_(spec), weights_(weights), kv_(kv) {
+                             int32_t max_model_len, int32_t rank)
+    : spec_(spec), weights_(weights), kv_(kv), has_residual_(rank == 0) {
   for (const RopeSpec& rope : spec.ropes) ropes_.push_back({RopeFrequencies(rope, max_model_len)});
 }
 

@@ -26,7 +26,7 @@ TensorRole first_role(TensorRole role) {
   }
 }
 
-// Behind the beginning of its expert, or of the stack: q, k, v; gate, up.
+// Behind the beginning of its expert, or of the stack: q, k, v; gate, up. `spec`: of the rank.
 int64_t row_within(const DecoderSpec& spec, const TensorBinding& binding) {
   if (binding.layer < 0) return 0;
   const LayerSpec& layer = spec.layers[static_cast<size_t>(binding.layer)];
@@ -62,24 +62,29 @@ void write_rows(const WeightPiece& piece, std::byte* out) {
   const WeightStack& stack = *piece.stack;
   const TensorBinding& from = *piece.part->binding;
   const SafetensorsTensor& tensor = *piece.part->tensor;
+  const TensorSlice& slice = piece.part->slice;
   const int64_t row_bytes = stack.unit_bytes();
   const int64_t cols = std::max<int64_t>(1, stack.cols);
+  const int64_t source_cols = std::max<int64_t>(1, from.cols);
+  const int64_t first_row = from.row_begin + slice.row_begin;
   const int64_t size = static_cast<int64_t>(dtype_size(tensor.dtype));
   const bool plain = !from.transposed && tensor.dtype == stack.format.dtype;
-  if (plain && cols * size == row_bytes) {
-    std::memcpy(out, tensor.bytes.data() + (from.row_begin + piece.begin) * row_bytes, piece.bytes());
+  if (plain && cols == source_cols && cols * size == row_bytes) {
+    std::memcpy(out, tensor.bytes.data() + (first_row + piece.begin) * row_bytes, piece.bytes());
     return;
   }
   std::memset(out, 0, piece.bytes());
   for (int64_t r = piece.begin; r < piece.end; ++r) {
     std::byte* row = out + (r - piece.begin) * row_bytes;
-    const int64_t source = from.row_begin + r;
+    const int64_t source = first_row + r;
     if (plain) {
-      std::memcpy(row, tensor.bytes.data() + source * cols * size, static_cast<size_t>(cols * size));
+      std::memcpy(row, tensor.bytes.data() + (source * source_cols + slice.col_begin) * size,
+                  static_cast<size_t>(cols * size));
       continue;
     }
     for (int64_t c = 0; c < cols; ++c) {
-      const int64_t at = from.transposed ? c * from.source_rows + source : source * cols + c;
+      const int64_t from_col = slice.col_begin + c;
+      const int64_t at = from.transposed ? from_col * from.source_rows + source : source * source_cols + from_col;
       write_value(row, stack.format.dtype, c, read_element(tensor, at));
     }
   }
@@ -91,12 +96,13 @@ const WeightStack::Part* part_of(const WeightStack& stack, int64_t row) {
                                        [](int64_t wanted, const auto& part) { return wanted < part.dest_row; });
   if (behind == stack.parts.begin()) return nullptr;
   const WeightStack::Part& part = *std::prev(behind);
-  return row - part.dest_row < part.binding->rows ? &part : nullptr;
+  return row - part.dest_row < part.slice.rows ? &part : nullptr;
 }
 
+// All columns of a row of the slice, whichever of them it keeps.
 void read_row(const WeightStack::Part& part, int64_t row, std::vector<float>& values) {
   const kernels::WeightView from = source_view(*part.binding, *part.tensor);
-  const int64_t first = (part.binding->row_begin + row) * from.row_stride;
+  const int64_t first = (part.binding->row_begin + part.slice.row_begin + row) * from.row_stride;
   const auto read_all = [&](auto read) {
     for (size_t c = 0; c < values.size(); ++c) values[c] = read(first + static_cast<int64_t>(c) * from.col_stride);
   };
@@ -109,14 +115,16 @@ void read_row(const WeightStack::Part& part, int64_t row, std::vector<float>& va
   }
 }
 
-// Quantised as the host does it, a panel at a time, then put in the order of the device.
+// Quantised as the host does it, a panel of whole rows at a time; then what the rank keeps of them is put in the order
+// of the device. A channel's unit comes from its whole row, so the codes of all ranks are those of one.
 Status write_panels(const WeightPiece& piece, Quantization quantization, std::byte* out) {
   const WeightStack& stack = *piece.stack;
-  const kernels::PackedView shape{nullptr, stack.format.dtype, kQuantPanel, stack.cols, stack.format.scheme};
+  const int64_t source_cols = stack.parts[0].binding->cols;
+  const kernels::PackedView shape{nullptr, stack.format.dtype, kQuantPanel, source_cols, stack.format.scheme};
   std::vector<std::byte> packed(shape.panel_bytes());
   kernels::PackedView view = shape;
   view.data = packed.data();
-  std::vector<float> values(static_cast<size_t>(stack.cols));
+  std::vector<float> values(static_cast<size_t>(source_cols));
   for (int64_t panel = piece.begin; panel < piece.end; ++panel) {
     std::fill(packed.begin(), packed.end(), std::byte{0});
     for (int64_t r = 0; r < kQuantPanel; ++r) {
@@ -127,7 +135,8 @@ Status write_panels(const WeightPiece& piece, Quantization quantization, std::by
         return not_finite_error(part->tensor->name, quantization);
       }
     }
-    repack_panel(view, 0, out + (panel - piece.begin) * stack.unit_bytes());
+    repack_panel(view, 0, {stack.parts[0].slice.col_begin, stack.cols},
+                 out + (panel - piece.begin) * stack.unit_bytes());
   }
   return ok_status();
 }
@@ -142,11 +151,11 @@ int64_t WeightStack::unit_bytes() const {
 }
 
 WeightPlacement::WeightPlacement(const DecoderSpec& spec, std::span<const SafetensorsTensor* const> bound, DType dtype,
-                                 Quantization quantization)
-    : spec_(spec) {
-  for (size_t i = 0; i < spec.tensors.size(); ++i) {
-    const SafetensorsTensor* tensor = bound.empty() ? nullptr : bound[i];
-    add(spec.tensors[i], tensor, tensor != nullptr ? tensor->dtype : dtype);
+                                 Quantization quantization, Rank rank)
+    : shard_(make_shard(spec, rank)) {
+  for (const TensorSlice& slice : shard_.slices) {
+    const SafetensorsTensor* tensor = bound.empty() ? nullptr : bound[slice.tensor];
+    add(spec.tensors[slice.tensor], slice, tensor, tensor != nullptr ? tensor->dtype : dtype);
   }
   for (auto& [key, stack] : stacks_) {
     settle(key, stack, quantization);
@@ -155,15 +164,16 @@ WeightPlacement::WeightPlacement(const DecoderSpec& spec, std::span<const Safete
   }
 }
 
-void WeightPlacement::add(const TensorBinding& binding, const SafetensorsTensor* tensor, DType dtype) {
+void WeightPlacement::add(const TensorBinding& binding, const TensorSlice& slice, const SafetensorsTensor* tensor,
+                          DType dtype) {
   WeightStack& stack = stacks_[{binding.layer, first_role(binding.role)}];
   // Routers decide: their inputs are not rounded to bf16. Parts of unlike types meet in f32.
   if (binding.role == TensorRole::router || binding.cols == 0) dtype = DType::f32;
   if (stack.parts.empty()) stack.dtype = dtype;
   if (stack.dtype != dtype) stack.dtype = DType::f32;
-  stack.cols = binding.cols;
-  stack.parts.push_back({&binding, tensor, row_within(spec_, binding)});
-  if (binding.expert >= 0) stack.expert_rows = std::max(stack.expert_rows, stack.parts.back().dest_row + binding.rows);
+  stack.cols = slice.cols;
+  stack.parts.push_back({&binding, tensor, slice, row_within(shard_.spec, binding)});
+  if (binding.expert >= 0) stack.expert_rows = std::max(stack.expert_rows, stack.parts.back().dest_row + slice.rows);
 }
 
 // What a stack is kept in, and with that where its parts begin.
@@ -174,12 +184,12 @@ void WeightPlacement::settle(const std::pair<int32_t, TensorRole>& key, WeightSt
   }
   stack.format = stack.dtype;
   if (stack.cols > 0) {
-    stack.format = kept_format(quantization, key.second, stack.dtype, rows_on_host, stack.cols);
+    stack.format = kept_format(quantization, key.second, stack.dtype, rows_on_host, stack.parts[0].binding->cols);
   }
   stack.expert_rows = kernels::round_up(stack.expert_rows, stack.unit_rows());
   for (WeightStack::Part& part : stack.parts) {
     part.dest_row += std::max(part.binding->expert, 0) * stack.expert_rows;
-    stack.rows = std::max(stack.rows, part.dest_row + part.binding->rows);
+    stack.rows = std::max(stack.rows, part.dest_row + part.slice.rows);
   }
   std::sort(stack.parts.begin(), stack.parts.end(),
             [](const auto& a, const auto& b) { return a.dest_row < b.dest_row; });
@@ -199,7 +209,7 @@ WeightFormat WeightPlacement::layer_format() const {
 }
 
 void WeightPlacement::place(DeviceWeights& weights) const {
-  weights.layers.resize(spec_.layers.size());
+  weights.layers.resize(shard_.spec.layers.size());
   weights.bytes = bytes();
   weights.dtype = layer_dtype();
   weights.format = layer_format();
@@ -215,7 +225,7 @@ void WeightPlacement::place(DeviceWeights& weights) const {
       matrix.expert_stride = stack.expert_rows / stack.unit_rows() * matrix.stride();
     }
     for (const WeightStack::Part& part : stack.parts) {
-      weights.parameters += static_cast<size_t>(part.binding->rows * std::max<int64_t>(1, part.binding->cols));
+      weights.parameters += static_cast<size_t>(part.slice.rows * std::max<int64_t>(1, part.slice.cols));
     }
   }
 }
@@ -231,7 +241,7 @@ std::vector<WeightPiece> WeightPlacement::cut(size_t most_bytes) const {
       cut_units(stack, nullptr, QuantPanels::count(stack.rows));
       continue;
     }
-    for (const WeightStack::Part& part : stack.parts) cut_units(stack, &part, part.binding->rows);
+    for (const WeightStack::Part& part : stack.parts) cut_units(stack, &part, part.slice.rows);
   }
   return pieces;
 }

@@ -13,6 +13,7 @@
 #include "formats/checkpoint.h"
 #include "kernels/cuda/quant_layout.h"
 #include "models/cuda/device_weights.h"
+#include "models/cuda/sharding.h"
 #include "models/decoder_spec.h"
 #include "tensor/quantization.h"
 
@@ -24,12 +25,13 @@ struct WeightStack {
   struct Part {
     const TensorBinding* binding = nullptr;
     const SafetensorsTensor* tensor = nullptr;  // null: random
+    TensorSlice slice;                          // what this rank keeps of it
     int64_t dest_row = 0;
   };
   WeightFormat format;
   DType dtype = DType::f32;  // as stored
   int64_t rows = 0;
-  int64_t cols = 0;         // 0: a vector
+  int64_t cols = 0;         // of the slices; 0: a vector
   int64_t expert_rows = 0;  // from one expert to the next; 0: no experts
   int64_t offset = 0;       // in the allocation
   std::vector<Part> parts;  // by dest_row
@@ -58,9 +60,10 @@ struct WeightPiece {
 class WeightPlacement {
  public:
   // `bound`: the tensor of each of spec.tensors (bind_tensors()), or empty: shapes alone, all matrices of `dtype`
-  // before they are quantised. Spec and tensors outlive this.
+  // before they are quantised. Of ranks that share a model, what one of them keeps; types are chosen and values
+  // quantised as for the whole. Spec and tensors outlive this.
   WeightPlacement(const DecoderSpec& spec, std::span<const SafetensorsTensor* const> bound, DType dtype,
-                  Quantization quantization);
+                  Quantization quantization, Rank rank = {});
   WeightPlacement(const WeightPlacement&) = delete;
   WeightPlacement& operator=(const WeightPlacement&) = delete;
 
@@ -75,11 +78,11 @@ class WeightPlacement {
   std::vector<WeightPiece> cut(size_t most_bytes) const;
 
  private:
-  void add(const TensorBinding& binding, const SafetensorsTensor* tensor, DType dtype);
+  void add(const TensorBinding& binding, const TensorSlice& slice, const SafetensorsTensor* tensor, DType dtype);
   void settle(const std::pair<int32_t, TensorRole>& key, WeightStack& stack, Quantization quantization);
   const WeightStack* layer_stack() const;
 
-  const DecoderSpec& spec_;
+  const Shard shard_;
   std::map<std::pair<int32_t, TensorRole>, WeightStack> stacks_;  // by layer and first role
   int64_t bytes_ = 0;
 };

@@ -270,6 +270,14 @@ Status Event::synchronize() const {
   return device_->check(device_->driver().event_synchronize(event_), "computing");
 }
 
+Result<bool> Event::has_happened() const {
+  RETURN_IF_ERROR(device_->make_current());
+  const CuResult result = device_->driver().event_query(event_);
+  if (result == kCuNotReady) return false;
+  RETURN_IF_ERROR(device_->check(result, "computing"));
+  return true;
+}
+
 Result<float> Event::milliseconds_since(const Event& earlier) const {
   RETURN_IF_ERROR(device_->make_current());
   float milliseconds = 0.0F;

@@ -144,6 +144,7 @@ class Event {
   ~Event();
   Status record(CuStream stream) const;
   Status synchronize() const;
+  Result<bool> has_happened() const;
   // From `earlier` to this one, both having happened.
   Result<float> milliseconds_since(const Event& earlier) const;
 

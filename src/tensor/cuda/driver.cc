@@ -60,6 +60,7 @@ std::string find_all(void* library, DriverApi& api) {
   symbols.find(api.event_destroy, "cuEventDestroy_v2");
   symbols.find(api.event_record, "cuEventRecord");
   symbols.find(api.event_synchronize, "cuEventSynchronize");
+  symbols.find(api.event_query, "cuEventQuery");
   symbols.find(api.event_elapsed, "cuEventElapsedTime");
   symbols.find(api.module_load, "cuModuleLoadData");
   symbols.find(api.module_unload, "cuModuleUnload");

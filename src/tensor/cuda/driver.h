@@ -65,6 +65,7 @@ struct CuLaunchConfig {
 // Numbers of cuda.h that are used here.
 inline constexpr CuResult kCuSuccess = 0;
 inline constexpr CuResult kCuOutOfMemory = 2;
+inline constexpr CuResult kCuNotReady = 600;
 inline constexpr CuResult kCuNotSupported = 801;
 inline constexpr int kCuMultiprocessors = 16;  // CU_DEVICE_ATTRIBUTE_...
 inline constexpr int kCuMajor = 75;
@@ -116,6 +117,7 @@ struct DriverApi {
   CuResult (*event_destroy)(CuEvent event) = nullptr;
   CuResult (*event_record)(CuEvent event, CuStream stream) = nullptr;
   CuResult (*event_synchronize)(CuEvent event) = nullptr;
+  CuResult (*event_query)(CuEvent event) = nullptr;
   CuResult (*event_elapsed)(float* milliseconds, CuEvent from, CuEvent to) = nullptr;
   CuResult (*module_load)(CuModule* module, const void* image) = nullptr;
   CuResult (*module_unload)(CuModule module) = nullptr;

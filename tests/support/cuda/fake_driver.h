@@ -2,12 +2,17 @@
 // they are told, and whose kernels run in the emulator (simt.h). It keeps books of what is allocated, and fails where
 // it is told to.
 //
+// Of several devices each has memory of its own, and what is launched, copied or recorded while another device's
+// context is current is an error. A stream that has met an operation which waits for other streams (fake_nccl.h) does
+// what comes behind it once that has happened; to wait for it before would be to wait forever, and is an error.
+//
 // Physical pages of virtual memory management are counted, and what is not mapped faults when it is touched, as it
 // would on a GPU. One per process; reset() between tests.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <string>
 
@@ -21,10 +26,20 @@ struct FakeDriverOptions {
   int multiprocessors = 4;
   int major = 9;
   int devices = 1;
+  int other_multiprocessors = 0;  // of devices behind the first; 0: as many
   bool has_virtual_memory = true;
   bool runs_kernels = true;  // false: launches are counted and nothing is computed
 };
 
+// Of one device, contexts apart.
+struct FakeDeviceBooks {
+  size_t allocated = 0;
+  size_t pages = 0;
+  int contexts = 0;
+  bool operator==(const FakeDeviceBooks&) const = default;
+};
+
+// Of all devices together, but for `of`.
 struct FakeDriverBooks {
   size_t allocated = 0;  // device memory in use, contexts apart
   size_t pages = 0;      // physical pages in existence
@@ -38,6 +53,7 @@ struct FakeDriverBooks {
   uint64_t graph_launches = 0;
   uint64_t overlapping = 0;                          // launches that may begin before the one before them has ended
   std::map<std::string, uint64_t> launches_of = {};  // by kernel
+  std::map<int, FakeDeviceBooks> of = {};            // by ordinal
 };
 
 const DriverApi& fake_driver();
@@ -46,5 +62,11 @@ FakeDriverBooks& fake_driver_books();
 // The call of this function number `after` from now on (0: the next) answers `result`; once. Names as in driver.cc:
 // "launch", "memory_create".
 void fail_fake_driver(const std::string& function, CuResult result, int after = 0);
+
+// Something that a stream does, in its turn, or that a graph holds: called until it answers true (done).
+using FakeStreamWork = std::function<bool()>;
+CuResult enqueue_fake_work(CuStream stream, FakeStreamWork work);
+// After something that streams may have waited for.
+void advance_fake_streams();
 
 }  // namespace inferneo::cuda

@@ -61,6 +61,11 @@ class BadModels : public ::testing::Test {
   EngineConfig config_;
 };
 
+TEST_F(BadModels, GpusThatAreNotThereShareNothing) {
+  config_.tensor_parallel_size = 2;  // of a model with three heads, in a program that may have no kernels for GPUs
+  expect_refused("tensor_parallel_size 2");
+}
+
 TEST_F(BadModels, NamesThatNoPathCanHaveAreErrors) {
   tree_.link("loop", "loop");
   ASSERT_EQ(mkfifo(tree_.path("fifo").c_str(), 0600), 0);

@@ -163,7 +163,7 @@ TEST(Program, WarningsAreSaidOnce) {
 TEST(Program, DoctorSaysWhatIsThere) {
   const Outcome outcome = run("doctor");
   EXPECT_EQ(outcome.code, 0);
-  for (const char* line : {"CPUs", "memory limit", "CUDA kernels", "NVIDIA driver"}) {
+  for (const char* line : {"CPUs", "memory limit", "CUDA kernels", "NVIDIA driver", "NCCL"}) {
     EXPECT_THAT("\n" + outcome.text, HasSubstr(std::string("\n") + line)) << outcome.text;
   }
 }

@@ -401,6 +401,9 @@ TEST(ValidateConfig, HandFilledStructsAreChecked) {
   EXPECT_FALSE(validate_config({.model = {"a", "b"}, .served_model_name = {"x"}}).ok());
   EXPECT_TRUE(validate_config({.model = {"a"}, .served_model_name = {"x", "y"}}).ok());
   EXPECT_FALSE(validate_config({.model = {"a", "b"}, .max_models = 1}).ok());
+  EXPECT_TRUE(validate_config({.device = "cuda", .tensor_parallel_size = 2}).ok());
+  EXPECT_EQ(validate_config({.device = "cpu", .tensor_parallel_size = 2}).error().param, "tensor_parallel_size");
+  EXPECT_EQ(validate_config({.tensor_parallel_size = 0}).error().param, "tensor_parallel_size");
   EXPECT_TRUE(validate_config({.model = {"a", "b"}, .max_models = 1, .enable_lazy_loading = true}).ok());
 }
 

@@ -43,7 +43,7 @@ class CudaGoldenTest : public GoldenTest {
     GoldenTest::SetUp();
   }
   std::unique_ptr<HarnessMemory> memory() override { return std::make_unique<DeviceMemory>(device_, device_ledger_); }
-  std::unique_ptr<ModelRunner> load(int32_t block_size) override {
+  cuda::CudaLoadOptions options(int32_t block_size) {
     cuda::CudaLoadOptions options;
     options.model.directory = directory_.get();
     options.model.model_name = GetParam().model;
@@ -56,7 +56,10 @@ class CudaGoldenTest : public GoldenTest {
     options.ledger = &device_ledger_;
     options.deterministic = deterministic_;
     options.enable_graphs = graphs_;
-    auto runner = cuda::load_cuda_model(options);
+    return options;
+  }
+  std::unique_ptr<ModelRunner> load(int32_t block_size) override {
+    auto runner = cuda::load_cuda_model(options(block_size));
     EXPECT_TRUE(runner.ok()) << runner.error().message;
     return runner.ok() ? std::move(runner).value() : nullptr;
   }
