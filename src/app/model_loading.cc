@@ -15,6 +15,7 @@
 #include "app/hub_access.h"
 #include "app/model_files.h"
 #include "app/onnx_settings.h"
+#include "app/sleeping_model.h"
 #include "app/tenants.h"
 #include "app/warm_up.h"
 #include "base/log.h"
@@ -130,6 +131,10 @@ class DirectoryLoader final : public ModelLoader {
              type, static_cast<double>(spec.weight_bytes) / kGiB, model->max_model_len, spec.device, spec.weight_origin,
              to_seconds(context_.clock.now() - start));
     return model;
+  }
+
+  Result<std::unique_ptr<SleepingModel>> sleep(LoadedModel& model) override {
+    return put_to_sleep(model, context_.ledger, context_.clock);
   }
 
  private:
@@ -403,6 +408,7 @@ class DirectoryLoader final : public ModelLoader {
     ASSIGN_OR_RETURN(model->core, EngineCore::create(core_config(found), std::move(runners.model), ledger,
                                                      context_.clock, std::move(runners.draft)));
     model->max_model_len = model->core->max_model_len();
+    model->sleep_bytes = model->core->sleep_bytes();
     model->answers = make_answer_cache(found);
     return model;
   }
@@ -414,7 +420,7 @@ class DirectoryLoader final : public ModelLoader {
   }
 
   // Null: it keeps no answers.
-  std::unique_ptr<AnswerCache> make_answer_cache(const Found& found) const {
+  std::shared_ptr<AnswerCache> make_answer_cache(const Found& found) const {
     const EngineConfig& config = found.config;
     if (config.answer_cache_mb <= 0.0) return nullptr;
     AnswerCache::Options options;
@@ -425,7 +431,7 @@ class DirectoryLoader final : public ModelLoader {
     options.may_take = [memory = std::make_shared<CacheMemory>(context_.host, found.id)](size_t bytes) {
       return memory->take(bytes);
     };
-    return std::make_unique<AnswerCache>(std::move(options));
+    return std::make_shared<AnswerCache>(std::move(options));
   }
 
   EngineCoreConfig core_config(const Found& found) const {

@@ -452,6 +452,13 @@ constexpr std::array kFields = {
                 .min = 0.01,
                 .max = 1.0,
                 .env_alias = "INFERNEO_GPU_MEMORY_UTIL"},
+    ConfigField{
+        .name = "sleep_memory_share",
+        .group = G::device,
+        .member = &C::sleep_memory_share,
+        .help = "Share of max_memory_gb in which models that leave a GPU keep their weights; 0: they are unloaded",
+        .metavar = "SHARE",
+        .max = 1.0},
     ConfigField{.name = "enable_cuda_graph",
                 .group = G::device,
                 .member = &C::enable_cuda_graph,

@@ -27,6 +27,7 @@
 #include "models/model_runner.h"
 #include "models/sampling/sampler.h"
 #include "models/step_check.h"
+#include "tensor/cuda/host_copy.h"
 #include "tensor/cuda/memory.h"
 
 namespace inferneo::cuda {
@@ -38,6 +39,9 @@ struct CudaModel {
   DeviceKvPlan kv;
   int32_t block_size = 16;
   int32_t max_model_len = 0;
+
+  // The same model with DeviceWeights::moved().
+  CudaModel moved(const std::byte* from, const std::byte* to) const;
 };
 
 struct CudaRunnerOptions {
@@ -61,6 +65,9 @@ struct StepGaps {
 class CudaRunner final : public ModelRunner {
  public:
   static Result<std::unique_ptr<CudaRunner>> create(CudaModel model, const CudaRunnerOptions& options);
+  // The same, and what is to stand in the model's weights is on its way there, on the runner's stream: bind() waits.
+  static Result<std::unique_ptr<CudaRunner>> create(CudaModel model, const CudaRunnerOptions& options,
+                                                    const HostCopy& weights);
   ~CudaRunner() override;
 
   const ModelSpec& spec() const override { return model_.description; }
@@ -70,6 +77,8 @@ class CudaRunner final : public ModelRunner {
   Status bind(const KvBinding& kv, int32_t max_num_seqs, int32_t max_num_batched_tokens) override;
   Result<Ticket> submit(const StepBatch& batch) override;
   Result<StepResult> collect(Ticket ticket) override;
+  size_t sleep_bytes() const override { return HostCopy::booked_bytes(model_.weights.memory.size()); }
+  Result<std::unique_ptr<SleepingRunner>> sleep() override;
 
   StepGaps step_gaps() const;
   size_t num_graphs() const { return graphs_.size(); }
