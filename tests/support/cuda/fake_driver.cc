@@ -8,7 +8,10 @@
 #include <cstring>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <set>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "support/cuda/emulated_kernels.h"
@@ -45,6 +48,8 @@ struct State {
   std::set<CuMemory> pages;
   CuMemory next_page = 1;
   std::map<std::string, Failure> failures;
+  uint64_t calls = 0;  // of functions that may fail
+  std::optional<std::pair<uint64_t, CuResult>> failing_call;
   std::map<CuFunction, unsigned> shared_allowed;
   GraphBody* capturing = nullptr;
   CuResult lost = 0;  // as a context that an error has ended
@@ -58,9 +63,19 @@ State& state() {
   return *instance;
 }
 
+bool gives_back(std::string_view name) {
+  return name.ends_with("_free") || name.ends_with("_release") || name.ends_with("_unmap") || name.ends_with("_unload");
+}
+
 // What every call begins with.
 CuResult enter(const char* name) {
   State& s = state();
+  const uint64_t call = gives_back(name) ? s.calls : s.calls++;
+  if (!gives_back(name) && s.failing_call && s.failing_call->first == call) {
+    const CuResult result = std::exchange(s.failing_call, std::nullopt)->second;
+    if (result >= 700 && result < 720) s.lost = result;
+    return result;
+  }
   const auto failure = s.failures.find(name);
   if (failure != s.failures.end() && failure->second.after-- == 0) {
     const CuResult result = failure->second.result;
@@ -429,6 +444,7 @@ void reset_fake_driver(const FakeDriverOptions& options) {
   const std::lock_guard lock(state().mutex);
   state().options = options;
   state().failures.clear();
+  state().failing_call.reset();
   state().lost = 0;
   state().books.launches = state().books.graph_launches = 0;
   state().books.launches_of.clear();
@@ -439,6 +455,16 @@ FakeDriverBooks& fake_driver_books() { return state().books; }
 void fail_fake_driver(const std::string& function, CuResult result, int after) {
   const std::lock_guard lock(state().mutex);
   state().failures[function] = {result, after};
+}
+
+void fail_fake_driver_call(CuResult result, uint64_t after) {
+  const std::lock_guard lock(state().mutex);
+  state().failing_call = {state().calls + after, result};
+}
+
+uint64_t fake_driver_calls() {
+  const std::lock_guard lock(state().mutex);
+  return state().calls;
 }
 
 }  // namespace inferneo::cuda
