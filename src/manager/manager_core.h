@@ -124,13 +124,13 @@ class ManagerCore {
   // not_found; a model that is not in memory is no error.
   Status unload(const std::string& id, TimePoint deadline);
 
-  // The same, and where there is room the weights go into the host's memory, from where the next request that asks for
-  // the model, or wake_up(), brings it back. Returns at once; one that sleeps already is no error.
+  // The same, and where there is room the weights go into the host's memory, from where the next acquire() brings
+  // it back. Returns at once; one that sleeps already is no error.
   // unsupported: it computes on the CPU, or nothing may sleep; conflict: it is not in memory; out_of_memory: there is
   // no room for it, and it stays.
   Status sleep(const std::string& id, TimePoint deadline);
-  // acquire() of what sleeps or is in memory. conflict: it is neither.
-  void wake_up(const std::string& id, AcquireCallback callback, const AcquireOptions& options);
+  // Whether acquire() wakes that model, or finds it awake or on its way there. conflict: it would have to be loaded.
+  static Status check_wakes(const ModelStatus& status);
 
   // ---- looks
   std::vector<ModelStatus> statuses() const;  // in order of registration; those that are being removed last

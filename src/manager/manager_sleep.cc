@@ -69,7 +69,10 @@ void ManagerCore::wake(Lock& lock, Entry& entry, size_t bytes) {
   if (result.ok()) return end_wake(lock, entry, std::move(*result), start);
   if (result.error().code == ErrorCode::out_of_memory) return load_failed(lock, entry, result.error(), bytes);
   // What it woke from may be what is wrong: its next load is from its files.
-  const std::unique_ptr<SleepingModel> gone = std::move(entry.sleeper);
+  std::unique_ptr<SleepingModel> gone = std::move(entry.sleeper);
+  lock.unlock();
+  gone.reset();
+  lock.lock();
   state_->residency.forget_sleep(entry.key);
   ++entry.unloads[static_cast<size_t>(UnloadReason::failed)];
   fail(lock, entry, std::move(result).error());
@@ -142,14 +145,10 @@ Status ManagerCore::sleep(const std::string& id, TimePoint deadline) {
   return ok_status();
 }
 
-void ManagerCore::wake_up(const std::string& id, AcquireCallback callback, const AcquireOptions& options) {
-  const Result<ModelStatus> status = this->status(id);
-  if (!status.ok()) return callback(status.error());
-  if (status->state == ModelState::unloaded || status->state == ModelState::failed) {
-    return callback(make_error(ErrorCode::conflict, fmt::format("{} does not sleep but is {}: load it", status->id,
-                                                                model_state_name(status->state))));
-  }
-  acquire(status->id, std::move(callback), options);
+Status ManagerCore::check_wakes(const ModelStatus& status) {
+  if (status.state != ModelState::unloaded && status.state != ModelState::failed) return ok_status();
+  return make_error(ErrorCode::conflict,
+                    fmt::format("{} does not sleep but is {}: load it", status.id, model_state_name(status.state)));
 }
 
 }  // namespace inferneo
