@@ -7,8 +7,6 @@
 namespace inferneo::cuda {
 namespace {
 
-constexpr int32_t kBlockSize = 16;
-
 size_t matrix_bytes(const DeviceMatrix& matrix) {
   if (is_quantised(matrix.elem)) return static_cast<size_t>(QuantPanels::count(matrix.rows) * matrix.stride());
   return static_cast<size_t>(matrix.rows * matrix.stride() * elem_bytes(matrix.elem));

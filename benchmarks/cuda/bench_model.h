@@ -15,6 +15,8 @@
 
 namespace inferneo::cuda {
 
+inline constexpr int32_t kBlockSize = 16;
+
 struct Machine {
   std::shared_ptr<Device> device;
   MemoryLedger ledger{SIZE_MAX / 2};

@@ -26,10 +26,7 @@ std::optional<Duration> as_duration(int64_t seconds) {
   return std::chrono::seconds(seconds);
 }
 
-// Neither in memory nor on its way there.
-bool away(ModelState state) {
-  return state == ModelState::unloaded || state == ModelState::failed || state == ModelState::sleeping;
-}
+bool needs_load(ModelState state) { return state == ModelState::unloaded || state == ModelState::failed; }
 
 Error in_pause_error(const std::string& shown, int failures, Duration left, const std::string& cause) {
   return make_error(
@@ -159,10 +156,11 @@ void ManagerCore::acquire_one(std::vector<ModelId> ids, AcquireCallback callback
   }
   Residency& residency = state_->residency;
   Entry* const best = state_->find(ids.front().text());
+  const ModelState of_best = best == nullptr ? ModelState::unloaded : residency.state(best->key);
   if (best != nullptr && entry != best && !best->fetching && best->waiting.empty() && !state_->in_pause(*best) &&
-      away(residency.state(best->key))) {
+      (needs_load(of_best) || of_best == ModelState::sleeping)) {
     // An older one answers until the better one is there.
-    if (residency.state(best->key) != ModelState::sleeping) ++best->misses;
+    if (needs_load(of_best)) ++best->misses;
     residency.acquire(best->key, kBackground, state_->clock.now());
     best->waiting.push_back({[](const Result<ModelLease>&) {}});
     state_->notify_locked();
@@ -205,7 +203,7 @@ bool ManagerCore::begin_wait(Lock& lock, Entry& entry, AcquireCallback callback,
     return false;
   }
   // Who waits for one that is on its way out is counted when it has gone; a sleeper needs no load.
-  if (away(before) && before != ModelState::sleeping && nobody_waits) ++entry.misses;
+  if (needs_load(before) && nobody_waits) ++entry.misses;
   entry.waiting.push_back({std::move(callback), now});
   return true;
 }

@@ -156,7 +156,7 @@ void Residency::estimated(Key key, size_t bytes) {
   models_[key].need_raised = false;
 }
 
-void Residency::begin_use(Model& model, TimePoint now) {
+void Residency::become_ready(Model& model, TimePoint now) {
   model.state = ModelState::ready;
   model.need.reset();  // the next load may find packed weights on the disk, or in another model's use
   model.last_used = now;
@@ -166,7 +166,7 @@ void Residency::begin_use(Model& model, TimePoint now) {
 
 void Residency::loaded(Key key, Duration took, TimePoint now) {
   models_[key].load_time = took;
-  begin_use(models_[key], now);
+  become_ready(models_[key], now);
 }
 
 void Residency::failed(Key key) {
@@ -175,7 +175,7 @@ void Residency::failed(Key key) {
   model.waiting = 0;
   model.need.reset();  // its files may have been what was wrong
   if (model.asleep) model.need = model.last_need;
-  model.going.reset();
+  if (!model.asleep || model.to_sleep) model.going.reset();  // a sleeper that shall be unloaded is still there
   model.to_sleep = false;
   stop_yielding();
 }

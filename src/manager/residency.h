@@ -2,10 +2,9 @@
 // manager reports events and carries out what next() decides, one decision at a time, until it decides nothing.
 //
 // Life of a model: unloaded -> loading -> ready -> draining -> unloaded, and failed after a load that did not succeed
-// or an engine that died; somebody who asks for it again starts anew. A model of a GPU may be put to sleep instead of
-// being unloaded: draining -> sleeping, its weights in the host's memory, and from there -> loading -> ready (it wakes)
-// or
-// -> draining -> unloaded.
+// or an engine that died; somebody who asks for it again starts anew. A model of a GPU may sleep instead of being
+// unloaded: draining -> sleeping, its weights in the host's memory; from there it wakes (loading -> ready) or leaves
+// that memory too (draining -> unloaded).
 //
 // Rules
 // - One load at a time, in the order (priority, arrival) of those who wait. All who wait for a model share its load.
@@ -13,15 +12,15 @@
 //   their weights (trim), the one that has idled longest first, each once while it idles. Where that is not enough,
 //   such models that are not pinned are unloaded, never more than the need. Which: the cheapest by (measured load time)
 //   / (idle time) per byte freed, the greedy rule of GreedyDual-Size (Cao and Irani, 1997) over the models that may go,
-//   after which what turned out superfluous stays. What models share is free when the last of them has gone; until
-//   then each counts with its part of it.
+//   after which what turned out superfluous stays. Of one that may sleep and has been woken before, the time that its
+//   wake took counts instead. What models share is free when the last of them has gone; until then each counts with
+//   its part of it.
 // - Nobody starves: when who is first in line has waited longer than `patience` for models that are busy, the cheapest
 //   of these yield: they grant no new leases until the first in line has been served.
 // - A model idles for its keep_alive after its last lease, then goes; a pinned one stays.
 // - Who goes for want of room or after its keep_alive sleeps, where the memory for that has room. Sleepers that were
-// used
-//   longer ago than the one that goes make room for it, the one used least recently first, unless they are pinned or
-//   waited for; where that is not enough it is unloaded. An operator may put any model to sleep, and then every such
+//   used longer ago than the one that goes make room for it, the one used least recently first, unless they are pinned
+//   or waited for; where that is not enough it is unloaded. An operator may put any model to sleep, and then every such
 //   sleeper makes room. When the host needs its memory for something else, sleepers leave it in the same order.
 // - Who asks for a sleeper wakes it: a load like any other, but for where the weights come from.
 #pragma once
@@ -72,8 +71,8 @@ class Residency {
     struct Host {
       size_t limit = 0;  // bytes of all that sleep together
       size_t free = 0;   // of the host's budget
-      std::vector<size_t> sleepers =
-          {};  // by key: what a sleeper takes, or a model in memory would; 0: it cannot sleep
+      // By key: what a sleeper takes, or a model in memory would; 0: it cannot sleep.
+      std::vector<size_t> sleepers = {};
     };
     Host host = {};
   };
@@ -139,7 +138,7 @@ class Residency {
   int32_t leases(Key key) const { return models_[key].leases; }
   size_t waiting(Key key) const { return models_[key].waiting; }
   TimePoint last_used(Key key) const { return models_[key].last_used; }
-  // Whether it may sleep at this moment: what there is room for, if older sleepers make some.
+  // Whether an operator may put it to sleep at this moment: others who sleep may have to leave for it.
   bool has_room_to_sleep(const Memory& memory, Key key) const {
     return sleeps(memory, key, UnloadReason::asked).has_value();
   }
@@ -186,7 +185,7 @@ class Residency {
 
   static bool in_memory(const Model& model);
   static bool waits(const Model& model);  // for its turn
-  void begin_use(Model& model, TimePoint now);
+  void become_ready(Model& model, TimePoint now);
   bool may_go(Key key, bool even_busy) const;
   bool may_trim(const Memory& memory, Key key) const;
   bool awaits_trim(Key key, TimePoint now) const;

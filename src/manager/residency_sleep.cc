@@ -30,7 +30,7 @@ void Residency::slept(Key key) {
 void Residency::woken(Key key, Duration took, TimePoint now) {
   models_[key].asleep = false;
   models_[key].wake_time = took;
-  begin_use(models_[key], now);
+  become_ready(models_[key], now);
 }
 
 std::vector<Residency::Key> Residency::sleepers_by_use() const {

@@ -189,6 +189,20 @@ TEST_F(ResidencySleep, AFailedWakeSleepsOnUnlessWhatItWouldWakeFromIsGone) {
   }
 }
 
+// What shall be unloaded while it wakes goes in the end, whatever becomes of the wake.
+TEST_F(ResidencySleep, AnUnloadDuringAWakeThatFailsIsNotForgotten) {
+  const auto a = house_.add(60);
+  house_.use(a, 0);
+  residency_.ask_sleep(a);
+  house_.settle(1);
+  residency_.acquire(a, 0, at(2));
+  ASSERT_EQ(residency_.next(house_.memory(), at(2)).kind, Residency::Decision::Kind::wake);
+  residency_.ask_unload(a, UnloadReason::asked);
+  residency_.failed(a);
+  house_.settle(3);
+  EXPECT_EQ(residency_.state(a), ModelState::unloaded);
+}
+
 // What comes back soon is cheaper to send away than what has to be loaded.
 TEST_F(ResidencySleep, AModelThatWakesSoonIsCheaperToSendAway) {
   const auto waker = house_.add(50);
