@@ -195,7 +195,7 @@ class ModelManager(_generation.OwnedByProcess):
     async def sleep(self, name: str, patience: int = _PATIENCE) -> None:
         """As unload_model(), and the weights go from the GPU into the host's memory; asking for the model wakes it.
 
-        UnsupportedError: it computes on the CPU, or nothing may sleep; ConflictError: it is not in memory;
+        Raises: UnsupportedError: it computes on the CPU, or nothing may sleep; ConflictError: it is not in memory;
         OutOfMemoryError: there is no room for it, and it stays.
         """
         await asyncio.to_thread(self._native.sleep, _check.name(name), _check.whole("patience", patience))

@@ -28,6 +28,7 @@ class GpuSleep : public ::testing::Test {
     config_.model_roots = {std::filesystem::temp_directory_path().string()};
   }
   void make(size_t gpu) {
+    manager_.reset();
     gpu_ = std::make_unique<MemoryLedger>(gpu);
     ManagerCore::Options options;
     options.host = &host_;
