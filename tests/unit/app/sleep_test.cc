@@ -63,7 +63,7 @@ class GpuSleep : public ::testing::Test {
     make(kPlenty);
     ModelRecord record;
     record.id = {"measured", "1"};
-    record.source = testing::make_tiny_model(tree_, "measured", architecture);
+    record.source = testing::make_tiny_model(tree_, "measured_" + architecture, architecture);
     const auto bytes = loader()->estimate(record);
     EXPECT_TRUE(bytes.ok()) << bytes.error().message;
     return bytes.ok() ? *bytes : 0;

@@ -184,7 +184,7 @@ TEST_F(AdminLoading, WhatCannotSleepSaysWhy) {
   EXPECT_EQ(cpu.status, 501) << cpu.body;
   EXPECT_THAT(cpu.message(), HasSubstr("cpu:1 computes on the CPU"));
   EXPECT_EQ(state_of("cpu"), "ready");
-  EXPECT_EQ(ask("GET", "/admin/operations").body["data"][0]["state"], "failed");
+  EXPECT_EQ(ask("GET", "/admin/operations").body["data"][1]["state"], "failed");
   ASSERT_EQ(ask("POST", "/admin/models/gpu/load?wait").status, 200);
   script_.sleepless = true;
   const Answer unloaded = ask("POST", "/admin/models/gpu/sleep?wait");

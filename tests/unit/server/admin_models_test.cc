@@ -238,7 +238,7 @@ TEST_F(AdminKeys, EachRouteAsksForTheAdminKey) {
     EXPECT_EQ(ask(method, path, "", {"Authorization: Bearer api"}).status, 401) << path;
     EXPECT_NE(ask(method, path, "", {"Authorization: Bearer admin"}).status, 401) << path;
   }
-  EXPECT_EQ(admin_routes_seen, 20);
+  EXPECT_EQ(admin_routes_seen, 22);
 }
 
 TEST_F(AdminKeys, WithoutOneForeignPagesAreKeptOut) {
