@@ -40,9 +40,6 @@ class CudaSleep : public CudaEngine {
     EXPECT_EQ(books.graphs, 0);
     EXPECT_EQ(books.pinned, weights);
   }
-  void need_emulator() const {
-    if (!cuda::testing::is_emulated()) GTEST_SKIP() << "it breaks the fake driver";
-  }
   // As start(), with nothing computed: for what happens around the steps.
   void start_without_kernels() {
     cuda::reset_fake_driver({.runs_kernels = false});
@@ -76,7 +73,7 @@ TEST_F(CudaSleep, WakesToTheSameTokensWithExactBooks) {
 
 // Many cycles without a step between them: nothing adds up.
 TEST_F(CudaSleep, NothingAddsUp) {
-  need_emulator();
+  if (!cuda::testing::is_emulated()) GTEST_SKIP() << "it breaks the fake driver";
   const size_t host_before = host_.used();
   start_without_kernels();
   const size_t gpu_awake = ledger_.used();
@@ -96,7 +93,7 @@ TEST_F(CudaSleep, NothingAddsUp) {
 // Whatever call of the driver is refused: an engine that does not fall asleep gives everything back when it goes; one
 // that does not wake sleeps on, and wakes the next time.
 TEST_F(CudaSleep, RefusedAtEveryCallOfTheDriver) {
-  need_emulator();
+  if (!cuda::testing::is_emulated()) GTEST_SKIP() << "it breaks the fake driver";
   const size_t host_before = host_.used();
   start_without_kernels();
   fall_asleep();
@@ -132,7 +129,7 @@ TEST_F(CudaSleep, RefusedAtEveryCallOfTheDriver) {
 
 // A context that is lost in the middle: the ledgers are exact at once, and the driver's own books when it is released.
 TEST_F(CudaSleep, LostAtEveryCallOfTheDriver) {
-  need_emulator();
+  if (!cuda::testing::is_emulated()) GTEST_SKIP() << "it breaks the fake driver";
   const size_t host_before = host_.used();
   for (const bool while_waking : {true, false}) {
     bool reached = true;
@@ -169,7 +166,7 @@ TEST_F(CudaSleep, LostAtEveryCallOfTheDriver) {
 
 // Where the driver pins no memory ordinary memory takes its place; where the host has no room at all there is no sleep.
 TEST_F(CudaSleep, WithoutPinnedMemoryAndWithoutAny) {
-  need_emulator();
+  if (!cuda::testing::is_emulated()) GTEST_SKIP() << "it breaks the fake driver";
   const size_t host_before = host_.used();
   start();
   const std::vector<Token> before = answer();
