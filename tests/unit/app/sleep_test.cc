@@ -1,7 +1,9 @@
 // Real models on an emulated GPU behind the manager: they take turns on it, sleep in host memory, and come back without
 // their files.
+#include <atomic>
 #include <filesystem>
 #include <map>
+#include <thread>
 
 #include "support/cuda/fake_driver.h"
 #include "support/cuda/test_device.h"
@@ -105,7 +107,7 @@ class GpuSleep : public ::testing::Test {
   std::unique_ptr<MemoryLedger> gpu_;
   std::shared_ptr<cuda::Device> device_;
   std::unique_ptr<ManagerCore> manager_;
-  RequestId requests_ = 0;
+  std::atomic<RequestId> requests_{0};
 };
 
 TEST_F(GpuSleep, TwoTakeTurnsOnAGpuThatHoldsOneAndNeedTheirFilesOnce) {
@@ -130,6 +132,31 @@ TEST_F(GpuSleep, TwoTakeTurnsOnAGpuThatHoldsOneAndNeedTheirFilesOnce) {
     EXPECT_EQ(status(name).loads, 1U);
     EXPECT_EQ(status(name).life.wakes, 2U);
   }
+}
+
+// Requests, sleeps and the turns that models take all at once: every answer is the one that the model gives alone.
+TEST_F(GpuSleep, RequestsRaceWithSleepsAndWakes) {
+  config_.deterministic = true;  // whoever shares its steps
+  const size_t one = estimate("llama3_bf16");
+  make(one + one / 2);
+  add("a", "llama3_bf16");
+  add("b", "llama3_bf16");
+  const std::vector<Token> expected = answer("a");
+  std::vector<std::thread> threads;
+  std::atomic<int> right{0};
+  for (int t = 0; t < 3; ++t) {
+    threads.emplace_back([&, t] {
+      for (int i = 0; i < 4; ++i) {
+        const std::string name = (t + i) % 2 == 0 ? "a" : "b";
+        (void)manager_->sleep(name, clock_.now() + std::chrono::minutes(1));
+        right += answer(name) == expected ? 1 : 0;
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(right, 12);
+  EXPECT_EQ(status("a").loads + status("b").loads, 2U);
+  EXPECT_GT(status("a").life.wakes + status("b").life.wakes, 0U);
 }
 
 // Tokenizer, answers and context are those of before; what the prefix cache held is gone.
