@@ -14,6 +14,7 @@ namespace inferneo {
 namespace {
 
 constexpr size_t kPlenty = size_t{900} << 20;
+constexpr size_t kLessThanAModel = size_t{8} << 20;  // that has been loaded
 
 class GpuSleep : public ::testing::Test {
  protected:
@@ -112,7 +113,7 @@ class GpuSleep : public ::testing::Test {
 
 TEST_F(GpuSleep, TwoTakeTurnsOnAGpuThatHoldsOneAndNeedTheirFilesOnce) {
   const size_t one = std::max(estimate("llama3_bf16"), estimate("qwen3_bf16"));
-  make(one + one / 2);
+  make(one + kLessThanAModel);
   add("llama", "llama3_bf16");
   add("qwen", "qwen3_bf16", {{"quantization", "int8"}});
   std::map<std::string, std::vector<Token>> expected;
@@ -138,7 +139,7 @@ TEST_F(GpuSleep, TwoTakeTurnsOnAGpuThatHoldsOneAndNeedTheirFilesOnce) {
 TEST_F(GpuSleep, RequestsRaceWithSleepsAndWakes) {
   config_.deterministic = true;  // whoever shares its steps
   const size_t one = estimate("llama3_bf16");
-  make(one + one / 2);
+  make(one + kLessThanAModel);
   add("a", "llama3_bf16");
   add("b", "llama3_bf16");
   const std::vector<Token> expected = answer("a");
