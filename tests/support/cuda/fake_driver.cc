@@ -51,7 +51,8 @@ struct State {
   uint64_t calls = 0;  // of functions that may fail
   std::optional<std::pair<uint64_t, CuResult>> failing_call;
   std::map<CuFunction, unsigned> shared_allowed;
-  GraphBody* capturing = nullptr;
+  std::map<CuStream, GraphBody*> capturing;  // what is launched on these streams goes into graphs
+  uintptr_t last_stream = 0;
   CuResult lost = 0;  // as a context that an error has ended
 
   size_t used() const {
@@ -213,21 +214,21 @@ CuResult host_free(void* pointer) {
   std::free(pointer);
   return 0;
 }
-CuResult copy_to_device(CuPointer to, const void* from, size_t bytes, CuStream) {
+CuResult copy_to_device(CuPointer to, const void* from, size_t bytes, CuStream stream) {
   ENTER("copy_to_device");
-  if (state().capturing != nullptr) return kInvalid;  // nothing of ours captures copies
+  if (state().capturing.contains(stream)) return kInvalid;  // nothing of ours captures copies
   std::memcpy(reinterpret_cast<void*>(to), from, bytes);
   return 0;
 }
-CuResult copy_to_host(void* to, CuPointer from, size_t bytes, CuStream) {
+CuResult copy_to_host(void* to, CuPointer from, size_t bytes, CuStream stream) {
   ENTER("copy_to_host");
-  if (state().capturing != nullptr) return kInvalid;
+  if (state().capturing.contains(stream)) return kInvalid;
   std::memcpy(to, reinterpret_cast<const void*>(from), bytes);
   return 0;
 }
-CuResult set_bytes(CuPointer to, unsigned char value, size_t bytes, CuStream) {
+CuResult set_bytes(CuPointer to, unsigned char value, size_t bytes, CuStream stream) {
   ENTER("set_bytes");
-  if (state().capturing != nullptr) return kInvalid;
+  if (state().capturing.contains(stream)) return kInvalid;
   std::memset(reinterpret_cast<void*>(to), value, bytes);
   return 0;
 }
@@ -296,7 +297,8 @@ CuResult memory_access(CuPointer pointer, size_t bytes, const CuMemAccess*, size
 }
 CuResult stream_create(CuStream* stream, unsigned) {
   ENTER("stream_create");
-  *stream = reinterpret_cast<CuStream>(static_cast<uintptr_t>(++state().books.streams));
+  ++state().books.streams;
+  *stream = reinterpret_cast<CuStream>(++state().last_stream);
   return 0;
 }
 CuResult stream_destroy(CuStream) {
@@ -380,23 +382,25 @@ CuResult launch(const CuLaunchConfig* config, CuFunction function, void** parame
   Launched launched{kernel, {c.grid_x, c.grid_y, c.grid_z, c.block_x, c.shared_bytes}, {}};
   const auto* bytes = static_cast<const unsigned char*>(parameters[0]);
   launched.args.assign(bytes, bytes + kernel->args_bytes);
-  if (state().capturing != nullptr) {
-    state().capturing->launches.push_back(std::move(launched));
+  if (const auto graph = state().capturing.find(c.stream); graph != state().capturing.end()) {
+    graph->second->launches.push_back(std::move(launched));
   } else {
     execute(launched);
   }
   return 0;
 }
-CuResult capture_begin(CuStream, int) {
+CuResult capture_begin(CuStream stream, int) {
   ENTER("capture_begin");
-  if (state().capturing != nullptr) return kInvalid;
-  state().capturing = new GraphBody();
+  if (state().capturing.contains(stream)) return kInvalid;
+  state().capturing[stream] = new GraphBody();
   return 0;
 }
-CuResult capture_end(CuStream, CuGraph* graph) {
+CuResult capture_end(CuStream stream, CuGraph* graph) {
   ENTER("capture_end");
-  *graph = reinterpret_cast<CuGraph>(state().capturing);
-  state().capturing = nullptr;
+  const auto found = state().capturing.find(stream);
+  if (found == state().capturing.end()) return kInvalid;
+  *graph = reinterpret_cast<CuGraph>(found->second);
+  state().capturing.erase(found);
   return 0;
 }
 CuResult graph_instantiate(CuGraphExec* exec, CuGraph graph, unsigned long long) {
