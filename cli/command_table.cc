@@ -137,6 +137,10 @@ std::vector<Management> management_commands() {
                  "  inferneo load story\n  inferneo load story:2 --no-wait\n"},
       Management{"unload", "Take a model out of memory", "unload ID [options]", 1, unload_options(), run_unload,
                  "  inferneo unload story --timeout 5\n"},
+      Management{"sleep", "Keep a GPU model's weights in host memory", "sleep ID [options]", 1, unload_options(),
+                 run_sleep, "  inferneo sleep story --timeout 5\n"},
+      Management{"wake-up", "Bring a model that sleeps back", "wake-up ID [options]", 1, load_options(), run_wake_up,
+                 "  inferneo wake-up story\n"},
       Management{"switch", "Choose the version that a name means", "switch NAME [VERSION] [options]", 2,
                  switch_options(), run_switch,
                  "  inferneo switch story 2           loads it first; requests go on\n"

@@ -20,6 +20,8 @@ int run_set(const Invocation& invocation, CommandContext& context);
 int run_remove(const Invocation& invocation, CommandContext& context);
 int run_load(const Invocation& invocation, CommandContext& context);
 int run_unload(const Invocation& invocation, CommandContext& context);
+int run_sleep(const Invocation& invocation, CommandContext& context);
+int run_wake_up(const Invocation& invocation, CommandContext& context);
 int run_switch(const Invocation& invocation, CommandContext& context);
 int run_pin(const Invocation& invocation, CommandContext& context);
 int run_unpin(const Invocation& invocation, CommandContext& context);

@@ -1,4 +1,4 @@
-// inferneo load, unload, switch, verify, plan: what a running server does with its models.
+// inferneo load, unload, sleep, wake-up, switch, verify, plan: what a running server does with its models.
 #include <fmt/format.h>
 
 #include <array>
@@ -57,17 +57,28 @@ std::string began(const AdminAnswer& answer, std::string_view what, const std::s
                      text_field(answer.json, "id"));
 }
 
-Result<int> load(const Invocation& invocation, CommandContext& context, OperationWait& wait) {
-  ASSIGN_OR_RETURN(const ModelCommand command, begin_model_command("load", 1, invocation, context));
+// What brings a model into memory, or takes it out: the route's last part, and the words for it.
+struct Move {
+  std::string_view command;
+  std::string_view verb;  // "loading"
+  std::string_view done;  // "is out of memory"; empty: the state that it is in is told
+};
+constexpr Move kLoad{"load", "loading", {}};
+constexpr Move kWakeUp{"wake-up", "waking", {}};
+constexpr Move kUnload{"unload", "unloading", "is out of memory"};
+constexpr Move kSleep{"sleep", "putting to sleep", "sleeps"};
+
+Result<int> bring_in(const Move& move, const Invocation& invocation, CommandContext& context, OperationWait& wait) {
+  ASSIGN_OR_RETURN(const ModelCommand command, begin_model_command(move.command, 1, invocation, context));
   ASSIGN_OR_RETURN(const AdminClient* const server, command.server());
   ASSIGN_OR_RETURN(const std::string path, model_path(command.argument(0)));
   wait.label = path;
-  wait.verb = "loading";
+  wait.verb = move.verb;
   const bool waits = !invocation.has(kNoWaitOption.flag);
-  ASSIGN_OR_RETURN(AdminAnswer answer, server->call("POST", fmt::format("/admin/models/{}/load{}{}", path,
+  ASSIGN_OR_RETURN(AdminAnswer answer, server->call("POST", fmt::format("/admin/models/{}/{}{}{}", path, move.command,
                                                                         waits ? "?" : "", waits ? kShortWait : "")));
   ASSIGN_OR_RETURN(answer, finish_operation(command, std::move(answer), wait));
-  if (is_running_operation(answer)) return command.tell(answer, began(answer, "loading", path));
+  if (is_running_operation(answer)) return command.tell(answer, began(answer, move.verb, path));
   ASSIGN_OR_RETURN(const ModelView model, model_of(*server, answer, path));
   std::string sentence = fmt::format("{} is {}", model.id, model.state);
   if (model.memory_bytes > 0) sentence += ": " + size_text(model.memory_bytes);
@@ -75,23 +86,23 @@ Result<int> load(const Invocation& invocation, CommandContext& context, Operatio
   return command.tell(answer, sentence);
 }
 
-Result<int> unload(const Invocation& invocation, CommandContext& context, OperationWait& wait) {
+Result<int> take_out(const Move& move, const Invocation& invocation, CommandContext& context, OperationWait& wait) {
   double timeout = kTimeout;
   if (const auto given = invocation.last("--timeout")) {
     ASSIGN_OR_RETURN(timeout, parse_seconds(*given, "--timeout"));
   }
-  ASSIGN_OR_RETURN(const ModelCommand command, begin_model_command("unload", 1, invocation, context));
+  ASSIGN_OR_RETURN(const ModelCommand command, begin_model_command(move.command, 1, invocation, context));
   ASSIGN_OR_RETURN(const AdminClient* const server, command.server());
   ASSIGN_OR_RETURN(const std::string path, model_path(command.argument(0)));
   wait.label = path;
-  wait.verb = "unloading";
+  wait.verb = move.verb;
   const bool waits = !invocation.has(kNoWaitOption.flag);
   ASSIGN_OR_RETURN(AdminAnswer answer,
-                   server->call("POST", fmt::format("/admin/models/{}/unload?timeout={}{}{}", path, timeout,
+                   server->call("POST", fmt::format("/admin/models/{}/{}?timeout={}{}{}", path, move.command, timeout,
                                                     waits ? "&" : "", waits ? kShortWait : "")));
   ASSIGN_OR_RETURN(answer, finish_operation(command, std::move(answer), wait));
-  if (is_running_operation(answer)) return command.tell(answer, began(answer, "unloading", path));
-  return command.tell(answer, fmt::format("{} is out of memory", path));
+  if (is_running_operation(answer)) return command.tell(answer, began(answer, move.verb, path));
+  return command.tell(answer, fmt::format("{} {}", path, move.done));
 }
 
 Result<ModelAdmin::Switch> wanted_switch(const Invocation& invocation) {
@@ -242,6 +253,13 @@ int run_operation(Operation operation, const Invocation& invocation, CommandCont
   return ended(context, code, wait);
 }
 
+template <typename Way>
+int run_move(Way way, const Move& move, const Invocation& invocation, CommandContext& context) {
+  OperationWait wait;
+  const Result<int> code = way(move, invocation, context, wait);
+  return ended(context, code, wait);
+}
+
 }  // namespace
 
 std::span<const CommandOption> load_options() { return kLoadOptions; }
@@ -249,9 +267,17 @@ std::span<const CommandOption> unload_options() { return kUnloadOptions; }
 std::span<const CommandOption> switch_options() { return kSwitchOptions; }
 std::span<const CommandOption> plan_options() { return kPlanOptions; }
 
-int run_load(const Invocation& invocation, CommandContext& context) { return run_operation(load, invocation, context); }
+int run_load(const Invocation& invocation, CommandContext& context) {
+  return run_move(bring_in, kLoad, invocation, context);
+}
+int run_wake_up(const Invocation& invocation, CommandContext& context) {
+  return run_move(bring_in, kWakeUp, invocation, context);
+}
 int run_unload(const Invocation& invocation, CommandContext& context) {
-  return run_operation(unload, invocation, context);
+  return run_move(take_out, kUnload, invocation, context);
+}
+int run_sleep(const Invocation& invocation, CommandContext& context) {
+  return run_move(take_out, kSleep, invocation, context);
 }
 int run_switch(const Invocation& invocation, CommandContext& context) {
   return run_operation(switch_version, invocation, context);

@@ -150,7 +150,8 @@ Cells cells_of(const ModelView& model, const TableOptions& options) {
   cells[kFormat] = model.format.empty() ? "-" : model.format;
   cells[kDtype] = model.dtype.empty() ? "-" : model.dtype;
   cells[kState] = state_text(model);
-  cells[kMemory] = model.memory_bytes > 0 ? size_text(model.memory_bytes) : "-";
+  const uint64_t bytes = model.state == "sleeping" ? model.sleep_bytes : model.memory_bytes;
+  cells[kMemory] = bytes > 0 ? size_text(bytes) : "-";
   cells[kLastUsed] = model.last_used ? age_text(options.now - *model.last_used) : "never";
   cells[kLoadTime] = model.load_seconds ? duration_text(*model.load_seconds) : "-";
   cells[kKeepAlive] = keep_alive_text(model);
@@ -259,6 +260,7 @@ Result<ModelView> view_of_model(const Json& model) {
   fields.flag("pinned", view.pinned);
   fields.flag("removing", view.removing);
   fields.number("memory_bytes", view.memory_bytes);
+  fields.number("sleep_bytes", view.sleep_bytes);
   fields.number("leases", view.leases);
   fields.number("queue_place", view.queue_place);
   fields.number("last_used", view.last_used);

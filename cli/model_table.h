@@ -27,6 +27,7 @@ struct ModelView {
   std::string failure;  // empty: none
   bool active = false, pinned = false, removing = false;
   uint64_t memory_bytes = 0;
+  uint64_t sleep_bytes = 0;  // of the host's memory, while it sleeps
   int64_t leases = 0;
   int64_t queue_place = 0;
   std::optional<int64_t> last_used = {};  // seconds since the epoch

@@ -1,5 +1,6 @@
 // What one GPU does, measured in one run: copy bandwidth, and models of known shapes with random weights that are made
-// in place, so that nothing has to be there but the GPU. Ratios are to the bandwidth measured here.
+// in place, so that nothing has to be there but the GPU. Ratios are to the bandwidth measured here; those of a model
+// that wakes are to the rate of one large copy from pinned memory of the host.
 //
 //   cuda_bench [--device N] [--quick]
 //
@@ -10,15 +11,15 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <map>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "base/system.h"
+#include "bench_model.h"
 #include "kernels/cuda/embedded.h"
 #include "models/cuda/cuda_runner.h"
 #include "tensor/cuda/memory.h"
@@ -26,7 +27,6 @@
 namespace inferneo::cuda {
 namespace {
 
-constexpr int32_t kBlockSize = 16;
 constexpr int kRounds = 5;
 
 void print(const std::string& line) {
@@ -39,25 +39,6 @@ double median(std::vector<double> values) {
   return values[values.size() / 2];
 }
 
-struct Machine {
-  std::shared_ptr<Device> device;
-  MemoryLedger ledger{SIZE_MAX / 2};
-  MemoryLedger host{SIZE_MAX / 2};
-  double copy_bytes_per_second = 0.0;  // read and written
-  bool failed = false;
-  // What sequence 0 was given in the plain steps of a shape: tokens and the bits of their logprobs.
-  std::map<std::string, std::vector<std::pair<Token, float>>> chosen;
-};
-
-// How steps are launched.
-struct Mode {
-  const char* name = "graphs";
-  bool graphs = true;
-  bool overlaps = false;  // kernels start while those before them run
-  bool library = true;    // cuBLASLt, where it is
-  Quantization weights = Quantization::none;
-  DType cache = DType::bf16;
-};
 constexpr Mode kPlain{"plain", false, false, true};
 constexpr Mode kGraphs{};
 constexpr Mode kOverlaps{"overlaps", true, true, true};
@@ -67,50 +48,6 @@ constexpr Mode kInt8Overlaps{"int8 over", true, true, true, Quantization::int8};
 constexpr Mode kInt4{"int4", true, false, true, Quantization::int4};
 constexpr Mode kInt8Both{"int8 + kv", true, false, true, Quantization::int8, DType::i8};
 constexpr Mode kInt8Cache{"kv int8", true, false, true, Quantization::none, DType::i8};
-
-// A llama of the given shape.
-DecoderSpec llama(int32_t hidden, int32_t layers, int32_t heads, int32_t kv_heads, int32_t head_dim, int32_t inner,
-                  int32_t vocab, bool tied) {
-  DecoderSpec spec;
-  spec.architecture = "LlamaForCausalLM";
-  spec.vocab_size = vocab;
-  spec.hidden_size = hidden;
-  spec.max_position = 8192;
-  RopeSpec rope;
-  rope.rotary_dim = head_dim;
-  rope.theta = 500000.0;
-  spec.ropes.push_back(rope);
-  spec.tied_embeddings = tied;
-  const auto matrix = [&](TensorRole role, int32_t layer, int64_t rows, int64_t cols) {
-    spec.tensors.push_back({role, layer, -1, tensor_role_name(role), rows, cols, rows, 0, false});
-  };
-  const auto vector = [&](TensorRole role, int32_t layer, int64_t size) { matrix(role, layer, size, 0); };
-  matrix(TensorRole::token_embedding, -1, vocab, hidden);
-  vector(TensorRole::final_norm, -1, hidden);
-  if (!tied) matrix(TensorRole::lm_head, -1, vocab, hidden);
-  for (int32_t l = 0; l < layers; ++l) {
-    LayerSpec layer;
-    layer.attention_pre_norm = NormSpec{};
-    layer.ffn_pre_norm = NormSpec{};
-    layer.attention.num_heads = heads;
-    layer.attention.num_kv_heads = kv_heads;
-    layer.attention.head_dim = head_dim;
-    layer.attention.scale = 1.0F / std::sqrt(static_cast<float>(head_dim));
-    layer.attention.rope = 0;
-    layer.ffn.intermediate = inner;
-    spec.layers.push_back(layer);
-    vector(TensorRole::attention_pre_norm, l, hidden);
-    vector(TensorRole::ffn_pre_norm, l, hidden);
-    matrix(TensorRole::q, l, int64_t{heads} * head_dim, hidden);
-    matrix(TensorRole::k, l, int64_t{kv_heads} * head_dim, hidden);
-    matrix(TensorRole::v, l, int64_t{kv_heads} * head_dim, hidden);
-    matrix(TensorRole::attention_output, l, hidden, int64_t{heads} * head_dim);
-    matrix(TensorRole::gate, l, inner, hidden);
-    matrix(TensorRole::up, l, inner, hidden);
-    matrix(TensorRole::down, l, hidden, inner);
-  }
-  return spec;
-}
 
 Status measure_copy(Machine& machine) {
   constexpr size_t kBytes = size_t{4} << 30;
@@ -135,125 +72,6 @@ Status measure_copy(Machine& machine) {
   machine.copy_bytes_per_second = 2.0 * static_cast<double>(kBytes) / median(seconds);
   print(fmt::format("copy bandwidth          {:8.1f} GB/s (read and written, median of {})",
                     machine.copy_bytes_per_second / 1e9, seconds.size()));
-  return ok_status();
-}
-
-// A runner with a cache of its own, and sequences that decode.
-struct Bench {
-  std::unique_ptr<CudaRunner> runner;
-  std::vector<std::unique_ptr<PageRange>> ranges;
-  size_t weight_bytes = 0;  // read for one token
-  size_t parameters = 0;    // that one token is multiplied with
-  size_t kv_token_bytes = 0;
-  int32_t blocks_per_sequence = 0;
-  SamplingParams greedy;
-  std::vector<std::pair<Token, float>> chosen;  // of sequence 0
-};
-
-size_t matrix_bytes(const DeviceMatrix& matrix) {
-  if (is_quantised(matrix.elem)) return static_cast<size_t>(QuantPanels::count(matrix.rows) * matrix.stride());
-  return static_cast<size_t>(matrix.rows * matrix.stride() * elem_bytes(matrix.elem));
-}
-
-Result<std::unique_ptr<Bench>> make_bench(Machine& machine, const DecoderSpec& spec, int32_t sequences, int32_t context,
-                                          int32_t max_tokens, const Mode& mode) {
-  auto bench = std::make_unique<Bench>();
-  bench->greedy.temperature = 0.0F;
-  bench->greedy.logprobs = 0;
-  CudaModel model;
-  model.spec = spec;
-  model.max_model_len = context;
-  model.block_size = kBlockSize;
-  DeviceLoad load{machine.device, &machine.ledger, &machine.host, "bench", 1, {}};
-  ASSIGN_OR_RETURN(model.weights, random_device_weights(spec, DType::bf16, mode.weights, load));
-  ASSIGN_OR_RETURN(model.kv, plan_device_kv(spec, mode.cache, kBlockSize, context, machine.device->facts(), false));
-  model.description.vocab_size = spec.vocab_size;
-  bench->weight_bytes = model.weights.bytes;
-  bench->parameters = model.weights.parameters;
-  if (!spec.tied_embeddings) {  // of the embedding one row is read
-    const DeviceMatrix& embedding = model.weights.ends.matrix(TensorRole::token_embedding);
-    bench->weight_bytes -= matrix_bytes(embedding);
-    bench->parameters -= static_cast<size_t>(embedding.rows * embedding.cols);
-  }
-  bench->kv_token_bytes = static_cast<size_t>(model.kv.groups[0].layout.bytes_per_block() / kBlockSize);
-  CudaRunnerOptions options;
-  options.device = machine.device;
-  options.ledger = &machine.ledger;
-  options.host = &machine.host;
-  options.name = "bench";
-  options.use_graphs = mode.graphs;
-  options.overlaps = mode.overlaps;
-  options.use_library = mode.library;
-  ASSIGN_OR_RETURN(bench->runner, CudaRunner::create(std::move(model), options));
-  bench->blocks_per_sequence = (context + kBlockSize - 1) / kBlockSize;
-  KvBinding binding;
-  for (const KvGroupSpec& group : bench->runner->kv_spec().groups) {
-    const int32_t blocks = bench->blocks_per_sequence * sequences;
-    const size_t bytes = group.planes[0].bytes_per_block * static_cast<size_t>(blocks);
-    ASSIGN_OR_RETURN(std::unique_ptr<PageRange> range,
-                     bench->runner->kv_pages().reserve(machine.ledger, "bench", MemoryPurpose::kv, bytes));
-    RETURN_IF_ERROR(range->commit(bytes));
-    // What sequences are said to have computed: any numbers that are finite, as scales too, and not those that were in
-    // the memory before.
-    ASSIGN_OR_RETURN(const Stream stream, Stream::create(machine.device));
-    Ops ops(*machine.device, {.stream = stream.get()});
-    RETURN_IF_ERROR(ops.fill(mode.cache == DType::i8
-                                 ? FillArgs{range->data(), static_cast<int64_t>(bytes / 4), 99, 1.0F, Elem::f32}
-                                 : FillArgs{range->data(), static_cast<int64_t>(bytes / 2), 99, 1.0F, Elem::bf16}));
-    RETURN_IF_ERROR(stream.synchronize());
-    binding.bases.push_back({range->data()});
-    binding.capacity_blocks.push_back(blocks);
-    bench->ranges.push_back(std::move(range));
-  }
-  RETURN_IF_ERROR(bench->runner->bind(binding, sequences, max_tokens));
-  return bench;
-}
-
-// One step: `count` tokens of each sequence from `position` on.
-struct StepData {
-  std::vector<Token> tokens;
-  std::vector<std::vector<int32_t>> tables;
-  std::vector<std::span<const int32_t>> spans;
-};
-StepBatch step_of(const Bench& bench, StepData& data, int32_t sequences, int32_t position, int32_t count,
-                  std::optional<Ticket> before) {
-  StepBatch batch;
-  data.tokens.resize(static_cast<size_t>(count));
-  for (size_t i = 0; i < data.tokens.size(); ++i) {
-    data.tokens[i] = static_cast<Token>((i * 7919 + static_cast<size_t>(position)) % 30000);
-  }
-  data.tables.resize(static_cast<size_t>(sequences));
-  data.spans.resize(static_cast<size_t>(sequences));
-  for (int32_t s = 0; s < sequences; ++s) {
-    auto& table = data.tables[static_cast<size_t>(s)];
-    table.resize(static_cast<size_t>(bench.blocks_per_sequence));
-    for (int32_t b = 0; b < bench.blocks_per_sequence; ++b) {
-      table[static_cast<size_t>(b)] = s + b * sequences;  // neighbours in memory belong to others
-    }
-    data.spans[static_cast<size_t>(s)] = table;
-    SequenceStep step;
-    step.sequence_id = static_cast<uint64_t>(s) + 1;
-    step.tokens = data.tokens;
-    step.position = position;
-    step.block_tables = {&data.spans[static_cast<size_t>(s)], 1};
-    step.want = Want::sample;
-    step.sampling.params = &bench.greedy;
-    if (before) step.last_token = TokenRef{0, *before, s};
-    batch.sequences.push_back(step);
-  }
-  return batch;
-}
-
-Status take_result(Bench& bench, Ticket ticket) {
-  ASSIGN_OR_RETURN(const StepResult result, bench.runner->collect(ticket));
-  for (const SequenceResult& sequence : result.sequences) {
-    if (sequence.error) return *sequence.error;
-    if (sequence.tokens.size() != 1 || sequence.logprobs.size() != 1) {
-      return make_error(ErrorCode::internal, "a step without a token");
-    }
-  }
-  const TokenLogprobs& first = result.sequences.front().logprobs.front();
-  bench.chosen.emplace_back(first.token, first.logprob);
   return ok_status();
 }
 
@@ -309,6 +127,71 @@ struct Shape {
   const char* name;
   DecoderSpec spec;
 };
+
+// Bytes per second of a large copy from pinned memory of the host.
+Result<double> measure_upload(Machine& machine) {
+  constexpr size_t kBytes = size_t{1} << 30;
+  ASSIGN_OR_RETURN(const PinnedBuffer from,
+                   PinnedBuffer::allocate(machine.device, machine.host, "bench", MemoryPurpose::staging, kBytes));
+  ASSIGN_OR_RETURN(const DeviceBuffer to,
+                   DeviceBuffer::allocate(machine.device, machine.ledger, "bench", MemoryPurpose::workspace, kBytes));
+  ASSIGN_OR_RETURN(const Stream stream, Stream::create(machine.device));
+  std::memset(from.data(), 1, kBytes);
+  const SteadyClock clock;
+  std::vector<double> seconds;
+  for (int round = 0; round < kRounds + 1; ++round) {
+    const TimePoint began = clock.now();
+    RETURN_IF_ERROR(machine.device->check(
+        machine.device->driver().copy_to_device(to.address(), from.data(), kBytes, stream.get()), "copying"));
+    RETURN_IF_ERROR(stream.synchronize());
+    if (round > 0) seconds.push_back(to_seconds(clock.now() - began));
+  }
+  return static_cast<double>(kBytes) / median(seconds);
+}
+
+// A prompt of a few tokens, and what it was given.
+Status first_token(Bench& bench) {
+  StepData data;
+  ASSIGN_OR_RETURN(const Ticket ticket, bench.runner->submit(step_of(bench, data, 1, 0, kBlockSize, std::nullopt)));
+  return take_result(bench, ticket);
+}
+
+// From ready to nothing left on the GPU, and from there to the first token, which is that of before to the bit.
+Status measure_sleep(Machine& machine, const Shape& shape, const Mode& mode) {
+  ASSIGN_OR_RETURN(const double upload, measure_upload(machine));
+  ASSIGN_OR_RETURN(const std::unique_ptr<Bench> bench, make_bench(machine, shape.spec, 1, 512, kBlockSize, mode));
+  if (const size_t needed = bench->runner->sleep_bytes(); needed > memory_limit_bytes() / 2) {
+    print(fmt::format("sleep {:4} left out: {} bytes of host memory are more than half of what there is", shape.name,
+                      needed));
+    return ok_status();
+  }
+  RETURN_IF_ERROR(first_token(*bench));
+  const SteadyClock clock;
+  const TimePoint ready = clock.now();
+  ASSIGN_OR_RETURN(const std::unique_ptr<SleepingRunner> sleeping, bench->runner->sleep());
+  bench->runner.reset();
+  bench->ranges.clear();
+  const TimePoint asleep = clock.now();
+  if (machine.ledger.used() != 0) {
+    return make_error(ErrorCode::internal, fmt::format("{} bytes are booked while it sleeps", machine.ledger.used()));
+  }
+  ASSIGN_OR_RETURN(std::unique_ptr<ModelRunner> woken, sleeping->wake());
+  bench->runner.reset(dynamic_cast<CudaRunner*>(woken.release()));
+  RETURN_IF_ERROR(bind_cache(machine, *bench, 1, kBlockSize, mode));
+  const TimePoint awake = clock.now();
+  RETURN_IF_ERROR(first_token(*bench));
+  const double to_token = to_seconds(clock.now() - asleep);
+  const double bytes = static_cast<double>(sleeping->weight_bytes());
+  print(fmt::format(
+      "sleep {:4} {:6.2f} GB {:9} asleep in {:7.3f} s, awake in {:7.3f} s, first token after {:7.3f} s: "
+      "{:.2f} of the {:.1f} GB/s of a copy from pinned memory ({:.0f} % pinned)",
+      shape.name, bytes / 1e9, mode.name, to_seconds(asleep - ready), to_seconds(awake - asleep), to_token,
+      bytes / to_token / upload, upload / 1e9, 100.0 * static_cast<double>(sleeping->pinned_bytes()) / bytes));
+  if (bench->chosen[0] == bench->chosen[1]) return ok_status();
+  return make_error(ErrorCode::internal,
+                    fmt::format("token {} with logprob {} became {} with {}", bench->chosen[0].first,
+                                bench->chosen[0].second, bench->chosen[1].first, bench->chosen[1].second));
+}
 
 Status measure_decode(Machine& machine, const Shape& shape, int32_t sequences, int32_t context, int32_t steps,
                       const Mode& mode) {
@@ -411,6 +294,7 @@ void measure_all(Machine& machine) {
   const Shape large = large_shape();
   try_decode(machine, large, 1, 512, 50, kGraphs);
   try_decode(machine, large, 1, 32768, 30, kGraphs);
+  report(machine, "sleep 8B", measure_sleep(machine, large, kGraphs));
   measure_quantised(machine);
   measure_large(machine);
 }

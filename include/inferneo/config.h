@@ -86,6 +86,7 @@ struct EngineConfig {
   int num_threads = 0;                  // compute threads; 0: the CPU quota of the cgroup
   double max_memory_gb = 0.0;           // GiB, ceiling of the memory ledger; 0: 0.8 of the cgroup's limit
   double gpu_memory_utilization = 0.9;  // share of a GPU's memory
+  double sleep_memory_share = 0.5;      // of max_memory_gb, for weights of a GPU's models that sleep; 0: none sleeps
   bool enable_cuda_graph = true;
   int tensor_parallel_size = 1;  // GPUs that share a model: the one of `device` and those behind it
 

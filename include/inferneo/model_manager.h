@@ -39,13 +39,14 @@ struct ModelInfo {
   std::string version;
   std::string path;                        // directory or hub id
   std::optional<ModelFormat> format = {};  // as registered, or as found when it was loaded
-  std::string state;                       // "unloaded", "loading", "ready", "draining" or "failed"
-  std::string failure = {};                // with "failed": why
+  std::string state;                       // "unloaded", "loading", "ready", "draining", "sleeping" or "failed"
+  std::string failure = {};                // with "failed": why; with "sleeping": why it could not be woken
   bool active = false;                     // what its bare name means
   bool pinned = false;
   std::vector<std::string> aliases = {};
   int32_t leases = 0;
   uint64_t memory_bytes = 0;  // in the ledger: weights, KV blocks, workspace
+  uint64_t sleep_bytes = 0;   // of the host's memory, while it sleeps
   uint64_t load_count = 0;    // since it was registered
   double load_seconds = 0.0;  // of its last load; 0: not loaded since the start
   int64_t last_used = 0;      // seconds since 1970; 0: never
@@ -102,6 +103,12 @@ class ModelManager {
   void acquire(const std::string& name, std::function<void(Result<Lease>)> on_done);
   // Out of memory as soon as its leases have ended, or after `patience`, which ends their generations.
   Status unload(const std::string& name, std::chrono::seconds patience = std::chrono::seconds(30));
+  // The same, and its weights go from the GPU into the host's memory, from where the next acquire(), or wake_up(),
+  // brings it back. Returns before it sleeps. unsupported: it computes on the CPU, or nothing may sleep
+  // (sleep_memory_share); conflict: it is not in memory; out_of_memory: there is no room for it, and it stays.
+  Status sleep(const std::string& name, std::chrono::seconds patience = std::chrono::seconds(30));
+  // Waits until it is ready. conflict: it does not sleep but would have to be loaded; acquire()'s.
+  Status wake_up(const std::string& name);
   Status pin(const std::string& name, bool pinned = true);
   // Idle seconds before it may be unloaded; none: the manager's default; kKeepForever.
   Status set_keep_alive(const std::string& name, std::optional<int64_t> seconds);

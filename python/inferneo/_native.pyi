@@ -236,10 +236,10 @@ class ModelInfo:
         """As registered, or as found when it was loaded."""
     @property
     def state(self) -> str:
-        """"unloaded", "loading", "ready", "draining" or "failed"."""
+        """"unloaded", "loading", "ready", "draining", "sleeping" or "failed"."""
     @property
     def failure(self) -> str:
-        """With "failed": why."""
+        """With "failed": why; with "sleeping": why it could not be woken."""
     @property
     def active(self) -> bool:
         """Whether its bare name means this version."""
@@ -255,6 +255,9 @@ class ModelInfo:
     @property
     def memory_bytes(self) -> int:
         """Bytes in the ledger: weights, KV blocks, workspace."""
+    @property
+    def sleep_bytes(self) -> int:
+        """Bytes of the host's memory, while it sleeps."""
     @property
     def load_count(self) -> int:
         """Loads since it was registered."""
@@ -550,7 +553,7 @@ class Manager:
     def __getattr__(self, name: str) -> Any: ...
 
 def make_model_info(*, id: str, name: str, version: str, path: str, format: ModelFormat | None, state: str, failure: str,
-                    active: bool, pinned: bool, aliases: list[str], leases: int, memory_bytes: int, load_count: int,
-                    load_seconds: float, last_used: int) -> ModelInfo: ...
+                    active: bool, pinned: bool, aliases: list[str], leases: int, memory_bytes: int, sleep_bytes: int,
+                    load_count: int, load_seconds: float, last_used: int) -> ModelInfo: ...
 def error_codes() -> list[str]: ...
 def set_log_level(name: str) -> None: ...

@@ -383,7 +383,7 @@ def _info(model: dict[str, Any]) -> ModelInfo:
         format=None if kind is None else ModelFormat[kind.upper()], state=model["state"],
         failure=(model["failure"] or {}).get("message", ""), active=model["active"], pinned=model["pinned"],
         aliases=model["aliases"], leases=model["leases"], memory_bytes=model["memory_bytes"],
-        load_count=model["load_count"], load_seconds=model["load_seconds"] or 0.0, last_used=model["last_used"] or 0)
+        sleep_bytes=model["sleep_bytes"], load_count=model["load_count"], load_seconds=model["load_seconds"] or 0.0, last_used=model["last_used"] or 0)
 
 
 class Lease(_Face):
@@ -417,6 +417,12 @@ class Manager(_Face):
 
     def unload(self, name: str, patience: int) -> None:
         self.call("POST", f"/admin/models/{_quoted(name)}/unload?timeout={patience}&wait")
+
+    def sleep(self, name: str, patience: int) -> None:
+        self.call("POST", f"/admin/models/{_quoted(name)}/sleep?timeout={patience}&wait")
+
+    def wake_up(self, name: str) -> None:
+        self.call("POST", f"/admin/models/{_quoted(name)}/wake-up?wait")
 
     def pin(self, name: str, pinned: bool) -> None:
         self.call("POST", f"/admin/models/{_quoted(name)}/{'pin' if pinned else 'unpin'}")

@@ -53,7 +53,7 @@ void acquire(PyManager& self, const PyEventQueue& queue, uint64_t id, const std:
 ModelInfo make_model_info(std::string id, std::string name, std::string version, std::string path,
                           std::optional<ModelFormat> format, std::string state, std::string failure, bool active,
                           bool pinned, std::vector<std::string> aliases, int32_t leases, uint64_t memory_bytes,
-                          uint64_t load_count, double load_seconds, int64_t last_used) {
+                          uint64_t sleep_bytes, uint64_t load_count, double load_seconds, int64_t last_used) {
   return {.id = std::move(id),
           .name = std::move(name),
           .version = std::move(version),
@@ -66,6 +66,7 @@ ModelInfo make_model_info(std::string id, std::string name, std::string version,
           .aliases = std::move(aliases),
           .leases = leases,
           .memory_bytes = memory_bytes,
+          .sleep_bytes = sleep_bytes,
           .load_count = load_count,
           .load_seconds = load_seconds,
           .last_used = last_used};
@@ -114,8 +115,8 @@ void bind_manager(nb::module_& module) {
 
   module.def("make_model_info", &make_model_info, nb::arg("id"), nb::arg("name"), nb::arg("version"), nb::arg("path"),
              nb::arg("format").none(), nb::arg("state"), nb::arg("failure"), nb::arg("active"), nb::arg("pinned"),
-             nb::arg("aliases"), nb::arg("leases"), nb::arg("memory_bytes"), nb::arg("load_count"),
-             nb::arg("load_seconds"), nb::arg("last_used"));
+             nb::arg("aliases"), nb::arg("leases"), nb::arg("memory_bytes"), nb::arg("sleep_bytes"),
+             nb::arg("load_count"), nb::arg("load_seconds"), nb::arg("last_used"));
 
   nb::class_<PyLease>(module, "Lease")
       .def("id",
@@ -141,6 +142,11 @@ void bind_manager(nb::module_& module) {
            [](PyManager& self, const std::string& name, int64_t patience) {
              check(self.shared([&](M& manager) { return manager.unload(name, seconds(patience)); }));
            })
+      .def("sleep",
+           [](PyManager& self, const std::string& name, int64_t patience) {
+             check(self.shared([&](M& manager) { return manager.sleep(name, seconds(patience)); }));
+           })
+      .def("wake_up", status_call(&M::wake_up))
       .def("acquire", &acquire)
       .def("pin", status_call(&M::pin))
       .def("set_keep_alive", status_call(&M::set_keep_alive), nb::arg(), nb::arg().none())

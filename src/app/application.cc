@@ -166,12 +166,17 @@ std::optional<Duration> request_timeout_of(const EngineConfig& config) {
   return std::chrono::duration_cast<Duration>(std::chrono::duration<double>(config.request_timeout));
 }
 
+// `host`: where models of a GPU sleep; null: there is no GPU.
 ManagerCore::Options manager_options(const EngineConfig& config, const Registry::ConfigEntries& entries,
-                                     bool tells_causes) {
+                                     bool tells_causes, MemoryLedger* host) {
   ManagerCore::Options options;
   options.tells_causes = tells_causes;
   options.max_models = config.max_models;
   options.keep_alive = keep_alive_of(config);
+  if (host != nullptr) {
+    options.host = host;
+    options.max_sleep_bytes = static_cast<size_t>(static_cast<double>(host->budget()) * config.sleep_memory_share);
+  }
   if (config.load_timeout > 0.0) {
     options.load_timeout = std::chrono::duration_cast<Duration>(std::chrono::duration<double>(config.load_timeout));
   }
@@ -198,10 +203,11 @@ struct Application::Impl {
         weights(weight_options(config)),
         kv_disk(kv_disk_of(config, host)),
         admission(tenants_of(config), server_queue_of(config), clock),
-        manager(std::make_unique<ManagerCore>(make_model_loader({config, pool, ledger, host, device.gpu, weights, clock,
-                                                                 &idle_gate, kv_disk.get(), &gpu_ranks}),
-                                              ledger, clock, manager_options(given, entries, tells_causes),
-                                              std::move(registry))) {
+        manager(std::make_unique<ManagerCore>(
+            make_model_loader(
+                {config, pool, ledger, host, device.gpu, weights, clock, &idle_gate, kv_disk.get(), &gpu_ranks}),
+            ledger, clock, manager_options(given, entries, tells_causes, gpu != nullptr ? &host : nullptr),
+            std::move(registry))) {
     if (collector) {
       const TraceResource resource{config.otlp_service_name, random_id("", kInstanceIdLength)};
       exporter = std::make_unique<OtlpExporter>(*collector, resource, ExporterTuning{});

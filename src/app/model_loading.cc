@@ -15,6 +15,7 @@
 #include "app/hub_access.h"
 #include "app/model_files.h"
 #include "app/onnx_settings.h"
+#include "app/sleeping_model.h"
 #include "app/tenants.h"
 #include "app/warm_up.h"
 #include "base/log.h"
@@ -130,6 +131,10 @@ class DirectoryLoader final : public ModelLoader {
              type, static_cast<double>(spec.weight_bytes) / kGiB, model->max_model_len, spec.device, spec.weight_origin,
              to_seconds(context_.clock.now() - start));
     return model;
+  }
+
+  Result<std::unique_ptr<SleepingModel>> sleep(LoadedModel& model) override {
+    return put_to_sleep(model, context_.ledger, context_.clock);
   }
 
  private:
@@ -417,6 +422,7 @@ class DirectoryLoader final : public ModelLoader {
     ASSIGN_OR_RETURN(model->core, EngineCore::create(core, std::move(runners.model), ledger, context_.clock,
                                                      std::move(runners.draft)));
     model->max_model_len = model->core->max_model_len();
+    model->sleep_bytes = model->core->sleep_bytes();
     model->answers = make_answer_cache(found);
     return model;
   }
@@ -428,7 +434,7 @@ class DirectoryLoader final : public ModelLoader {
   }
 
   // Null: it keeps no answers.
-  std::unique_ptr<AnswerCache> make_answer_cache(const Found& found) const {
+  std::shared_ptr<AnswerCache> make_answer_cache(const Found& found) const {
     const EngineConfig& config = found.config;
     if (config.answer_cache_mb <= 0.0) return nullptr;
     AnswerCache::Options options;
@@ -439,7 +445,7 @@ class DirectoryLoader final : public ModelLoader {
     options.may_take = [memory = std::make_shared<CacheMemory>(context_.host, found.id)](size_t bytes) {
       return memory->take(bytes);
     };
-    return std::make_unique<AnswerCache>(std::move(options));
+    return std::make_shared<AnswerCache>(std::move(options));
   }
 
   EngineCoreConfig core_config(const Found& found) const {
@@ -487,25 +493,6 @@ const std::array<DirectoryLoader::Row, 2> DirectoryLoader::kRows = {
 };
 
 }  // namespace
-
-Status check_settings(const EngineConfig& config, const ModelRecord& record) {
-  ASSIGN_OR_RETURN(const EngineConfig own, model_config(config, record));
-  const std::string* const text = template_text_of(record);
-  return text == nullptr ? ok_status() : check_template_text(*text);
-}
-
-Status check_registration(const EngineConfig& config, const ModelRecord& record) {
-  RETURN_IF_ERROR(check_settings(config, record));
-  if (record.origin != RecordOrigin::api) return ok_status();
-  const Result<ModelSource> source = find_model_source(config, record);
-  if (!source.ok() && source.error().code != ErrorCode::not_found) return source.error();
-  ASSIGN_OR_RETURN(const EngineConfig own, model_config(config, record));
-  const std::optional<ModelRecord> draft = draft_record(own, record);
-  if (!draft) return ok_status();
-  const Result<ModelSource> draft_source = find_model_source(config, *draft);
-  if (draft_source.ok() || draft_source.error().code == ErrorCode::not_found) return ok_status();
-  return error_of_draft(draft_source.error(), draft->source);
-}
 
 std::unique_ptr<ModelLoader> make_model_loader(const LoadingContext& context) {
   return std::make_unique<DirectoryLoader>(context);

@@ -88,6 +88,7 @@ ModelInfo info_of(const ModelStatus& status) {
   info.aliases = status.aliases;
   info.leases = status.leases;
   info.memory_bytes = status.memory_bytes;
+  info.sleep_bytes = status.sleep_bytes;
   info.load_count = static_cast<uint64_t>(status.record.load_count);
   info.load_seconds = to_seconds(status.load_time);
   info.last_used = status.last_used;
@@ -160,6 +161,18 @@ void ModelManager::acquire(const std::string& name, std::function<void(Result<Le
 Status ModelManager::unload(const std::string& name, std::chrono::seconds patience) {
   ASSIGN_OR_RETURN(ManagerCore* const core, impl_->core());
   return core->unload(name, impl_->after(patience));
+}
+
+Status ModelManager::sleep(const std::string& name, std::chrono::seconds patience) {
+  ASSIGN_OR_RETURN(ManagerCore* const core, impl_->core());
+  return core->sleep(name, impl_->after(patience));
+}
+
+Status ModelManager::wake_up(const std::string& name) {
+  ASSIGN_OR_RETURN(ManagerCore* const core, impl_->core());
+  ASSIGN_OR_RETURN(const ModelStatus status, core->status(name));
+  RETURN_IF_ERROR(ManagerCore::check_wakes(status));
+  return status_of(core->acquire_blocking(status.id));
 }
 
 Status ModelManager::pin(const std::string& name, bool pinned) {

@@ -404,6 +404,37 @@ void EngineCore::stop() {
   if (impl_->thread.joinable()) impl_->thread.join();
 }
 
+size_t EngineCore::sleep_bytes() const {
+  const size_t of_model = impl_->runner->sleep_bytes();
+  if (of_model == 0 || impl_->draft == nullptr) return of_model;
+  const size_t of_draft = impl_->draft->runner().sleep_bytes();
+  return of_draft == 0 ? 0 : of_model + of_draft;
+}
+
+Result<SleepingEngine> EngineCore::sleep() {
+  stop();
+  const EngineStats last = stats();
+  if (last.state == EngineState::failed) {
+    return make_error(ErrorCode::internal, fmt::format("model {} has failed: {}", impl_->config.model, last.failure));
+  }
+  SleepingEngine sleeping{.config = impl_->config, .model = {}, .draft = {}};
+  ASSIGN_OR_RETURN(sleeping.model, impl_->runner->sleep());
+  if (impl_->draft != nullptr) {
+    ASSIGN_OR_RETURN(sleeping.draft, impl_->draft->runner().sleep());
+  }
+  return sleeping;
+}
+
+Result<std::unique_ptr<EngineCore>> EngineCore::wake(const SleepingEngine& sleeping, MemoryLedger& ledger,
+                                                     const Clock& clock) {
+  ASSIGN_OR_RETURN(std::unique_ptr<ModelRunner> model, sleeping.model->wake());
+  std::unique_ptr<ModelRunner> draft;
+  if (sleeping.draft != nullptr) {
+    ASSIGN_OR_RETURN(draft, sleeping.draft->wake());
+  }
+  return create(sleeping.config, std::move(model), ledger, clock, std::move(draft));
+}
+
 Status EngineCore::readiness(Duration stall_limit) const {
   const Inbox::Snapshot inbox = impl_->inbox.snapshot();
   const std::string& model = impl_->config.model;

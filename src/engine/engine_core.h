@@ -73,6 +73,13 @@ struct EngineCoreConfig {
 
 enum class EngineState : uint8_t { running, draining, stopped, failed };
 
+// What is left of a core whose model sleeps in the host's memory.
+struct SleepingEngine {
+  EngineCoreConfig config;
+  std::unique_ptr<SleepingRunner> model;
+  std::unique_ptr<SleepingRunner> draft;  // null: there is none
+};
+
 // A snapshot; counters only grow. Idle requests are in steps, tokens per step and the use of blocks alone.
 struct EngineStats {
   EngineState state = EngineState::running;
@@ -125,6 +132,10 @@ class EngineCore {
   static Result<std::unique_ptr<EngineCore>> create(const EngineCoreConfig& config, std::unique_ptr<ModelRunner> runner,
                                                     MemoryLedger& ledger, const Clock& clock,
                                                     std::unique_ptr<ModelRunner> draft = nullptr);
+  // The same from what sleep() left, without a file; what one says after it is what it would have said before. An error
+  // leaves `sleeping` as it was and nothing booked.
+  static Result<std::unique_ptr<EngineCore>> wake(const SleepingEngine& sleeping, MemoryLedger& ledger,
+                                                  const Clock& clock);
   ~EngineCore();  // stop()
   EngineCore(const EngineCore&) = delete;
   EngineCore& operator=(const EngineCore&) = delete;
@@ -156,6 +167,13 @@ class EngineCore {
   bool wait_drained(Duration timeout);  // true when no request is live
   // Ends every live request with failed/unavailable and joins the thread, which waits for the step in progress.
   void stop();
+
+  // Bytes of the host's memory that sleep() takes; 0: its model computes in the host's memory and cannot sleep.
+  size_t sleep_bytes() const;
+  // stop(), then what the model needs to come back goes into the host's memory; the cache does not. Afterwards the core
+  // can only be destroyed, which gives back all that it has of the device: after an error too. internal: it has failed;
+  // ModelRunner::sleep()'s.
+  Result<SleepingEngine> sleep();
 
   // OK while tokens advance: not failed, not draining, and no live request has waited longer than `stall_limit`
   // without a step having been completed. unavailable or internal otherwise, with the reason.

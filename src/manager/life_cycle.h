@@ -1,4 +1,5 @@
-// What came of a model's loads and unloads since the start of the server: plain counts, for metrics and statistics.
+// What came of a model's loads, unloads, sleeps and wakes since the start of the server: plain counts, for metrics and
+// statistics.
 #pragma once
 
 #include <array>
@@ -20,7 +21,10 @@ struct LifeCycle {
   uint64_t weight_misses = 0;                   // loads that packed them
   uint64_t loaded_bytes = 0;                    // that loads brought into memory
   uint64_t unloaded_bytes = 0;                  // that unloads gave back
+  uint64_t sleeps = 0;                          // times that it left its device for the host's memory
+  uint64_t wakes = 0;                           // and came back from there
   Histogram load_seconds{kLoadBuckets};         // of loads that succeeded
+  Histogram wake_seconds{kLoadBuckets};         // of wakes that succeeded
   Histogram wait_seconds{kLoadBuckets};         // of callers who found it not ready, whatever came of it
   Histogram eviction_age_seconds{kAgeBuckets};  // time in memory of what had to make room
 };

@@ -25,7 +25,8 @@ struct GenerationDefaults {
   std::optional<float> repetition_penalty;
 };
 
-struct LoadedModel {
+// What of a model is in the host's memory whatever its engine does, and stays there while it sleeps.
+struct ModelShell {
   std::string id;                     // name:version
   std::string root;                   // path or hub id, as the operator wrote it
   std::optional<ModelFormat> format;  // of its files
@@ -34,7 +35,12 @@ struct LoadedModel {
   int32_t max_model_len = 0;
   std::shared_ptr<CacheMemory> token_memory;   // what the tokenizer remembers is booked here; null: nothing is
   std::shared_ptr<const Tokenizer> tokenizer;  // null: no text goes into it
-  std::unique_ptr<AnswerCache> answers;        // null: whole answers are not kept
+  std::shared_ptr<AnswerCache> answers;        // null: whole answers are not kept
+};
+
+struct LoadedModel : ModelShell {
+  // Bytes of the host's memory that it takes while it sleeps; 0: it computes on the CPU and cannot.
+  size_t sleep_bytes = 0;
   // One of the two; stopped and joined by its destructor.
   std::unique_ptr<EngineCore> core;  // of a model that generates
   std::unique_ptr<GraphCore> graph;  // of any other
@@ -69,6 +75,15 @@ struct LoadedModel {
     if (answers != nullptr) stats.answer_cache = answers->counts();
     return stats;
   }
+};
+
+// A model whose weights lie in the host's memory instead of its device's. Made by a loader; used by one thread at a
+// time.
+class SleepingModel {
+ public:
+  virtual ~SleepingModel() = default;
+  // Ready to answer as it was before. An error leaves it asleep, as it was, and nothing booked on the device.
+  virtual Result<std::shared_ptr<LoadedModel>> wake() = 0;
 };
 
 // Holding a lease keeps the model loaded. It is a guard's pointer, not the model's own: see ManagerCore.

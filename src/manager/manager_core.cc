@@ -26,6 +26,8 @@ std::optional<Duration> as_duration(int64_t seconds) {
   return std::chrono::seconds(seconds);
 }
 
+bool needs_load(ModelState state) { return state == ModelState::unloaded || state == ModelState::failed; }
+
 Error in_pause_error(const std::string& shown, int failures, Duration left, const std::string& cause) {
   return make_error(
       ErrorCode::unavailable,
@@ -42,13 +44,17 @@ ManagerCore::ManagerCore(std::unique_ptr<ModelLoader> loader, MemoryLedger& ledg
       state_(std::make_shared<State>(ledger, clock, options)) {
   const Status read = refresh();
   if (!read.ok()) log_error("the registry cannot be read: {}", read.error().message);
-  ledger.on_refusal([state = std::weak_ptr<State>(state_)](size_t bytes) {
-    if (const auto held = state.lock()) {
-      const std::lock_guard lock(held->mutex);
-      held->residency.need_room(bytes);
-      held->notify_locked();
-    }
-  });
+  const auto on_refusal = [state = std::weak_ptr<State>(state_)](void (Residency::*need)(size_t)) {
+    return [state, need](size_t bytes) {
+      if (const auto held = state.lock()) {
+        const std::lock_guard lock(held->mutex);
+        (held->residency.*need)(bytes);
+        held->notify_locked();
+      }
+    };
+  };
+  ledger.on_refusal(on_refusal(&Residency::need_room));
+  if (options.host != nullptr) options.host->on_refusal(on_refusal(&Residency::need_host_room));
   thread_ = std::thread([this] { run(); });
 }
 
@@ -56,6 +62,7 @@ ManagerCore::~ManagerCore() { stop(); }
 
 void ManagerCore::stop() {
   std::vector<std::shared_ptr<LoadedModel>> loaded;
+  std::vector<std::unique_ptr<SleepingModel>> sleepers;  // gone at the end, while their ledger is there
   std::vector<AcquireCallback> waiting;
   {
     const std::lock_guard lock(state_->mutex);
@@ -66,11 +73,13 @@ void ManagerCore::stop() {
   fetcher_.stop();
   thread_.join();
   state_->ledger.on_refusal({});
+  if (state_->options.host != nullptr) state_->options.host->on_refusal({});
   {
     const std::lock_guard lock(state_->mutex);
     for (const auto& entry : state_->entries) {
       if (entry == nullptr) continue;
       if (entry->model != nullptr) loaded.push_back(std::exchange(entry->model, nullptr));
+      if (entry->sleeper != nullptr) sleepers.push_back(std::move(entry->sleeper));
       for (AcquireCallback& callback : state_->take_waiting(*entry)) waiting.push_back(std::move(callback));
     }
   }
@@ -147,11 +156,12 @@ void ManagerCore::acquire_one(std::vector<ModelId> ids, AcquireCallback callback
   }
   Residency& residency = state_->residency;
   Entry* const best = state_->find(ids.front().text());
+  const ModelState of_best = best == nullptr ? ModelState::unloaded : residency.state(best->key);
   if (best != nullptr && entry != best && !best->fetching && best->waiting.empty() && !state_->in_pause(*best) &&
-      (residency.state(best->key) == ModelState::unloaded || residency.state(best->key) == ModelState::failed)) {
+      (needs_load(of_best) || of_best == ModelState::sleeping)) {
     // An older one answers until the better one is there.
+    if (needs_load(of_best)) ++best->misses;
     residency.acquire(best->key, kBackground, state_->clock.now());
-    ++best->misses;
     best->waiting.push_back({[](const Result<ModelLease>&) {}});
     state_->notify_locked();
   }
@@ -192,9 +202,8 @@ bool ManagerCore::begin_wait(Lock& lock, Entry& entry, AcquireCallback callback,
     callback(LeaseGuard::lease(state_, key, std::move(model)));
     return false;
   }
-  // Who waits for one that is on its way out is counted when it has gone.
-  const bool away = before == ModelState::unloaded || before == ModelState::failed;
-  if (away && nobody_waits) ++entry.misses;
+  // Who waits for one that is on its way out is counted when it has gone; a sleeper needs no load.
+  if (needs_load(before) && nobody_waits) ++entry.misses;
   entry.waiting.push_back({std::move(callback), now});
   return true;
 }

@@ -47,6 +47,10 @@ class ManagerCore {
     std::string default_model = {};             // what a request without a name means; empty: the first one registered
     // Whether who asks for a model is told what a failed load was due to, paths included: not for clients of a server.
     bool tells_causes = false;
+    // Where models of the manager's ledger, a GPU's, sleep, and how many bytes of it they may take together. It
+    // outlives the manager. Null or 0: none sleeps.
+    MemoryLedger* host = nullptr;
+    size_t max_sleep_bytes = 0;
   };
   // Without a registry everything is forgotten at the end.
   ManagerCore(std::unique_ptr<ModelLoader> loader, MemoryLedger& ledger, const Clock& clock, Options options,
@@ -120,6 +124,14 @@ class ManagerCore {
   // not_found; a model that is not in memory is no error.
   Status unload(const std::string& id, TimePoint deadline);
 
+  // The same, and where there is room the weights go into the host's memory, from where the next acquire() brings
+  // it back. Returns at once; one that sleeps already is no error.
+  // unsupported: it computes on the CPU, or nothing may sleep; conflict: it is not in memory; out_of_memory: there is
+  // no room for it, and it stays.
+  Status sleep(const std::string& id, TimePoint deadline);
+  // Whether acquire() wakes that model, or finds it awake or on its way there. conflict: it would have to be loaded.
+  static Status check_wakes(const ModelStatus& status);
+
   // ---- looks
   std::vector<ModelStatus> statuses() const;  // in order of registration; those that are being removed last
   Result<ModelStatus> status(const std::string& name) const;  // of the version that the name means
@@ -182,7 +194,13 @@ class ManagerCore {
   void end_fetch(const std::string& id, const Status& fetched);
   void finish_load(Entry& entry, std::shared_ptr<LoadedModel> model, size_t bytes, TimePoint start);
   void trim(Lock& lock, const Entry& entry);
+  Status check_may_sleep(const Entry& entry) const;
+  void wake(Lock& lock, Entry& entry, size_t bytes);
+  void end_wake(Lock& lock, Entry& entry, std::shared_ptr<LoadedModel> model, TimePoint start);
+  void load_failed(Lock& lock, Entry& entry, Error failure, size_t bytes);
+  void sleep_now(Lock& lock, Entry& entry, UnloadReason reason);
   void unload_now(Lock& lock, Entry& entry, UnloadReason reason);
+  void end_model(Lock& lock, Entry& entry, std::shared_ptr<LoadedModel> model);
   void fail(Lock& lock, Entry& entry, Error failure);
 
   const std::unique_ptr<ModelLoader> loader_;

@@ -41,7 +41,7 @@ struct ManagerCore::Looks {
     status.removing = entry.removed;
     if (!entry.removed) status.aliases = state.catalog->aliases_of(entry.record.id);
     status.state = state.shown_state(entry);
-    if (status.state == ModelState::failed) status.failure = entry.failure;
+    if (status.state == ModelState::failed || status.state == ModelState::sleeping) status.failure = entry.failure;
     status.leases = residency.leases(entry.key);
     status.waiting = entry.waiting.size();
     status.queue_place = residency.queue_place(entry.key);
@@ -54,6 +54,7 @@ struct ManagerCore::Looks {
       }
     }
     status.load_time = residency.load_time(entry.key);
+    status.wake_time = residency.wake_time(entry.key);
     status.loads = entry.loads;
     status.misses = entry.misses;
     status.unloads = entry.unloads;
@@ -61,6 +62,7 @@ struct ManagerCore::Looks {
     status.memory_bytes = state.ledger.used_by(entry.id);
     status.last_used = std::max(entry.last_used, entry.record.last_used);
     status.model = entry.model;
+    if (entry.sleeper != nullptr) status.sleep_bytes = entry.sleep_bytes;
     if (entry.model != nullptr) status.pending = pending_settings(entry);
     if (entry.model != nullptr) status.stats = entry.model->stats();
     add_counters(status.stats, entry.past);
@@ -142,7 +144,10 @@ std::optional<LoadOutlook> ManagerCore::outlook(const std::string& name) const {
 
 // How long its load takes, by what is known of its last one or of others. None: nothing is known.
 std::optional<Duration> ManagerCore::load_time_of(const Entry& entry) const {
-  if (const Duration measured = state_->residency.load_time(entry.key); measured > Duration{0}) return measured;
+  const Residency& residency = state_->residency;
+  const bool wakes = entry.sleeper != nullptr && residency.wake_time(entry.key) > Duration{0};
+  const Duration measured = wakes ? residency.wake_time(entry.key) : residency.load_time(entry.key);
+  if (measured > Duration{0}) return measured;
   const std::optional<size_t> need = state_->residency.need(entry.key);
   if (!need || state_->load_rate <= 0.0) return std::nullopt;
   return seconds_of(static_cast<double>(*need) / state_->load_rate);

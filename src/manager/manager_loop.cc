@@ -172,8 +172,12 @@ void ManagerCore::carry_out(Lock& lock, const Residency::Decision& decision) {
       return estimate(lock, entry);
     case Residency::Decision::Kind::load:
       return load(lock, entry, decision.bytes);
+    case Residency::Decision::Kind::wake:
+      return wake(lock, entry, decision.bytes);
     case Residency::Decision::Kind::trim:
       return trim(lock, entry);
+    case Residency::Decision::Kind::sleep:
+      return sleep_now(lock, entry, decision.reason);
     case Residency::Decision::Kind::unload:
       return unload_now(lock, entry, decision.reason);
     case Residency::Decision::Kind::refuse:
@@ -316,12 +320,21 @@ void ManagerCore::load(Lock& lock, Entry& entry, size_t bytes) {
   }
   lock.lock();
   if (result.ok()) return finish_load(entry, std::move(*result), bytes, start);
-  if (result.error().code == ErrorCode::out_of_memory && ++entry.attempts < kMaxLoadAttempts) {
-    log_warning("model {}: the estimate of {} bytes was too low ({}); trying with more", id, bytes,
-                result.error().message);
-    return state_->residency.retry(entry.key, bytes + bytes / 4);
+  load_failed(lock, entry, std::move(result).error(), bytes);
+}
+
+// Of a load, or of a wake that leaves the model asleep: tried again where that can help.
+void ManagerCore::load_failed(Lock& lock, Entry& entry, Error failure, size_t bytes) {
+  if (failure.code == ErrorCode::out_of_memory) {
+    // It was the host's memory, and there are sleepers to leave it: as often as that helps.
+    if (state_->residency.makes_host_room(state_->memory())) return state_->residency.retry(entry.key, bytes);
+    if (++entry.attempts < kMaxLoadAttempts) {
+      log_warning("model {}: the estimate of {} bytes was too low ({}); trying with more", entry.id, bytes,
+                  failure.message);
+      return state_->residency.retry(entry.key, bytes + bytes / 4);
+    }
   }
-  fail(lock, entry, std::move(result).error());
+  fail(lock, entry, std::move(failure));
 }
 
 void ManagerCore::finish_load(Entry& entry, std::shared_ptr<LoadedModel> model, size_t bytes, TimePoint start) {
@@ -364,10 +377,27 @@ void ManagerCore::trim(Lock& lock, const Entry& entry) {
 }
 
 void ManagerCore::unload_now(Lock& lock, Entry& entry, UnloadReason reason) {
-  std::shared_ptr<LoadedModel> model = std::exchange(entry.model, nullptr);
+  std::unique_ptr<SleepingModel> sleeper = std::move(entry.sleeper);
+  if (sleeper == nullptr) {
+    if (reason == UnloadReason::room) {
+      entry.life.eviction_age_seconds.observe(to_seconds(state_->clock.now() - entry.ready_since));
+    }
+    end_model(lock, entry, std::exchange(entry.model, nullptr));
+  } else {
+    lock.unlock();
+    sleeper.reset();
+    lock.lock();
+  }
+  log_info("model {} unloaded ({})", entry.id, unload_reason_name(reason));
+  ++entry.unloads[static_cast<size_t>(reason)];
+  if (!entry.waiting.empty()) ++entry.misses;  // they waited for it to come back
+  state_->residency.unloaded(entry.key);
+}
+
+// Ends its engine, if that has not ended, and gives its memory back; without the lock meanwhile.
+void ManagerCore::end_model(Lock& lock, Entry& entry, std::shared_ptr<LoadedModel> model) {
   entry.drain_at.reset();
-  const std::string id = entry.id;
-  const size_t bytes = state_->ledger.used_by(id);
+  const size_t bytes = state_->ledger.used_by(entry.id);
   lock.unlock();
   model->stop();
   const EngineStats stats = model->stats();
@@ -376,20 +406,13 @@ void ManagerCore::unload_now(Lock& lock, Entry& entry, UnloadReason reason) {
   while (model.use_count() > 1 && state_->clock.now() < limit)
     std::this_thread::sleep_for(std::chrono::microseconds(50));
   model.reset();
-  log_info("model {} unloaded ({})", id, unload_reason_name(reason));
   lock.lock();
-  ++entry.unloads[static_cast<size_t>(reason)];
   entry.life.unloaded_bytes += bytes;
-  if (reason == UnloadReason::room) {
-    entry.life.eviction_age_seconds.observe(to_seconds(state_->clock.now() - entry.ready_since));
-  }
   add_counters(entry.past, stats);
-  if (!entry.waiting.empty()) ++entry.misses;  // they waited for it to come back
-  state_->residency.unloaded(entry.key);
 }
 
 void ManagerCore::fail(Lock& lock, Entry& entry, Error failure) {
-  log_error("model {} failed to load: {}", entry.id, failure.message);
+  log_error("model {} failed to {}: {}", entry.id, entry.sleeper == nullptr ? "load" : "wake", failure.message);
   ++entry.life.load_failures;
   const Error told = told_to_requests(state_->catalog->shown(entry.record.id), failure, state_->options.tells_causes);
   entry.failure = std::move(failure);

@@ -18,10 +18,12 @@ struct ManagerCore::Simulation {
       ids[key] = state.entries[key]->id;
       const ModelState what = residency.state(key);
       if (what == ModelState::loading) {
-        residency.loaded(key, residency.load_time(key), now);
+        arrive(key);
         residency.granted(key);
       }
-      if (what == ModelState::unloaded || what == ModelState::failed) residency.abandon(key);
+      if (what == ModelState::unloaded || what == ModelState::failed || what == ModelState::sleeping) {
+        residency.abandon(key);
+      }
     }
   }
 
@@ -33,17 +35,18 @@ struct ManagerCore::Simulation {
       const Residency::Decision decision = residency.next(memory, now);
       switch (decision.kind) {
         case Residency::Decision::Kind::unload:
-          free(decision.key);
-          plan.evicted.push_back(ids[decision.key]);
+        case Residency::Decision::Kind::sleep:
+          leave(decision, plan);
           break;
         case Residency::Decision::Kind::trim:
           trim(decision.key);
           break;
         case Residency::Decision::Kind::load:
+        case Residency::Decision::Kind::wake:
           memory.used += row.bytes;
           memory.resident[key] = row.bytes;
           memory.kv[key] = 0;
-          residency.loaded(key, residency.load_time(key), now);
+          arrive(key);
           break;
         case Residency::Decision::Kind::grant:
           residency.granted(decision.key);
@@ -74,12 +77,11 @@ struct ManagerCore::Simulation {
         trim(decision.key);
         continue;
       }
-      if (decision.kind != Residency::Decision::Kind::unload) {
+      if (decision.kind != Residency::Decision::Kind::unload && decision.kind != Residency::Decision::Kind::sleep) {
         row.refusal = make_error(ErrorCode::out_of_memory, fmt::format("its cache cannot grow by {} bytes", bytes));
         return;
       }
-      free(decision.key);
-      plan.evicted.push_back(ids[decision.key]);
+      leave(decision, plan);
     }
     memory.used += bytes;
   }
@@ -91,6 +93,31 @@ struct ManagerCore::Simulation {
     residency.trimmed(key);
   }
 
+  size_t& sleep_bytes(Residency::Key key) {
+    if (memory.host.sleepers.size() <= key) memory.host.sleepers.resize(key + 1);
+    return memory.host.sleepers[key];
+  }
+
+  void arrive(Residency::Key key) {
+    const bool wakes = residency.is_asleep(key);
+    if (wakes) memory.host.free += sleep_bytes(key);
+    wakes ? residency.woken(key, residency.wake_time(key), now) : residency.loaded(key, residency.load_time(key), now);
+  }
+
+  void leave(const Residency::Decision& decision, ModelPlan& plan) {
+    const Residency::Key key = decision.key;
+    plan.evicted.push_back(ids[key]);
+    const bool slept = residency.is_asleep(key);
+    free(key);
+    if (decision.kind == Residency::Decision::Kind::sleep) {
+      memory.host.free -= std::min(memory.host.free, sleep_bytes(key));
+      plan.asleep.push_back(ids[key]);
+      return residency.slept(key);
+    }
+    if (slept) memory.host.free += std::exchange(sleep_bytes(key), 0);
+    residency.unloaded(key);
+  }
+
   void free(Residency::Key key) {
     memory.kv[key] = 0;
     size_t freed = std::exchange(memory.resident[key], 0);
@@ -98,7 +125,6 @@ struct ManagerCore::Simulation {
       if (std::erase(shared.users, key) > 0 && shared.users.empty()) freed += std::exchange(shared.bytes, 0);
     }
     memory.used -= std::min(memory.used, freed);
-    residency.unloaded(key);
   }
 
   Residency residency;

@@ -106,6 +106,9 @@ void ManagerCore::take_over(const ModelRecord& record, const std::string& varian
   }
   entry->record = record;
   entry->removed = false;
+  // Its next load takes the new settings; waking would bring the old ones back.
+  const bool stale = entry->sleeper != nullptr && entry->loaded_settings != record.settings;
+  if (stale) state_->residency.ask_unload(entry->key, UnloadReason::asked);
   state_->residency.set_traits(entry->key, traits);
   state_->by_id.emplace(id, entry);
 }

@@ -26,7 +26,8 @@ struct ManagerCore::Entry {
   bool removed = false;         // no longer registered; erased once it is out of memory
   ModelState told{};            // by the last event
   std::shared_ptr<LoadedModel> model;
-  std::optional<TimePoint> drain_at;  // draining: what is under way then is ended
+  std::unique_ptr<SleepingModel> sleeper;  // while it sleeps or wakes
+  std::optional<TimePoint> drain_at;       // draining: what is under way then is ended
   std::optional<Error> failure;
   struct Waiter {
     AcquireCallback callback;
@@ -45,6 +46,7 @@ struct ManagerCore::Entry {
   std::array<uint64_t, kNumUnloadReasons> unloads{};
   LifeCycle life;
   TimePoint ready_since{};      // while it is in memory
+  size_t sleep_bytes = 0;       // with a sleeper: what it takes of the host's memory
   EngineStats past;             // counters of the engines that it had
   int64_t last_used = 0;        // seconds since the epoch
   int64_t unwritten_loads = 0;  // usage that the registry does not know yet
@@ -65,7 +67,7 @@ struct ManagerCore::State {
   }
   // What the ledger says at this moment, by key.
   Residency::Memory memory() const {
-    Residency::Memory memory{ledger.budget(), ledger.used(), {}, {}, {}};
+    Residency::Memory memory{ledger.budget(), ledger.used(), {}, {}, {}, host_memory()};
     for (const auto& entry : entries) {
       memory.resident.push_back(entry == nullptr ? 0 : ledger.used_by(entry->id));
       memory.kv.push_back(entry == nullptr ? 0 : ledger.used_by(entry->id, MemoryPurpose::kv));
@@ -81,6 +83,21 @@ struct ManagerCore::State {
     }
     return memory;
   }
+  Residency::Memory::Host host_memory() const {
+    Residency::Memory::Host host;
+    if (options.host == nullptr) return host;
+    host.limit = options.max_sleep_bytes;
+    const size_t used = options.host->used();
+    host.free = options.host->budget() - std::min(options.host->budget(), used);
+    for (const auto& entry : entries) host.sleepers.push_back(entry == nullptr ? 0 : sleep_bytes_of(*entry));
+    return host;
+  }
+  // What it takes of the host's memory, or would; 0: it cannot sleep. Who has settings to come is not kept as it is.
+  static size_t sleep_bytes_of(const Entry& entry) {
+    if (entry.sleeper != nullptr) return entry.sleep_bytes;
+    const bool stays = entry.model != nullptr && entry.loaded_settings == entry.record.settings;
+    return stays ? entry.model->sleep_bytes : 0;
+  }
   // Those who waited for it, each for so long; it has none any more.
   std::vector<AcquireCallback> take_waiting(Entry& entry) const {
     std::vector<AcquireCallback> callbacks;
@@ -95,7 +112,9 @@ struct ManagerCore::State {
     return entry.fetching ? ModelState::loading : residency.state(entry.key);
   }
   bool in_pause(const Entry& entry) const {
-    return residency.state(entry.key) == ModelState::failed && clock.now() < entry.retry_at;
+    const ModelState state = residency.state(entry.key);
+    const bool may_have_failed = state == ModelState::failed || state == ModelState::sleeping;
+    return may_have_failed && entry.failures > 0 && clock.now() < entry.retry_at;
   }
 
   MemoryLedger& ledger;

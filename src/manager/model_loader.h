@@ -70,6 +70,11 @@ class ModelLoader {
   // Bytes that the ledger will see at most while it loads, and some cache to begin with.
   virtual Result<size_t> estimate(const ModelRecord& record) = 0;
   virtual Result<std::shared_ptr<LoadedModel>> load(const ModelRecord& record, const LoadReport& report) = 0;
+  // Of a model with sleep_bytes that nobody has a lease on: what it needs to come back goes into the host's memory. Its
+  // engine has stopped afterwards, whatever the result; the device's memory is free when the model has been destroyed.
+  virtual Result<std::unique_ptr<SleepingModel>> sleep(LoadedModel& model) {
+    return make_error(ErrorCode::unsupported, "this loader's models do not sleep: " + model.id);
+  }
 };
 
 }  // namespace inferneo

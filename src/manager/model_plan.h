@@ -32,6 +32,7 @@ struct ModelPlan {
   };
   std::vector<Row> rows;             // in the order of the request
   std::vector<std::string> evicted;  // name:version, in the order in which they would go
+  std::vector<std::string> asleep;   // of these, those that would sleep in the host's memory
   bool fits = true;
   size_t budget = 0;
   size_t used_before = 0;

@@ -28,7 +28,8 @@ struct ModelStatus {
   bool removing = false;                  // no longer registered; its last requests are under way
   std::vector<std::string> aliases = {};  // that mean this version
   ModelState state = ModelState::unloaded;
-  std::optional<Error> failure;  // with failed: in the loader's own words, for the operator
+  // With failed, and with sleeping when it could not be woken: in the loader's own words, for the operator.
+  std::optional<Error> failure;
   int32_t leases = 0;
   size_t waiting = 0;                            // callers who wait for it
   size_t queue_place = 0;                        // 1: the next to be loaded; 0: not in the queue
@@ -37,11 +38,13 @@ struct ModelStatus {
   std::optional<Duration> keep_alive = {};       // in force; none: for ever
   std::optional<Duration> keep_alive_left = {};  // ready ones without a lease that will go
   Duration load_time{};                          // of its last load; 0: not loaded since the start
+  Duration wake_time{};                          // of its last wake; 0: it has not slept since the start
   uint64_t loads = 0;                            // that succeeded since the start
   uint64_t misses = 0;  // acquires that found it neither in memory, nor loading, nor waited for: each leads to a load
   std::array<uint64_t, kNumUnloadReasons> unloads{};  // by UnloadReason
   LifeCycle life;                                     // what came of them
   size_t memory_bytes = 0;                            // in the ledger
+  size_t sleep_bytes = 0;                             // of the host's memory, while it sleeps
   int64_t last_used = 0;                              // seconds since the epoch; 0: never
   EngineStats stats;                                  // of the engines that it had, the present one included
   // A look at the model while it is in memory, which neither counts as a use nor keeps it there. Let go of it soon.

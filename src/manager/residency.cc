@@ -25,6 +25,8 @@ const char* model_state_name(ModelState state) {
       return "draining";
     case ModelState::failed:
       return "failed";
+    case ModelState::sleeping:
+      return "sleeping";
   }
   return "unknown";
 }
@@ -58,7 +60,8 @@ Residency::Key Residency::add(Traits traits) {
 
 void Residency::remove(Key key) {
   const Model& model = models_[key];
-  INFERNEO_CHECK(!in_memory(model) && model.leases == 0 && model.waiting == 0, "a model was removed while in use");
+  INFERNEO_CHECK(!in_memory(model) && !model.asleep && model.leases == 0 && model.waiting == 0,
+                 "a model was removed while in use");
   models_[key] = Model{};
   free_keys_.push_back(key);
 }
@@ -66,8 +69,9 @@ void Residency::remove(Key key) {
 void Residency::abandon(Key key) {
   Model& model = models_[key];
   INFERNEO_CHECK(!in_memory(model), "a model in memory was abandoned");
-  model.state = ModelState::unloaded;
   model.waiting = 0;
+  if (model.asleep) return;
+  model.state = ModelState::unloaded;
   model.need.reset();
 }
 
@@ -124,8 +128,18 @@ bool Residency::is_pressed() const {
 
 void Residency::ask_unload(Key key, UnloadReason reason) {
   Model& model = models_[key];
-  if (!in_memory(model) || model.going) return;
+  if (!in_memory(model) && !model.asleep) return;
+  if (model.going && !model.to_sleep) return;
+  model.to_sleep = false;
   model.going = reason;
+  if (model.state == ModelState::ready) model.state = ModelState::draining;
+}
+
+void Residency::ask_sleep(Key key) {
+  Model& model = models_[key];
+  if (!in_memory(model) || model.going) return;
+  model.to_sleep = true;
+  model.going = UnloadReason::asked;
   if (model.state == ModelState::ready) model.state = ModelState::draining;
 }
 
@@ -142,22 +156,27 @@ void Residency::estimated(Key key, size_t bytes) {
   models_[key].need_raised = false;
 }
 
-void Residency::loaded(Key key, Duration took, TimePoint now) {
-  Model& model = models_[key];
+void Residency::become_ready(Model& model, TimePoint now) {
   model.state = ModelState::ready;
-  model.load_time = took;
   model.need.reset();  // the next load may find packed weights on the disk, or in another model's use
   model.last_used = now;
   model.trimmed = false;
   stop_yielding();
 }
 
+void Residency::loaded(Key key, Duration took, TimePoint now) {
+  models_[key].load_time = took;
+  become_ready(models_[key], now);
+}
+
 void Residency::failed(Key key) {
   Model& model = models_[key];
-  model.state = ModelState::failed;
+  model.state = model.asleep ? ModelState::sleeping : ModelState::failed;
   model.waiting = 0;
   model.need.reset();  // its files may have been what was wrong
-  model.going.reset();
+  if (model.asleep) model.need = model.last_need;
+  if (!model.asleep || model.to_sleep) model.going.reset();  // a sleeper that shall be unloaded is still there
+  model.to_sleep = false;
   stop_yielding();
 }
 
@@ -165,7 +184,7 @@ void Residency::trimmed(Key key) { models_[key].trimming_since.reset(); }
 
 void Residency::retry(Key key, size_t bytes) {
   Model& model = models_[key];
-  model.state = ModelState::unloaded;
+  model.state = model.asleep ? ModelState::sleeping : ModelState::unloaded;
   model.need = bytes;
   model.need_raised = true;
 }
@@ -176,6 +195,7 @@ void Residency::unloaded(Key key) {
   const bool died = model.going == UnloadReason::failed && model.waiting == 0;
   model.state = died ? ModelState::failed : ModelState::unloaded;
   model.going.reset();
+  model.to_sleep = model.asleep = false;
   model.stay.reset();
   model.yielding = false;
   // What others would have shared with it is no longer there.
@@ -185,8 +205,13 @@ void Residency::unloaded(Key key) {
   model.trimming_since.reset();
 }
 
-bool Residency::in_memory(const Model& model) const {
-  return model.state == ModelState::loading || model.state == ModelState::ready || model.state == ModelState::draining;
+bool Residency::in_memory(const Model& model) {
+  return model.state == ModelState::loading || model.state == ModelState::ready ||
+         (model.state == ModelState::draining && !model.asleep);
+}
+
+bool Residency::waits(const Model& model) {
+  return model.waiting > 0 && (model.state == ModelState::unloaded || model.state == ModelState::sleeping);
 }
 
 bool Residency::may_go(Key key, bool even_busy) const {
@@ -217,7 +242,7 @@ std::optional<Residency::Key> Residency::first_in_line() const {
   std::optional<Key> first;
   for (Key key = 0; key < models_.size(); ++key) {
     const Model& model = models_[key];
-    if (model.state != ModelState::unloaded || model.waiting == 0) continue;
+    if (!waits(model)) continue;
     if (!first || before(key, *first)) first = key;
   }
   return first;
@@ -243,7 +268,8 @@ Residency::Decision Residency::next(const Memory& memory, TimePoint now) {
   for (Model& model : models_) {
     if (model.state == ModelState::ready && model.going) model.state = ModelState::draining;
   }
-  if (Decision unload = decide_unload(now); unload.kind != Decision::Kind::none) return unload;
+  if (Decision unload = decide_unload(memory, now); unload.kind != Decision::Kind::none) return unload;
+  if (Decision room = decide_host_room(memory); room.kind != Decision::Kind::none) return room;
   if (Decision load = decide_load(memory, now); load.kind != Decision::Kind::none) return load;
   // Models may have ceased to yield.
   if (Decision grant = decide_grant(); grant.kind != Decision::Kind::none) return grant;
@@ -257,15 +283,16 @@ Residency::Decision Residency::begin_unload(Key key, UnloadReason reason) {
   return {.kind = Decision::Kind::unload, .key = key, .reason = reason};
 }
 
-Residency::Decision Residency::decide_unload(TimePoint now) {
+Residency::Decision Residency::decide_unload(const Memory& memory, TimePoint now) {
   for (Key key = 0; key < models_.size(); ++key) {
     const Model& model = models_[key];
     if (model.leases > 0) continue;
-    if (model.state == ModelState::draining) {
-      return begin_unload(key, *model.going);
-    }
+    if (model.state == ModelState::draining) return begin_going(memory, key, *model.going);
+    if (model.state == ModelState::sleeping && model.going) return begin_unload(key, *model.going);
     const std::optional<Duration> stay = keep_alive(key);
-    if (may_go(key, false) && stay && now - idle_since(key) >= *stay) return begin_unload(key, UnloadReason::idle);
+    if (may_go(key, false) && stay && now - idle_since(key) >= *stay) {
+      return begin_going(memory, key, UnloadReason::idle);
+    }
   }
   return {};
 }
@@ -300,13 +327,14 @@ Residency::Decision Residency::decide_load(const Memory& memory, TimePoint now) 
   const bool slot = limits_.max_models > 0 && in_memory_now >= limits_.max_models;
   if (missing == 0 && !slot) {
     model.state = ModelState::loading;
-    return {.kind = Decision::Kind::load, .key = *first, .bytes = *model.need};
+    if (!model.asleep) model.last_need = *model.need;
+    return {.kind = model.asleep ? Decision::Kind::wake : Decision::Kind::load, .key = *first, .bytes = *model.need};
   }
   if (missing > 0) {
     if (const auto trim = decide_trim(memory, now)) return *trim;
   }
   if (const auto idle = choose(memory, missing, slot, *first, false, now)) {
-    return begin_unload(idle->front(), UnloadReason::room);
+    return begin_going(memory, idle->front(), UnloadReason::room);
   }
   // Who yields goes on doing so until the leases have ended; only then may the choice have to be another.
   const bool settled = std::ranges::none_of(models_, [](const Model& m) { return m.yielding && m.leases > 0; });
@@ -331,7 +359,7 @@ Residency::Decision Residency::decide_room(const Memory& memory, TimePoint now) 
     wanted_room_ = 0;  // who needs it will ask again
     return {};
   }
-  return begin_unload(victims->front(), UnloadReason::room);
+  return begin_going(memory, victims->front(), UnloadReason::room);
 }
 
 size_t Residency::freed_by(const Memory& memory, const std::vector<Key>& gone) {
@@ -369,7 +397,7 @@ std::optional<std::vector<Residency::Key>> Residency::choose(const Memory& memor
     if (key == except || !may_go(key, even_busy)) continue;
     const Model& model = models_[key];
     const Duration idle = model.leases > 0 ? Duration{0} : now - model.last_used;
-    const double cost = to_seconds(model.load_time) / to_seconds(std::max(idle, kShortestIdle));
+    const double cost = to_seconds(return_time(memory, key)) / to_seconds(std::max(idle, kShortestIdle));
     size_t part = memory.resident[key];
     for (const Memory::Shared& shared : memory.shared) {
       if (std::ranges::find(shared.users, key) != shared.users.end()) part += shared.bytes / shared.users.size();
@@ -413,12 +441,10 @@ std::optional<TimePoint> Residency::wake_at(TimePoint now) const {
 }
 
 size_t Residency::queue_place(Key key) const {
-  const Model& model = models_[key];
-  if (model.state != ModelState::unloaded || model.waiting == 0) return 0;
+  if (!waits(models_[key])) return 0;
   size_t place = 1;
   for (Key other = 0; other < models_.size(); ++other) {
-    const bool queued = models_[other].state == ModelState::unloaded && models_[other].waiting > 0;
-    if (queued && other != key && before(other, key)) ++place;
+    if (waits(models_[other]) && other != key && before(other, key)) ++place;
   }
   return place;
 }
@@ -433,6 +459,11 @@ Status Residency::check_integrity() const {
     const bool holds = model.state == ModelState::ready || model.state == ModelState::draining;
     if (model.leases < 0 || (model.leases > 0 && !holds)) {
       return make_error(ErrorCode::internal, fmt::format("model {} is leased and not in memory", key));
+    }
+    const bool may_be_asleep = model.state == ModelState::sleeping || model.state == ModelState::loading ||
+                               (model.state == ModelState::draining && model.leases == 0);
+    if (model.asleep ? !may_be_asleep : model.state == ModelState::sleeping) {
+      return make_error(ErrorCode::internal, fmt::format("model {} sleeps and does not", key));
     }
     if (model.state == ModelState::failed && model.waiting > 0) {
       return make_error(ErrorCode::internal, fmt::format("model {} failed and somebody waits for it", key));

@@ -17,6 +17,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -140,6 +141,20 @@ struct StepResult {
   std::optional<Duration> computing = {};
 };
 
+class ModelRunner;
+
+// What is left in the host's memory of a runner whose model has left its device: what it needs to compute there again
+// without a file, weights in the layout that they had. It holds nothing of the device. One owner thread.
+class SleepingRunner {
+ public:
+  virtual ~SleepingRunner() = default;
+  virtual size_t weight_bytes() const = 0;  // that lie in the host's memory
+  virtual size_t pinned_bytes() const = 0;  // of these, in memory that the device reads at its full rate
+  // A runner as load made it, before bind(): the same numbers to the bit. Its weights may still be on their way; they
+  // are there when bind() has returned, and until then this stays. An error leaves this as it was and nothing booked.
+  virtual Result<std::unique_ptr<ModelRunner>> wake() = 0;
+};
+
 class ModelRunner {
  public:
   virtual ~ModelRunner() = default;
@@ -156,6 +171,16 @@ class ModelRunner {
   virtual Status bind(const KvBinding& kv, int32_t max_num_seqs, int32_t max_num_batched_tokens) = 0;
   virtual Result<Ticket> submit(const StepBatch& batch) = 0;
   virtual Result<StepResult> collect(Ticket ticket) = 0;
+
+  // Bytes of the host's memory that sleep() takes; 0: this runner computes where its weights would sleep.
+  virtual size_t sleep_bytes() const { return 0; }
+  // With no ticket open: copies what is needed into the host's memory. Afterwards this can only be destroyed, which
+  // gives back all that it has of the device. After an error it is as it was. out_of_memory: of the host's;
+  // unsupported; unavailable: the device is lost.
+  virtual Result<std::unique_ptr<SleepingRunner>> sleep() {
+    return make_error(ErrorCode::unsupported,
+                      "the model computes on the CPU, where its weights are in host memory anyway");
+  }
 };
 
 }  // namespace inferneo

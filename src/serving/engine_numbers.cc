@@ -37,9 +37,13 @@ void collect_life(const ModelStatus& status, const MetricLabels& labels, std::ve
       {"inferneo:model_last_load_seconds", to_seconds(status.load_time)},
       {"inferneo:model_loaded_bytes", static_cast<double>(status.life.loaded_bytes)},
       {"inferneo:model_unloaded_bytes", static_cast<double>(status.life.unloaded_bytes)},
+      {"inferneo:model_sleeps", static_cast<double>(status.life.sleeps)},
+      {"inferneo:model_wakes", static_cast<double>(status.life.wakes)},
+      {"inferneo:model_sleep_bytes", static_cast<double>(status.sleep_bytes)},
   };
   for (const auto& [name, value] : values) out.push_back({name, labels, value});
   out.push_back({"inferneo:model_load_seconds", labels, status.life.load_seconds});
+  out.push_back({"inferneo:model_wake_seconds", labels, status.life.wake_seconds});
   out.push_back({"inferneo:model_wait_seconds", labels, status.life.wait_seconds});
   out.push_back({"inferneo:model_eviction_age_seconds", labels, status.life.eviction_age_seconds});
   for (size_t i = 0; i < kNumUnloadReasons; ++i) {

@@ -20,6 +20,8 @@ const char* memory_purpose_name(MemoryPurpose purpose) {
       return "staging";
     case MemoryPurpose::cache:
       return "cache";
+    case MemoryPurpose::asleep:
+      return "asleep";
     case MemoryPurpose::held:
       return "held";
   }

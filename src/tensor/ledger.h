@@ -20,7 +20,7 @@
 
 namespace inferneo {
 
-enum class MemoryPurpose : uint8_t { weights, packed_weights, kv, workspace, staging, cache, held };
+enum class MemoryPurpose : uint8_t { weights, packed_weights, kv, workspace, staging, cache, asleep, held };
 const char* memory_purpose_name(MemoryPurpose purpose);
 
 class MemoryLedger {

@@ -214,8 +214,13 @@ async def test_models_rules_tests_and_numbers_of_a_server(tmp_path):
             assert manager.model_info("story").version == "2"
             with pytest.raises(inferneo.ConflictError):
                 await manager.rollback("code")
+            with pytest.raises(inferneo.InferneoError, match="computes on the CPU"):
+                await manager.sleep("story:2")
+            await manager.wake_up("story:2")
             await manager.unload_model("story:1.0")
             assert manager.model_info("story:1.0").state == "unloaded"
+            with pytest.raises(inferneo.ConflictError):
+                await manager.wake_up("story:1.0")
             await manager.remove_model("story:1.0")
             with pytest.raises(inferneo.NotFoundError):
                 manager.model_info("story:1.0")

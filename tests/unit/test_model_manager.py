@@ -40,8 +40,15 @@ async def test_models_load_when_they_are_asked_for(settings, story, draft):
             await model.generate("Once")
         await until(lambda: manager.model_info("story").leases == 1)
         again.release()
+        with pytest.raises(inferneo.UnsupportedError, match="story:1.0 computes on the CPU"):
+            await manager.sleep("story")
+        await manager.wake_up("story")  # it is awake
+        assert manager.model_info("story").sleep_bytes == 0
         await manager.unload_model("story")
         await until(lambda: manager.model_info("story").state == "unloaded")
+        for moved in (manager.sleep, manager.wake_up):
+            with pytest.raises(inferneo.ConflictError):
+                await moved("story")
         await manager.remove_model("story:1.0")
         assert manager.list_models() == []
 

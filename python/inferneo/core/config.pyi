@@ -112,6 +112,8 @@ class EngineConfig:
     """GiB for weights, KV cache and work space. Expected: a number from 0 to 1048576."""
     gpu_memory_utilization: float
     """Share of a GPU's memory to use. Expected: a number from 0.01 to 1."""
+    sleep_memory_share: float
+    """Share of max_memory_gb for the weights of models that have left a GPU. Expected: a number from 0 to 1."""
     enable_cuda_graph: bool
     """Replay decode steps as CUDA graphs. Expected: true or false."""
     tensor_parallel_size: int
@@ -230,6 +232,7 @@ class EngineConfig:
                  num_threads: int = ...,
                  max_memory_gb: float = ...,
                  gpu_memory_utilization: float = ...,
+                 sleep_memory_share: float = ...,
                  enable_cuda_graph: bool = ...,
                  tensor_parallel_size: int = ...,
                  onnxruntime: str | os.PathLike[str] = ...,

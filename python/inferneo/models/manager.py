@@ -192,6 +192,18 @@ class ModelManager(_generation.OwnedByProcess):
         """Out of memory as soon as nobody holds it, or after ``patience`` seconds, which ends its generations."""
         await asyncio.to_thread(self._native.unload, _check.name(name), _check.whole("patience", patience))
 
+    async def sleep(self, name: str, patience: int = _PATIENCE) -> None:
+        """As unload_model(), and the weights go from the GPU into the host's memory; asking for the model wakes it.
+
+        Raises: UnsupportedError: it computes on the CPU, or nothing may sleep; ConflictError: it is not in memory;
+        OutOfMemoryError: there is no room for it, and it stays.
+        """
+        await asyncio.to_thread(self._native.sleep, _check.name(name), _check.whole("patience", patience))
+
+    async def wake_up(self, name: str) -> None:
+        """Waits until a model that sleeps is ready. ConflictError: it would have to be loaded."""
+        await asyncio.to_thread(self._native.wake_up, _check.name(name))
+
     def pin(self, name: str, pinned: bool = True) -> None:
         """Never unloaded to make room."""
         self._native.pin(_check.name(name), bool(pinned))

@@ -159,21 +159,22 @@ Status CudaRunner::bind(const KvBinding& kv, int32_t max_num_seqs, int32_t max_n
                                                     MemoryPurpose::workspace, bytes));
     return ok_status();
   };
-  RETURN_IF_ERROR(forward_.allocate(options_.device, *options_.ledger, options_.name, stream_.get(), sizes.tokens,
-                                    sizes.seqs, sizes.logit_rows));
   RETURN_IF_ERROR(allocate(step_data_, sizes.step_bytes));
   RETURN_IF_ERROR(allocate(row_parts_, sizes.row_parts_bytes));
   RETURN_IF_ERROR(allocate(results_, sizes.results_bytes));
   RETURN_IF_ERROR(allocate(sampled_, sizes.sampled_bytes));
   RETURN_IF_ERROR(reserve_sampling(0, 0));
   for (Slot& slot : slots_) {
-    ASSIGN_OR_RETURN(slot.upload,
-                     PinnedBuffer::allocate(options_.device, *options_.host, options_.name, sizes.step_bytes));
-    ASSIGN_OR_RETURN(slot.results,
-                     PinnedBuffer::allocate(options_.device, *options_.host, options_.name, sizes.results_bytes));
+    ASSIGN_OR_RETURN(slot.upload, PinnedBuffer::allocate(options_.device, *options_.host, options_.name,
+                                                         MemoryPurpose::staging, sizes.step_bytes));
+    ASSIGN_OR_RETURN(slot.results, PinnedBuffer::allocate(options_.device, *options_.host, options_.name,
+                                                          MemoryPurpose::staging, sizes.results_bytes));
   }
-  if (ranks_ == nullptr) return ok_status();
-  return ranks_->bind(kv, {sizes.tokens, sizes.seqs, sizes.step_bytes, sizes.sampled_bytes});
+  if (ranks_ != nullptr)
+    RETURN_IF_ERROR(ranks_->bind(kv, {sizes.tokens, sizes.seqs, sizes.step_bytes, sizes.sampled_bytes}));
+  // The last, since it waits for the stream, on which the weights of a model that wakes may still be copied.
+  return forward_.allocate(options_.device, *options_.ledger, options_.name, stream_.get(), sizes.tokens, sizes.seqs,
+                           sizes.logit_rows);
 }
 
 int CudaRunner::num_open() const {
@@ -249,7 +250,8 @@ Status CudaRunner::upload(Slot& slot, const StepBatch& batch, Ticket ticket) {
   if (bytes > slot.upload.size()) {
     // This slot's last step has been collected: nobody reads its memory.
     slot.upload = PinnedBuffer();
-    ASSIGN_OR_RETURN(slot.upload, PinnedBuffer::allocate(options_.device, *options_.host, options_.name, 2 * bytes));
+    ASSIGN_OR_RETURN(slot.upload, PinnedBuffer::allocate(options_.device, *options_.host, options_.name,
+                                                         MemoryPurpose::staging, 2 * bytes));
   }
   RETURN_IF_ERROR(reserve_sampling(slot.sampling.bytes(), slot.sampling.num_edits()));
   step_.write(batch, {slot.upload.data(), slot.upload.size()}, [&](size_t sequence, int32_t index) {

@@ -31,6 +31,7 @@
 #include "models/model_runner.h"
 #include "models/sampling/sampler.h"
 #include "models/step_check.h"
+#include "tensor/cuda/host_copy.h"
 #include "tensor/cuda/memory.h"
 
 namespace inferneo::cuda {
@@ -43,6 +44,9 @@ struct CudaModel {
   int32_t block_size = 16;
   int32_t max_model_len = 0;
   std::vector<RankShare> others;  // that share the model with this device, which has rank 0's part
+
+  // The same model with DeviceWeights::moved().
+  CudaModel moved(const std::byte* from, const std::byte* to) const;
 };
 
 struct CudaRunnerOptions {
@@ -67,6 +71,9 @@ struct StepGaps {
 class CudaRunner final : public ModelRunner {
  public:
   static Result<std::unique_ptr<CudaRunner>> create(CudaModel model, const CudaRunnerOptions& options);
+  // The same, and what is to stand in the model's weights is on its way there, on the runner's stream: bind() waits.
+  static Result<std::unique_ptr<CudaRunner>> create(CudaModel model, const CudaRunnerOptions& options,
+                                                    const HostCopy& weights);
   ~CudaRunner() override;
 
   const ModelSpec& spec() const override { return model_.description; }
@@ -76,6 +83,10 @@ class CudaRunner final : public ModelRunner {
   Status bind(const KvBinding& kv, int32_t max_num_seqs, int32_t max_num_batched_tokens) override;
   Result<Ticket> submit(const StepBatch& batch) override;
   Result<StepResult> collect(Ticket ticket) override;
+  size_t sleep_bytes() const override {
+    return ranks_ != nullptr ? 0 : HostCopy::booked_bytes(model_.weights.memory.size());
+  }
+  Result<std::unique_ptr<SleepingRunner>> sleep() override;
 
   StepGaps step_gaps() const;
   size_t num_graphs() const { return graphs_.size(); }

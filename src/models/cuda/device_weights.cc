@@ -28,7 +28,8 @@ class Courier {
     courier->device_ = load.device;
     ASSIGN_OR_RETURN(courier->stream_, Stream::create(load.device));
     for (Half& half : courier->halves_) {
-      ASSIGN_OR_RETURN(half.buffer, PinnedBuffer::allocate(load.device, *load.host, load.model, kStagingBytes));
+      ASSIGN_OR_RETURN(half.buffer, PinnedBuffer::allocate(load.device, *load.host, load.model, MemoryPurpose::staging,
+                                                           kStagingBytes));
       ASSIGN_OR_RETURN(half.copied, Event::create(load.device));
     }
     return courier;
@@ -138,7 +139,30 @@ Status fill_with_panels(Ops& ops, const WeightStack& stack, std::span<const std:
   return ok_status();
 }
 
+void move_set(DeviceWeightSet& set, const std::byte* from, const std::byte* to) {
+  for (const float*& vector : set.vectors) {
+    if (vector != nullptr)
+      vector = reinterpret_cast<const float*>(to + (reinterpret_cast<const std::byte*>(vector) - from));
+  }
+  for (DeviceMatrix& matrix : set.matrices) {
+    if (matrix.data != nullptr) matrix.data = to + (matrix.data - from);
+  }
+}
+
 }  // namespace
+
+DeviceWeights DeviceWeights::moved(const std::byte* from, const std::byte* to) const {
+  DeviceWeights moved;
+  moved.ends = ends;
+  moved.layers = layers;
+  moved.dtype = dtype;
+  moved.format = format;
+  moved.bytes = bytes;
+  moved.parameters = parameters;
+  move_set(moved.ends, from, to);
+  for (DeviceWeightSet& layer : moved.layers) move_set(layer, from, to);
+  return moved;
+}
 
 Result<DeviceWeightPlan> plan_device_weights(const DecoderSpec& spec, const Checkpoint& headers,
                                              Quantization quantization, Rank rank) {

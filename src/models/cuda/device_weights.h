@@ -52,6 +52,9 @@ struct DeviceWeights {
   size_t parameters = 0;
   DeviceBuffer memory;
 
+  // The same of weights that lie from `to` on as these do from `from` on; `memory` is not part of it.
+  DeviceWeights moved(const std::byte* from, const std::byte* to) const;
+
   const DeviceMatrix& lm_head(const DecoderSpec& spec) const {
     return ends.matrix(spec.tied_embeddings ? TensorRole::token_embedding : TensorRole::lm_head);
   }

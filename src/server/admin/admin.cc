@@ -12,7 +12,7 @@ Admin::Admin(ManagerCore& manager_in, const MemoryLedger& ledger_in, const Clock
   // The publisher shall not wait: the look at the model is the worker's.
   state_listener_ = log.subscribe(log.last_sequence(), [this](const ModelEvent& event) {
     const bool may_end_one = event.kind == ModelEvent::Kind::state || event.kind == ModelEvent::Kind::removed;
-    if (may_end_one && pending_unloads > 0) worker->post([this] { finish_unloads(*this); });
+    if (may_end_one && pending_departures > 0) worker->post([this] { finish_departures(*this); });
   });
 }
 

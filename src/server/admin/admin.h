@@ -43,13 +43,16 @@ struct Admin {
   const std::shared_ptr<OperationTable> operations = std::make_shared<OperationTable>();
   const std::shared_ptr<AdminWorker> worker = std::make_shared<AdminWorker>();
 
-  struct Unload {
+  // A model on its way out of memory: unloaded, or put to sleep.
+  struct Departure {
     std::string operation;
     std::string model;
     uint64_t unloads_before = 0;
+    bool sleeps = false;
+    uint64_t sleeps_before = 0;
   };
-  std::vector<Unload> unloads;  // under way; the worker's alone
-  std::atomic<int> pending_unloads{0};
+  std::vector<Departure> departures;  // under way; the worker's alone
+  std::atomic<int> pending_departures{0};
 
   // Who listens to the events: the numbers of their subscriptions.
   static constexpr size_t kMaxListeners = 64;
@@ -90,6 +93,8 @@ void handle_keep_alive(Admin& admin, const std::shared_ptr<Exchange>& exchange);
 void handle_amend(Admin& admin, const std::shared_ptr<Exchange>& exchange);
 void handle_load(Admin& admin, const std::shared_ptr<Exchange>& exchange);
 void handle_unload(Admin& admin, const std::shared_ptr<Exchange>& exchange);
+void handle_sleep(Admin& admin, const std::shared_ptr<Exchange>& exchange);
+void handle_wake_up(Admin& admin, const std::shared_ptr<Exchange>& exchange);
 void handle_active_version(Admin& admin, const std::shared_ptr<Exchange>& exchange);
 void handle_policy(Admin& admin, const std::shared_ptr<Exchange>& exchange);
 void handle_set_alias(Admin& admin, const std::shared_ptr<Exchange>& exchange);
@@ -101,7 +106,7 @@ void handle_verify(Admin& admin, const std::shared_ptr<Exchange>& exchange);
 void handle_plan(Admin& admin, const std::shared_ptr<Exchange>& exchange);
 void handle_events(Admin& admin, const std::shared_ptr<Exchange>& exchange);
 
-// On the worker: ends the unloads whose model is out of memory.
-void finish_unloads(Admin& admin);
+// On the worker: ends the unloads and sleeps whose model is out of memory.
+void finish_departures(Admin& admin);
 
 }  // namespace inferneo

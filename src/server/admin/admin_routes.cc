@@ -21,6 +21,8 @@ constexpr std::array kRoutes = {
     AdminRow{Method::del, "/admin/models/{id}", handle_remove},
     AdminRow{Method::post, "/admin/models/{id}/load", handle_load},
     AdminRow{Method::post, "/admin/models/{id}/unload", handle_unload},
+    AdminRow{Method::post, "/admin/models/{id}/sleep", handle_sleep},
+    AdminRow{Method::post, "/admin/models/{id}/wake-up", handle_wake_up},
     AdminRow{Method::post, "/admin/models/{id}/pin", handle_pin},
     AdminRow{Method::post, "/admin/models/{id}/unpin", handle_unpin},
     AdminRow{Method::put, "/admin/models/{id}/keep-alive", handle_keep_alive},

@@ -71,16 +71,18 @@ void begin_switch(Admin& admin, const std::shared_ptr<Exchange>& exchange, const
                    [](Exchange& answer, const Operation& ended) { respond_json(answer, ended.result); });
 }
 
-}  // namespace
-
-void handle_load(Admin& admin, const std::shared_ptr<Exchange>& exchange) {
+// Into memory: a load, or the wake of one that sleeps.
+void begin_load(Admin& admin, const std::shared_ptr<Exchange>& exchange, Operation::Kind kind) {
   const Result<AdminQuery> query = read_query(exchange->request().head, {"wait"});
   if (!query.ok()) return exchange->fail(query.error());
   if (const Status empty = read_nothing(exchange->take_body()); !empty.ok()) return exchange->fail(empty.error());
   const Result<ModelStatus> model = admin.manager.status(exchange->request().path_param);
   if (!model.ok()) return exchange->fail(model.error());
   const std::string id = model->id;
-  const Result<std::string> operation = admin.operations->begin(Operation::Kind::load, id, id);
+  if (kind == Operation::Kind::wake_up) {
+    if (const Status awake = admin.manager.check_wakes(*model); !awake.ok()) return exchange->fail(awake.error());
+  }
+  const Result<std::string> operation = admin.operations->begin(kind, id, id);
   if (!operation.ok()) return exchange->fail(operation.error());
   load_then(admin, id, [&admin, id, operation = *operation](Result<ModelLease> lease) {
     if (lease.ok()) {
@@ -93,35 +95,68 @@ void handle_load(Admin& admin, const std::shared_ptr<Exchange>& exchange) {
                    [&admin, id](Exchange& answer, const Operation&) { respond_model(admin, answer, id); });
 }
 
-void handle_unload(Admin& admin, const std::shared_ptr<Exchange>& exchange) {
+// Out of memory: unloaded, or put to sleep.
+void begin_departure(Admin& admin, const std::shared_ptr<Exchange>& exchange, Operation::Kind kind) {
   const Result<AdminQuery> query = read_query(exchange->request().head, {"wait", "timeout"});
   if (!query.ok()) return exchange->fail(query.error());
   if (const Status empty = read_nothing(exchange->take_body()); !empty.ok()) return exchange->fail(empty.error());
   const Result<ModelStatus> model = admin.manager.status(exchange->request().path_param);
   if (!model.ok()) return exchange->fail(model.error());
   const std::string id = model->id;
-  const Result<std::string> operation = admin.operations->begin(Operation::Kind::unload, id);
+  const bool sleeps = kind == Operation::Kind::sleep;
+  const Result<std::string> operation = admin.operations->begin(kind, id);
   if (!operation.ok()) return exchange->fail(operation.error());
-  ++admin.pending_unloads;  // first, so that no event of it is missed
-  const Status asked = admin.manager.unload(id, admin.clock.now() + query->timeout);
-  admin.worker->post([&admin, row = Admin::Unload{*operation, id, all_unloads(*model)}] {
-    admin.unloads.push_back(row);
-    finish_unloads(admin);
+  ++admin.pending_departures;  // first, so that no event of it is missed
+  const TimePoint deadline = admin.clock.now() + query->timeout;
+  const Status asked = sleeps ? admin.manager.sleep(id, deadline) : admin.manager.unload(id, deadline);
+  if (!asked.ok()) {
+    --admin.pending_departures;
+    admin.operations->finish(*operation, asked.error());
+    return exchange->fail(asked.error());
+  }
+  admin.worker->post([&admin, row = Admin::Departure{*operation, id, all_unloads(*model), sleeps, model->life.sleeps}] {
+    admin.departures.push_back(row);
+    finish_departures(admin);
   });
-  if (!asked.ok()) return exchange->fail(asked.error());
   answer_operation(admin, exchange, *operation, query->wait,
                    [&admin, id](Exchange& answer, const Operation&) { respond_model(admin, answer, id); });
 }
 
-void finish_unloads(Admin& admin) {
-  std::erase_if(admin.unloads, [&](const Admin::Unload& row) {
+}  // namespace
+
+void handle_load(Admin& admin, const std::shared_ptr<Exchange>& exchange) {
+  begin_load(admin, exchange, Operation::Kind::load);
+}
+
+void handle_wake_up(Admin& admin, const std::shared_ptr<Exchange>& exchange) {
+  begin_load(admin, exchange, Operation::Kind::wake_up);
+}
+
+void handle_unload(Admin& admin, const std::shared_ptr<Exchange>& exchange) {
+  begin_departure(admin, exchange, Operation::Kind::unload);
+}
+
+void handle_sleep(Admin& admin, const std::shared_ptr<Exchange>& exchange) {
+  begin_departure(admin, exchange, Operation::Kind::sleep);
+}
+
+void finish_departures(Admin& admin) {
+  std::erase_if(admin.departures, [&](const Admin::Departure& row) {
     const Result<ModelStatus> status = admin.manager.status(row.model);
-    // One that somebody asks for again at once is out of memory for a moment alone: its count tells.
-    const bool out = !status.ok() || status->state == ModelState::unloaded || status->state == ModelState::failed ||
-                     all_unloads(*status) > row.unloads_before;
-    if (!out) return false;
-    --admin.pending_unloads;
-    admin.operations->finish(row.operation, std::string());
+    // One that somebody asks for again at once is out of memory for a moment alone: its counts tell.
+    const bool unloaded = !status.ok() || status->state == ModelState::unloaded ||
+                          status->state == ModelState::failed || all_unloads(*status) > row.unloads_before;
+    const bool slept =
+        row.sleeps && status.ok() && (status->state == ModelState::sleeping || status->life.sleeps > row.sleeps_before);
+    if (!unloaded && !slept) return false;
+    --admin.pending_departures;
+    if (row.sleeps && !slept) {
+      admin.operations->finish(row.operation,
+                               make_error(ErrorCode::conflict, row.model + " was unloaded instead of put to sleep; the "
+                                                                           "server's log says why"));
+    } else {
+      admin.operations->finish(row.operation, std::string());
+    }
     return true;
   });
 }

@@ -86,13 +86,17 @@ void write_record(JsonWriter& json, const ModelStatus& status) {
 void write_residency(JsonWriter& json, const ModelStatus& status) {
   json.field("state", model_state_name(status.state)).field("removing", status.removing);
   write_error(json, "failure", status.failure);
-  json.field("memory_bytes", status.memory_bytes).field("leases", status.leases).field("waiting", status.waiting);
+  json.field("memory_bytes", status.memory_bytes).field("sleep_bytes", status.sleep_bytes);
+  json.field("leases", status.leases).field("waiting", status.waiting);
   json.field("queue_place", status.queue_place);
   write_progress(json, status.progress);
   write_seconds(json, "idle_seconds", status.idle);
   write_seconds(json, "keep_alive_left", status.keep_alive_left);
   write_seconds(json, "load_seconds",
                 status.load_time > Duration{0} ? std::optional<Duration>(status.load_time) : std::nullopt);
+  write_seconds(json, "wake_seconds",
+                status.wake_time > Duration{0} ? std::optional<Duration>(status.wake_time) : std::nullopt);
+  json.field("sleeps", status.life.sleeps).field("wakes", status.life.wakes);
   json.field("loads", status.loads).key("unloads").begin_object();
   for (size_t i = 0; i < kNumUnloadReasons; ++i) {
     json.field(unload_reason_name(static_cast<UnloadReason>(i)), status.unloads[i]);
@@ -167,6 +171,8 @@ std::string plan_json(const ModelPlan& plan) {
   json.begin_object().field("fits", plan.fits).field("budget_bytes", plan.budget);
   json.field("used_bytes", plan.used_before).field("used_after_bytes", plan.used_after).key("evicted").begin_array();
   for (const std::string& id : plan.evicted) json.string(id);
+  json.end_array().key("asleep").begin_array();
+  for (const std::string& id : plan.asleep) json.string(id);
   json.end_array().key("models").begin_array();
   for (const ModelPlan::Row& row : plan.rows) {
     json.begin_object().field("id", row.id).field("resident", row.resident).field("fits", !row.refusal.has_value());

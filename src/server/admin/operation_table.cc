@@ -27,6 +27,10 @@ const char* operation_kind_name(Operation::Kind kind) {
       return "load";
     case Operation::Kind::unload:
       return "unload";
+    case Operation::Kind::sleep:
+      return "sleep";
+    case Operation::Kind::wake_up:
+      return "wake-up";
     case Operation::Kind::switch_version:
       return "switch";
     case Operation::Kind::pull:

@@ -1,5 +1,5 @@
-// What takes its time: loads, unloads, switches of version, downloads. Each is a row that can be asked for and waited
-// for; the last finished ones are kept.
+// What takes its time: loads, unloads, sleeps, switches of version, downloads. Each is a row that can be asked for and
+// waited for; the last finished ones are kept.
 //
 // Thread-safe. Callbacks run without the table's lock, on the thread that finishes the operation.
 #pragma once
@@ -19,7 +19,7 @@
 namespace inferneo {
 
 struct Operation {
-  enum class Kind : uint8_t { load, unload, switch_version, pull, verify };
+  enum class Kind : uint8_t { load, unload, sleep, wake_up, switch_version, pull, verify };
   enum class State : uint8_t { running, done, failed };
   std::string id;
   Kind kind = Kind::load;

@@ -156,9 +156,9 @@ DeviceBuffer::~DeviceBuffer() {
 }
 
 Result<PinnedBuffer> PinnedBuffer::allocate(std::shared_ptr<Device> device, MemoryLedger& host,
-                                            const std::string& model, size_t bytes) {
+                                            const std::string& model, MemoryPurpose purpose, size_t bytes) {
   PinnedBuffer buffer;
-  ASSIGN_OR_RETURN(buffer.booking_, host.reserve(model, MemoryPurpose::staging, bytes));
+  ASSIGN_OR_RETURN(buffer.booking_, host.reserve(model, purpose, bytes));
   RETURN_IF_ERROR(device->make_current());
   void* data = nullptr;
   RETURN_IF_ERROR(device->check(device->driver().host_alloc(&data, std::max<size_t>(bytes, 1), 0),

@@ -45,7 +45,7 @@ class DeviceBuffer {
 class PinnedBuffer {
  public:
   static Result<PinnedBuffer> allocate(std::shared_ptr<Device> device, MemoryLedger& host, const std::string& model,
-                                       size_t bytes);
+                                       MemoryPurpose purpose, size_t bytes);
   PinnedBuffer() = default;
   PinnedBuffer(PinnedBuffer&& other) noexcept;
   PinnedBuffer& operator=(PinnedBuffer&& other) noexcept;

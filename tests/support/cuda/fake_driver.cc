@@ -9,6 +9,10 @@
 #include <deque>
 #include <memory>
 #include <mutex>
+#include <optional>
+#include <set>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "support/cuda/emulated_kernels.h"
@@ -60,6 +64,8 @@ struct State {
   std::map<CuMemory, int> pages;  // and their device
   CuMemory next_page = 1;
   std::map<std::string, Failure> failures;
+  uint64_t calls = 0;  // of functions that may fail
+  std::optional<std::pair<uint64_t, CuResult>> failing_call;
   std::map<CuFunction, unsigned> shared_allowed;
   std::map<CuStream, StreamState> streams;
   uintptr_t next_stream = 1;
@@ -76,15 +82,28 @@ State& state() {
   return *instance;
 }
 
+bool gives_back(std::string_view name) {
+  return name.ends_with("_free") || name.ends_with("_release") || name.ends_with("_unmap") || name.ends_with("_unload");
+}
+
+// Some errors end the current device's context.
+CuResult failed(State& s, CuResult result) {
+  if (result >= 700 && result < 720) s.lost[current_device] = result;
+  return result;
+}
+
 // What every call begins with.
 CuResult enter(const char* name) {
   State& s = state();
+  const uint64_t call = gives_back(name) ? s.calls : s.calls++;
+  if (!gives_back(name) && s.failing_call && s.failing_call->first == call) {
+    return failed(s, std::exchange(s.failing_call, std::nullopt)->second);
+  }
   const auto failure = s.failures.find(name);
   if (failure != s.failures.end() && failure->second.after-- == 0) {
     const CuResult result = failure->second.result;
     s.failures.erase(failure);
-    if (result >= 700 && result < 720) s.lost[current_device] = result;
-    return result;
+    return failed(s, result);
   }
   const auto lost = s.lost.find(current_device);
   return lost == s.lost.end() ? 0 : lost->second;
@@ -564,6 +583,7 @@ void reset_fake_driver(const FakeDriverOptions& options) {
   state().options = options;
   state().failures.clear();
   state().lost.clear();
+  state().failing_call.reset();
   state().books.launches = state().books.graph_launches = 0;
   state().books.launches_of.clear();
 }
@@ -587,6 +607,16 @@ CuResult enqueue_fake_work(CuStream stream, FakeStreamWork work) {
 void advance_fake_streams() {
   const std::lock_guard lock(state().mutex);
   advance();
+}
+
+void fail_fake_driver_call(CuResult result, uint64_t after) {
+  const std::lock_guard lock(state().mutex);
+  state().failing_call = {state().calls + after, result};
+}
+
+uint64_t fake_driver_calls() {
+  const std::lock_guard lock(state().mutex);
+  return state().calls;
 }
 
 }  // namespace inferneo::cuda

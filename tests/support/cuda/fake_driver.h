@@ -62,6 +62,10 @@ FakeDriverBooks& fake_driver_books();
 // The call of this function number `after` from now on (0: the next) answers `result`; once. Names as in driver.cc:
 // "launch", "memory_create".
 void fail_fake_driver(const std::string& function, CuResult result, int after = 0);
+// The same of all functions together but those that give something back, which no driver refuses while its context
+// lives; and how many such calls there have been.
+void fail_fake_driver_call(CuResult result, uint64_t after);
+uint64_t fake_driver_calls();
 
 // Something that a stream does, in its turn, or that a graph holds: called until it answers true (done).
 using FakeStreamWork = std::function<bool()>;

@@ -60,9 +60,22 @@ TEST(ModelManagerApi, LoadsAtTheFirstLeaseAndAnswers) {
     EXPECT_EQ(again.get()->samples[0].text, streamed);
     EXPECT_EQ(streamed, answer->samples[0].text);
   }
+  const Status asleep = manager.sleep(*id);
+  EXPECT_EQ(asleep.error().code, ErrorCode::unsupported) << "it computes on the CPU";
+  EXPECT_TRUE(manager.wake_up(*id).ok()) << "it is awake";
+  EXPECT_EQ(manager.model(*id)->sleep_bytes, 0U);
   ASSERT_TRUE(manager.unload(*id).ok());
   EXPECT_EQ(manager.acquire("gpt-3.5-turbo").get()->id(), *id);
   EXPECT_EQ(manager.model(*id)->load_count, 2U);
+}
+
+TEST(ModelManagerApi, WhatIsNotInMemoryCanNeitherSleepNorWake) {
+  ModelManager manager(small());
+  const auto id = manager.register_model({.name = "story", .path = bundled("inferneo-story")});
+  EXPECT_EQ(manager.sleep(*id).error().code, ErrorCode::conflict);
+  EXPECT_EQ(manager.wake_up(*id).error().code, ErrorCode::conflict);
+  EXPECT_EQ(manager.sleep("nobody").error().code, ErrorCode::not_found);
+  EXPECT_EQ(manager.wake_up("nobody").error().code, ErrorCode::not_found);
 }
 
 TEST(ModelManagerApi, ALeaseKeepsItsModelWhereThereIsRoomForOne) {

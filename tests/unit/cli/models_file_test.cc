@@ -135,6 +135,8 @@ TEST_F(ModelsFile, MistakesEndWithTwoAndSayWhy) {
       {"rm a --timeout soon", "--timeout: expected seconds"},
       {"load", "usage: inferneo load ID"},
       {"unload", "usage: inferneo unload ID"},
+      {"sleep", "usage: inferneo sleep ID"},
+      {"wake-up", "usage: inferneo wake-up ID"},
       {"pin", "usage: inferneo pin ID"},
       {"alias a", "usage: inferneo alias NAME TARGET"},
       {"unalias", "usage: inferneo unalias NAME"},
@@ -159,7 +161,7 @@ TEST_F(ModelsFile, MistakesEndWithTwoAndSayWhy) {
 
 TEST_F(ModelsFile, WhatTakesAServerSaysSo) {
   done("register a org/name");
-  for (const char* line : {"load a", "unload a", "verify a", "plan a"}) {
+  for (const char* line : {"load a", "unload a", "sleep a", "wake-up a", "verify a", "plan a"}) {
     EXPECT_THAT(refused(line, 1), AllOf(HasSubstr("takes a running server"), HasSubstr("inferneo serve"))) << line;
   }
 }

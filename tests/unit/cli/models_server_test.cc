@@ -198,6 +198,20 @@ TEST_F(ModelsServer, SwitchesAndUnloads) {
   EXPECT_EQ(done("unload story --timeout 5"), "story is out of memory\n");
 }
 
+TEST_F(ModelsServer, SleepsAndWakes) {
+  const std::string asleep = R"({"id":"story:1","state":"sleeping","memory_bytes":0,"sleep_bytes":432013312})";
+  on("POST /admin/models/story/sleep?timeout=5&wait=0.3", {{.body = asleep}});
+  EXPECT_EQ(done("sleep story --timeout 5"), "story sleeps\n");
+  on("GET /admin/models", {{.body = R"({"object":"list","data":[)" + asleep + "]}"}});
+  EXPECT_THAT(done("models"), ContainsRegex("story:1 +- +- +sleeping +412 MiB"));
+  on("POST /admin/models/story/wake-up?wait=0.3",
+     {{.body = R"({"id":"story:1","state":"ready","memory_bytes":432013312})"}});
+  EXPECT_EQ(done("wake-up story"), "story:1 is ready: 412 MiB\n");
+  on("POST /admin/models/story/sleep?timeout=30&wait=0.3",
+     {{.status = 501, .body = R"({"error":{"message":"story:1 computes on the CPU: unload it"}})"}});
+  EXPECT_THAT(failed("sleep story"), HasSubstr("story:1 computes on the CPU: unload it"));
+}
+
 TEST_F(ModelsServer, VerifySaysWhichFilesChanged) {
   on("POST /admin/models/story/verify", {{.status = 202, .body = operation(R"("state":"running")")}});
   on("GET /admin/operations/op-1", {{.body = operation(R"("state":"done","result":{"files":[

@@ -65,10 +65,7 @@ std::string other_value(const ConfigField& field, int turn) {
   if (field.name == "block_size") return std::to_string(32 << turn);
   if (field.name == "allowed_origins") return "https://page" + std::to_string(turn) + ".example";
   if (field.name == "otlp_headers") return "name=word" + std::to_string(turn);
-  if (field.name == "gpu_memory_utilization" || field.name == "idle_compute_share" ||
-      field.name == "trace_sample_ratio") {
-    return "0." + std::to_string(turn + 2);
-  }
+  if (field.max <= 1.0) return "0." + std::to_string(turn + 2) + "1";  // a share
   const bool text = std::holds_alternative<std::string EngineConfig::*>(field.member) || is_list_field(field);
   return text ? "word" + std::to_string(turn) : std::to_string(turn + 101);
 }

@@ -19,6 +19,8 @@ TEST_P(CudaGoldenLaws, DeterministicKeepsBits) { expect_deterministic_bits(); }
 
 TEST_P(CudaGoldenLaws, RunsAhead) { expect_runs_ahead(); }
 
+TEST_P(CudaGoldenLaws, WakesToTheBit) { expect_wakes_to_the_bit(); }
+
 INSTANTIATE_TEST_SUITE_P(Models, CudaGoldenTest, testing::ValuesIn(cases_of(golden_names(), "cuda")), case_name);
 INSTANTIATE_TEST_SUITE_P(Models, CudaGoldenLaws, testing::ValuesIn(cases_of(law_models(), "cuda")), case_name);
 

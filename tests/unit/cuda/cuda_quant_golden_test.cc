@@ -226,6 +226,8 @@ TEST_P(CudaQuantisedLaws, DeterministicKeepsBits) { expect_deterministic_bits();
 
 TEST_P(CudaQuantisedLaws, RunsAhead) { expect_runs_ahead(); }
 
+TEST_P(CudaQuantisedLaws, WakesToTheBit) { expect_wakes_to_the_bit(); }
+
 // A dense model, one with windows and soft caps, one whose matrices stand the other way round, one of experts.
 std::vector<Case> laws_on(const std::string& on) {
   if (!cuda::testing::is_emulated()) return cases_of(golden_names(), on);

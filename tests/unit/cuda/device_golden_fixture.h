@@ -77,6 +77,31 @@ class CudaGoldenTest : public GoldenTest {
     EXPECT_EQ(prompt_logits(harness, {9}, {&other}), alone);
   }
 
+  // Put to sleep and woken, twice: the logits of before.
+  void expect_wakes_to_the_bit() {
+    auto runner = load(16);
+    ASSERT_NE(runner, nullptr);
+    const size_t weights = device_ledger_.used();
+    std::vector<float> before;
+    for (int cycle = 0; cycle < 3; ++cycle) {
+      {
+        PagedHarness harness(*runner, 64, 1, memory());
+        ASSERT_TRUE(harness.bind(4, kMaxTokens).ok());
+        const std::vector<float> logits = prompt_logits(harness, {kMaxTokens});
+        if (cycle == 0) before = logits;
+        EXPECT_EQ(logits, before) << "cycle " << cycle;
+      }
+      auto sleeping = runner->sleep();
+      ASSERT_TRUE(sleeping.ok()) << sleeping.error().message;
+      runner.reset();
+      EXPECT_EQ(device_ledger_.used(), 0U);
+      auto woken = (*sleeping)->wake();
+      ASSERT_TRUE(woken.ok()) << woken.error().message;
+      runner = std::move(woken).value();
+      EXPECT_EQ(device_ledger_.used(), weights);
+    }
+  }
+
   // Two steps in flight: the second takes its token from the first, on the device.
   void expect_runs_ahead() {
     auto runner = load(16);

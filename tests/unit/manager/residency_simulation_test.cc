@@ -18,6 +18,7 @@ using Kind = Residency::Decision::Kind;
 
 struct Counts {
   int64_t events = 0, loads = 0, unloads = 0, trims = 0, failures = 0, refusals = 0, grants = 0;
+  int64_t sleeps = 0, wakes = 0, drops = 0;  // drops: unloads of sleepers
   Duration longest_wait{0};
 };
 
@@ -35,7 +36,10 @@ class Simulation {
       traits.pinned = i < 2 && below(2) == 0;
       residency_.add(traits);
       waiters_.emplace_back();
+      sleep_bytes_.push_back(below(4) == 0 ? 0 : sizes_.back());  // some compute where they would sleep
     }
+    host_budget_ = below(3) == 0 ? 0 : 20 + below(300);
+    sleep_limit_ = below(host_budget_ + 1);
   }
 
   Counts run() {
@@ -89,14 +93,23 @@ class Simulation {
     if (event.what == What::trim_done) return trim_done(static_cast<size_t>(event.subject));
     if (event.what != What::load_done) return;
     const auto key = static_cast<size_t>(event.subject);
+    const bool wakes = residency_.is_asleep(key);
     if (below(20) == 0) {
       ++counts_.failures;
       resident_[key] = 0;
+      if (wakes && below(2) == 0) {
+        residency_.forget_sleep(key);
+        asleep_.erase(key);
+      }
       residency_.failed(key);
+      ASSERT_EQ(residency_.state(key), asleep_.contains(key) ? ModelState::sleeping : ModelState::failed);
       for (const Waiter& waiter : std::exchange(waiters_[key], {})) wake(waiter.actor, milliseconds(50));
     } else if (below(30) == 0) {
       resident_[key] = 0;
       residency_.retry(key, sizes_[key]);
+    } else if (wakes) {
+      asleep_.erase(key);
+      residency_.woken(key, milliseconds(20), now_);
     } else {
       residency_.loaded(key, milliseconds(200), now_);
     }
@@ -133,6 +146,9 @@ class Simulation {
     const size_t key = below(below(3) == 0 ? sizes_.size() : 4);  // some are asked for more often
     if (below(50) == 0) residency_.ask_unload(below(sizes_.size()), UnloadReason::asked);
     if (below(50) == 0) residency_.need_room(below(kBudget));
+    if (below(50) == 0) residency_.ask_sleep(below(sizes_.size()));
+    if (below(20) == 0) host_others_ = below(host_budget_ - sleeping_bytes() + 1);
+    if (below(50) == 0) residency_.need_host_room(below(host_budget_ + 1));
     if (residency_.acquire(key, static_cast<int32_t>(below(3)), now_)) {
       hold(actor, key);
     } else {
@@ -154,7 +170,31 @@ class Simulation {
       memory.resident.push_back((resident_.contains(key) ? resident_.at(key) : 0) + memory.kv.back());
       memory.used += memory.resident.back();
     }
+    if (host_budget_ > 0) {
+      memory.host = {sleep_limit_, host_budget_ - std::min(host_budget_, sleeping_bytes() + host_others_),
+                     sleep_bytes_};
+    }
     return memory;
+  }
+
+  size_t sleeping_bytes() const {
+    size_t bytes = 0;
+    for (const size_t key : asleep_) bytes += sleep_bytes_[key];
+    return bytes;
+  }
+
+  // Nobody who was used longer ago and may leave keeps a place in the host's memory that `key` does not get.
+  void check_unload_instead_of_sleep(size_t key) const {
+    size_t older = 0;
+    size_t others = 0;
+    for (const size_t other : asleep_) {
+      const bool leaves = residency_.state(other) == ModelState::sleeping && residency_.waiting(other) == 0 &&
+                          !residency_.traits(other).pinned && residency_.last_used(other) < residency_.last_used(key);
+      (leaves ? older : others) += sleep_bytes_[other];
+    }
+    const size_t free = std::min(sleep_limit_ - std::min(sleep_limit_, others),
+                                 host_budget_ - std::min(host_budget_, host_others_ + others));
+    ASSERT_TRUE(sleep_bytes_[key] == 0 || sleep_bytes_[key] > free) << "it could have slept, " << older << " make room";
   }
 
   void settle() {
@@ -165,6 +205,8 @@ class Simulation {
       if (decision.kind == Kind::none) break;
       carry_out(decision);
       ASSERT_LE(memory().used, kBudget);
+      ASSERT_LE(sleeping_bytes(), sleep_limit_);
+      ASSERT_LE(sleeping_bytes() + host_others_, host_budget_);
     }
     const bool somebody_waits = std::ranges::any_of(waiters_, [](const auto& waiting) { return !waiting.empty(); });
     if (const auto wake = residency_.wake_at(now_); wake && (counts_.events < num_events_ || somebody_waits)) {
@@ -197,6 +239,24 @@ class Simulation {
         resident_[key] = decision.bytes;
         push(milliseconds(200), What::load_done, static_cast<int>(key));
         return;
+      case Kind::wake:
+        ++counts_.wakes;
+        ASSERT_TRUE(asleep_.contains(key));
+        resident_[key] = decision.bytes;
+        push(milliseconds(20), What::load_done, static_cast<int>(key));
+        return;
+      case Kind::sleep:
+        ASSERT_EQ(residency_.leases(key), 0);
+        ASSERT_FALSE(asleep_.contains(key));
+        ASSERT_GT(sleep_bytes_[key], 0U);
+        ASSERT_TRUE(decision.reason == UnloadReason::asked || !residency_.traits(key).pinned);
+        kv_[key] = 0;
+        trimmed_.erase(key);
+        resident_[key] = 0;
+        if (below(30) == 0) return residency_.unloaded(key);  // it could not
+        ++counts_.sleeps;
+        asleep_.insert(key);
+        return residency_.slept(key);
       case Kind::trim:
         ++counts_.trims;
         ASSERT_EQ(residency_.leases(key), 0);
@@ -212,11 +272,18 @@ class Simulation {
       case Kind::unload:
         ++counts_.unloads;
         ASSERT_EQ(residency_.leases(key), 0);
+        ASSERT_TRUE(decision.reason == UnloadReason::asked || !residency_.traits(key).pinned);
+        if (asleep_.erase(key) > 0) {
+          ++counts_.drops;
+          return residency_.unloaded(key);
+        }
+        if (decision.reason == UnloadReason::room || decision.reason == UnloadReason::idle) {
+          check_unload_instead_of_sleep(key);
+        }
         // Weights go to make room only when the KV of all who idle has gone or is on its way, or for a place.
         ASSERT_TRUE(decision.reason != UnloadReason::room || max_models_ > 0 || all_trimmed());
         kv_[key] = 0;
         trimmed_.erase(key);
-        ASSERT_TRUE(decision.reason == UnloadReason::asked || !residency_.traits(key).pinned);
         resident_[key] = 0;
         residency_.unloaded(key);
         return;
@@ -244,6 +311,11 @@ class Simulation {
   std::map<size_t, size_t> resident_;
   std::map<size_t, size_t> kv_;
   std::set<size_t> trimmed_;  // since they were used last
+  std::vector<size_t> sleep_bytes_;
+  size_t host_budget_ = 0;  // 0: there is no host where anybody sleeps
+  size_t sleep_limit_ = 0;
+  size_t host_others_ = 0;  // that others have booked there
+  std::set<size_t> asleep_;
   std::vector<std::vector<Waiter>> waiters_;
   std::map<int, std::optional<size_t>> holds_;
   std::priority_queue<Event> agenda_;
@@ -258,7 +330,7 @@ int64_t scaled(int64_t count) {
 }
 
 TEST(ResidencySimulation, TwentyActorsTenModels) {
-  const int64_t total = std::max<int64_t>(20'000, scaled(1'000'000));
+  const int64_t total = std::max<int64_t>(80'000, scaled(1'000'000));
   Counts sum;
   for (uint64_t seed = 1; sum.events < total && !HasFailure(); ++seed) {
     SCOPED_TRACE(seed);
@@ -270,14 +342,21 @@ TEST(ResidencySimulation, TwentyActorsTenModels) {
     sum.failures += counts.failures;
     sum.refusals += counts.refusals;
     sum.grants += counts.grants;
+    sum.sleeps += counts.sleeps;
+    sum.wakes += counts.wakes;
+    sum.drops += counts.drops;
     sum.longest_wait = std::max(sum.longest_wait, counts.longest_wait);
   }
   EXPECT_GT(sum.loads, 0);
   EXPECT_GT(sum.failures, 0);
   EXPECT_GT(sum.trims, 0);
-  fmt::print("{} events: {} leases, {} loads ({} failed), {} trims, {} unloads, {} refused, longest wait {:.1f} s\n",
-             sum.events, sum.grants, sum.loads, sum.failures, sum.trims, sum.unloads, sum.refusals,
-             to_seconds(sum.longest_wait));
+  EXPECT_GT(sum.wakes, 0);
+  EXPECT_GT(sum.drops, 0);
+  fmt::print(
+      "{} events: {} leases, {} loads ({} failed), {} trims, {} unloads, {} sleeps, {} wakes, {} sleepers dropped, "
+      "{} refused, longest wait {:.1f} s\n",
+      sum.events, sum.grants, sum.loads, sum.failures, sum.trims, sum.unloads, sum.sleeps, sum.wakes, sum.drops,
+      sum.refusals, to_seconds(sum.longest_wait));
 }
 
 }  // namespace

@@ -22,11 +22,13 @@ namespace inferneo {
 
 constexpr size_t kModelBytes = 100;
 
-// Sources: "files" loads at once; "held" when the test lets it; "broken" never; "huge" does not fit.
+// Sources: "files" loads at once; "held" when the test lets it; "broken" never; "huge" does not fit; "gpu" is there to
+// sleep, but while `sleepless`.
 struct ModelScript {
   std::mutex mutex;
   std::condition_variable changed;
   bool held = true;
+  bool sleepless = false;
   int begun = 0;  // loads
 
   void let_go() {
@@ -46,7 +48,8 @@ struct ModelScript {
 
 class ScriptedModels final : public ModelLoader {
  public:
-  ScriptedModels(ModelScript& script, MemoryLedger& ledger) : script_(script), ledger_(ledger) {}
+  ScriptedModels(ModelScript& script, MemoryLedger& ledger, MemoryLedger& host)
+      : script_(script), ledger_(ledger), host_(host) {}
 
   Status check(const ModelRecord& record) override {
     if (!record.settings.contains("zebra")) return ok_status();
@@ -61,24 +64,47 @@ class ScriptedModels final : public ModelLoader {
     ++script_.begun;
     if (record.source == "held") script_.changed.wait(lock, [this] { return !script_.held; });
     if (record.source == "broken") return make_error(ErrorCode::malformed, "the weights are cut short");
-    struct BookedModel : LoadedModel {
-      MemoryLedger::Booking booking;
-    };
-    auto model = std::make_shared<BookedModel>();
-    model->id = record.id.text();
-    ASSIGN_OR_RETURN(model->booking, ledger_.reserve(model->id, MemoryPurpose::weights, kModelBytes));
-    return std::shared_ptr<LoadedModel>(model);
+    return make(record.id.text(), record.source == "gpu" ? kModelBytes : 0);
+  }
+  Result<std::unique_ptr<SleepingModel>> sleep(LoadedModel& model) override {
+    if (script_.sleepless) return make_error(ErrorCode::out_of_memory, "no memory of the host");
+    auto sleeper = std::make_unique<Sleeper>(*this, model.id);
+    ASSIGN_OR_RETURN(sleeper->booking, host_.reserve(model.id, MemoryPurpose::asleep, kModelBytes));
+    return std::unique_ptr<SleepingModel>(std::move(sleeper));
   }
 
  private:
+  struct BookedModel : LoadedModel {
+    MemoryLedger::Booking booking;
+  };
+  struct Sleeper final : SleepingModel {
+    Sleeper(ScriptedModels& models_in, std::string id_in) : models(models_in), id(std::move(id_in)) {}
+    Result<std::shared_ptr<LoadedModel>> wake() override { return models.make(id, kModelBytes); }
+    ScriptedModels& models;
+    std::string id;
+    MemoryLedger::Booking booking;
+  };
+  Result<std::shared_ptr<LoadedModel>> make(const std::string& id, size_t sleep_bytes) {
+    auto model = std::make_shared<BookedModel>();
+    model->id = id;
+    model->sleep_bytes = sleep_bytes;
+    ASSIGN_OR_RETURN(model->booking, ledger_.reserve(id, MemoryPurpose::weights, kModelBytes));
+    return std::shared_ptr<LoadedModel>(model);
+  }
+
   ModelScript& script_;
   MemoryLedger& ledger_;
+  MemoryLedger& host_;
 };
 
 class AdminFixture : public ::testing::Test {
  protected:
   void start(ServerConfig config = {}, PullFunction pull = {}) {
-    manager_ = std::make_unique<ManagerCore>(std::make_unique<ScriptedModels>(script_, ledger_), ledger_, clock_);
+    ManagerCore::Options options;
+    options.host = &host_;
+    options.max_sleep_bytes = 5 * kModelBytes;
+    manager_ = std::make_unique<ManagerCore>(std::make_unique<ScriptedModels>(script_, ledger_, host_), ledger_, clock_,
+                                             options);
     service_ = std::make_shared<EngineService>(EngineServiceConfig{}, *manager_, ledger_, clock_);
     if (opens_) service_->open();
     config.port = 0;
@@ -108,6 +134,7 @@ class AdminFixture : public ::testing::Test {
     service_.reset();
     manager_.reset();
     EXPECT_EQ(ledger_.used(), 0U);
+    EXPECT_EQ(host_.used(), 0U);
   }
 
   struct Answer {
@@ -151,6 +178,7 @@ class AdminFixture : public ::testing::Test {
   ModelScript script_;
   SteadyClock clock_;
   MemoryLedger ledger_{10 * kModelBytes};
+  MemoryLedger host_{10 * kModelBytes};  // where models sleep
   std::unique_ptr<ManagerCore> manager_;
   std::shared_ptr<EngineService> service_;
   std::unique_ptr<Server> server_;

@@ -141,6 +141,58 @@ TEST_F(AdminLoading, AnUnloadEndsThoughTheModelIsWantedAgainAtOnce) {
   EXPECT_EQ(state_of("a"), "ready");
 }
 
+TEST_F(AdminLoading, AModelSleepsAndWakes) {
+  start();
+  add("a", "gpu");
+  EXPECT_EQ(ask("POST", "/admin/models/a/sleep?wait").status, 409) << "it is not in memory";
+  EXPECT_EQ(ask("POST", "/admin/models/a/wake-up?wait").status, 409) << "it would have to be loaded";
+  ASSERT_EQ(ask("POST", "/admin/models/a/load?wait").status, 200);
+  ModelLease lease = *manager_->acquire_blocking("a");
+  const Answer busy = ask("POST", "/admin/models/a/sleep?timeout=30&wait=0.05");
+  EXPECT_EQ(busy.status, 202) << busy.body;
+  EXPECT_EQ(busy.body["kind"], "sleep");
+  EXPECT_EQ(state_of("a"), "draining");
+  lease.reset();
+  EXPECT_TRUE(ends(busy, "done"));
+  const Answer asleep = ask("POST", "/admin/models/a/sleep?wait");
+  EXPECT_EQ(asleep.status, 200) << "it sleeps";
+  EXPECT_EQ(asleep.body["state"], "sleeping");
+  EXPECT_EQ(asleep.body["memory_bytes"], 0);
+  EXPECT_EQ(asleep.body["sleep_bytes"], kModelBytes);
+  EXPECT_EQ(asleep.body["sleeps"], 1);
+  EXPECT_THAT(fetch(port_, "GET", "/metrics", "", {})->body,
+              HasSubstr(R"(inferneo:model_state{model_name="a",engine="0",version="1",state="sleeping"} 1)"));
+  const Answer awake = ask("POST", "/admin/models/a/wake-up?wait");
+  EXPECT_EQ(awake.status, 200) << awake.body;
+  EXPECT_EQ(awake.body["state"], "ready");
+  EXPECT_EQ(awake.body["wakes"], 1);
+  EXPECT_EQ(awake.body["loads"], 1);
+  EXPECT_GT(awake.body["wake_seconds"], 0.0);
+  EXPECT_EQ(ask("POST", "/admin/models/a/wake-up?wait").status, 200) << "it is awake";
+  ASSERT_EQ(ask("POST", "/admin/models/a/sleep?wait").body["state"], "sleeping");
+  EXPECT_EQ(ask("POST", "/admin/models/a/load?wait").body["state"], "ready") << "a load wakes it as well";
+  ASSERT_EQ(ask("POST", "/admin/models/a/sleep?wait").body["state"], "sleeping");
+  EXPECT_EQ(ask("POST", "/admin/models/a/unload?wait").body["state"], "unloaded");
+}
+
+TEST_F(AdminLoading, WhatCannotSleepSaysWhy) {
+  start();
+  add("cpu");
+  add("gpu", "gpu");
+  ASSERT_EQ(ask("POST", "/admin/models/cpu/load?wait").status, 200);
+  const Answer cpu = ask("POST", "/admin/models/cpu/sleep?wait");
+  EXPECT_EQ(cpu.status, 501) << cpu.body;
+  EXPECT_THAT(cpu.message(), HasSubstr("cpu:1 computes on the CPU"));
+  EXPECT_EQ(state_of("cpu"), "ready");
+  EXPECT_EQ(ask("GET", "/admin/operations").body["data"][1]["state"], "failed");
+  ASSERT_EQ(ask("POST", "/admin/models/gpu/load?wait").status, 200);
+  script_.sleepless = true;
+  const Answer unloaded = ask("POST", "/admin/models/gpu/sleep?wait");
+  EXPECT_EQ(unloaded.status, 409);
+  EXPECT_THAT(unloaded.message(), HasSubstr("was unloaded instead"));
+  EXPECT_EQ(state_of("gpu"), "unloaded");
+}
+
 TEST_F(AdminLoading, RemovingWhatIsInUseWaitsForItsUsers) {
   start();
   add("a");

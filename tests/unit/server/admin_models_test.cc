@@ -27,9 +27,9 @@ TEST_F(AdminModels, ARegisteredModelIsShownWithAllThatIsKnownOfIt) {
       "variant_of":null,"aliases":["gpt-4"],"source":"files","revision":"main","format":"huggingface","dtype":null,"kind":null,"origin":"api",
       "settings":{"dtype":"auto","max_model_len":"512"},"pending_settings":[],
       "metadata":{"owner":"me"},"pinned":true,"keep_alive":300,
-      "last_used":null,"load_count":0,"state":"unloaded","removing":false,"failure":null,"memory_bytes":0,"leases":0,
+      "last_used":null,"load_count":0,"state":"unloaded","removing":false,"failure":null,"memory_bytes":0,"sleep_bytes":0,"leases":0,
       "waiting":0,"queue_place":0,"progress":null,"idle_seconds":null,"keep_alive_left":null,"load_seconds":null,
-      "loads":0,"unloads":{"asked":0,"idle":0,"room":0,"failed":0}})"));
+      "wake_seconds":null,"sleeps":0,"wakes":0,"loads":0,"unloads":{"asked":0,"idle":0,"room":0,"failed":0}})"));
   EXPECT_EQ(ask("GET", "/admin/models/org/story").body, shown.body) << "by its name";
   EXPECT_EQ(ask("GET", "/admin/models/org%2Fstory").body, shown.body);
   EXPECT_EQ(ask("GET", "/admin/models/gpt-4").body, shown.body) << "by an alias";
@@ -99,9 +99,10 @@ TEST_F(AdminModels, UnknownOnesAreAnsweredWithTheNearest) {
   add("story");
   add("story", "files", "2");
   const std::vector<std::pair<const char*, const char*>> routes = {
-      {"GET", "/admin/models/stroy"},       {"DELETE", "/admin/models/stroy"},
-      {"POST", "/admin/models/stroy/load"}, {"POST", "/admin/models/stroy/unload"},
-      {"POST", "/admin/models/stroy/pin"},  {"POST", "/admin/models/stroy/unpin"},
+      {"GET", "/admin/models/stroy"},        {"DELETE", "/admin/models/stroy"},
+      {"POST", "/admin/models/stroy/load"},  {"POST", "/admin/models/stroy/unload"},
+      {"POST", "/admin/models/stroy/pin"},   {"POST", "/admin/models/stroy/unpin"},
+      {"POST", "/admin/models/stroy/sleep"}, {"POST", "/admin/models/stroy/wake-up"},
   };
   for (const auto& [method, path] : routes) {
     const Answer answer = ask(method, path);
@@ -237,7 +238,7 @@ TEST_F(AdminKeys, EachRouteAsksForTheAdminKey) {
     EXPECT_EQ(ask(method, path, "", {"Authorization: Bearer api"}).status, 401) << path;
     EXPECT_NE(ask(method, path, "", {"Authorization: Bearer admin"}).status, 401) << path;
   }
-  EXPECT_EQ(admin_routes_seen, 20);
+  EXPECT_EQ(admin_routes_seen, 22);
 }
 
 TEST_F(AdminKeys, WithoutOneForeignPagesAreKeptOut) {

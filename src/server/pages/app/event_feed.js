@@ -42,6 +42,7 @@ function sentenceOf({event, data, reason}) {
       if (data.state === 'ready') return {text: 'is ready', kind: 'good'};
       if (data.state === 'failed') return {text: data.failure ? `failed: ${data.failure}` : 'failed', kind: 'bad'};
       if (data.state === 'loading') return {text: 'is loading', kind: 'info'};
+      if (data.state === 'sleeping') return {text: 'sleeps in the host\'s memory', kind: 'quiet'};
       if (data.state === 'draining') return {text: 'ends its requests, then leaves memory', kind: 'warn'};
       return {text: reason ? REASONS[reason] : 'left memory', kind: reason === 'room' ? 'warn' : 'quiet'};
     case 'registered':

@@ -16,6 +16,7 @@ const STATES = {
   ready: 'good',
   loading: 'info',
   draining: 'warn',
+  sleeping: 'quiet',
   failed: 'bad',
   unloaded: 'quiet'
 };
@@ -102,8 +103,10 @@ class ModelRow {
     this.updateState(model);
     this.updateNumbers(model, statsOf(model.id));
     const loaded = inMemory(model);
+    const asleep = model.state === 'sleeping';
+    setText(this.load, asleep ? 'Wake' : 'Load');
     setHidden(this.load, loaded);
-    setHidden(this.unload, !loaded);
+    setHidden(this.unload, !loaded && !asleep);
     const pin = model.pinned ? `Unpin ${model.id}` : `Pin ${model.id}: never unload it to make room`;
     if (this.pin.title !== pin) {
       this.pin.title = pin;
@@ -131,7 +134,8 @@ class ModelRow {
 
   updateNumbers(model, stats) {
     const [memory, running, kv, hits, used, keep] = this.cells;
-    setText(memory, model.memory_bytes > 0 ? format.bytes(model.memory_bytes) : format.NONE);
+    const bytes = model.state === 'sleeping' ? model.sleep_bytes : model.memory_bytes;
+    setText(memory, bytes > 0 ? format.bytes(bytes) : format.NONE);
     const waiting = Math.max(model.waiting, stats?.waiting ?? 0);
     setText(running, `${format.count(stats?.running ?? model.leases)}${waiting > 0 ? ` + ${waiting} waiting` : ''}`);
     setText(kv, inMemory(model) ? format.percent(stats?.kv_usage) : format.NONE);
