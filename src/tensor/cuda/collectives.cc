@@ -33,10 +33,12 @@ class HostCollectives final : public Collectives {
                                                    const std::string& model) {
     auto made = std::make_unique<HostCollectives>();
     for (const CollectiveRank& rank : ranks) {
-      ASSIGN_OR_RETURN(PinnedBuffer buffer, PinnedBuffer::allocate(rank.device, host, model, kHostPieceBytes));
+      ASSIGN_OR_RETURN(PinnedBuffer buffer,
+                       PinnedBuffer::allocate(rank.device, host, model, MemoryPurpose::staging, kHostPieceBytes));
       made->parts_.push_back(std::move(buffer));
     }
-    ASSIGN_OR_RETURN(made->sum_, PinnedBuffer::allocate(ranks[0].device, host, model, kHostPieceBytes));
+    ASSIGN_OR_RETURN(made->sum_,
+                     PinnedBuffer::allocate(ranks[0].device, host, model, MemoryPurpose::staging, kHostPieceBytes));
     made->ranks_ = std::move(ranks);
     return std::unique_ptr<Collectives>(std::move(made));
   }
