@@ -35,7 +35,7 @@ class SleepingCudaRunner final : public SleepingRunner {
 }  // namespace
 
 CudaModel CudaModel::moved(const std::byte* from, const std::byte* to) const {
-  return {spec, weights.moved(from, to), description, kv, block_size, max_model_len};
+  return {spec, weights.moved(from, to), description, kv, block_size, max_model_len, {}};
 }
 
 Result<std::unique_ptr<CudaRunner>> CudaRunner::create(CudaModel model, const CudaRunnerOptions& options,
