@@ -36,6 +36,15 @@ TEST_P(TwoRankLaws, DeterministicKeepsBits) { expect_deterministic_bits(); }
 
 TEST_P(TwoRankLaws, RunAhead) { expect_runs_ahead(); }
 
+TEST_P(TwoRankLaws, DoNotSleep) {
+  auto runner = load(16);
+  ASSERT_NE(runner_->ranks(), nullptr);
+  EXPECT_EQ(runner->sleep_bytes(), 0U);
+  const auto asleep = runner->sleep();
+  ASSERT_FALSE(asleep.ok());
+  EXPECT_EQ(asleep.error().code, ErrorCode::unsupported);
+}
+
 TEST_P(TwoRanksByNccl, MatchTransformers) {
   expect_matches_transformers();
   if (!cuda::testing::is_emulated()) return;
