@@ -11,7 +11,8 @@ using ::testing::HasSubstr;
 class AdminShadow : public AdminFixture {
  protected:
   void SetUp() override {
-    manager_ = std::make_unique<ManagerCore>(std::make_unique<ScriptedModels>(script_, ledger_), ledger_, clock_);
+    manager_ =
+        std::make_unique<ManagerCore>(std::make_unique<ScriptedModels>(script_, ledger_, host_), ledger_, clock_);
     service_ = std::make_shared<EngineService>(EngineServiceConfig{}, *manager_, ledger_, clock_);
     service_->open();
     models_ = std::make_unique<ManagerModels>(*manager_, ManagerModels::Limits{});
