@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
+#include <string_view>
 #include <vector>
 
 #include "base/ascii.h"
@@ -83,11 +85,30 @@ void append_options(std::string& text, const Command& command) {
 
 bool holds(std::string_view text, std::string_view word) { return lower_case(text).find(word) != std::string::npos; }
 
+// A command and what takes it back, on one line of the list, so that all of it fits a screen.
+struct Opposites {
+  std::string_view first;
+  std::string_view second;
+  std::string_view summary;
+};
+constexpr std::array kOpposites = {
+    Opposites{"load", "unload", "Load a model, and wait for it; take it out of memory"},
+    Opposites{"pin", "unpin", "Keep a model in memory; let others take its place again"},
+};
+
 void append_commands(std::string& text, bool about_registered) {
   constexpr size_t kColumn = 14;
+  const auto add = [&text](std::string_view name, std::string_view summary) {
+    text += fmt::format("  {:<{}}{}\n", name, kColumn, summary);
+  };
   for (const Command& command : commands()) {
-    if (command.about_registered == about_registered) {
-      text += fmt::format("  {:<{}}{}\n", command.name, kColumn, command.summary);
+    if (command.about_registered != about_registered) continue;
+    const auto is_in = [&](const Opposites& pair) { return pair.first == command.name || pair.second == command.name; };
+    const auto pair = std::ranges::find_if(kOpposites, is_in);
+    if (pair == kOpposites.end()) {
+      add(command.name, command.summary);
+    } else if (pair->first == command.name) {
+      add(fmt::format("{}, {}", pair->first, pair->second), pair->summary);
     }
   }
 }
