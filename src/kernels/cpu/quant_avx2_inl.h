@@ -29,6 +29,10 @@ SIMD_INLINE __m256i broadcast_inputs(const std::byte* q) {
   return _mm256_set1_epi32(four);
 }
 
+// Sums stay in the order in which they are written. GCC would rather add up all products of a group as a tree, for
+// which there are far too few registers.
+SIMD_INLINE void in_order(__m256i& sum) { asm("" : "+x"(sum)); }
+
 SIMD_INLINE __m256i widen(__m256i sums16) { return _mm256_madd_epi16(sums16, _mm256_set1_epi16(1)); }
 
 // sums[r][h]: products of one group, for rows r and 8 channels from half `first`.
@@ -69,6 +73,7 @@ SIMD_INLINE void group_dot4(const std::byte* lines, int first, const QuantRow (&
         const __m256i b = _mm256_maddubs_epi16(high, broadcast_inputs(q + 4));
         const __m256i both = _mm256_add_epi16(a, b);
         sums[r][h] = i == 0 ? both : _mm256_add_epi16(sums[r][h], both);
+        in_order(sums[r][h]);
       }
     }
   }
