@@ -98,7 +98,7 @@ constexpr std::array kOpposites = {
 
 void append_commands(std::string& text, bool about_registered) {
   constexpr size_t kColumn = 14;
-  const auto add = [&text](std::string_view name, std::string_view summary) {
+  const auto add = [&](std::string_view name, std::string_view summary) {
     text += fmt::format("  {:<{}}{}\n", name, kColumn, summary);
   };
   for (const Command& command : commands()) {
