@@ -1,7 +1,6 @@
 // An engine over the CUDA runner, on the emulated GPU unless a real one is asked for.
 #pragma once
 
-#include <future>
 #include <memory>
 #include <string>
 #include <vector>
@@ -11,22 +10,10 @@
 #include "models/cuda/cuda_runner.h"
 #include "support/cuda/fake_driver.h"
 #include "support/cuda/test_device.h"
+#include "unit/cuda/collecting_sink.h"
 #include "unit/models/golden_models.h"
 
 namespace inferneo {
-
-class Collect final : public TokenSink {
- public:
-  void on_token(int32_t, Token token, const TokenLogprobs*, bool) override { tokens.push_back(token); }
-  void on_sample_finished(int32_t, FinishReason, std::optional<Token>) override {}
-  void on_done(const RequestOutcome& outcome) override { promise_.set_value(outcome); }
-  RequestOutcome wait() { return done_.get(); }
-  std::vector<Token> tokens;  // after wait()
-
- private:
-  std::promise<RequestOutcome> promise_;
-  std::future<RequestOutcome> done_ = promise_.get_future();
-};
 
 class CudaEngine : public ::testing::Test {
  protected:

@@ -1,26 +1,13 @@
 // Two ranks behind the engine: books of both devices while they serve and after whatever fails, at every call of the
 // driver and of NCCL that a load or a step makes; and quantised weights and caches against one rank's.
 #include <cmath>
-#include <future>
 
 #include "engine/engine_core.h"
 #include "rank_fixture.h"
+#include "unit/cuda/collecting_sink.h"
 
 namespace inferneo {
 namespace {
-
-class Answer final : public TokenSink {
- public:
-  void on_token(int32_t, Token token, const TokenLogprobs*, bool) override { tokens.push_back(token); }
-  void on_sample_finished(int32_t, FinishReason, std::optional<Token>) override {}
-  void on_done(const RequestOutcome& outcome) override { promise_.set_value(outcome); }
-  RequestOutcome wait() { return done_.get(); }
-  std::vector<Token> tokens;  // after wait()
-
- private:
-  std::promise<RequestOutcome> promise_;
-  std::future<RequestOutcome> done_ = promise_.get_future();
-};
 
 // isa: "host" or "nccl".
 class RankEngine : public TwoRanks {
@@ -46,8 +33,8 @@ class RankEngine : public TwoRanks {
     ASSERT_TRUE(core.ok()) << core.error().message;
     core_ = std::move(core).value();
   }
-  std::shared_ptr<Answer> ask(uint64_t id, int max_tokens) {
-    auto answer = std::make_shared<Answer>();
+  std::shared_ptr<Collect> ask(uint64_t id, int max_tokens) {
+    auto answer = std::make_shared<Collect>();
     Request request;
     request.id = RequestId{id};
     request.prompt = expected_.prompt;
@@ -78,7 +65,7 @@ TEST_P(RankEngine, ServesRequestsAndKeepsTheBooksOfBothDevices) {
 
   ranks_ = 2;
   start();
-  const std::vector<std::shared_ptr<Answer>> answers = {ask(1, 12), ask(2, 12), ask(3, 12)};
+  const std::vector<std::shared_ptr<Collect>> answers = {ask(1, 12), ask(2, 12), ask(3, 12)};
   for (const auto& answer : answers) {
     const RequestOutcome outcome = answer->wait();
     EXPECT_FALSE(outcome.error) << outcome.error->message;
