@@ -383,7 +383,8 @@ def _info(model: dict[str, Any]) -> ModelInfo:
         format=None if kind is None else ModelFormat[kind.upper()], state=model["state"],
         failure=(model["failure"] or {}).get("message", ""), active=model["active"], pinned=model["pinned"],
         aliases=model["aliases"], leases=model["leases"], memory_bytes=model["memory_bytes"],
-        sleep_bytes=model["sleep_bytes"], load_count=model["load_count"], load_seconds=model["load_seconds"] or 0.0, last_used=model["last_used"] or 0)
+        sleep_bytes=model["sleep_bytes"], load_count=model["load_count"], load_seconds=model["load_seconds"] or 0.0,
+        last_used=model["last_used"] or 0)
 
 
 class Lease(_Face):
