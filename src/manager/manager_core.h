@@ -156,6 +156,7 @@ class ManagerCore {
   // the registry
   template <typename Operation>
   auto change(Operation operation) -> decltype(operation(std::declval<Registry&>()));
+  Status updated(const ModelId& id, const Result<ModelRecord>& changed);  // tells of it, if it could be
   Status refresh();
   void apply(const std::shared_ptr<const Catalog>& catalog);
   void take_over(const ModelRecord& record, const std::string& variant_of, std::map<std::string, Entry*>& before);
@@ -177,6 +178,7 @@ class ManagerCore {
   // the manager's thread
   void run();
   bool publish_states(Lock& lock);
+  void publish(std::vector<ModelEvent> events);  // of any thread
   struct Pressure {
     TimePoint next{};               // when to tell of it again
     std::optional<TimePoint> calm;  // told, and when to tell that it is over

@@ -43,7 +43,7 @@ void ManagerCore::run() {
   TimePoint usage_at = state_->clock.now() + kUsageInterval;
   Pressure pressure;
   while (!state_->stopping) {
-    if (erase_removed(lock) || publish_states(lock) || tell_pressure(lock, pressure)) continue;
+    if (publish_states(lock) || erase_removed(lock) || tell_pressure(lock, pressure)) continue;
     const std::optional<TimePoint> drains = end_drained();
     const uint64_t seen = state_->events;
     const TimePoint now = state_->clock.now();
@@ -118,25 +118,39 @@ std::optional<TimePoint> ManagerCore::end_drained() {
   return next;
 }
 
-// Tells of what has changed since the last time. True: the lock was free meanwhile.
+// Tells of the states that have changed since the last time. True: the lock was free meanwhile.
 bool ManagerCore::publish_states(Lock& lock) {
-  std::vector<ModelEvent> events;
-  for (const auto& entry : state_->entries) {
-    if (entry == nullptr) continue;
-    const ModelState state = state_->shown_state(*entry);
-    if (state == entry->told) continue;
-    entry->told = state;
-    ModelEvent event;
-    event.model = entry->id;
-    event.state = state;
-    if (state == ModelState::failed && entry->failure) event.detail = entry->failure->message;
-    events.push_back(std::move(event));
-  }
-  if (events.empty()) return false;
+  const bool changed = std::ranges::any_of(state_->entries, [&](const auto& entry) {
+    return entry != nullptr && state_->shown_state(*entry) != entry->told;
+  });
+  if (!changed) return false;
   lock.unlock();
-  for (ModelEvent& event : events) state_->log.publish(std::move(event));
+  publish({});
   lock.lock();
   return true;
+}
+
+// Of the states that have changed first, so that what came of them (a removal) is told after them, whichever thread is
+// quicker; without the lock.
+void ManagerCore::publish(std::vector<ModelEvent> events) {
+  const std::lock_guard in_order(state_->publishing);
+  std::vector<ModelEvent> states;
+  {
+    const std::lock_guard lock(state_->mutex);
+    for (const auto& entry : state_->entries) {
+      if (entry == nullptr) continue;
+      const ModelState state = state_->shown_state(*entry);
+      if (state == entry->told) continue;
+      entry->told = state;
+      ModelEvent event;
+      event.model = entry->id;
+      event.state = state;
+      if (state == ModelState::failed && entry->failure) event.detail = entry->failure->message;
+      states.push_back(std::move(event));
+    }
+  }
+  for (ModelEvent& event : states) state_->log.publish(std::move(event));
+  for (ModelEvent& event : events) state_->log.publish(std::move(event));
 }
 
 // What is no longer registered goes once it is out of memory; who still waits for it is told. True: the lock was free

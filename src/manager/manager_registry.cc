@@ -155,7 +155,7 @@ Result<ModelId> ManagerCore::register_model(const ModelRegistration& registratio
                      }
                      return registry.add(record, registration.aliases);
                    }));
-  state_->log.publish(event_of(ModelEvent::Kind::registered, kept.id.text(), kept.source));
+  publish({event_of(ModelEvent::Kind::registered, kept.id.text(), kept.source)});
   return kept.id;
 }
 
@@ -163,8 +163,10 @@ Status ManagerCore::register_config(const Registry::ConfigEntries& entries) {
   for (const ModelRecord& record : entries.models) RETURN_IF_ERROR(loader_->check(record));
   const auto changes = change([&](Registry& registry) { return registry.reconcile_config(entries); });
   if (!changes.ok()) return changes.error();
-  for (const ModelId& id : changes->added) state_->log.publish(event_of(ModelEvent::Kind::registered, id.text()));
-  for (const ModelId& id : changes->removed) state_->log.publish(event_of(ModelEvent::Kind::removed, id.text()));
+  std::vector<ModelEvent> events;
+  for (const ModelId& id : changes->added) events.push_back(event_of(ModelEvent::Kind::registered, id.text()));
+  for (const ModelId& id : changes->removed) events.push_back(event_of(ModelEvent::Kind::removed, id.text()));
+  publish(std::move(events));
   for (const std::string& alias : changes->dropped_aliases) {
     log_warning("the alias '{}' is gone: its model is no longer in the configuration", alias);
   }
@@ -182,7 +184,7 @@ Result<std::vector<std::string>> ManagerCore::remove_model(const std::string& id
     }
     state_->notify_locked();
   }
-  state_->log.publish(event_of(ModelEvent::Kind::removed, wanted.text()));
+  publish({event_of(ModelEvent::Kind::removed, wanted.text())});
   return dropped;
 }
 
@@ -202,14 +204,14 @@ Result<NameRecord> ManagerCore::activate(const std::string& name, const std::str
   ASSIGN_OR_RETURN(const NameRecord record, change([&](Registry& registry) {
                      return registry.set_active(name, std::optional<std::string>(version));
                    }));
-  state_->log.publish(event_of(ModelEvent::Kind::switched, name, version));
+  publish({event_of(ModelEvent::Kind::switched, name, version)});
   return record;
 }
 
 Result<NameRecord> ManagerCore::follow_policy(const std::string& name) {
   ASSIGN_OR_RETURN(const NameRecord record,
                    change([&](Registry& registry) { return registry.set_active(name, std::nullopt); }));
-  state_->log.publish(event_of(ModelEvent::Kind::switched, name));
+  publish({event_of(ModelEvent::Kind::switched, name)});
   return record;
 }
 
@@ -226,54 +228,48 @@ Result<NameRecord> ManagerCore::rollback(const std::string& name) {
 Result<NameRecord> ManagerCore::set_policy(const std::string& name, const VersionPolicy& policy) {
   ASSIGN_OR_RETURN(const NameRecord record,
                    change([&](Registry& registry) { return registry.set_policy(name, policy); }));
-  state_->log.publish(event_of(ModelEvent::Kind::updated, name));
+  publish({event_of(ModelEvent::Kind::updated, name)});
   return record;
 }
 
-namespace {
-
-Status published(EventLog& log, const ModelId& id, const Result<ModelRecord>& changed) {
+Status ManagerCore::updated(const ModelId& id, const Result<ModelRecord>& changed) {
   if (!changed.ok()) return changed.error();
-  log.publish(event_of(ModelEvent::Kind::updated, id.text()));
+  publish({event_of(ModelEvent::Kind::updated, id.text())});
   return ok_status();
 }
 
-}  // namespace
-
 Status ManagerCore::set_pinned(const std::string& id, bool pinned) {
   ASSIGN_OR_RETURN(const ModelId wanted, resolve_registered(id));
-  return published(state_->log, wanted,
-                   change([&](Registry& registry) { return registry.set_pinned(wanted, pinned); }));
+  return updated(wanted, change([&](Registry& registry) { return registry.set_pinned(wanted, pinned); }));
 }
 
 Status ManagerCore::set_keep_alive(const std::string& id, std::optional<int64_t> seconds) {
   ASSIGN_OR_RETURN(const ModelId wanted, resolve_registered(id));
-  return published(state_->log, wanted,
-                   change([&](Registry& registry) { return registry.set_keep_alive(wanted, seconds); }));
+  return updated(wanted, change([&](Registry& registry) { return registry.set_keep_alive(wanted, seconds); }));
 }
 
 Status ManagerCore::amend(const std::string& id, const ModelAmendment& amendment) {
   ASSIGN_OR_RETURN(const ModelId wanted, resolve_registered(id));
-  return published(state_->log, wanted, change([&](Registry& registry) -> Result<ModelRecord> {
-                     const std::shared_ptr<const Catalog> now = catalog();
-                     const ModelRecord* const record = now->snapshot().find_model(wanted);
-                     if (record != nullptr && !amendment.settings.empty() && record->origin == RecordOrigin::api) {
-                       RETURN_IF_ERROR(loader_->check(amended(*record, amendment)));
-                     }
-                     return registry.amend(wanted, amendment);
-                   }));
+  return updated(wanted, change([&](Registry& registry) -> Result<ModelRecord> {
+                   const std::shared_ptr<const Catalog> now = catalog();
+                   const ModelRecord* const record = now->snapshot().find_model(wanted);
+                   if (record != nullptr && !amendment.settings.empty() && record->origin == RecordOrigin::api) {
+                     RETURN_IF_ERROR(loader_->check(amended(*record, amendment)));
+                   }
+                   return registry.amend(wanted, amendment);
+                 }));
 }
 
 Result<AliasRecord> ManagerCore::set_alias(const std::string& alias, const std::string& target) {
   ASSIGN_OR_RETURN(const AliasRecord record,
                    change([&](Registry& registry) { return registry.set_alias(alias, target); }));
-  state_->log.publish(event_of(ModelEvent::Kind::alias, alias, record.target()));
+  publish({event_of(ModelEvent::Kind::alias, alias, record.target())});
   return record;
 }
 
 Status ManagerCore::remove_alias(const std::string& alias) {
   RETURN_IF_ERROR(change([&](Registry& registry) { return registry.remove_alias(alias); }));
-  state_->log.publish(event_of(ModelEvent::Kind::alias, alias));
+  publish({event_of(ModelEvent::Kind::alias, alias)});
   return ok_status();
 }
 

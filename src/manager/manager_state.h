@@ -121,6 +121,7 @@ struct ManagerCore::State {
   const Clock& clock;
   const Options options;
   EventLog log;
+  std::mutex publishing;  // taken before `mutex`: events reach the log in the order in which they happened
   mutable std::mutex mutex;
   std::condition_variable changed;
   uint64_t events = 0;  // so that none is missed between a decision and the wait for the next event
