@@ -50,7 +50,13 @@ def prompt_of(options, mode, number):
 
 
 async def run_single(target, options, ask):
-    return [await ask(number) for number in range(options.num_runs)], ()
+    samples = []
+    for number in range(options.num_runs):
+        samples.append(await ask(number))
+        until = time.perf_counter() + options.pause / 1e3
+        while time.perf_counter() < until:
+            pass
+    return samples, ()
 
 
 async def run_batch(target, options, ask):
@@ -139,6 +145,8 @@ def parse(arguments):
     parser.add_argument("--batch-size", type=whole(1), default=8)
     parser.add_argument("--concurrency", type=whole(1), default=16)
     parser.add_argument("--max-tokens", type=whole(1), default=32)
+    parser.add_argument("--pause", type=float, default=0.0, metavar="MS",
+                        help="of single requests: what the program computes between an answer and its next request (%(default)s)")
     parser.add_argument("--prompt", default="Once upon a time there was a fox who")
     parser.add_argument("--model", help="directory or hub id; with --url: its name there (the bundled storyteller)")
     parser.add_argument("--max-memory-gb", type=float, default=1.0, help="GiB for the library (%(default)s)")

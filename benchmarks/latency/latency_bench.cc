@@ -1,7 +1,7 @@
 // The twin of benchmark_latency.py: the same requests, modes and numbers, from C++, so that what Python costs can be
 // told apart (overhead.py runs both).
 //   latency_bench [--model DIR] [--num-runs N] [--warmup N] [--batch-size N] [--concurrency N] [--max-tokens N]
-//                 [--num-threads N] [--max-memory-gb X] [--modes single,batch,concurrent] [--no-stream]
+//                 [--num-threads N] [--max-memory-gb X] [--modes single,batch,concurrent] [--pause MS] [--no-stream]
 // Prints JSON as benchmark_latency.py --json writes it, without standard deviations and the times of whole batches.
 // With --no-stream nothing is told before the end. With --slices it stays ready: for each line on its standard input,
 // the name of a mode, it runs that mode once more and prints its numbers in one line.
@@ -39,6 +39,7 @@ struct Options {
   int max_tokens = 32;
   int num_threads = 0;
   double max_memory_gb = 1.0;
+  double pause = 0.0;  // milliseconds that the caller computes between single requests
   bool no_stream = false;
   bool slices = false;
 };
@@ -189,7 +190,12 @@ void run_mode(Mode& mode, const std::string& name, const Options& options, int c
     return mode.wait();
   }
   if (name == "single") {
-    for (int number = 0; number < count && mode.error.empty(); ++number) mode.ask_and_wait(number);
+    for (int number = 0; number < count && mode.error.empty(); ++number) {
+      mode.ask_and_wait(number);
+      const Clock::time_point answered = Clock::now();
+      while (seconds_since(answered) * 1e3 < options.pause) {
+      }
+    }
     return;
   }
   for (int begin = 0; begin < count && mode.error.empty(); begin += options.batch_size) {
@@ -267,6 +273,7 @@ int main(int argc, char** argv) {
   app.add_option("--concurrency", options.concurrency)->check(CLI::PositiveNumber);
   app.add_option("--max-tokens", options.max_tokens)->check(CLI::PositiveNumber);
   app.add_option("--num-threads", options.num_threads)->check(CLI::NonNegativeNumber);
+  app.add_option("--pause", options.pause)->check(CLI::NonNegativeNumber);
   app.add_option("--max-memory-gb", options.max_memory_gb)->check(CLI::PositiveNumber);
   app.add_flag("--no-stream", options.no_stream);
   app.add_flag("--slices", options.slices);

@@ -50,7 +50,7 @@ class Side:
 
 def compare(options, flags):
     shared = [f"--concurrency={options.concurrency}", f"--max-tokens={options.max_tokens}", f"--num-threads={options.num_threads}",
-              f"--num-runs={options.num_runs}", f"--max-memory-gb={options.max_memory_gb}", *flags]
+              f"--num-runs={options.num_runs}", f"--max-memory-gb={options.max_memory_gb}", f"--pause={options.pause}", *flags]
     if options.model:
         shared.append(f"--model={options.model}")
     sides = []
@@ -88,6 +88,7 @@ def main():
     parser.add_argument("--concurrency", type=int, default=16)
     parser.add_argument("--max-tokens", type=int, default=32)
     parser.add_argument("--num-threads", type=int, default=0)
+    parser.add_argument("--pause", type=float, default=0.0, metavar="MS", help="computed between single requests, on both sides (%(default)s)")
     parser.add_argument("--max-memory-gb", type=float, default=1.0)
     parser.add_argument("--model")
     options = parser.parse_args()
