@@ -6,7 +6,9 @@ Keeps benchmark_latency.py and its twin latency_bench (built here if need be) re
 them run short slices in turn, in the order A B, B A, ...: throughput at 16 concurrent requests, and the latency of single
 requests. What a slice of one has over the slice of the other beside it is one value; printed are the values' median and
 the interval that holds it at 95 % (bootstrap), so that a machine that changes its speed by itself widens the interval and
-moves nothing. Once for generate(), once for streams, which hand over every piece of text.
+moves nothing. Both begin anew several times, and the interval is that of the processes first: where a process's memory
+lies makes its steps up to 5 % faster or slower as long as it lives, which is more than what is looked for (two C++ sides
+differ by that as well). Once for generate(), once for streams, which hand over every piece of text.
 """
 import argparse
 import json
@@ -53,37 +55,54 @@ def compare(options, flags):
               f"--num-runs={options.num_runs}", f"--max-memory-gb={options.max_memory_gb}", f"--pause={options.pause}", *flags]
     if options.model:
         shared.append(f"--model={options.model}")
-    sides = []
     throughput, latency = [], []
-    try:
-        sides.append(Side([sys.executable, str(HERE / "benchmark_latency.py"), *shared, "--quiet"]))
-        sides.append(Side([str(options.build / "benchmarks" / "latency" / "latency_bench"), *shared]))
-        for number in range(options.rounds):
-            order = (0, 1) if number % 2 == 0 else (1, 0)
-            for mode in ("concurrent", "single"):
-                results = {side: sides[side].slice(mode) for side in order}
-                if mode == "concurrent":
-                    throughput.append(results[0]["tokens_per_second"] / results[1]["tokens_per_second"])
-                else:
-                    latency.append(results[0]["latency"]["median"] - results[1]["latency"]["median"])
-    finally:
-        for side in sides:
-            side.close()
+    for _ in range(options.processes):
+        pair = slices_of_a_pair(options, shared)
+        throughput.append(pair["concurrent"])
+        latency.append(pair["single"])
     return throughput, latency
 
 
-def median_with_interval(values, digits):
-    """Of the median, by the percentiles of 2,000 resamples."""
+def slices_of_a_pair(options, shared):
+    sides = []
+    values = {"concurrent": [], "single": []}
+    try:
+        sides.append(Side([sys.executable, str(HERE / "benchmark_latency.py"), *shared, "--quiet"]))
+        sides.append(Side([str(options.build / "benchmarks" / "latency" / "latency_bench"), *shared]))
+        for number in range(-(-options.rounds // options.processes)):
+            order = (0, 1) if number % 2 == 0 else (1, 0)
+            for mode in options.modes:
+                results = {side: sides[side].slice(mode) for side in order}
+                if mode == "concurrent":
+                    values[mode].append(results[0]["tokens_per_second"] / results[1]["tokens_per_second"])
+                else:
+                    values[mode].append((results[0]["latency"]["median"] - results[1]["latency"]["median"]) * 1e3)
+    finally:
+        for side in sides:
+            side.close()
+    return values
+
+
+def median_with_interval(groups, digits):
+    """Of the median of all values, by the percentiles of 2,000 resamples: of groups, and of values in each."""
     chance = random.Random(1)
-    medians = sorted(statistics.median(chance.choices(values, k=len(values))) for _ in range(2000))
+
+    def resampled():
+        return [value for group in chance.choices(groups, k=len(groups)) for value in chance.choices(group, k=len(group))]
+
+    medians = sorted(statistics.median(resampled()) for _ in range(2000))
     low, high = medians[50], medians[-51]
-    return f"{statistics.median(values):.{digits}f} (95 %: {low:.{digits}f} to {high:.{digits}f})"
+    median = statistics.median(value for group in groups for value in group)
+    return f"{median:.{digits}f} (95 %: {low:.{digits}f} to {high:.{digits}f})"
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build" / "release", help="the CMake build (%(default)s)")
     parser.add_argument("--rounds", type=int, default=100, help="pairs of slices of each mode (%(default)s)")
+    parser.add_argument("--processes", type=int, default=10, help="how often both begin anew for them (%(default)s)")
+    parser.add_argument("--modes", type=lambda text: text.split(","), default=["concurrent", "single"], help="one of them: half the time")
+    parser.add_argument("--faces", type=lambda text: text.split(","), default=["generate()", "streams"], help="likewise")
     parser.add_argument("--num-runs", type=int, default=64, help="requests of a slice (%(default)s)")
     parser.add_argument("--concurrency", type=int, default=16)
     parser.add_argument("--max-tokens", type=int, default=32)
@@ -100,9 +119,14 @@ def main():
         return 1
     try:
         for name, flags in (("generate()", ["--no-stream"]), ("streams", [])):
+            if name not in options.faces:
+                continue
             throughput, latency = compare(options, flags)
-            print(f"{name}: throughput at {options.concurrency} at once, Python over C++: {median_with_interval(throughput, 4)}; "
-                  f"single requests take {median_with_interval([value * 1e3 for value in latency], 3)} ms longer", flush=True)
+            if throughput[0]:
+                print(f"{name}: throughput at {options.concurrency} at once, Python over C++: {median_with_interval(throughput, 4)}",
+                      flush=True)
+            if latency[0]:
+                print(f"{name}: single requests take {median_with_interval(latency, 3)} ms longer", flush=True)
     except (OSError, RuntimeError) as error:
         print(f"overhead: {error}", file=sys.stderr)
         return 1
