@@ -92,7 +92,9 @@ Result<ModelFacts> read_model_facts(const EngineConfig& config) {
   double kv_bytes = 2.0;
   if (config.kv_cache_dtype == "f32") kv_bytes = 4.0;
   if (config.kv_cache_dtype == "auto") kv_bytes = element_bytes;
-  if (config.kv_cache_dtype == "int8") kv_bytes = 1.0 + 4.0 / sizes.head_dim;  // a scale for each head
+  if (config.kv_cache_dtype == "int8" || config.kv_cache_dtype == "fp8") {
+    kv_bytes = 1.0 + 4.0 / sizes.head_dim;  // a scale for each head
+  }
   facts.kv_bytes_per_token = 2.0 * sizes.layers * sizes.kv_heads * sizes.head_dim * kv_bytes;
   facts.attention_width = sizes.layers * sizes.heads * sizes.head_dim;
   return facts;

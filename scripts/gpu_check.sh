@@ -156,11 +156,11 @@ tests() {
   return 1
 }
 
-# The same prompt, greedily, on both, and with everything in 8 bits: near ties may part, so what they say is shown and not
-# compared.
+# The same prompt, greedily, on both, with the cache and with everything in 8 bits: near ties may part, so what they say is
+# shown and not compared.
 program() {
   local where bits code=0
-  for bits in "none auto" "int8 int8"; do
+  for bits in "none auto" "none fp8" "int8 int8"; do
     for where in "cuda:$device" cpu; do
       echo "-- $where, quantization ${bits% *}, kv_cache_dtype ${bits#* }"
       timeout 60 "$bin/inferneo" run models/inferneo-story "Once upon a time" --device "$where" --temperature 0 --max-tokens 40 \
@@ -172,7 +172,7 @@ program() {
 
 sanitizers() {
   local tool code=0
-  local filter='*Decode*:*Prompts*:*Int8*:*OfLargeTiles*:*OfManyRows*:*OfFewRows*:*OfExperts*:*FiltersAtTheirEnds*:*Norms*:*HeadsAreNormed*'
+  local filter='*Decode*:*Prompts*:*Int8*:*Fp8*:*OfLargeTiles*:*OfManyRows*:*OfFewRows*:*OfExperts*:*FiltersAtTheirEnds*:*Norms*:*HeadsAreNormed*'
   for tool in memcheck racecheck; do
     echo "-- $tool"
     timeout 120 compute-sanitizer --tool $tool --error-exitcode 9 "$bin/cuda_kernels_test" --gtest_filter="$filter" || code=9

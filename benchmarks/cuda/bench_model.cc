@@ -70,7 +70,7 @@ Status bind_cache(Machine& machine, Bench& bench, int32_t sequences, int32_t max
     // the memory before.
     ASSIGN_OR_RETURN(const Stream stream, Stream::create(machine.device));
     Ops ops(*machine.device, {.stream = stream.get()});
-    RETURN_IF_ERROR(ops.fill(mode.cache == DType::i8
+    RETURN_IF_ERROR(ops.fill(dtype_size(mode.cache) == 1
                                  ? FillArgs{range->data(), static_cast<int64_t>(bytes / 4), 99, 1.0F, Elem::f32}
                                  : FillArgs{range->data(), static_cast<int64_t>(bytes / 2), 99, 1.0F, Elem::bf16}));
     RETURN_IF_ERROR(stream.synchronize());

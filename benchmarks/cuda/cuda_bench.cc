@@ -48,6 +48,7 @@ constexpr Mode kInt8Overlaps{"int8 over", true, true, true, Quantization::int8};
 constexpr Mode kInt4{"int4", true, false, true, Quantization::int4};
 constexpr Mode kInt8Both{"int8 + kv", true, false, true, Quantization::int8, DType::i8};
 constexpr Mode kInt8Cache{"kv int8", true, false, true, Quantization::none, DType::i8};
+constexpr Mode kFp8Cache{"kv fp8", true, false, true, Quantization::none, DType::f8_e4m3};
 
 Status measure_copy(Machine& machine) {
   constexpr size_t kBytes = size_t{4} << 30;
@@ -267,8 +268,7 @@ void measure_quantised(Machine& machine) {
     try_prefill(machine, large, 2048, mode);
   }
   try_decode(machine, large, 1, 512, 50, kInt8Overlaps);
-  try_decode(machine, large, 1, 32768, 30, kInt8Cache);
-  try_decode(machine, large, 1, 32768, 30, kInt8Both);
+  for (const Mode& mode : {kInt8Cache, kFp8Cache, kInt8Both}) try_decode(machine, large, 1, 32768, 30, mode);
   try_decode(machine, large, 64, 1024, 30, kInt8Both);
   try_prefill(machine, large, 2048, kInt8Both);
 }

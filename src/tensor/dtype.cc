@@ -78,4 +78,30 @@ uint16_t f32_to_f16(float f) {
   return static_cast<uint16_t>(sign | ((rounded - 0x38000000U) >> 13));
 }
 
+float e4m3_to_f32(uint8_t v) {
+  const uint32_t sign = static_cast<uint32_t>(v & 0x80U) << 24;
+  const uint32_t magnitude = v & 0x7fU;
+  if (magnitude == 0x7fU) return std::bit_cast<float>(sign | 0x7fc00000U);
+  if (magnitude < 8) {  // subnormal
+    return std::bit_cast<float>(sign | std::bit_cast<uint32_t>(static_cast<float>(magnitude) * 0x1p-9F));
+  }
+  return std::bit_cast<float>(sign | ((magnitude << 20) + 0x3c000000U));
+}
+
+uint8_t f32_to_e4m3(float f) {
+  const uint32_t bits = std::bit_cast<uint32_t>(f);
+  const uint32_t sign = bits >> 24 & 0x80U;
+  const uint32_t magnitude = bits & 0x7fffffffU;
+  if (magnitude > 0x7f800000U) return 0x7f;                                // NaN
+  if (magnitude >= 0x43e00000U) return static_cast<uint8_t>(sign | 0x7e);  // 448 and above
+  if (magnitude < 0x3c800000U) {                                           // below 2^-6
+    // The last bit of an f32 near 2^14 is 2^-9: the sum is rounded to what a code counts.
+    const float sum = std::bit_cast<float>(magnitude) + 0x1p14F;
+    return static_cast<uint8_t>(sign | (std::bit_cast<uint32_t>(sum) & 0xfU));
+  }
+  const uint32_t rounded =
+      magnitude + 0x7ffffU + ((magnitude >> 20) & 1U);  // may carry into the exponent, as it should
+  return static_cast<uint8_t>(sign | (rounded - 0x3c000000U) >> 20);
+}
+
 }  // namespace inferneo

@@ -25,4 +25,10 @@ inline uint16_t f32_to_bf16(float f) {
 float f16_to_f32(uint16_t v);
 uint16_t f32_to_f16(float f);
 
+// e4m3 of the OCP's 8-bit formats, the kind without infinities ("FN"): steps of 2^-9 below 2^-6, eight of them in each
+// power of two above, 448 the largest. To nearest even; what is larger, infinities too, becomes 448; NaN becomes 0x7f.
+inline constexpr float kLargestE4m3 = 448.0F;
+float e4m3_to_f32(uint8_t v);
+uint8_t f32_to_e4m3(float f);
+
 }  // namespace inferneo

@@ -21,7 +21,7 @@ class EngineConfig:
     quantization: str
     """Weights in fewer bits, made at load: none, int8 or int4. Expected: one of none, int8, int4."""
     kv_cache_dtype: str
-    """Type of the KV cache; auto: the type of computation. Expected: one of auto, bf16, f16, f32, int8."""
+    """Type of the KV cache; auto: the type of computation; int8, fp8: with a scale for each token and head. Expected: one of auto, bf16, f16, f32, int8, fp8."""
     chat_template: str
     """Jinja file instead of the model's own. Expected: text."""
     task: str

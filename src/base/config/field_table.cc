@@ -9,8 +9,9 @@ namespace {
 
 constexpr std::array kDTypes = {FieldChoice{"auto"}, FieldChoice{"bf16", "bfloat16"}, FieldChoice{"f16", "float16"},
                                 FieldChoice{"f32", "float32"}};
-constexpr std::array kKvDTypes = {FieldChoice{"auto"}, FieldChoice{"bf16", "bfloat16"}, FieldChoice{"f16", "float16"},
-                                  FieldChoice{"f32", "float32"}, FieldChoice{"int8"}};
+constexpr std::array kKvDTypes = {FieldChoice{"auto"},           FieldChoice{"bf16", "bfloat16"},
+                                  FieldChoice{"f16", "float16"}, FieldChoice{"f32", "float32"},
+                                  FieldChoice{"int8"},           FieldChoice{"fp8", "fp8_e4m3"}};
 constexpr std::array kQuantizations = {FieldChoice{"none"}, FieldChoice{"int8"}, FieldChoice{"int4"}};
 constexpr std::array kOnnxProviders = {FieldChoice{"auto"}, FieldChoice{"cpu"}, FieldChoice{"cuda"},
                                        FieldChoice{"tensorrt"}};
@@ -114,13 +115,14 @@ constexpr std::array kFields = {
                 .metavar = "SCHEME",
                 .choices = kQuantizations,
                 .per_model = true},
-    ConfigField{.name = "kv_cache_dtype",
-                .group = G::models,
-                .member = &C::kv_cache_dtype,
-                .help = "Type of the KV cache; auto: the type of computation",
-                .metavar = "TYPE",
-                .choices = kKvDTypes,
-                .per_model = true},
+    ConfigField{
+        .name = "kv_cache_dtype",
+        .group = G::models,
+        .member = &C::kv_cache_dtype,
+        .help = "Type of the KV cache; auto: the type of computation; int8, fp8: with a scale for each token and head",
+        .metavar = "TYPE",
+        .choices = kKvDTypes,
+        .per_model = true},
     ConfigField{.name = "chat_template",
                 .group = G::models,
                 .member = &C::chat_template,

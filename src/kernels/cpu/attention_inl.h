@@ -16,7 +16,7 @@ struct SplitView {
   int64_t end_token = 0;  // no row of the item sees it or later ones
   const std::byte* k[kSplitTiles];
   const std::byte* v[kSplitTiles];
-  const float* k_scales[kSplitTiles];  // int8: [tokens of the tile]
+  const float* k_scales[kSplitTiles];  // of 8 bits: [tokens of the tile]
   const float* v_scales[kSplitTiles];
 };
 
@@ -168,7 +168,7 @@ void weigh_row(const AttentionArgs& args, const AttentionItem& item, const Work&
   V largest = set1(kMinusInfinity);
   for (int64_t t = view.tile_begin; t < view.tile_end; ++t) {
     V s = mul(load(scores + t * kTileTokens), scale);
-    if constexpr (W == Operand::i8) s = mul(s, load(view.k_scales[t]));
+    if constexpr (is_byte(W)) s = mul(s, load(view.k_scales[t]));
     if (args.softcap > 0.0F) s = mul(set1(args.softcap), tanh(div(s, set1(args.softcap))));
     if (const int64_t token = t * kTileTokens; token < low || token + kTileTokens > end) {
       s = keep_lanes(s, low - token, end - token, set1(kMinusInfinity));
@@ -184,7 +184,7 @@ void weigh_row(const AttentionArgs& args, const AttentionItem& item, const Work&
     sum = add(sum, p);
     if constexpr (W == Operand::bf16 && kPairDot) {
       store_bf16(reinterpret_cast<uint16_t*>(scores) + t * kTileTokens, p);
-    } else if constexpr (W == Operand::i8) {  // tokens that were never written have any scale, and nobody reads their p
+    } else if constexpr (is_byte(W)) {  // tokens that were never written have any scale, and nobody reads their p
       store(scores + t * kTileTokens, mul(p, load(view.v_scales[t])));
     } else {
       store(scores + t * kTileTokens, W == Operand::bf16 ? round_bf16(p) : p);
@@ -264,7 +264,7 @@ void weighted_sum(const Work& work, const SplitView& view, int64_t row, int64_t 
         V b[D];
 #pragma GCC unroll 4
         for (int d = 0; d < D; ++d) {
-          if constexpr (W == Operand::i8) {
+          if constexpr (is_byte(W)) {
             b[d] = load(v + 16 * d);  // beyond the last token lie the scales: a whole vector may be read
           } else {
             b[d] = d + 1 < D ? load(v + 16 * d) : load_n(v + 16 * d, last_dims);
@@ -392,6 +392,7 @@ void attention(const AttentionArgs& args, const AttentionItem& item, float* scra
 #else
   if (operand == Operand::f16) return attend<Operand::f16>(args, item, scratch);
   if (operand == Operand::i8) return attend<Operand::i8>(args, item, scratch);
+  if (operand == Operand::e4m3) return attend<Operand::e4m3>(args, item, scratch);
   attend<Operand::f32>(args, item, scratch);
 #endif
 }

@@ -1,7 +1,7 @@
 // The matrix product over the 16 lanes of simd_*.h. Included inside a per-ISA file's anonymous namespace.
 //
 // A file that defines TABLE_FOR_OTHER_TYPES compiles products and attention for bf16 only and has those of f16, f32 and
-// int8 from the table that this function returns, where they are the same: each takes long to compile.
+// 8 bits from the table that this function returns, where they are the same: each takes long to compile.
 //
 // Packed form of the input, in tiles of at most kRowTile rows, m = the row count rounded up to one of kTileRows:
 //   bf16 weights, where the ISA has a pair dot product: [cols/2][m] pairs of bf16; else [cols][m] f32.
@@ -9,7 +9,8 @@
 // products of many rows are cut along K to stay in the second-level cache; the sums rest in `partial` as they are, so
 // the cut changes no bit.
 
-enum class Operand { f32, f16, bf16, i8 };  // i8: of caches alone
+enum class Operand { f32, f16, bf16, i8, e4m3 };  // the last two: of caches alone
+SIMD_INLINE constexpr bool is_byte(Operand operand) { return operand == Operand::i8 || operand == Operand::e4m3; }
 
 SIMD_INLINE constexpr int64_t tile_rows(int64_t rows) {
   return rows <= 2 ? rows : rows <= 4 ? 4 : kRowTile == 6 ? 6 : rows <= 8 ? 8 : rows <= 12 ? 12 : 16;
@@ -29,6 +30,8 @@ SIMD_INLINE Operand operand_of(DType dtype) {
       return Operand::f16;
     case DType::i8:
       return Operand::i8;
+    case DType::f8_e4m3:
+      return Operand::e4m3;
     default:
       return Operand::f32;
   }
@@ -40,6 +43,8 @@ SIMD_INLINE auto element_pointer(const std::byte* p) {
     return reinterpret_cast<const float*>(p);
   } else if constexpr (W == Operand::i8) {
     return reinterpret_cast<const int8_t*>(p);
+  } else if constexpr (W == Operand::e4m3) {
+    return reinterpret_cast<const uint8_t*>(p);
   } else {
     return reinterpret_cast<const uint16_t*>(p);
   }
@@ -112,7 +117,7 @@ SIMD_INLINE void tile_dot(const std::byte* packed, const std::byte* const (&w)[N
   } else if constexpr (W == Operand::bf16) {
     tile_dot_halves(x, w, cols, acc);
   } else {
-    constexpr int64_t kStep = W == Operand::f32 ? 64 : W == Operand::i8 ? 16 : 32;
+    constexpr int64_t kStep = W == Operand::f32 ? 64 : is_byte(W) ? 16 : 32;
     for (int64_t k = 0; k < cols; ++k) {
       V b[N];
 #pragma GCC unroll 4

@@ -15,8 +15,10 @@ float load(const std::byte* region, DType dtype, int64_t i) {
       return bf16_to_f32(reinterpret_cast<const uint16_t*>(region)[i]);
     case DType::f16:
       return f16_to_f32(reinterpret_cast<const uint16_t*>(region)[i]);
-    case DType::i8:  // times its token's scale
+    case DType::i8:  // times its token's scale, as the next
       return static_cast<float>(reinterpret_cast<const int8_t*>(region)[i]);
+    case DType::f8_e4m3:
+      return e4m3_to_f32(reinterpret_cast<const uint8_t*>(region)[i]);
     default:
       return reinterpret_cast<const float*>(region)[i];
   }
@@ -35,14 +37,14 @@ void store(std::byte* region, DType dtype, int64_t i, float value) {
   }
 }
 
-// The token's values as int8 are x over this; NaN where one of them is no finite number.
-float int8_scale(const float* x, int32_t count) {
+// The token's values in 8 bits are codes of x over this; NaN where one of them is no finite number.
+float byte_scale(const float* x, int32_t count, DType dtype) {
   float largest = 0.0F;
   for (int32_t i = 0; i < count; ++i) {
     if (!std::isfinite(x[i])) return std::numeric_limits<float>::quiet_NaN();
     largest = std::max(largest, std::abs(x[i]));
   }
-  return largest / 127.0F;
+  return largest / (dtype == DType::i8 ? 127.0F : kLargestE4m3);
 }
 
 // The scale that multiplies what load() gives; scales: of the region.
@@ -50,9 +52,13 @@ float scale_of(const KvLayout& kv, const std::byte* scales, int64_t token) {
   return kv.has_scales() ? reinterpret_cast<const float*>(scales)[token] : 1.0F;
 }
 
-void store_int8(std::byte* region, int64_t i, float value, float scale) {
-  const float scaled = scale > 0.0F ? std::nearbyint(value / scale) : 0.0F;
-  reinterpret_cast<int8_t*>(region)[i] = static_cast<int8_t>(std::clamp(scaled, -127.0F, 127.0F));
+void store_byte(std::byte* region, DType dtype, int64_t i, float value, float scale) {
+  const float scaled = scale > 0.0F ? value / scale : 0.0F;
+  if (dtype == DType::i8) {
+    region[i] = static_cast<std::byte>(static_cast<int8_t>(std::clamp(std::nearbyint(scaled), -127.0F, 127.0F)));
+  } else {
+    region[i] = static_cast<std::byte>(f32_to_e4m3(scaled));
+  }
 }
 
 float as_operand(DType dtype, float value) { return dtype == DType::bf16 ? bf16_to_f32(f32_to_bf16(value)) : value; }
@@ -114,15 +120,15 @@ void write_out(const RowState& total, float* out, int32_t head_dim) {
 }
 
 // One token's K and V of one head.
-void write_int8(const KvLayout& kv, const float* k, int64_t slot, std::byte* k_region, const float* v,
-                std::byte* v_region) {
-  const float k_scale = int8_scale(k, kv.head_dim);
-  const float v_scale = int8_scale(v, kv.head_dim);
+void write_bytes(const KvLayout& kv, const float* k, int64_t slot, std::byte* k_region, const float* v,
+                 std::byte* v_region) {
+  const float k_scale = byte_scale(k, kv.head_dim, kv.dtype);
+  const float v_scale = byte_scale(v, kv.head_dim, kv.dtype);
   reinterpret_cast<float*>(k_region + kv.k_scales())[slot] = k_scale;
   reinterpret_cast<float*>(v_region + kv.v_scales())[slot] = v_scale;
   for (int32_t d = 0; d < kv.head_dim; ++d) {
-    store_int8(k_region, kv.k_index(slot, d), k[d], k_scale);
-    store_int8(v_region, kv.v_index(slot, d), v[d], v_scale);
+    store_byte(k_region, kv.dtype, kv.k_index(slot, d), k[d], k_scale);
+    store_byte(v_region, kv.dtype, kv.v_index(slot, d), v[d], v_scale);
   }
 }
 
@@ -140,7 +146,7 @@ void kv_write(const KvWriteArgs& args, const SequenceRows& rows, int32_t kv_head
     std::byte* v_region = base + kv.v_offset(args.layer, kv_head);
     const int64_t slot = token % kv.block_size;
     if (kv.has_scales()) {
-      write_int8(kv, k, slot, k_region, v, v_region);
+      write_bytes(kv, k, slot, k_region, v, v_region);
       continue;
     }
     for (int32_t d = 0; d < kv.head_dim; ++d) {

@@ -26,6 +26,12 @@ SIMD_INLINE V load_n(const uint16_t* f16, int64_t n) {
 SIMD_INLINE V load(const int8_t* p) {
   return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
 }
+// A code is the f16 of 2^-8 times its value, subnormal ones too. (0x7f becomes 480: nothing that is read has it.)
+SIMD_INLINE V load(const uint8_t* e4m3) {
+  const __m512i signed_codes = _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(e4m3)));
+  const __m512i halves = _mm512_and_si512(_mm512_slli_epi32(signed_codes, 7), _mm512_set1_epi32(0xbf80));
+  return _mm512_mul_ps(_mm512_cvtph_ps(_mm512_cvtepi32_epi16(halves)), _mm512_set1_ps(256.0F));
+}
 SIMD_INLINE P load_pairs(const void* p) { return _mm512_loadu_si512(p); }
 SIMD_INLINE P load_pairs_n(const void* p, int64_t n) { return _mm512_maskz_loadu_epi32(first(n), p); }
 SIMD_INLINE P keep_even(P p) { return _mm512_and_si512(p, _mm512_set1_epi32(0xffff)); }

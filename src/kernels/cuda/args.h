@@ -20,11 +20,13 @@
 
 namespace inferneo::cuda {
 
-// i8 and i4 are quantised weights (quant_layout.h); i8 is also a cache's type.
-enum class Elem : uint8_t { f32, bf16, f16, i8, i4 };
+// i8 and i4 are quantised weights (quant_layout.h); i8 and e4m3 are types of caches.
+enum class Elem : uint8_t { f32, bf16, f16, i8, i4, e4m3 };
 
+// A byte is a code, which means nothing without its scale.
+INFERNEO_BOTH constexpr bool is_byte(Elem elem) { return elem == Elem::i8 || elem == Elem::e4m3; }
 // Not of i4, whose elements share bytes.
-INFERNEO_BOTH constexpr int64_t elem_bytes(Elem elem) { return elem == Elem::f32 ? 4 : elem == Elem::i8 ? 1 : 2; }
+INFERNEO_BOTH constexpr int64_t elem_bytes(Elem elem) { return elem == Elem::f32 ? 4 : is_byte(elem) ? 1 : 2; }
 INFERNEO_BOTH constexpr int64_t padded_cols(int64_t cols) { return (cols + 7) / 8 * 8; }
 // What a product with such weights reads.
 INFERNEO_BOTH constexpr Elem operand_of(Elem weight) {
@@ -114,8 +116,9 @@ struct RopeTableArgs {
 };
 
 // What lies inside a block of the cache: [layer][kv_head]{K [block_size][padded head_dim], V the same}, each region a
-// multiple of 64 bytes. i8 has after the values of a region, at the next multiple of 64 bytes, an f32 scale per token,
-// as kernels/kv_layout.h says; its dimensions stand in fours as 0 2 1 3, as tensor cores take them (quant_layout.h).
+// multiple of 64 bytes. i8 and e4m3 have after the values of a region, at the next multiple of 64 bytes, an f32 scale
+// per token, as kernels/kv_layout.h says; their dimensions stand in fours as 0 2 1 3, as tensor cores take them
+// (quant_layout.h).
 struct KvLayout {
   int32_t num_layers;
   int32_t num_kv_heads;
@@ -123,7 +126,7 @@ struct KvLayout {
   int32_t block_size;
   Elem elem;
 
-  INFERNEO_BOTH constexpr bool has_scales() const { return elem == Elem::i8; }
+  INFERNEO_BOTH constexpr bool has_scales() const { return is_byte(elem); }
   // A multiple of 16 bytes.
   INFERNEO_BOTH constexpr int64_t row_elements() const {
     return has_scales() ? (head_dim + 15) / 16 * 16 : padded_cols(head_dim);

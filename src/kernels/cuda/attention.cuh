@@ -1,9 +1,9 @@
 // Paged attention: one tensor-core kernel for prompts (64 rows of queries and heads, the four warps share the keys) and
-// for decoding (16 rows, the four warps share the tokens), after FlashAttention-2 (Dao, 2023) and flash-decoding; and a
-// plain one for caches of f32 and f16. The query heads of a group share each read of a key.
+// for decoding (16 rows, the four warps share the tokens), after FlashAttention-2 (Dao, 2023) and flash-decoding. The
+// query heads of a group share each read of a key. What it does not take, attention_plain.cuh does.
 //
-// Keys and values in int8 come into shared memory as they are and become bf16 there, exactly; the keys' scales go into
-// the scores and the values' scales into the weights, in f32.
+// Keys and values in 8 bits come into shared memory as they are and become bf16 there, exactly; the keys' scales go
+// into the scores and the values' scales into the weights, in f32.
 //
 // Tiles of 64 tokens begin at multiples of 64. A token that a row may not see has weight zero exactly, so a row's result
 // does not depend on the other rows of its item, as long as the item is not split.
@@ -44,11 +44,11 @@ struct PagedAttention {
   static constexpr int kChunks = HD / 8;  // of 16 bytes in a row
   static constexpr int kTileBytes = kAttentionTile * HD * 2;
   static constexpr int kQueryBytes = kRows * HD * 2;
-  // Behind the queries: stages of keys and values; for int8 one such stage, and then stages of bytes and scales.
-  static constexpr bool kInt8 = kElem == Elem::i8;
+  // Behind the queries: stages of keys and values; for bytes one such stage, and then stages of bytes and scales.
+  static constexpr bool kBytes = is_byte(kElem);
   static constexpr int kByteTile = kAttentionTile * HD;
-  static constexpr int kStageBytes = kInt8 ? 2 * kByteTile + 2 * kAttentionTile * 4 : 2 * kTileBytes;
-  static constexpr int kStagesAt = kQueryBytes + (kInt8 ? 2 * kTileBytes : 0);
+  static constexpr int kStageBytes = kBytes ? 2 * kByteTile + 2 * kAttentionTile * 4 : 2 * kTileBytes;
+  static constexpr int kStagesAt = kQueryBytes + (kBytes ? 2 * kTileBytes : 0);
   static constexpr int kSharedBytes = kStagesAt + kStages * kStageBytes;
   static constexpr int kTokens = kDecode ? 16 : kAttentionTile;  // of a tile that one warp looks at
   // Warps' results of a decode item lie where the tiles were.
@@ -128,7 +128,7 @@ struct PagedAttention {
   }
   static INFERNEO_DEVICE void load_stage(const AttentionArgs& args, const AttentionItem& item, const int32_t* table,
                                          int tile, uint8_t* stage) {
-    if constexpr (kInt8) {
+    if constexpr (kBytes) {
       load_byte_tile(args, item, table, tile * kAttentionTile, stage);
     } else {
       load_tile(args, item, table, tile * kAttentionTile, stage);
@@ -143,9 +143,11 @@ struct PagedAttention {
       uint8_t* tile = tiles + i / (kAttentionTile * (HD / 16)) * kTileBytes;
       const Words4 b = load16(stage + i * 16);
       store16(chunk_at(tile, row, chunk),
-              Words4{bytes_to_bf16(b.x), bytes_to_bf16(b.x >> 8), bytes_to_bf16(b.y), bytes_to_bf16(b.y >> 8)});
+              Words4{bytes_to_bf16<kElem>(b.x), bytes_to_bf16<kElem>(b.x >> 8), bytes_to_bf16<kElem>(b.y),
+                     bytes_to_bf16<kElem>(b.y >> 8)});
       store16(chunk_at(tile, row, chunk + 1),
-              Words4{bytes_to_bf16(b.z), bytes_to_bf16(b.z >> 8), bytes_to_bf16(b.w), bytes_to_bf16(b.w >> 8)});
+              Words4{bytes_to_bf16<kElem>(b.z), bytes_to_bf16<kElem>(b.z >> 8), bytes_to_bf16<kElem>(b.w),
+                     bytes_to_bf16<kElem>(b.w >> 8)});
     }
   }
 
@@ -185,7 +187,7 @@ struct PagedAttention {
         const int token = token0 + column;
         const int position = positions[e / 2];
         float value = s[j][e] * args.scale;
-        if constexpr (kInt8) value *= scales[column];
+        if constexpr (kBytes) value *= scales[column];
         if (args.softcap > 0.0F) value = args.softcap * tanhf(value / args.softcap);
         const bool visible = token >= item.token_begin && token < item.token_end && token <= position &&
                              (args.window == 0 || token > position - args.window);
@@ -211,7 +213,7 @@ struct PagedAttention {
         s[j][e] = fast_exp2((s[j][e] - base[e / 2]) * kLog2E);
         state.sum[e / 2] += s[j][e];
         // What a row does not see stays zero, whatever the scale is.
-        if constexpr (kInt8) {
+        if constexpr (kBytes) {
           const int column = first + j * 8 + lane() % 4 * 2 + e % 2;
           if (s[j][e] > 0.0F) s[j][e] *= scales[kAttentionTile + column];
         }
@@ -357,8 +359,8 @@ struct PagedAttention {
       }
       copy_commit();
       uint8_t* stage = stages + tile % kStages * kStageBytes;
-      const auto* scales = reinterpret_cast<const float*>(stage + 2 * kByteTile);  // of int8
-      if constexpr (kInt8) {
+      const auto* scales = reinterpret_cast<const float*>(stage + 2 * kByteTile);  // of bytes
+      if constexpr (kBytes) {
         widen(stage, queries + kQueryBytes);
         sync_block();
         stage = queries + kQueryBytes;
@@ -390,6 +392,8 @@ struct PagedAttention {
 
 template <int HD, bool kDecode>
 using Int8Attention = PagedAttention<HD, kDecode, Elem::i8>;
+template <int HD, bool kDecode>
+using E4m3Attention = PagedAttention<HD, kDecode, Elem::e4m3>;
 
 INFERNEO_KERNEL(inferneo_attention_decode_64, AttentionArgs, 128) { PagedAttention<64, true>::run(args); }
 INFERNEO_KERNEL(inferneo_attention_decode_128, AttentionArgs, 128) { PagedAttention<128, true>::run(args); }
@@ -403,80 +407,11 @@ INFERNEO_KERNEL(inferneo_attention_decode_256_i8, AttentionArgs, 128) { Int8Atte
 INFERNEO_KERNEL(inferneo_attention_prefill_64_i8, AttentionArgs, 128) { Int8Attention<64, false>::run(args); }
 INFERNEO_KERNEL(inferneo_attention_prefill_128_i8, AttentionArgs, 128) { Int8Attention<128, false>::run(args); }
 INFERNEO_KERNEL(inferneo_attention_prefill_256_i8, AttentionArgs, 128) { Int8Attention<256, false>::run(args); }
-
-// Any type of cache, any head up to kMaxPlainHeadDim. A warp per (row, head): 32 tokens at a time, a token per lane for
-// the keys, a dimension per lane for the values.
-INFERNEO_KERNEL(inferneo_attention_plain, AttentionArgs, 128) {
-  const KvLayout& kv = args.layout;
-  const int index = block_x() * (num_threads() / 32) + warp();
-  if (index >= args.rows * args.num_heads) return;
-  const int row = index / args.num_heads;
-  const int head = index % args.num_heads;
-  const int kv_head = head / (args.num_heads / kv.num_kv_heads);
-  const int32_t position = args.batch.positions[row];
-  const int32_t* table = args.batch.tables + args.batch.table_begin[args.batch.sequence_of[row]];
-  const float* q = args.q + row * args.q_stride + static_cast<int64_t>(head) * kv.head_dim;
-  const bool rounds = kv.elem == Elem::bf16;
-  const auto region_of = [&](int token, int64_t offset) {
-    return args.plane + table[token / kv.block_size] * kv.bytes_per_block() + offset;
-  };
-  const auto element_of = [&](const uint8_t* region, int slot, int d) {
-    const int64_t at = slot * kv.row_elements() + kv.place_of(d);
-    if (kv.has_scales()) return static_cast<float>(reinterpret_cast<const int8_t*>(region)[at]);
-    return load_elem(region, kv.elem, at);
-  };
-  const auto scale_of = [&](const uint8_t* region, int slot) {
-    return kv.has_scales() ? reinterpret_cast<const float*>(region + kv.scales_at())[slot] : 1.0F;
-  };
-  constexpr int kPerLane = kMaxPlainHeadDim / 32;
-  float acc[kPerLane] = {};
-  float largest = kNegativeInfinity;
-  float sum = 0.0F;
-  const int begin = args.window > 0 ? max_of(0, position - args.window + 1) : 0;
-  for (int token0 = begin; token0 <= position; token0 += 32) {
-    const int token = token0 + lane();
-    float s = kNegativeInfinity;
-    if (token <= position) {
-      const uint8_t* keys = region_of(token, kv.k_offset(args.layer, kv_head));
-      const int slot = token % kv.block_size;
-      float dot = 0.0F;
-      for (int d = 0; d < kv.head_dim; ++d) {
-        dot += (rounds ? from_bf16(to_bf16(q[d])) : q[d]) * element_of(keys, slot, d);
-      }
-      s = dot * args.scale * scale_of(keys, slot);
-      if (args.softcap > 0.0F) s = args.softcap * tanhf(s / args.softcap);
-    }
-    const float next = max_of(largest, warp_max(s));
-    const float shrink = expf(largest - next);
-    largest = next;
-    const float p = expf(s - next);
-    sum = sum * shrink + warp_sum(p);
-    INFERNEO_UNROLL
-    for (int i = 0; i < kPerLane; ++i) acc[i] *= shrink;
-    float weight = rounds ? from_bf16(to_bf16(p)) : p;
-    if (token <= position) {
-      weight *= scale_of(region_of(token, kv.v_offset(args.layer, kv_head)), token % kv.block_size);
-    }
-    const int count = min_of(32, position + 1 - token0);
-    for (int t = 0; t < count; ++t) {
-      const float share = shuffle(weight, t);
-      const uint8_t* values = region_of(token0 + t, kv.v_offset(args.layer, kv_head));
-      const int slot = (token0 + t) % kv.block_size;
-      INFERNEO_UNROLL
-      for (int i = 0; i < kPerLane; ++i) {
-        const int d = lane() + 32 * i;
-        if (d < kv.head_dim) acc[i] += share * element_of(values, slot, d);
-      }
-    }
-  }
-  INFERNEO_UNROLL
-  for (int i = 0; i < kPerLane; ++i) {
-    const int d = lane() + 32 * i;
-    if (d < kv.head_dim) {
-      store_elem(args.out, args.out_elem, row * args.out_stride + static_cast<int64_t>(head) * kv.head_dim + d,
-                 acc[i] / sum);
-    }
-  }
-}
+INFERNEO_KERNEL(inferneo_attention_decode_64_e4m3, AttentionArgs, 128) { E4m3Attention<64, true>::run(args); }
+INFERNEO_KERNEL(inferneo_attention_decode_128_e4m3, AttentionArgs, 128) { E4m3Attention<128, true>::run(args); }
+INFERNEO_KERNEL(inferneo_attention_decode_256_e4m3, AttentionArgs, 128) { E4m3Attention<256, true>::run(args); }
+INFERNEO_KERNEL(inferneo_attention_prefill_64_e4m3, AttentionArgs, 128) { E4m3Attention<64, false>::run(args); }
+INFERNEO_KERNEL(inferneo_attention_prefill_128_e4m3, AttentionArgs, 128) { E4m3Attention<128, false>::run(args); }
+INFERNEO_KERNEL(inferneo_attention_prefill_256_e4m3, AttentionArgs, 128) { E4m3Attention<256, false>::run(args); }
 
 }  // namespace inferneo::cuda

@@ -30,7 +30,7 @@ Tiles tiles_of(const AttentionShape& shape, int32_t position, int32_t num_querie
 
 }  // namespace
 
-// As PagedAttention::kSharedBytes: the queries, and stages of keys and values; of int8 one such stage, and stages of
+// As PagedAttention::kSharedBytes: the queries, and stages of keys and values; of 8 bits one such stage, and stages of
 // bytes with their scales.
 int32_t attention_shared_bytes(int32_t head_dim, Elem elem, bool decode) {
   const int32_t width = head_dim <= 64 ? 64 : head_dim <= 128 ? 128 : 256;
@@ -38,7 +38,7 @@ int32_t attention_shared_bytes(int32_t head_dim, Elem elem, bool decode) {
   const int32_t stages = decode ? 3 : 2;
   const int32_t tiles = 2 * kAttentionTile * width * 2;
   const int32_t queries = rows * width * 2;
-  return elem == Elem::i8 ? queries + tiles + stages * (tiles / 2 + 2 * kAttentionTile * 4) : queries + stages * tiles;
+  return is_byte(elem) ? queries + tiles + stages * (tiles / 2 + 2 * kAttentionTile * 4) : queries + stages * tiles;
 }
 
 AttentionLimits attention_limits(const AttentionShape& shape, int32_t max_seqs, int32_t max_tokens) {

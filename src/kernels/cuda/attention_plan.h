@@ -33,7 +33,7 @@ struct AttentionShape {
   int32_t group() const { return num_heads / num_kv_heads; }
   // Whether the tensor-core kernels take it.
   bool has_tiles() const {
-    return (elem == Elem::bf16 || elem == Elem::i8) && head_dim <= kMaxHeadDim && group() <= kPrefillRows &&
+    return (elem == Elem::bf16 || is_byte(elem)) && head_dim <= kMaxHeadDim && group() <= kPrefillRows &&
            attention_shared_bytes(head_dim, elem, false) <= shared_bytes;
   }
   // Where the kernel for decoding has no room, the one for prompts takes its rows.

@@ -210,6 +210,30 @@ INFERNEO_DEVICE float from_bf16(uint16_t half) { return bits_to_float(static_cas
 INFERNEO_DEVICE float low_bf16(uint32_t pair) { return bits_to_float(pair << 16); }
 INFERNEO_DEVICE float high_bf16(uint32_t pair) { return bits_to_float(pair & 0xffff0000U); }
 
+// As e4m3_to_f32() and f32_to_e4m3() of tensor/dtype.h, to the bit, but for NaN, which nobody stores. A code is the f32
+// of 2^-120 times its value, subnormal ones too.
+INFERNEO_DEVICE float from_e4m3(uint8_t code) {
+  const uint32_t bits = code;
+  return bits_to_float((bits & 0x7fU) << 20 | (bits & 0x80U) << 24) * 0x1p120F;
+}
+INFERNEO_DEVICE uint8_t to_e4m3(float value) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890
+  uint16_t pair;
+  asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(pair) : "f"(0.0F), "f"(value));
+  return static_cast<uint8_t>(pair);
+#else
+  const uint32_t sign = float_to_bits(value) >> 24 & 0x80U;
+  const uint32_t magnitude = float_to_bits(value) & 0x7fffffffU;
+  uint32_t code = 0x7e;           // 448 and above
+  if (magnitude < 0x3c800000U) {  // below 2^-6: the last bit of the sum is 2^-9
+    code = float_to_bits(bits_to_float(magnitude) + 16384.0F) & 0xfU;
+  } else if (magnitude < 0x43e00000U) {
+    code = (magnitude + 0x7ffffU + (magnitude >> 20 & 1U) - 0x3c000000U) >> 20;
+  }
+  return static_cast<uint8_t>(sign | code);
+#endif
+}
+
 INFERNEO_DEVICE float load_elem(const void* base, Elem elem, int64_t i) {
   if (elem == Elem::bf16) return from_bf16(static_cast<const uint16_t*>(base)[i]);
   if (elem == Elem::f16) return from_f16(static_cast<const uint16_t*>(base)[i]);

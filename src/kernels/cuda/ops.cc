@@ -68,9 +68,27 @@ const char* gemv_kernel(Elem weight, int32_t rows) {
     case Elem::bf16:
       return rows == 1 ? "inferneo_gemv_bf16_1" : rows == 2 ? "inferneo_gemv_bf16_2" : "inferneo_gemv_bf16_4";
     case Elem::f32:
+    case Elem::e4m3:  // no weights'
       break;
   }
   return "inferneo_gemv_f32";
+}
+
+const char* plain_attention_kernel(Elem cache) {
+  switch (cache) {
+    case Elem::f16:
+      return "inferneo_attention_plain_f16";
+    case Elem::bf16:
+      return "inferneo_attention_plain_bf16";
+    case Elem::i8:
+      return "inferneo_attention_plain_i8";
+    case Elem::e4m3:
+      return "inferneo_attention_plain_e4m3";
+    case Elem::f32:
+    case Elem::i4:  // no cache's
+      break;
+  }
+  return "inferneo_attention_plain_f32";
 }
 
 constexpr int kTilePad = 64;  // of inferneo_gemm_plain
@@ -197,21 +215,26 @@ Status Ops::moe_combine(const MoeCombineArgs& args) {
 }
 
 Status Ops::attention_items(const AttentionArgs& args, bool decode, int32_t blocks) {
-  constexpr std::array<std::array<const char*, 3>, 4> kKernels = {
+  constexpr std::array<std::array<const char*, 3>, 6> kKernels = {
       {{"inferneo_attention_prefill_64", "inferneo_attention_prefill_128", "inferneo_attention_prefill_256"},
        {"inferneo_attention_decode_64", "inferneo_attention_decode_128", "inferneo_attention_decode_256"},
        {"inferneo_attention_prefill_64_i8", "inferneo_attention_prefill_128_i8", "inferneo_attention_prefill_256_i8"},
-       {"inferneo_attention_decode_64_i8", "inferneo_attention_decode_128_i8", "inferneo_attention_decode_256_i8"}}};
+       {"inferneo_attention_decode_64_i8", "inferneo_attention_decode_128_i8", "inferneo_attention_decode_256_i8"},
+       {"inferneo_attention_prefill_64_e4m3", "inferneo_attention_prefill_128_e4m3",
+        "inferneo_attention_prefill_256_e4m3"},
+       {"inferneo_attention_decode_64_e4m3", "inferneo_attention_decode_128_e4m3",
+        "inferneo_attention_decode_256_e4m3"}}};
   const KvLayout& kv = args.layout;
   const size_t width = kv.head_dim <= 64 ? 0 : kv.head_dim <= 128 ? 1 : 2;
-  const size_t kind = (kv.elem == Elem::i8 ? 2U : 0U) + (decode ? 1U : 0U);
+  const size_t kind = (kv.elem == Elem::e4m3 ? 4U : kv.elem == Elem::i8 ? 2U : 0U) + (decode ? 1U : 0U);
   const auto shared = static_cast<unsigned>(attention_shared_bytes(kv.head_dim, kv.elem, decode));
   return launch(kKernels[kind][width], {{static_cast<unsigned>(blocks), 1, 1}, 128, shared}, args);
 }
 
 Status Ops::attention_plain(const AttentionArgs& args) {
   const int64_t warps = int64_t{args.rows} * args.num_heads;
-  return launch("inferneo_attention_plain", {{blocks_of(warps, kWarpsPerBlock), 1, 1}, kWarpsPerBlock * 32, 0}, args);
+  return launch(plain_attention_kernel(args.layout.elem),
+                {{blocks_of(warps, kWarpsPerBlock), 1, 1}, kWarpsPerBlock * 32, 0}, args);
 }
 
 Status Ops::sample(const SampleArgs& args, const Sampling& wanted) {

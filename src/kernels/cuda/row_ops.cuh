@@ -109,9 +109,15 @@ INFERNEO_KERNEL(inferneo_rope_table, RopeTableArgs, 64) {
   }
 }
 
-// A token's row of one head as int8 into a region, by a warp: what kernels/cpu does, to the bit. The scale is the largest
-// magnitude over 127, NaN where a value is not finite.
-INFERNEO_DEVICE void write_int8_row(const KvLayout& kv, const float* x, int64_t slot, uint8_t* region) {
+// To the nearest of -127 to 127, ties to even.
+INFERNEO_DEVICE uint8_t to_int8(float value) {
+  const float integer = rintf(value);
+  return static_cast<uint8_t>(static_cast<int8_t>(integer > 127.0F ? 127.0F : integer < -127.0F ? -127.0F : integer));
+}
+
+// A token's row of one head in 8 bits into a region, by a warp: what kernels/cpu does, to the bit. The scale is the
+// largest magnitude over the largest code, NaN where a value is not finite.
+INFERNEO_DEVICE void write_byte_row(const KvLayout& kv, const float* x, int64_t slot, uint8_t* region) {
   float largest = 0.0F;
   bool finite = true;
   for (int c = lane(); c < kv.head_dim; c += 32) {
@@ -119,13 +125,13 @@ INFERNEO_DEVICE void write_int8_row(const KvLayout& kv, const float* x, int64_t 
     finite = finite && magnitude < -kNegativeInfinity;
     largest = max_of(largest, magnitude);
   }
-  const float scale = ballot(!finite) == 0 ? warp_max(largest) / 127.0F : bits_to_float(0x7fc00000U);
+  const float largest_code = kv.elem == Elem::i8 ? 127.0F : 448.0F;
+  const float scale = ballot(!finite) == 0 ? warp_max(largest) / largest_code : bits_to_float(0x7fc00000U);
   if (lane() == 0) reinterpret_cast<float*>(region + kv.scales_at())[slot] = scale;
-  auto* to = reinterpret_cast<int8_t*>(region) + slot * kv.row_elements();
+  uint8_t* to = region + slot * kv.row_elements();
   for (int c = lane(); c < kv.row_elements(); c += 32) {
-    float scaled = c < kv.head_dim && scale > 0.0F ? rintf(x[c] / scale) : 0.0F;
-    scaled = scaled > 127.0F ? 127.0F : scaled < -127.0F ? -127.0F : scaled;
-    to[kv.place_of(c)] = static_cast<int8_t>(scaled);
+    const float scaled = c < kv.head_dim && scale > 0.0F ? x[c] / scale : 0.0F;
+    to[kv.place_of(c)] = kv.elem == Elem::i8 ? to_int8(scaled) : to_e4m3(scaled);
   }
 }
 
@@ -192,7 +198,7 @@ INFERNEO_KERNEL(inferneo_qkv_post, QkvArgs, 128) {
   if (is_q) return;
   if (kv.has_scales()) {
     sync_warp();
-    return write_int8_row(kv, x, slot, region);
+    return write_byte_row(kv, x, slot, region);
   }
   for (int c = kv.head_dim + lane(); c < kv.row_elements(); c += 32) put(c, 0.0F);
 }

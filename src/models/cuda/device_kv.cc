@@ -10,6 +10,7 @@ namespace {
 Elem kv_elem(DType dtype) {
   if (dtype == DType::bf16) return Elem::bf16;
   if (dtype == DType::i8) return Elem::i8;
+  if (dtype == DType::f8_e4m3) return Elem::e4m3;
   return dtype == DType::f16 ? Elem::f16 : Elem::f32;
 }
 

@@ -85,11 +85,12 @@ Result<std::string> kv_content(const LoadOptions& options, const NativeModel& mo
 Result<DType> resolve_kv_dtype(const std::string& name, DType weights) {
   if (name == "auto") return weights;
   if (name == "int8") return DType::i8;
+  if (name == "fp8") return DType::f8_e4m3;
   for (const DType dtype : {DType::f32, DType::bf16, DType::f16}) {
     if (dtype_name(dtype) == name) return dtype;
   }
   return make_error(ErrorCode::invalid_argument,
-                    fmt::format("kv_cache_dtype '{}' is not one of auto, f32, bf16, f16, int8", name),
+                    fmt::format("kv_cache_dtype '{}' is not one of auto, f32, bf16, f16, int8, fp8", name),
                     "kv_cache_dtype");
 }
 

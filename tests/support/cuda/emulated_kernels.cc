@@ -5,6 +5,7 @@
 #include "support/cuda/simt.h"
 // In this order: the bodies are written in what simt.h offers.
 #include "kernels/cuda/attention.cuh"
+#include "kernels/cuda/attention_plain.cuh"
 #include "kernels/cuda/gemm.cuh"
 #include "kernels/cuda/quant.cuh"
 #include "kernels/cuda/row_ops.cuh"
@@ -70,7 +71,17 @@ const std::array kKernels = {
     KERNEL(inferneo_attention_prefill_64_i8, AttentionArgs, 128),
     KERNEL(inferneo_attention_prefill_128_i8, AttentionArgs, 128),
     KERNEL(inferneo_attention_prefill_256_i8, AttentionArgs, 128),
-    KERNEL(inferneo_attention_plain, AttentionArgs, 128),
+    KERNEL(inferneo_attention_decode_64_e4m3, AttentionArgs, 128),
+    KERNEL(inferneo_attention_decode_128_e4m3, AttentionArgs, 128),
+    KERNEL(inferneo_attention_decode_256_e4m3, AttentionArgs, 128),
+    KERNEL(inferneo_attention_prefill_64_e4m3, AttentionArgs, 128),
+    KERNEL(inferneo_attention_prefill_128_e4m3, AttentionArgs, 128),
+    KERNEL(inferneo_attention_prefill_256_e4m3, AttentionArgs, 128),
+    KERNEL(inferneo_attention_plain_f32, AttentionArgs, 128),
+    KERNEL(inferneo_attention_plain_f16, AttentionArgs, 128),
+    KERNEL(inferneo_attention_plain_bf16, AttentionArgs, 128),
+    KERNEL(inferneo_attention_plain_i8, AttentionArgs, 128),
+    KERNEL(inferneo_attention_plain_e4m3, AttentionArgs, 128),
     KERNEL(inferneo_row_scan, SampleArgs, 256),
     KERNEL(inferneo_top_logprobs, SampleArgs, 512),
     KERNEL(inferneo_process, SampleArgs, 256),

@@ -4,7 +4,7 @@
 //
 // Tolerance: queries, keys and values are rounded before the reference sees them, so what is left is the rounding of
 // the softmax weights (relative 2^-8 for bf16, times the sum of |value|, which is at most the largest one), of sums in
-// f32, and of the output. Of an int8 cache the reference sees the integers times the scales that the cache holds; the
+// f32, and of the output. Of a cache of 8 bits the reference sees the codes times the scales that the cache holds; the
 // kernels round the weights after the values' scales have gone into them, which is no more.
 #include "kernel_data.h"
 #include "kernels/cuda/attention_plan.h"
@@ -213,23 +213,62 @@ class AttentionKernels : public DeviceTest {
     worst.expect("heads of " + std::to_string(c.head_dim));
   }
 
+  // 8 bits: every width of head in both kernels, split contexts, windows, blocks whose scales are not aligned to 16
+  // bytes, heads that fill no whole chunk, and the plain kernel where the tiles do not fit.
+  void check_bytes(Elem elem) {
+    for (const int32_t head_dim : {64, 128, 256, 80, 24, 8}) {
+      AttentionCase c;
+      c.elem = elem;
+      c.head_dim = head_dim;
+      c.sequences = {{0, 1}, {63, 1}, {64, 1}, {200, 1}, {0, 70}, {33, 41}};
+      check(c);
+    }
+    AttentionCase c;
+    c.elem = elem;
+    c.multiprocessors = 8;
+    c.sequences = {{1500, 1}, {3, 1}, {700, 2}};
+    check(c);
+    c.window = 37;
+    c.softcap = 5.0F;
+    c.block_size = 6;
+    c.num_heads = 6;
+    c.sequences = {{0, 90}, {150, 40}, {99, 1}, {5, 1}};
+    check(c);
+    c.invariant = true;
+    check(c);
+    AttentionCase plain;
+    plain.elem = elem;
+    for (const int32_t head_dim : {264, 300}) {
+      plain.head_dim = head_dim;
+      plain.sequences = {{0, 20}, {40, 1}, {31, 5}};
+      check(plain);
+    }
+  }
+
  private:
   // A row of one head as a cache has it.
   struct CacheRow {
     Elem elem;
-    float scale = 1.0F;  // of int8
+    float scale = 1.0F;          // of bytes
+    std::vector<uint8_t> codes;  // of bytes
     std::vector<double> values;
 
     static CacheRow of(Elem elem, const std::vector<float>& row) {
-      CacheRow made{elem, 1.0F, {}};
-      if (elem != Elem::i8) {
+      CacheRow made{elem, 1.0F, {}, {}};
+      if (!is_byte(elem)) {
         for (const float v : row) made.values.push_back(stored(elem, v));
         return made;
       }
       float largest = 0.0F;
       for (const float v : row) largest = std::max(largest, std::abs(v));
-      made.scale = largest / 127.0F;
-      for (const float v : row) made.values.push_back(std::nearbyint(v / made.scale) * double{made.scale});
+      made.scale = largest / (elem == Elem::i8 ? 127.0F : kLargestE4m3);
+      for (const float v : row) {
+        const float scaled = v / made.scale;
+        made.codes.push_back(elem == Elem::i8 ? static_cast<uint8_t>(static_cast<int8_t>(std::nearbyint(scaled)))
+                                              : f32_to_e4m3(scaled));
+        const float code = elem == Elem::i8 ? std::nearbyint(scaled) : e4m3_to_f32(made.codes.back());
+        made.values.push_back(double{code} * made.scale);
+      }
       return made;
     }
     void put(const KvLayout& layout, uint8_t* region, int64_t slot) const {
@@ -237,13 +276,13 @@ class AttentionKernels : public DeviceTest {
         const bool padding = d >= layout.head_dim;
         const double value = padding ? 0.0 : values[static_cast<size_t>(d)];
         const int64_t at = slot * layout.row_elements() + layout.place_of(d);
-        if (elem == Elem::i8) {
-          reinterpret_cast<int8_t*>(region)[at] = static_cast<int8_t>(std::nearbyint(value / scale));
+        if (is_byte(elem)) {
+          region[at] = padding ? 0 : codes[static_cast<size_t>(d)];
         } else {
           put_element(region, elem, at, value);
         }
       }
-      if (elem == Elem::i8) reinterpret_cast<float*>(region + layout.scales_at())[slot] = scale;
+      if (is_byte(elem)) reinterpret_cast<float*>(region + layout.scales_at())[slot] = scale;
     }
   };
   static void put_element(uint8_t* base, Elem elem, int64_t at, double value) {
@@ -340,37 +379,9 @@ TEST_F(AttentionKernels, OtherCaches) {
   check(wide);
 }
 
-// int8: every width of head in both kernels, split contexts, windows, blocks whose scales are not aligned to 16 bytes,
-// heads that fill no whole chunk, and the plain kernel where the tiles do not fit.
-TEST_F(AttentionKernels, Int8Caches) {
-  for (const int32_t head_dim : {64, 128, 256, 80, 24, 8}) {
-    AttentionCase c;
-    c.elem = Elem::i8;
-    c.head_dim = head_dim;
-    c.sequences = {{0, 1}, {63, 1}, {64, 1}, {200, 1}, {0, 70}, {33, 41}};
-    check(c);
-  }
-  AttentionCase c;
-  c.elem = Elem::i8;
-  c.multiprocessors = 8;
-  c.sequences = {{1500, 1}, {3, 1}, {700, 2}};
-  check(c);
-  c.window = 37;
-  c.softcap = 5.0F;
-  c.block_size = 6;
-  c.num_heads = 6;
-  c.sequences = {{0, 90}, {150, 40}, {99, 1}, {5, 1}};
-  check(c);
-  c.invariant = true;
-  check(c);
-  AttentionCase plain;
-  plain.elem = Elem::i8;
-  for (const int32_t head_dim : {264, 300}) {
-    plain.head_dim = head_dim;
-    plain.sequences = {{0, 20}, {40, 1}, {31, 5}};
-    check(plain);
-  }
-}
+TEST_F(AttentionKernels, Int8Caches) { check_bytes(Elem::i8); }
+
+TEST_F(AttentionKernels, Fp8Caches) { check_bytes(Elem::e4m3); }
 
 TEST_F(AttentionKernels, InvariantShapesUseOneKernel) {
   AttentionCase c;
@@ -405,7 +416,10 @@ TEST(AttentionPlan, ChoosesKernelsThatTheSharedMemoryHolds) {
               {256, 227 << 10, true, true},
               {128, 99 << 10, true, true, Elem::i8},
               {256, 99 << 10, false, false, Elem::i8},
-              {256, 227 << 10, true, true, Elem::i8}};
+              {256, 227 << 10, true, true, Elem::i8},
+              {128, 99 << 10, true, true, Elem::e4m3},
+              {256, 99 << 10, false, false, Elem::e4m3},
+              {256, 227 << 10, true, true, Elem::e4m3}};
   for (const auto& row : rows) {
     AttentionShape shape{8, 2, row.head_dim};
     shape.elem = row.elem;

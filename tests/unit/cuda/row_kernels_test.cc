@@ -304,49 +304,31 @@ TEST_F(RowKernels, HeadsAreNormedRotatedAndWritten) {
   }
 }
 
-// Keys and values of an int8 cache: the host's integers and scales to the bit, and no other byte. A row of zeros, one
-// with a value that is not finite, a head that fills no whole chunk.
-TEST_F(RowKernels, Int8RowsAreThoseOfTheHost) {
-  for (const int32_t dim : {20, 64}) {
-    constexpr int32_t kKv = 2;
-    constexpr int32_t kRows = 4;
-    const int64_t width = (1 + 2 * kKv) * dim;
-    Numbers numbers(23);
-    std::vector<float> qkv = numbers.floats(kRows * width, 3.0);
-    std::fill_n(qkv.begin() + dim, dim, 0.0F);                                                   // row 0, first key
-    qkv[static_cast<size_t>(2 * width + 3 * dim + 5)] = std::numeric_limits<float>::infinity();  // row 2, first value
-    kernels::KvLayout host_layout{DType::i8, 1, kKv, dim, 8};
-    std::vector<std::byte> host(4 * host_layout.bytes_per_block(), std::byte{0xff});
-    const std::vector<int32_t> blocks = {3, 1};
-    const kernels::SequenceRows rows{blocks.data(), 6, 0, 3};
-    kernels::KvWriteArgs write;
-    write.k = qkv.data() + dim;
-    write.v = qkv.data() + 3 * dim;
-    write.k_stride = write.v_stride = width;
-    write.plane = host.data();
-    write.layout = host_layout;
-    for (int32_t h = 0; h < kKv; ++h) kernels::reference::kv_write(write, rows, h);
-    const KvLayout layout{1, kKv, dim, 8, Elem::i8};
-    const Array<int32_t> positions(*this, std::vector<int32_t>{6, 7, 8, -1});
-    const Array<int32_t> sequence_of(*this, std::vector<int32_t>{0, 0, 0, 0});
-    const Array<int32_t> begin(*this, std::vector<int32_t>{0});
-    const Array<int32_t> tables(*this, blocks);
-    const Array<float> qkv_on(*this, qkv);
-    const Array<uint8_t> plane(*this, static_cast<size_t>(4 * layout.bytes_per_block()));
-    QkvArgs args{};
-    args.qkv = qkv_on.get();
-    args.stride = width;
-    args.batch = {positions.get(), sequence_of.get(), begin.get(), tables.get()};
-    args.layout = layout;
-    args.plane = plane.get();
-    args.rows = kRows;
-    args.num_heads = 1;
-    ASSERT_TRUE(ops().qkv_post(args).ok());
-    const std::vector<uint8_t> cache = plane.download();
+// Keys and values of two heads of `dim`, the rows of `qkv` and one more that only fills a batch, into a cache of 8
+// bits: the host's codes and scales to the bit, and no other byte.
+class ByteRows : public RowKernels {
+ protected:
+  static constexpr int32_t kKv = 2;
+  static constexpr int32_t kBlock = 8;
+  static constexpr int32_t kFirst = 6;  // position
+  static int64_t width(int32_t dim) { return (1 + 2 * kKv) * int64_t{dim}; }
+
+  void check(DType dtype, int32_t dim, std::vector<float> qkv) {
+    const auto rows = static_cast<int32_t>(static_cast<int64_t>(qkv.size()) / width(dim));
+    qkv.resize(qkv.size() + static_cast<size_t>(width(dim)), 1.0F);
+    std::vector<int32_t> positions;
+    for (int32_t r = 0; r < rows; ++r) positions.push_back(kFirst + r);
+    positions.push_back(-1);
+    std::vector<int32_t> blocks;
+    for (int32_t b = (kFirst + rows + kBlock - 1) / kBlock; b > 0; --b) blocks.push_back(b);
+    const kernels::KvLayout host_layout{dtype, 1, kKv, dim, kBlock};
+    const std::vector<std::byte> host = written_by_host(host_layout, qkv, blocks, rows);
+    const KvLayout layout{1, kKv, dim, kBlock, dtype == DType::i8 ? Elem::i8 : Elem::e4m3};
+    const std::vector<uint8_t> cache = written_by_device(layout, qkv, positions, blocks);
     std::vector<uint8_t> want(cache.size(), 0xff);
-    for (int64_t r = 0; r < 3; ++r) {
-      const int64_t block = r < 2 ? 3 : 1;
-      const int64_t slot = (6 + r) % 8;
+    for (int32_t r = 0; r < rows; ++r) {
+      const int64_t block = blocks[static_cast<size_t>((kFirst + r) / kBlock)];
+      const int64_t slot = (kFirst + r) % kBlock;
       for (int32_t h = 0; h < 2 * kKv; ++h) {
         const bool is_v = h >= kKv;
         const std::byte* from = host.data() + static_cast<size_t>(block) * host_layout.bytes_per_block() +
@@ -362,8 +344,82 @@ TEST_F(RowKernels, Int8RowsAreThoseOfTheHost) {
         }
       }
     }
-    for (size_t b = 0; b < cache.size(); ++b) ASSERT_EQ(cache[b], want[b]) << "byte " << b << ", heads of " << dim;
+    for (size_t b = 0; b < cache.size(); ++b) {
+      ASSERT_EQ(cache[b], want[b]) << "byte " << b << ", " << dtype_name(dtype) << ", heads of " << dim;
+    }
   }
+
+ private:
+  static std::vector<std::byte> written_by_host(const kernels::KvLayout& layout, const std::vector<float>& qkv,
+                                                const std::vector<int32_t>& blocks, int32_t rows) {
+    std::vector<std::byte> plane((blocks.size() + 1) * layout.bytes_per_block(), std::byte{0xff});
+    kernels::KvWriteArgs write;
+    write.k = qkv.data() + layout.head_dim;
+    write.v = write.k + int64_t{kKv} * layout.head_dim;
+    write.k_stride = write.v_stride = width(layout.head_dim);
+    write.plane = plane.data();
+    write.layout = layout;
+    for (int32_t h = 0; h < kKv; ++h) kernels::reference::kv_write(write, {blocks.data(), kFirst, 0, rows}, h);
+    return plane;
+  }
+  std::vector<uint8_t> written_by_device(const KvLayout& layout, const std::vector<float>& qkv,
+                                         const std::vector<int32_t>& positions, const std::vector<int32_t>& blocks) {
+    const Array<int32_t> positions_on(*this, positions);
+    const Array<int32_t> sequence_of(*this, std::vector<int32_t>(positions.size(), 0));
+    const Array<int32_t> begin(*this, std::vector<int32_t>{0});
+    const Array<int32_t> tables(*this, blocks);
+    const Array<float> qkv_on(*this, qkv);
+    const Array<uint8_t> plane(*this, (blocks.size() + 1) * static_cast<size_t>(layout.bytes_per_block()));
+    QkvArgs args{};
+    args.qkv = qkv_on.get();
+    args.stride = width(layout.head_dim);
+    args.batch = {positions_on.get(), sequence_of.get(), begin.get(), tables.get()};
+    args.layout = layout;
+    args.plane = plane.get();
+    args.rows = static_cast<int32_t>(positions.size());
+    args.num_heads = 1;
+    EXPECT_TRUE(ops().qkv_post(args).ok());
+    return plane.download();
+  }
+};
+
+// A row of zeros, one with a value that is not finite, very small ones, a head that fills no whole chunk.
+TEST_F(ByteRows, AreThoseOfTheHost) {
+  for (const DType dtype : {DType::i8, DType::f8_e4m3}) {
+    for (const int32_t dim : {20, 64}) {
+      Numbers numbers(23);
+      std::vector<float> qkv = numbers.floats(5 * width(dim), 3.0);
+      std::fill_n(qkv.begin() + dim, dim, 0.0F);  // row 0, first key
+      qkv[static_cast<size_t>(2 * width(dim) + 3 * dim + 5)] = std::numeric_limits<float>::infinity();
+      qkv[static_cast<size_t>(3 * width(dim) + 2 * dim + 1)] = std::numeric_limits<float>::quiet_NaN();
+      for (int64_t i = 4 * width(dim); i < 5 * width(dim); ++i) qkv[static_cast<size_t>(i)] *= 0x1p-140F;
+      check(dtype, dim, qkv);
+    }
+  }
+}
+
+// Heads whose scale is one, so that codes are those of the values: at, below and above the middle between every two
+// neighbouring codes, and the codes themselves.
+TEST_F(ByteRows, E4m3RoundsAsTheHost) {
+  constexpr int32_t kDim = 64;
+  std::vector<float> values;
+  for (int code = 0; code < 0x7e; ++code) {
+    const float low = e4m3_to_f32(static_cast<uint8_t>(code));
+    const float middle = 0.5F * (low + e4m3_to_f32(static_cast<uint8_t>(code + 1)));
+    for (const float v : {low, middle, std::nextafter(middle, 0.0F), std::nextafter(middle, 1e3F)}) {
+      values.push_back(v);
+      values.push_back(-v);
+    }
+  }
+  std::vector<float> qkv;
+  for (size_t next = 0; next < values.size();) {
+    qkv.resize(qkv.size() + kDim, 0.0F);  // the query
+    for (int32_t head = 0; head < 2 * kKv; ++head) {
+      qkv.push_back(kLargestE4m3);
+      for (int32_t d = 1; d < kDim; ++d, ++next) qkv.push_back(next < values.size() ? values[next] : 0.0F);
+    }
+  }
+  check(DType::f8_e4m3, kDim, qkv);
 }
 
 TEST_F(RowKernels, CopiesSoftCapsAndFills) {

@@ -118,10 +118,15 @@ class Cache {
     for (size_t first = 0; first < values.size(); first += dims) {  // a token's head
       float largest = 0.0F;
       for (size_t d = first; d < first + dims; ++d) largest = std::max(largest, std::abs(values[d]));
-      const float scale = largest / 127.0F;
+      const float scale = largest / (case_.dtype == DType::i8 ? 127.0F : kLargestE4m3);
       for (size_t d = first; d < first + dims; ++d) {
-        const float as_int8 = scale > 0.0F ? scale * std::nearbyint(values[d] / scale) : 0.0F;
-        result.push_back(case_.dtype == DType::i8 ? as_int8 : stored_as(case_.dtype, values[d]));
+        if (!layout_.has_scales()) {
+          result.push_back(stored_as(case_.dtype, values[d]));
+          continue;
+        }
+        const float scaled = scale > 0.0F ? values[d] / scale : 0.0F;
+        result.push_back(scale *
+                         (case_.dtype == DType::i8 ? std::nearbyint(scaled) : e4m3_to_f32(f32_to_e4m3(scaled))));
       }
     }
     return result;
@@ -183,7 +188,7 @@ GuardedOutput attend(const OpTable& ops, const Case& c, const Cache& cache, cons
 
 std::vector<Case> cases() {
   std::vector<Case> all;
-  for (const DType dtype : {DType::f32, DType::bf16, DType::f16, DType::i8}) {
+  for (const DType dtype : {DType::f32, DType::bf16, DType::f16, DType::i8, DType::f8_e4m3}) {
     all.push_back({dtype, 4, 2, 64, 16, 0, 0.0F, {{0, 40}, {17, 1}, {300, 1}, {5, 3}}});
     all.push_back({dtype, 8, 1, 128, 32, 0, 30.0F, {{250, 9}, {600, 1}}});
     all.push_back({dtype, 3, 3, 13, 8, 20, 0.0F, {{0, 50}, {63, 1}, {40, 7}}});
@@ -254,14 +259,14 @@ TEST(Attention, ARowIsTheSameBitForBitAloneBatchedChunkedAndCutAlongTheContext) 
   }
 }
 
-TEST(Attention, AnInt8CacheTakesHalfTheMemoryAndHandsNaNOn) {
-  const KvLayout half{DType::i8, 4, 8, 64, 16};
+void expect_half_the_memory_and_nan(DType dtype) {
+  const KvLayout half{dtype, 4, 8, 64, 16};
   const KvLayout whole{DType::bf16, 4, 8, 64, 16};
   EXPECT_EQ(half.bytes_per_block() * 32, whole.bytes_per_block() * 17);  // a scale per 64 values
   Workbench bench(1);
   for (const OpTable* ops : testing::runnable_tables()) {
     for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
-      const Case c{DType::i8, 2, 1, 16, 16, 0, 0.0F, {{0, 20}}};
+      const Case c{dtype, 2, 1, 16, 16, 0, 0.0F, {{0, 20}}};
       Cache cache(c, 9);
       cache.spoil(3, bad);
       cache.write(*ops, bench);
@@ -273,8 +278,13 @@ TEST(Attention, AnInt8CacheTakesHalfTheMemoryAndHandsNaNOn) {
   }
 }
 
+TEST(Attention, ACacheOfEightBitsTakesHalfTheMemoryAndHandsNaNOn) {
+  expect_half_the_memory_and_nan(DType::i8);
+  expect_half_the_memory_and_nan(DType::f8_e4m3);
+}
+
 TEST(KvLayout, NoTwoElementsShareAPlaceAndAllLieInTheirRegion) {
-  for (const DType dtype : {DType::f32, DType::bf16, DType::f16, DType::i8}) {
+  for (const DType dtype : {DType::f32, DType::bf16, DType::f16, DType::i8, DType::f8_e4m3}) {
     for (const int32_t block_size : {1, 2, 7, 8, 16, 24, 64}) {
       for (const int32_t head_dim : {1, 8, 13, 64}) {
         const KvLayout kv{dtype, 2, 3, head_dim, block_size};

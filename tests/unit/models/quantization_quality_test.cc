@@ -195,6 +195,7 @@ TEST_P(QuantizationQuality, IsThatOfTheBestFormatsOfTheSameBits) {
   row("int4", path(), "int4", 0.0);
   row("bf16, KV cache bf16", path(), "none", 0.0, "bf16");
   row("bf16, KV cache int8", path(), "none", 0.0, "int8");
+  row("bf16, KV cache fp8", path(), "none", 0.0, "fp8");
   // As llama.cpp computes: inputs in 8 bits too. Loading the changed weights as int8 does that; it keeps those of Q8_0
   // as they are and moves those of 4 bits by less than a tenth of their own error. Embeddings have 8 bits, as in int4
   // mode.
@@ -208,6 +209,7 @@ TEST_P(QuantizationQuality, IsThatOfTheBestFormatsOfTheSameBits) {
   }
   EXPECT_LT(found["bf16"].divergence, 1e-4);
   EXPECT_LT(found["bf16, KV cache int8"].divergence, 5e-4);
+  EXPECT_LT(found["bf16, KV cache fp8"].divergence, 3e-3);
   EXPECT_LT(found["int8"].divergence, 1e-3);
   // Rounding errors of the same size, drawn otherwise, move a divergence by some per cent: equals differ.
   EXPECT_LE(found["int8"].divergence, 1.25 * found["Q8_0"].divergence);
