@@ -51,6 +51,7 @@ DType compute_dtype(const EngineConfig& config, const Checkpoint& checkpoint) {
 double weight_bytes(const std::string& quantization, double element_bytes) {
   if (quantization == "int8") return 8.5 / 8.0;
   if (quantization == "int4") return 4.5 / 8.0;
+  if (quantization == "fp8") return 1.0;
   return element_bytes;
 }
 
@@ -87,7 +88,7 @@ Result<ModelFacts> read_model_facts(const EngineConfig& config) {
   const auto element_bytes = static_cast<double>(dtype_size(dtype));
   facts.dtype = config.quantization == "none" ? std::string(dtype_name(dtype)) : config.quantization;
   const double layer_bytes = weight_bytes(config.quantization, element_bytes);
-  const double head_bytes = config.quantization == "int4" ? weight_bytes("int8", element_bytes) : layer_bytes;
+  const double head_bytes = config.quantization == "none" ? layer_bytes : weight_bytes("int8", element_bytes);
   facts.weight_bytes_read = facts.layer_parameters * layer_bytes + facts.head_parameters * head_bytes;
   double kv_bytes = 2.0;
   if (config.kv_cache_dtype == "f32") kv_bytes = 4.0;

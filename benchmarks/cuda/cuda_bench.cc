@@ -46,6 +46,7 @@ constexpr Mode kOwn{"own", true, false, false};
 constexpr Mode kInt8{"int8", true, false, true, Quantization::int8};
 constexpr Mode kInt8Overlaps{"int8 over", true, true, true, Quantization::int8};
 constexpr Mode kInt4{"int4", true, false, true, Quantization::int4};
+constexpr Mode kFp8{"fp8", true, false, true, Quantization::fp8};
 constexpr Mode kInt8Both{"int8 + kv", true, false, true, Quantization::int8, DType::i8};
 constexpr Mode kInt8Cache{"kv int8", true, false, true, Quantization::none, DType::i8};
 constexpr Mode kFp8Cache{"kv fp8", true, false, true, Quantization::none, DType::f8_e4m3};
@@ -261,7 +262,7 @@ void measure_small(Machine& machine) {
 
 void measure_quantised(Machine& machine) {
   const Shape large = large_shape();
-  for (const Mode& mode : {kInt8, kInt4}) {
+  for (const Mode& mode : {kInt8, kInt4, kFp8}) {
     for (const int32_t sequences : {1, 4, 8, 16, 64}) {
       try_decode(machine, large, sequences, sequences == 1 ? 512 : 1024, 30, mode);
     }

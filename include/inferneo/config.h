@@ -31,7 +31,7 @@ struct EngineConfig {
   std::vector<std::string> served_model_name = {};  // one model: all its names; several: one for each, in their order
   std::optional<int> max_model_len = {};            // tokens of prompt and output; none: "auto", what fits into memory
   std::string dtype = "auto";                       // compute type of weights; auto: as the checkpoint says
-  std::string quantization = "none";                // of weights at load: none, int8 or int4
+  std::string quantization = "none";                // of weights at load: none, int8, int4 or fp8
   std::string kv_cache_dtype = "auto";              // auto: the compute type
   std::string chat_template = {};                   // file that replaces the models' own template; empty: none
   std::string task = "auto";                        // what an ONNX graph is for: auto, generate, embed, tensors

@@ -101,6 +101,7 @@ void multiply_block(Context& context, const MatmulArgs& args, int64_t first_row,
 void matmul(Context& context, const MatmulArgs& args) {
   if (args.num_rows <= 0 || args.outputs.empty()) return;
   const PackedView& first = args.outputs[0].weight;
+  INFERNEO_CHECK(!first.scheme.e4m3, "the CPU has no product with fp8 weights");
   for (size_t i = 0; i < args.outputs.size(); ++i) {
     INFERNEO_CHECK(args.outputs[i].weight.cols == first.cols, "weights of one product differ in their inputs");
     if (args.outputs[i].weight.dtype == first.dtype && args.outputs[i].weight.scheme == first.scheme) continue;

@@ -14,7 +14,7 @@ bool plain(DType dtype) { return dtype == DType::f32 || dtype == DType::f16 || d
 
 bool packable(const WeightFormat& format) {
   if (!format.scheme.quantized()) return plain(format.dtype);
-  return format == WeightFormat(kInt8) || format == WeightFormat(kInt4);
+  return format == WeightFormat(kInt8) || format == WeightFormat(kInt4) || format == WeightFormat(kFp8);
 }
 
 float load(const void* data, DType dtype, int64_t i) {
@@ -80,8 +80,8 @@ size_t PackedMatrix::bytes(const WeightFormat& format, int64_t rows, int64_t col
 Result<PackedMatrix> PackedMatrix::allocate(MemoryLedger& ledger, const std::string& model, const WeightFormat& format,
                                             int64_t rows, int64_t cols) {
   if (!packable(format)) {
-    return make_error(ErrorCode::unsupported, fmt::format("weights of type {} cannot be packed; f32, f16, bf16, int8 "
-                                                          "and int4 can",
+    return make_error(ErrorCode::unsupported, fmt::format("weights of type {} cannot be packed; f32, f16, bf16, int8, "
+                                                          "int4 and fp8 can",
                                                           weight_format_name(format)));
   }
   INFERNEO_CHECK(rows > 0 && cols > 0, "an empty weight matrix");

@@ -6,10 +6,12 @@
 // Quantised (tensor/quantization.h), cols padded with zeros to whole groups; after the integers of a panel follow its
 // scales and its units, and a panel is padded to 64 bytes:
 //   int8        [rows/16] of [cols/4][16][4] i8, [groups][16] f16 scale, [16] bf16 unit
+//   fp8         [rows/16] of [cols/4][16][4] e4m3, [16] bf16 unit
 //   int4        [rows/16] of [cols/8][16][4] u8, [groups] of {[16] u8 scale, [16] u8 minimum}, [16] bf16 unit,
 //               [16] bf16 ratio; a minimum is its byte times the ratio. The low nibbles of a line of 64 bytes are 4
 //               inputs of 16 channels, the high ones the next 4.
-// So 64 bytes of integers are 4 inputs of 16 channels in both: what one dot product instruction takes.
+// So 64 bytes of integers are 4 inputs of 16 channels in both: what one dot product instruction takes. The CPU packs
+// fp8 for a GPU (cuda/quant_repack.h) and has no product for it.
 //
 // A panel is contiguous, so a thread that takes a group of panels streams one piece of memory.
 //
@@ -72,7 +74,7 @@ struct PackedView {
     return static_cast<size_t>(padded_cols() * kPanelRows * scheme.bits / 8);
   }
   [[gnu::always_inline]] size_t units_at() const {
-    return scales_at() + static_cast<size_t>(num_groups()) * kGroupScaleBytes;
+    return scales_at() + (scheme.scale == ScaleKind::none ? 0 : static_cast<size_t>(num_groups()) * kGroupScaleBytes);
   }
   [[gnu::always_inline]] size_t panel_bytes() const {
     if (quantized()) {
@@ -100,7 +102,8 @@ class PackedMatrix {
  public:
   // Bytes of a packed matrix (what allocate() books, before page rounding).
   static size_t bytes(const WeightFormat& format, int64_t rows, int64_t cols);
-  // Zeroed, booked as packed_weights. unsupported for a format other than f32, f16, bf16, int8, int4; out_of_memory.
+  // Zeroed, booked as packed_weights. unsupported for a format other than f32, f16, bf16, int8, int4, fp8;
+  // out_of_memory.
   static Result<PackedMatrix> allocate(MemoryLedger& ledger, const std::string& model, const WeightFormat& format,
                                        int64_t rows, int64_t cols);
   // Bytes written by an earlier pack() (a mapped cache file); 64-byte aligned. malformed when the size is not right.

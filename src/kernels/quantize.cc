@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <vector>
@@ -180,6 +181,33 @@ uint16_t f16_not_below(float value) {
   return bits;
 }
 
+// To the nearest value of e4m3, for magnitudes up to 448: what f32_to_e4m3() does, in arithmetic that vectorises.
+float round_to_e4m3(float v) {
+  constexpr float kShift = 0x1.8p14F;  // its last bit is 2^-9
+  const uint32_t bits = std::bit_cast<uint32_t>(v);
+  const float normal = std::bit_cast<float>((bits + 0x7ffffU + (bits >> 20 & 1U)) & 0xfff00000U);
+  const float subnormal = (v + kShift) - kShift;
+  return std::abs(v) < 0x1p-6F ? subnormal : normal;
+}
+
+// Sum of the squared errors of a row in e4m3 with this scale.
+double e4m3_error(const std::vector<float>& values, float scale) {
+  const float inverse = 1.0F / scale;
+  double total = 0.0;
+  for (size_t begin = 0; begin < values.size(); begin += kGroup) {
+    std::array<float, kLanes> lanes{};
+    for (size_t i = 0; i < kGroup; i += kLanes) {
+      for (size_t l = 0; l < kLanes; ++l) {
+        const float v = values[begin + i + l];
+        const float error = v - scale * round_to_e4m3(v * inverse);
+        lanes[l] += error * error;
+      }
+    }
+    total += sum(lanes);
+  }
+  return total;
+}
+
 float bf16_not_below(float value) {
   uint16_t bits = f32_to_bf16(value);
   if (bf16_to_f32(bits) < value) ++bits;
@@ -234,6 +262,27 @@ void store_int4(const std::vector<float>& values, const PackedView& view, int64_
   }
 }
 
+void store_fp8(const std::vector<float>& values, const PackedView& view, int64_t row, float magnitude,
+               std::byte* data) {
+  float largest = 0.0F;
+  for (const float v : values) largest = std::max(largest, std::abs(v));
+  // A power of two has 128 numbers of bf16.
+  const uint16_t least = f32_to_bf16(bf16_not_below(largest / kLargestE4m3));
+  float unit = 0.0F;
+  double best = 0.0;
+  for (int step = 0; step < 128; step += 8) {
+    const float candidate = bf16_to_f32(static_cast<uint16_t>(least + step));
+    const double error = e4m3_error(values, candidate);
+    if (step > 0 && error >= best) continue;
+    best = error;
+    unit = candidate;
+  }
+  put(data + unit_at(view, row), f32_to_bf16(unit * magnitude));  // exact
+  for (int64_t c = 0; c < view.padded_cols(); ++c) {
+    put(data + integer_at(view, row, c), f32_to_e4m3(values[static_cast<size_t>(c)] / unit));
+  }
+}
+
 }  // namespace
 
 bool quantize_row(const float* values, const PackedView& view, int64_t row, std::byte* data) {
@@ -249,7 +298,9 @@ bool quantize_row(const float* values, const PackedView& view, int64_t row, std:
   const float magnitude = std::ldexp(1.0F, exponent - 1);
   std::vector<float> scaled(static_cast<size_t>(view.padded_cols()));
   for (int64_t c = 0; c < view.cols; ++c) scaled[static_cast<size_t>(c)] = values[c] / magnitude;
-  if (view.scheme.bits == 4) {
+  if (view.scheme.e4m3) {
+    store_fp8(scaled, view, row, magnitude, data);
+  } else if (view.scheme.bits == 4) {
     store_int4(scaled, view, row, magnitude, data);
   } else {
     put(data + unit_at(view, row), f32_to_bf16(magnitude));  // exact
@@ -258,7 +309,7 @@ bool quantize_row(const float* values, const PackedView& view, int64_t row, std:
   return true;
 }
 
-void group_integers(const PackedView& view, int64_t row, int64_t group, int8_t* q) {
+void group_codes(const PackedView& view, int64_t row, int64_t group, int8_t* q) {
   const std::byte* from = view.data + integer_at(view, row, group * kQuantGroup);
   constexpr int64_t kLine = 4 * kPanelRows;
   for (int64_t i = 0; i < kQuantGroup; ++i) {
@@ -276,6 +327,7 @@ float channel_unit(const PackedView& view, int64_t row) {
 }
 
 GroupScale group_scale(const PackedView& view, int64_t row, int64_t group) {
+  if (view.scheme.scale == ScaleKind::none) return {1.0F, 0.0F};
   const std::byte* scales = view.data + scales_at(view, row, group);
   const size_t lane = lane_of(row);
   if (view.scheme.scale == ScaleKind::f16) return {f16_to_f32(get<uint16_t>(scales + lane * sizeof(uint16_t))), 0.0F};
@@ -289,10 +341,11 @@ void dequantize(const PackedView& view, int64_t row, int64_t begin, int64_t end,
   for (int64_t c = begin; c < end;) {
     const int64_t group = c / kQuantGroup;
     const GroupScale scale = group_scale(view, row, group);
-    group_integers(view, row, group, q.data());
+    group_codes(view, row, group, q.data());
     for (const int64_t last = std::min(end, (group + 1) * kQuantGroup); c < last; ++c) {
-      const auto integer = static_cast<float>(q[static_cast<size_t>(c % kQuantGroup)]);
-      out[c - begin] = unit * (scale.scale * integer - scale.minimum);
+      const int8_t code = q[static_cast<size_t>(c % kQuantGroup)];
+      const float value = view.scheme.e4m3 ? e4m3_to_f32(static_cast<uint8_t>(code)) : static_cast<float>(code);
+      out[c - begin] = unit * (scale.scale * value - scale.minimum);
     }
   }
 }

@@ -8,6 +8,9 @@
 // theirs.) A plain grid over the range is a candidate, so the error is at most that grid's, but for the rounding of
 // scale and minimum to a byte. A group's range includes zero.
 //
+// fp8: the unit of a channel is, of sixteen from the least that holds its largest weight to twice that, the one that
+// leaves the least sum of squared errors. Codes look the same in every power of two, so a wider choice is no better.
+//
 // Rows whose largest magnitude is below 2^-100 become zero. Plain functions of their inputs, the same on every machine;
 // any number of threads on different rows.
 #pragma once
@@ -25,9 +28,9 @@ bool quantize_row(const float* values, const PackedView& view, int64_t row, std:
 void dequantize(const PackedView& view, int64_t row, int64_t begin, int64_t end, float* out);
 
 // The parts of a row's values, which are unit * (scale * q - minimum). For the reference matrix product and tests.
-void group_integers(const PackedView& view, int64_t row, int64_t group, int8_t* q);  // [kQuantGroup]
+void group_codes(const PackedView& view, int64_t row, int64_t group, int8_t* q);  // [kQuantGroup], the bits of e4m3
 struct GroupScale {
-  float scale = 0.0F;
+  float scale = 0.0F;    // 1 where the scheme has none
   float minimum = 0.0F;  // 0 where the scheme has none
 };
 GroupScale group_scale(const PackedView& view, int64_t row, int64_t group);

@@ -5,11 +5,12 @@
 namespace inferneo {
 namespace {
 
-constexpr std::array<std::string_view, 3> kNames = {"none", "int8", "int4"};
+constexpr std::array<std::string_view, 4> kNames = {"none", "int8", "int4", "fp8"};
 
 }  // namespace
 
 std::string_view weight_format_name(const WeightFormat& format) {
+  if (format.scheme.e4m3) return "fp8";
   if (format.scheme.quantized()) return format.scheme.bits == 4 ? "int4" : "int8";
   return dtype_name(format.dtype);
 }

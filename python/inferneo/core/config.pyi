@@ -19,7 +19,7 @@ class EngineConfig:
     dtype: str
     """auto, bf16, f16 or f32; auto: as the model says. Expected: one of auto, bf16, f16, f32."""
     quantization: str
-    """Weights in fewer bits, made at load: none, int8 or int4. Expected: one of none, int8, int4."""
+    """Weights in fewer bits, made at load: none, int8, int4, or on a GPU fp8. Expected: one of none, int8, int4, fp8."""
     kv_cache_dtype: str
     """Type of the KV cache; auto: the type of computation; int8, fp8: with a scale for each token and head. Expected: one of auto, bf16, f16, f32, int8, fp8."""
     chat_template: str

@@ -12,7 +12,8 @@ constexpr std::array kDTypes = {FieldChoice{"auto"}, FieldChoice{"bf16", "bfloat
 constexpr std::array kKvDTypes = {FieldChoice{"auto"},           FieldChoice{"bf16", "bfloat16"},
                                   FieldChoice{"f16", "float16"}, FieldChoice{"f32", "float32"},
                                   FieldChoice{"int8"},           FieldChoice{"fp8", "fp8_e4m3"}};
-constexpr std::array kQuantizations = {FieldChoice{"none"}, FieldChoice{"int8"}, FieldChoice{"int4"}};
+constexpr std::array kQuantizations = {FieldChoice{"none"}, FieldChoice{"int8"}, FieldChoice{"int4"},
+                                       FieldChoice{"fp8"}};
 constexpr std::array kOnnxProviders = {FieldChoice{"auto"}, FieldChoice{"cpu"}, FieldChoice{"cuda"},
                                        FieldChoice{"tensorrt"}};
 constexpr std::array kOnnxChecks = {FieldChoice{"foreign"}, FieldChoice{"always"}, FieldChoice{"never"}};
@@ -111,7 +112,7 @@ constexpr std::array kFields = {
     ConfigField{.name = "quantization",
                 .group = G::models,
                 .member = &C::quantization,
-                .help = "Weights in fewer bits, made at load: none, int8 or int4",
+                .help = "Weights in fewer bits, made at load: none, int8, int4, or on a GPU fp8",
                 .metavar = "SCHEME",
                 .choices = kQuantizations,
                 .per_model = true},

@@ -61,6 +61,9 @@ Status validate_config(const EngineConfig& config) {
                    fmt::format("{} GPUs are to share a model whose device is cpu; leave it at 1, or name a GPU",
                                config.tensor_parallel_size));
   }
+  if (config.quantization == "fp8" && config.device == "cpu") {
+    return invalid("quantization", "fp8 needs device cuda, and device is cpu; int8 is computed there too");
+  }
   return check_key_limits(config);
 }
 

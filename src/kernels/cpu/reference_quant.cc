@@ -46,7 +46,7 @@ float dot(const std::byte* packed, const PackedView& weight, int64_t channel) {
   float acc = 0.0F;
   for (int64_t g = 0; g < groups; ++g) {
     std::array<int8_t, kQuantGroup> w{};
-    group_integers(weight, channel, g, w.data());
+    group_codes(weight, channel, g, w.data());
     int32_t sum = 0;
     for (int64_t i = 0; i < kQuantGroup; ++i) sum += q[g * kQuantGroup + i] * w[static_cast<size_t>(i)];
     const GroupScale scale = group_scale(weight, channel, g);

@@ -20,7 +20,7 @@
 
 namespace inferneo::cuda {
 
-// i8 and i4 are quantised weights (quant_layout.h); i8 and e4m3 are types of caches.
+// i8, i4 and e4m3 are quantised weights (quant_layout.h); i8 and e4m3 are types of caches, too.
 enum class Elem : uint8_t { f32, bf16, f16, i8, i4, e4m3 };
 
 // A byte is a code, which means nothing without its scale.

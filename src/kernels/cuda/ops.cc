@@ -41,16 +41,20 @@ using TileKernels = std::array<TileKernel, 3>;
 constexpr TileKernels kBf16Tiles = {{{"inferneo_gemm_small", 16, 32, 128, 6 * (16 + 32) * 128},
                                      {"inferneo_gemm_middle", 64, 64, 128, 4 * (64 + 64) * 128},
                                      {"inferneo_gemm_large", 128, 128, 256, 3 * (128 + 128) * 128}}};
-// Of a stage: rows of 128 bytes, and panels of 1,024 or 512 bytes with 64 bytes of scales.
+// Of a stage: rows of 128 bytes, and panels of 1,024 or 512 bytes with 64 bytes of scales, but for fp8.
 constexpr TileKernels kInt8Tiles = {{{"inferneo_gemm_i8_small", 16, 32, 64, 8 * (16 * 128 + 2 * 1088)},
                                      {"inferneo_gemm_i8_middle", 64, 64, 128, 4 * (64 * 128 + 4 * 1088)},
                                      {"inferneo_gemm_i8_large", 128, 128, 256, 4 * (128 * 128 + 8 * 1088)}}};
+constexpr TileKernels kFp8Tiles = {{{"inferneo_gemm_e4m3_small", 16, 32, 64, 8 * (16 * 128 + 2 * 1024)},
+                                    {"inferneo_gemm_e4m3_middle", 64, 64, 128, 4 * (64 * 128 + 4 * 1024)},
+                                    {"inferneo_gemm_e4m3_large", 128, 128, 256, 4 * (128 * 128 + 8 * 1024)}}};
 constexpr TileKernels kInt4Tiles = {{{"inferneo_gemm_i4_small", 16, 32, 64, 8 * (16 * 128 + 2 * 576)},
                                      {"inferneo_gemm_i4_middle", 64, 64, 128, 4 * (64 * 128 + 4 * 576)},
                                      {"inferneo_gemm_i4_large", 128, 128, 256, 4 * (128 * 128 + 8 * 576)}}};
 
 const TileKernels& tiles_of(Elem weight) {
   if (weight == Elem::i8) return kInt8Tiles;
+  if (weight == Elem::e4m3) return kFp8Tiles;
   return weight == Elem::i4 ? kInt4Tiles : kBf16Tiles;
 }
 
@@ -63,12 +67,13 @@ const char* gemv_kernel(Elem weight, int32_t rows) {
       return rows == 1 ? "inferneo_gemv_i8_1" : rows <= 8 ? "inferneo_gemv_i8_8" : "inferneo_gemv_i8_16";
     case Elem::i4:
       return rows == 1 ? "inferneo_gemv_i4_1" : rows <= 8 ? "inferneo_gemv_i4_8" : "inferneo_gemv_i4_16";
+    case Elem::e4m3:
+      return rows == 1 ? "inferneo_gemv_e4m3_1" : rows <= 8 ? "inferneo_gemv_e4m3_8" : "inferneo_gemv_e4m3_16";
     case Elem::f16:
       return "inferneo_gemv_f16";
     case Elem::bf16:
       return rows == 1 ? "inferneo_gemv_bf16_1" : rows == 2 ? "inferneo_gemv_bf16_2" : "inferneo_gemv_bf16_4";
     case Elem::f32:
-    case Elem::e4m3:  // no weights'
       break;
   }
   return "inferneo_gemv_f32";
@@ -144,7 +149,7 @@ Status Ops::gemv(const GemvArgs& args) {
   // What a warp takes two of: rows of the weight, or panels of them; and how many inputs of them at a time.
   const bool quantised = is_quantised(args.m.weight_elem);
   const int64_t units = quantised ? QuantPanels::count(args.m.n) : args.m.n;
-  const int64_t piece = !quantised ? 256 : args.m.weight_elem == Elem::i8 ? kQuantSpan : 2 * kQuantSpan;
+  const int64_t piece = !quantised ? 256 : is_byte(args.m.weight_elem) ? kQuantSpan : 2 * kQuantSpan;
   const int64_t pairs = args.gated_out != nullptr ? units : (units + 1) / 2;
   GemvArgs split = args;
   split.k_split = k_split(pairs, args.m.k / piece);

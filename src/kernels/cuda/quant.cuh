@@ -1,8 +1,9 @@
 // Products with quantised weights by tensor cores. See args.h for what they compute and quant_layout.h for the weights.
 //
-// A group's integers go into the tensor cores as bf16, exactly, with inputs rounded to bf16; the f32 sum over the 32
-// inputs of a group is multiplied with the group's scale and added up in f32, groups ascending within a warp; the
-// channel's unit comes last. So no weight is rounded. The minima of int4 go off times the sum of the group's inputs,
+// A group's codes go into the tensor cores as bf16, exactly, with inputs rounded to bf16; the f32 sum over the 32 inputs
+// of a group is multiplied with the group's scale and added up in f32, groups ascending within a warp; the channel's
+// unit comes last. Where groups have no scales, as with fp8, the tensor cores add up the groups as well. So no weight is
+// rounded. The minima of int4 go off times the sum of the group's inputs,
 // which a product with ones gives. In the kernel for a few rows the weights are the first operand, 16 channels of them,
 // and the rows are the columns of the second; in the tiles it is the other way round. Tile shapes give the same bits.
 #pragma once
@@ -16,25 +17,27 @@ namespace inferneo::cuda {
 // One span of one panel, as a lane holds it.
 template <Elem kWeight>
 struct LaneSpan {
-  Words4 words[kWeight == Elem::i8 ? 2 : 1];
-  Words2 scales;  // of the two groups, channels lane / 4 and lane / 4 + 8
+  Words4 words[is_byte(kWeight) ? 2 : 1];
+  Words2 scales;  // of the two groups, channels lane / 4 and lane / 4 + 8; fp8: not there
 
   INFERNEO_DEVICE void load(const uint8_t* panel, const QuantPanels& layout, int64_t span) {
     const uint8_t* at = panel + span * layout.span_bytes() + lane() * 16;
     words[0] = load_stream16(at);
-    if constexpr (kWeight == Elem::i8) words[1] = load_stream16(at + 512);
-    scales = load_stream8(panel + layout.scales_at() + span * kSpanScaleBytes + lane() / 4 * 8);
+    if constexpr (is_byte(kWeight)) words[1] = load_stream16(at + 512);
+    if constexpr (has_group_scales(kWeight)) {
+      scales = load_stream8(panel + layout.scales_at() + span * kSpanScaleBytes + lane() / 4 * 8);
+    }
   }
   INFERNEO_DEVICE void zero() {
     words[0] = Words4{0, 0, 0, 0};
-    if constexpr (kWeight == Elem::i8) words[1] = Words4{0, 0, 0, 0};
+    if constexpr (is_byte(kWeight)) words[1] = Words4{0, 0, 0, 0};
     scales = Words2{0, 0};
   }
   // The first operands of the two mma's of a group: channels are rows.
   INFERNEO_DEVICE void unpack(int group, uint32_t (&a)[2][4]) const {
     uint32_t low[4];
     uint32_t high[4];
-    if constexpr (kWeight == Elem::i8) {
+    if constexpr (is_byte(kWeight)) {
       unpack_channel<kWeight>(words[group].x, words[group].y, low);
       unpack_channel<kWeight>(words[group].z, words[group].w, high);
     } else {
@@ -56,7 +59,7 @@ struct LaneSpan {
 // in order. kRows: 1, where what belongs to other rows is left out, or a multiple of 8.
 template <Elem kWeight, int kRows>
 struct QuantGemv {
-  static constexpr int kAhead = kWeight == Elem::i8 ? 1 : 2;
+  static constexpr int kAhead = is_byte(kWeight) ? 1 : 2;
   static constexpr int kTiles = (kRows + 7) / 8;
   static constexpr int kStep = kRows == 1 ? 2 : 1;  // of the sums: 0 and 2 are those of the first row
   static constexpr int kSums = 2 * kTiles * 4;
@@ -106,19 +109,32 @@ struct QuantGemv {
     for (int p = 0; p < 2; ++p) {
       uint32_t a[2][4];
       span[p].unpack(group, a);
-      const uint32_t bits = group == 0 ? span[p].scales.x : span[p].scales.y;
-      const ChannelScale scales[2] = {unpack_scale<kWeight>(bits & 0xffffU, ratios[p][0]),
-                                      unpack_scale<kWeight>(bits >> 16, ratios[p][1])};
-      INFERNEO_UNROLL
-      for (int t = 0; t < kTiles; ++t) {
-        float sums[4];
-        mma_bf16_first(sums, a[0], x[t].x, x[t].y);
-        mma_bf16(sums, a[1], x[t].z, x[t].w);
+      if constexpr (has_group_scales(kWeight)) {
+        add_scaled(group == 0 ? span[p].scales.x : span[p].scales.y, p, a, x, inputs);
+      } else {
         INFERNEO_UNROLL
-        for (int e = 0; e < 4; e += kStep) {
-          acc[p][t][e] += scales[e / 2].scale * sums[e];
-          if constexpr (kWeight == Elem::i4) acc[p][t][e] -= scales[e / 2].minimum * inputs[t][e];
+        for (int t = 0; t < kTiles; ++t) {
+          mma_bf16(acc[p][t], a[0], x[t].x, x[t].y);
+          mma_bf16(acc[p][t], a[1], x[t].z, x[t].w);
         }
+      }
+    }
+  }
+
+  // `bits`: the scales of the panel's two channels.
+  INFERNEO_DEVICE void add_scaled(uint32_t bits, int p, const uint32_t (&a)[2][4], const Words4 (&x)[kTiles],
+                                  const float (&inputs)[kTiles][4]) {
+    const ChannelScale scales[2] = {unpack_scale<kWeight>(bits & 0xffffU, ratios[p][0]),
+                                    unpack_scale<kWeight>(bits >> 16, ratios[p][1])};
+    INFERNEO_UNROLL
+    for (int t = 0; t < kTiles; ++t) {
+      float sums[4];
+      mma_bf16_first(sums, a[0], x[t].x, x[t].y);
+      mma_bf16(sums, a[1], x[t].z, x[t].w);
+      INFERNEO_UNROLL
+      for (int e = 0; e < 4; e += kStep) {
+        acc[p][t][e] += scales[e / 2].scale * sums[e];
+        if constexpr (kWeight == Elem::i4) acc[p][t][e] -= scales[e / 2].minimum * inputs[t][e];
       }
     }
   }
@@ -228,6 +244,9 @@ INFERNEO_EARLY_KERNEL(inferneo_gemv_i8_16, GemvArgs, kGemvThreads) { quant_gemv<
 INFERNEO_EARLY_KERNEL(inferneo_gemv_i4_1, GemvArgs, kGemvThreads) { quant_gemv<Elem::i4, 1>(args); }
 INFERNEO_EARLY_KERNEL(inferneo_gemv_i4_8, GemvArgs, kGemvThreads) { quant_gemv<Elem::i4, 8>(args); }
 INFERNEO_EARLY_KERNEL(inferneo_gemv_i4_16, GemvArgs, kGemvThreads) { quant_gemv<Elem::i4, 16>(args); }
+INFERNEO_EARLY_KERNEL(inferneo_gemv_e4m3_1, GemvArgs, kGemvThreads) { quant_gemv<Elem::e4m3, 1>(args); }
+INFERNEO_EARLY_KERNEL(inferneo_gemv_e4m3_8, GemvArgs, kGemvThreads) { quant_gemv<Elem::e4m3, 8>(args); }
+INFERNEO_EARLY_KERNEL(inferneo_gemv_e4m3_16, GemvArgs, kGemvThreads) { quant_gemv<Elem::e4m3, 16>(args); }
 
 // ---- tiles ----------------------------------------------------------------------------------------------------------
 // A block computes BM x BN; a warp WM x WN of it, WN whole panels. A stage is a span: rows of the input in eight chunks
@@ -238,9 +257,10 @@ struct QuantGemm {
   static constexpr int kThreads = (BM / WM) * (BN / WN) * 32;
   static constexpr int kPanels = BN / kQuantPanel;
   static constexpr int kWarpPanels = WN / kQuantPanel;
-  static constexpr int kSpanBytes = kWeight == Elem::i8 ? 1024 : 512;
+  static constexpr int kSpanBytes = is_byte(kWeight) ? 1024 : 512;
+  static constexpr int kScaleBytes = has_group_scales(kWeight) ? kSpanScaleBytes : 0;
   static constexpr int kInputBytes = BM * 128;
-  static constexpr int kStageBytes = kInputBytes + kPanels * (kSpanBytes + kSpanScaleBytes);
+  static constexpr int kStageBytes = kInputBytes + kPanels * (kSpanBytes + kScaleBytes);
   static constexpr int kSharedBytes = STAGES * kStageBytes;
 
   static INFERNEO_DEVICE uint8_t* chunk_at(uint8_t* rows, int row, int chunk) {
@@ -270,14 +290,15 @@ struct QuantGemm {
       copy_async16(chunk_at(stage, row, i % 8), x + at, valid);
     }
     const int64_t panel_bytes = from.layout.panel_bytes();
-    uint8_t* integers = stage + kInputBytes;
+    uint8_t* codes = stage + kInputBytes;
     for (int i = thread(); i < kPanels * (kSpanBytes / 16); i += kThreads) {
       const int panel = i / (kSpanBytes / 16);
       const bool valid = panel < from.num_panels;
       const uint8_t* at = from.panel + panel * panel_bytes + span * kSpanBytes + i % (kSpanBytes / 16) * 16;
-      copy_async16(integers + i * 16, valid ? at : from.panel, valid);
+      copy_async16(codes + i * 16, valid ? at : from.panel, valid);
     }
-    uint8_t* scales = integers + kPanels * kSpanBytes;
+    if constexpr (!has_group_scales(kWeight)) return;
+    uint8_t* scales = codes + kPanels * kSpanBytes;
     for (int i = thread(); i < kPanels * (kSpanScaleBytes / 16); i += kThreads) {
       const int panel = i / (kSpanScaleBytes / 16);
       const bool valid = panel < from.num_panels;
@@ -313,40 +334,57 @@ struct QuantGemm {
     INFERNEO_UNROLL
     for (int p = 0; p < kWarpPanels; ++p) {
       const int panel = wn0 / kQuantPanel + p;
-      const uint8_t* integers = stage + kInputBytes + panel * kSpanBytes;
+      const uint8_t* codes = stage + kInputBytes + panel * kSpanBytes;
       uint32_t b[2][4];  // of channels lane / 4 and lane / 4 + 8
-      if constexpr (kWeight == Elem::i8) {
-        const Words4 words = load16(integers + group * 512 + lane() * 16);
+      if constexpr (is_byte(kWeight)) {
+        const Words4 words = load16(codes + group * 512 + lane() * 16);
         unpack_channel<kWeight>(words.x, words.y, b[0]);
         unpack_channel<kWeight>(words.z, words.w, b[1]);
       } else {
-        const Words2 words = load8(integers + lane() * 16 + group * 8);
+        const Words2 words = load8(codes + lane() * 16 + group * 8);
         unpack_channel<kWeight>(words.x, 0, b[0]);
         unpack_channel<kWeight>(words.y, 0, b[1]);
       }
-      // The sums' columns are channels lane % 4 * 2 and the next, and in the second half those and 8.
-      const Words4 scales =
-          load16(stage + kInputBytes + kPanels * kSpanBytes + panel * kSpanScaleBytes + lane() % 4 * 16);
-      const uint32_t pairs[2] = {group == 0 ? scales.x : scales.y, group == 0 ? scales.z : scales.w};
+      Words4 scales{0, 0, 0, 0};
+      if constexpr (has_group_scales(kWeight)) {
+        scales = load16(stage + kInputBytes + kPanels * kSpanBytes + panel * kSpanScaleBytes + lane() % 4 * 16);
+      }
       INFERNEO_UNROLL
       for (int h = 0; h < 2; ++h) {
-        ChannelScale s[2];
-        INFERNEO_UNROLL
-        for (int c = 0; c < 2; ++c) {
-          s[c] = unpack_scale<kWeight>(h == 0 ? pairs[c] & 0xffffU : pairs[c] >> 16, state.ratios[p][h][c]);
-        }
-        INFERNEO_UNROLL
-        for (int i = 0; i < WM / 16; ++i) {
-          float sums[4];
-          mma_bf16_first(sums, a[i][0], b[h][0], b[h][1]);
-          mma_bf16(sums, a[i][1], b[h][2], b[h][3]);
+        if constexpr (has_group_scales(kWeight)) {
+          add_scaled(scales, group, p, h, a, b[h], inputs, state);
+        } else {
           INFERNEO_UNROLL
-          for (int e = 0; e < 4; ++e) {
-            float& acc = state.acc[i][p * 2 + h][e];
-            acc += s[e % 2].scale * sums[e];
-            if constexpr (kWeight == Elem::i4) acc -= s[e % 2].minimum * inputs[i][e];
+          for (int i = 0; i < WM / 16; ++i) {
+            mma_bf16(state.acc[i][p * 2 + h], a[i][0], b[h][0], b[h][1]);
+            mma_bf16(state.acc[i][p * 2 + h], a[i][1], b[h][2], b[h][3]);
           }
         }
+      }
+    }
+  }
+
+  // Half h of a panel. The sums' columns are channels lane % 4 * 2 and the next, and in the second half those and 8;
+  // `scales`: of these four and of both groups.
+  static INFERNEO_DEVICE void add_scaled(const Words4& scales, int group, int p, int h,
+                                         const uint32_t (&a)[WM / 16][2][4], const uint32_t (&b)[4],
+                                         const float (&inputs)[WM / 16][4], State& state) {
+    const uint32_t pairs[2] = {group == 0 ? scales.x : scales.y, group == 0 ? scales.z : scales.w};
+    ChannelScale s[2];
+    INFERNEO_UNROLL
+    for (int c = 0; c < 2; ++c) {
+      s[c] = unpack_scale<kWeight>(h == 0 ? pairs[c] & 0xffffU : pairs[c] >> 16, state.ratios[p][h][c]);
+    }
+    INFERNEO_UNROLL
+    for (int i = 0; i < WM / 16; ++i) {
+      float sums[4];
+      mma_bf16_first(sums, a[i][0], b[0], b[1]);
+      mma_bf16(sums, a[i][1], b[2], b[3]);
+      INFERNEO_UNROLL
+      for (int e = 0; e < 4; ++e) {
+        float& acc = state.acc[i][p * 2 + h][e];
+        acc += s[e % 2].scale * sums[e];
+        if constexpr (kWeight == Elem::i4) acc -= s[e % 2].minimum * inputs[i][e];
       }
     }
   }
@@ -439,6 +477,16 @@ INFERNEO_KERNEL(inferneo_gemm_i4_middle, MatmulArgs, QuantMiddle<Elem::i4>::kThr
 }
 INFERNEO_KERNEL(inferneo_gemm_i4_large, MatmulArgs, QuantLarge<Elem::i4>::kThreads) {
   QuantLarge<Elem::i4>::run(args);
+}
+
+INFERNEO_KERNEL(inferneo_gemm_e4m3_small, MatmulArgs, QuantSmall<Elem::e4m3>::kThreads) {
+  QuantSmall<Elem::e4m3>::run(args);
+}
+INFERNEO_KERNEL(inferneo_gemm_e4m3_middle, MatmulArgs, QuantMiddle<Elem::e4m3>::kThreads) {
+  QuantMiddle<Elem::e4m3>::run(args);
+}
+INFERNEO_KERNEL(inferneo_gemm_e4m3_large, MatmulArgs, QuantLarge<Elem::e4m3>::kThreads) {
+  QuantLarge<Elem::e4m3>::run(args);
 }
 
 }  // namespace inferneo::cuda

@@ -1,4 +1,4 @@
-// Quantised weights from the host's panels (kernels/packed_matrix.h) into those of a GPU (quant_layout.h): integers,
+// Quantised weights from the host's panels (kernels/packed_matrix.h) into those of a GPU (quant_layout.h): codes,
 // scales, minima and units move, none changes.
 #pragma once
 
@@ -10,7 +10,7 @@
 
 namespace inferneo::cuda {
 
-// What holds such weights on a GPU. `format`: f32, f16, bf16, int8 or int4.
+// What holds such weights on a GPU. `format`: f32, f16, bf16, int8, int4 or fp8.
 Elem elem_of(const WeightFormat& format);
 
 // Inputs [begin, begin + count) of a panel; `begin` is a multiple of kQuantInputs.

@@ -16,8 +16,9 @@ INFERNEO_DEVICE float quantised_value(const void* base, const QuantPanels& layou
   const auto* panel = static_cast<const uint8_t*>(base) + row / kQuantPanel * layout.panel_bytes();
   const int64_t channel = row % kQuantPanel;
   const float unit = from_bf16(reinterpret_cast<const uint16_t*>(panel + layout.units_at())[channel]);
+  const uint8_t byte = panel[layout.code_at(channel, input)];
+  if (layout.elem == Elem::e4m3) return unit * byte_value(Elem::e4m3, byte);
   const uint8_t* scale = panel + layout.scale_at(channel, input);
-  const uint8_t byte = panel[layout.integer_at(channel, input)];
   if (layout.elem == Elem::i8) {
     return unit * (from_f16(*reinterpret_cast<const uint16_t*>(scale)) * byte_value(Elem::i8, byte));
   }
@@ -49,10 +50,11 @@ INFERNEO_DEVICE uint32_t bytes_to_bf16(uint32_t word) {
 INFERNEO_DEVICE uint32_t nibbles_to_bf16(uint32_t shifted) { return (shifted & 0x00780078U) | 0x3f803f80U; }
 
 // A lane's eight inputs of one channel and group as the four pairs that two mma's take: inputs 0..3, then 4..7.
-// int8: the integers q. int4: 1 + q / 16, so that a sum over them is that of the inputs plus a sixteenth of that with q.
+// int8 and fp8: the values q. int4: 1 + q / 16, so that a sum over them is that of the inputs plus a sixteenth of that
+// with q.
 template <Elem kWeight>
 INFERNEO_DEVICE void unpack_channel(uint32_t word0, uint32_t word1, uint32_t (&pairs)[4]) {
-  if constexpr (kWeight == Elem::i8) {
+  if constexpr (is_byte(kWeight)) {
     pairs[0] = bytes_to_bf16<kWeight>(word0);
     pairs[1] = bytes_to_bf16<kWeight>(word0 >> 8);
     pairs[2] = bytes_to_bf16<kWeight>(word1);
@@ -79,6 +81,7 @@ struct ChannelScale {
 // The 16 bits of scale_at(); `ratio` of the channel.
 template <Elem kWeight>
 INFERNEO_DEVICE ChannelScale unpack_scale(uint32_t bits, float ratio) {
+  static_assert(has_group_scales(kWeight));
   if constexpr (kWeight == Elem::i8) {
     return {from_f16(static_cast<uint16_t>(bits)), 0.0F};
   } else {

@@ -21,7 +21,16 @@ namespace {
 
 Result<Quantization> resolve_quantization(const std::string& name) {
   if (const auto quantization = quantization_from_name(name)) return *quantization;
-  return make_error(ErrorCode::invalid_argument, fmt::format("quantization '{}' is not one of none, int8, int4", name),
+  return make_error(ErrorCode::invalid_argument,
+                    fmt::format("quantization '{}' is not one of none, int8, int4, fp8", name), "quantization");
+}
+
+// The CPU's products of quantised weights are of integers.
+Status check_computes(Quantization quantization) {
+  if (quantization != Quantization::fp8) return ok_status();
+  return make_error(ErrorCode::unsupported,
+                    "quantization fp8 needs device cuda: the CPU has no product for it; take int8 there, which moves "
+                    "each weight less and takes hardly more memory",
                     "quantization");
 }
 
@@ -120,6 +129,7 @@ Result<DirectoryDescription> describe_directory(const LoadOptions& options) {
 Result<MemoryEstimate> estimate_transformers_memory(const LoadOptions& options, int32_t max_num_batched_tokens) {
   ASSIGN_OR_RETURN(const kernels::OpTable* ops, kernels::select_op_table(options.isa));
   ASSIGN_OR_RETURN(const DirectoryDescription description, describe_directory(options));
+  RETURN_IF_ERROR(check_computes(description.quantization));
   MemoryLedger books(SIZE_MAX);  // the same allocations, never touched
   WeightRequest request = weight_request(options, description, ops->name);
   request.ledger = &books;
@@ -156,6 +166,7 @@ Result<MemoryEstimate> estimate_transformers_memory(const LoadOptions& options, 
 Result<std::unique_ptr<ModelRunner>> load_transformers_model(const LoadOptions& options) {
   ASSIGN_OR_RETURN(const kernels::OpTable* ops, kernels::select_op_table(options.isa));
   ASSIGN_OR_RETURN(DirectoryDescription description, describe_directory(options));
+  RETURN_IF_ERROR(check_computes(description.quantization));
   NativeModel model;
   WeightStore nothing(WeightStore::Options{});
   ASSIGN_OR_RETURN(

@@ -32,7 +32,7 @@ struct LoadOptions {
   WeightStore* store = nullptr;               // null: nothing is shared and kept
   ThreadPool* pool = nullptr;                 // outlives the runner
   std::string isa = "auto";                   // a name of kernels/op_table.h
-  std::string quantization = "none";          // of weights: none, int8, int4
+  std::string quantization = "none";          // of weights: none, int8, int4; on a GPU fp8
   std::string kv_cache_dtype = "auto";        // "auto": the weights' type; or f32, bf16, f16, int8, fp8
   int32_t block_size = 16;                    // 0: one block per sequence (max_model_len tokens, rounded up to a tile)
   int32_t max_model_len = 0;                  // longest context to be served; 0: the model's

@@ -42,7 +42,10 @@ WeightFormat kept_format(Quantization quantization, TensorRole role, DType dtype
   if (quantization == Quantization::none) return plain;
   if (role == TensorRole::router || role == TensorRole::position_embedding) return plain;
   const bool sensitive = role == TensorRole::token_embedding || role == TensorRole::lm_head;
-  const WeightFormat wanted(quantization == Quantization::int4 && !sensitive ? kInt4 : kInt8);
+  const QuantScheme layers = quantization == Quantization::int4  ? kInt4
+                             : quantization == Quantization::fp8 ? kFp8
+                                                                 : kInt8;
+  const WeightFormat wanted(sensitive ? kInt8 : layers);
   return PackedMatrix::bytes(wanted, rows, cols) < PackedMatrix::bytes(plain, rows, cols) ? wanted : plain;
 }
 

@@ -401,6 +401,11 @@ TEST(ValidateConfig, HandFilledStructsAreChecked) {
   EXPECT_TRUE(validate_config({.device = "cuda", .tensor_parallel_size = 2}).ok());
   EXPECT_EQ(validate_config({.device = "cpu", .tensor_parallel_size = 2}).error().param, "tensor_parallel_size");
   EXPECT_EQ(validate_config({.tensor_parallel_size = 0}).error().param, "tensor_parallel_size");
+  EXPECT_TRUE(validate_config({.quantization = "fp8"}).ok());
+  EXPECT_TRUE(validate_config({.kv_cache_dtype = "fp8", .device = "cpu"}).ok());
+  const Status on_cpu = validate_config({.quantization = "fp8", .device = "cpu"});
+  EXPECT_EQ(on_cpu.error().param, "quantization");
+  EXPECT_THAT(on_cpu.error().message, HasSubstr("needs device cuda"));
   EXPECT_TRUE(validate_config({.model = {"a", "b"}, .max_models = 1, .enable_lazy_loading = true}).ok());
 }
 

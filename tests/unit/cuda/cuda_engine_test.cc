@@ -48,9 +48,9 @@ TEST_F(CudaEngine, ManyRequestsAtOnceAreAnsweredAsAlone) {
 
 TEST_F(CudaEngine, QuantisedModelsAnswerManyAtOnce) {
   deterministic_ = true;
-  kv_cache_dtype_ = "int8";
-  for (const char* quantization : {"int8", "int4"}) {
+  for (const auto& [quantization, cache] : {std::pair("int8", "int8"), {"int4", "int8"}, {"fp8", "fp8"}}) {
     quantization_ = quantization;
+    kv_cache_dtype_ = cache;
     answer_many();
   }
 }
@@ -59,7 +59,7 @@ TEST_F(CudaEngine, QuantisedModelsAnswerManyAtOnce) {
 TEST_F(CudaEngine, QuantisedWeightsAreBookedAsTheyAre) {
   directory_ = std::make_unique<ModelDirectory>(open_model(golden_root() + "/../../../models/inferneo-story").value());
   std::map<std::string, size_t> bytes;
-  for (const char* quantization : {"none", "int8", "int4"}) {
+  for (const char* quantization : {"none", "int8", "int4", "fp8"}) {
     quantization_ = quantization;
     const MemoryEstimate estimate = cuda::estimate_cuda_memory(options(), 64).value();
     const auto runner = cuda::load_cuda_model(options());
@@ -76,13 +76,17 @@ TEST_F(CudaEngine, QuantisedWeightsAreBookedAsTheyAre) {
   }
   EXPECT_LT(bytes["int8"], bytes["none"] * 9 / 16);
   EXPECT_LT(bytes["int4"], bytes["int8"] * 9 / 10) << "a third of this model is its embedding, in 8 bits";
-  // An int8 cache takes half of a bf16 one, and a scale for each head.
+  EXPECT_LT(bytes["fp8"], bytes["int8"] * 99 / 100) << "no scales in the layers";
+  EXPECT_GT(bytes["fp8"], bytes["int8"] * 94 / 100);
+  // A cache of 8 bits takes half of a bf16 one, and a scale for each head.
   quantization_ = "none";
   const size_t wide = cuda::estimate_cuda_memory(options(), 64).value().kv_bytes_per_token;
-  kv_cache_dtype_ = "int8";
-  const size_t narrow = cuda::estimate_cuda_memory(options(), 64).value().kv_bytes_per_token;
-  EXPECT_GT(narrow * 2, wide);
-  EXPECT_LT(narrow * 16, wide * 10);
+  for (const char* cache : {"int8", "fp8"}) {
+    kv_cache_dtype_ = cache;
+    const size_t narrow = cuda::estimate_cuda_memory(options(), 64).value().kv_bytes_per_token;
+    EXPECT_GT(narrow * 2, wide);
+    EXPECT_LT(narrow * 16, wide * 10);
+  }
 }
 
 // A weight that int8 cannot hold is named, with the way out, and nothing stays booked.
@@ -109,7 +113,7 @@ TEST_F(CudaEngine, WeightsThatAreNotFiniteAreRefused) {
   file[at + 1] = 0x7f;
   tree.write("broken/model.safetensors", file);
   directory_ = std::make_unique<ModelDirectory>(open_model(to).value());
-  for (const char* quantization : {"int8", "int4"}) {
+  for (const char* quantization : {"int8", "int4", "fp8"}) {
     quantization_ = quantization;
     const auto runner = cuda::load_cuda_model(options());
     ASSERT_FALSE(runner.ok());

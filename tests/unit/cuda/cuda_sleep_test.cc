@@ -52,7 +52,7 @@ class CudaSleep : public CudaEngine {
 
 TEST_F(CudaSleep, WakesToTheSameTokensWithExactBooks) {
   const size_t host_before = host_.used();
-  for (const char* quantization : {"none", "int4"}) {
+  for (const char* quantization : {"none", "int4", "fp8"}) {
     quantization_ = quantization;
     start();
     const std::vector<Token> before = answer();

@@ -1,7 +1,7 @@
 // Products with quantised weights on the device against sums in double precision over the very weights that the host
 // keeps (kernels/quantize.h). Inputs are bf16 and no weight is rounded, so what is left is the rounding of sums in f32:
 // K additions of what is added up, and for each group a scale's product. Scales and unit are exact in f32 for int8; for
-// int4, 16 scale + minimum is rounded once.
+// int4, 16 scale + minimum is rounded once; fp8 has a unit alone.
 #include "kernel_data.h"
 #include "kernels/cuda/quant_repack.h"
 #include "kernels/quantize.h"
@@ -25,7 +25,11 @@ struct Quantised {
   QuantPanels layout;
 };
 
-QuantScheme scheme_of(Elem elem) { return elem == Elem::i8 ? kInt8 : kInt4; }
+constexpr Elem kElems[] = {Elem::i8, Elem::i4, Elem::e4m3};
+
+QuantScheme scheme_of(Elem elem) { return elem == Elem::i8 ? kInt8 : elem == Elem::i4 ? kInt4 : kFp8; }
+// As in the kernels' names.
+std::string name_of(Elem elem) { return elem == Elem::i8 ? "i8" : elem == Elem::i4 ? "i4" : "e4m3"; }
 
 // Rows of unlike size; some groups and a row of zeros, some groups of one sign.
 Quantised quantise(MemoryLedger& ledger, Numbers& numbers, int64_t n, int64_t k, Elem elem) {
@@ -60,7 +64,7 @@ Quantised quantise(MemoryLedger& ledger, Numbers& numbers, int64_t n, int64_t k,
 // What a row's sum has been made of: int4 adds q and 16 to each, and takes 16 and the minimum off.
 double magnitude_of(const Quantised& w, int64_t n, int64_t c, double x) {
   const double value = std::abs(w.values[static_cast<size_t>(n * w.layout.cols + c)]);
-  if (w.layout.elem == Elem::i8) return value * std::abs(x);
+  if (w.layout.elem != Elem::i4) return value * std::abs(x);
   const auto scale = kernels::group_scale(w.packed.view(), n, c / 32);
   const double unit = std::abs(kernels::channel_unit(w.packed.view(), n));
   return std::abs(x) * unit * (2.0 * 16.0 + 15.0) * scale.scale + 2.0 * std::abs(x) * unit * scale.minimum;
@@ -130,8 +134,8 @@ class QuantKernels : public DeviceTest {
         ASSERT_TRUE(std::isnan(got[static_cast<size_t>(r * stride + c)])) << "written behind row " << r;
       }
     }
-    worst.expect(std::to_string(elem == Elem::i8 ? 8 : 4) + " bits, " + std::to_string(shape.rows) + " rows, " +
-                 std::to_string(shape.n) + " x " + std::to_string(shape.k));
+    worst.expect(name_of(elem) + ", " + std::to_string(shape.rows) + " rows, " + std::to_string(shape.n) + " x " +
+                 std::to_string(shape.k));
   }
   static uint64_t launches(const std::string& kernel) {
     return is_emulated() ? fake_driver_books().launches_of[kernel] : uint64_t{0};
@@ -140,7 +144,7 @@ class QuantKernels : public DeviceTest {
 
 // Every value of the panels, bit for bit, and where the parts lie: within the panel, none over another.
 TEST_F(QuantKernels, PanelsHoldTheWeightsOfTheHost) {
-  for (const Elem elem : {Elem::i8, Elem::i4}) {
+  for (const Elem elem : kElems) {
     for (const int64_t k : {32, 40, 64, 200, 1056}) {
       Numbers numbers(static_cast<uint32_t>(k));
       const Quantised w = quantise(ledger_, numbers, 37, k, elem);
@@ -155,23 +159,23 @@ TEST_F(QuantKernels, PanelsHoldTheWeightsOfTheHost) {
       std::vector<int> uses(static_cast<size_t>(w.layout.panel_bytes()), 0);
       for (int64_t channel = 0; channel < 16; ++channel) {
         for (int64_t c = 0; c < w.layout.num_spans() * kQuantSpan; ++c) {
-          ++uses[static_cast<size_t>(w.layout.integer_at(channel, c))];
-          if (c % kQuantInputs == 0) {
+          ++uses[static_cast<size_t>(w.layout.code_at(channel, c))];
+          if (c % kQuantInputs == 0 && has_group_scales(elem)) {
             uses[static_cast<size_t>(w.layout.scale_at(channel, c))] += 2;
             uses[static_cast<size_t>(w.layout.scale_at(channel, c) + 1)] += 2;
           }
         }
       }
       for (int64_t at = 0; at < w.layout.units_at(); ++at) {
-        const bool integers = at < w.layout.scales_at();
-        ASSERT_EQ(uses[static_cast<size_t>(at)], integers && elem == Elem::i8 ? 1 : 2) << at;
+        const bool codes = at < w.layout.scales_at();
+        ASSERT_EQ(uses[static_cast<size_t>(at)], codes && is_byte(elem) ? 1 : 2) << at;
       }
     }
   }
 }
 
 TEST_F(QuantKernels, OfFewRows) {
-  for (const Elem elem : {Elem::i8, Elem::i4}) {
+  for (const Elem elem : kElems) {
     for (const int32_t rows : {1, 2, 3, 8, 9, 16}) {
       check({rows, 37, 72}, elem, true, false, false);
       check({rows, 16, 1096}, elem, false, true, false);
@@ -183,8 +187,45 @@ TEST_F(QuantKernels, OfFewRows) {
   }
 }
 
+// Every code of e4m3 times one, alone in its sum: its value to the bit, from the smallest subnormal to 448.
+TEST_F(QuantKernels, HoldEveryCodeOfFp8Exactly) {
+  const QuantPanels layout{16, Elem::e4m3};
+  std::vector<uint8_t> panel(static_cast<size_t>(layout.panel_bytes()), 0);
+  Rows ones;  // row r has a one at input r
+  ones.bytes.resize(16 * 16 * 2, 0);
+  const auto code_of = [](int64_t channel, int64_t input) {
+    const auto code = static_cast<uint8_t>(channel * 16 + input);
+    return (code & 0x7f) == 0x7f ? uint8_t{0} : code;  // no weight is NaN
+  };
+  for (int64_t n = 0; n < 16; ++n) {
+    reinterpret_cast<uint16_t*>(panel.data() + layout.units_at())[n] = f32_to_bf16(1.0F);
+    reinterpret_cast<uint16_t*>(ones.bytes.data())[n * 16 + n] = f32_to_bf16(1.0F);
+    for (int64_t k = 0; k < 16; ++k) panel[static_cast<size_t>(layout.code_at(n, k))] = code_of(n, k);
+  }
+  const Array<uint8_t> x_on(*this, ones.bytes);
+  const Array<uint8_t> w_on(*this, panel);
+  for (const bool invariant : {false, true}) {  // the kernel for few rows, and tiles
+    const Array<float> out(*this, 16 * 16);
+    MatmulArgs args{};
+    args.x = x_on.get();
+    args.weight = w_on.get();
+    args.weight_elem = Elem::e4m3;
+    args.out = out.get();
+    args.x_stride = args.out_stride = args.n = args.k = 16;
+    args.rows = 16;
+    args.scale = 1.0F;
+    ASSERT_TRUE(ops(invariant).matmul(args).ok());
+    const std::vector<float> got = out.download();
+    for (int64_t k = 0; k < 16; ++k) {
+      for (int64_t n = 0; n < 16; ++n) {
+        ASSERT_EQ(got[static_cast<size_t>(k * 16 + n)], e4m3_to_f32(code_of(n, k))) << int{code_of(n, k)};
+      }
+    }
+  }
+}
+
 TEST_F(QuantKernels, OfManyRows) {
-  for (const Elem elem : {Elem::i8, Elem::i4}) {
+  for (const Elem elem : kElems) {
     check({18, 37, 72}, elem, true, true, false);
     check({17, 70, 40}, elem, false, false, false);
     check({33, 130, 200}, elem, true, false, true);
@@ -196,8 +237,8 @@ TEST_F(QuantKernels, OfManyRows) {
 // The larger tiles are for products that give every multiprocessor one: as wide as this GPU needs.
 TEST_F(QuantKernels, OfLargeTiles) {
   const int64_t half = device_->facts().multiprocessors / 2;
-  for (const Elem elem : {Elem::i8, Elem::i4}) {
-    const std::string name = elem == Elem::i8 ? "inferneo_gemm_i8_" : "inferneo_gemm_i4_";
+  for (const Elem elem : kElems) {
+    const std::string name = "inferneo_gemm_" + name_of(elem) + "_";
     const uint64_t middle = launches(name + "middle");
     const uint64_t large = launches(name + "large");
     check({40, 64 * half + 5, 136}, elem, true, false, false);
@@ -213,7 +254,7 @@ TEST_F(QuantKernels, OfLargeTiles) {
 TEST_F(QuantKernels, AreBatchInvariantWhereAsked) {
   const int64_t n = 64 * (device_->facts().multiprocessors / 2) + 72;
   constexpr int64_t kK = 328;
-  for (const Elem elem : {Elem::i8, Elem::i4}) {
+  for (const Elem elem : kElems) {
     Numbers numbers(5);
     const Rows x = numbers.rows(300, kK, Elem::bf16);
     const Quantised w = quantise(ledger_, numbers, n, kK, elem);
@@ -242,7 +283,7 @@ TEST_F(QuantKernels, AreBatchInvariantWhereAsked) {
 }
 
 TEST_F(QuantKernels, GateUpAndActivationInOne) {
-  for (const Elem elem : {Elem::i8, Elem::i4}) {
+  for (const Elem elem : kElems) {
     for (const int32_t rows : {1, 2, 13}) {
       constexpr int64_t kN = 48;
       constexpr int64_t kK = 136;
@@ -297,7 +338,7 @@ TEST_F(QuantKernels, GateUpAndActivationInOne) {
 
 // Experts' weights begin at panels of their own; rows are gathered by expert, and some experts have none.
 TEST_F(QuantKernels, OfExperts) {
-  for (const Elem elem : {Elem::i8, Elem::i4}) {
+  for (const Elem elem : kElems) {
     constexpr int32_t kExperts = 3;
     constexpr int64_t kN = 24;
     constexpr int64_t kK = 72;
@@ -347,7 +388,7 @@ TEST_F(QuantKernels, OfExperts) {
 
 // The values that the host looks up, to the bit.
 TEST_F(QuantKernels, EmbedLooksUpQuantisedRows) {
-  for (const Elem elem : {Elem::i8, Elem::i4}) {
+  for (const Elem elem : kElems) {
     constexpr int64_t kDim = 300;
     Numbers numbers(3);
     const Quantised table = quantise(ledger_, numbers, 27, kDim, elem);

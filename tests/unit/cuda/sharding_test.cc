@@ -151,7 +151,8 @@ void expect_shared(const DecoderSpec& spec, Quantization quantization, int32_t s
 }
 
 TEST(Sharding, RanksKeepTheWholeInItsCodes) {
-  for (const Quantization quantization : {Quantization::none, Quantization::int8, Quantization::int4}) {
+  for (const Quantization quantization :
+       {Quantization::none, Quantization::int8, Quantization::int4, Quantization::fp8}) {
     for (const int32_t size : {1, 2, 4}) {
       SCOPED_TRACE(std::string(quantization_name(quantization)) + ", " + std::to_string(size));
       ASSERT_TRUE(check_sharding(small_spec(), size, quantization).ok());

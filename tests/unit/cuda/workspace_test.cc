@@ -51,13 +51,14 @@ TEST_F(Workspace, RandomQuantisedWeightsFillTheirPanels) {
   DecoderSpec spec;
   spec.layers = {layer(2, 1, 64, 0)};
   spec.tensors.push_back({TensorRole::attention_output, 0, -1, "o", kRows, kCols, kRows, 0, false});
-  for (const Quantization quantization : {Quantization::int8, Quantization::int4}) {
+  for (const auto& [quantization, elem] :
+       {std::pair(Quantization::int8, Elem::i8), {Quantization::int4, Elem::i4}, {Quantization::fp8, Elem::e4m3}}) {
     MemoryLedger host(size_t{1} << 30);
     const DeviceLoad load{device_, &ledger_, &host, "m", 1, {}};
     const auto weights = random_device_weights(spec, DType::bf16, quantization, load);
     ASSERT_TRUE(weights.ok()) << weights.error().message;
     const DeviceMatrix& matrix = weights->layers[0].matrix(TensorRole::attention_output);
-    ASSERT_EQ(matrix.elem, quantization == Quantization::int8 ? Elem::i8 : Elem::i4);
+    ASSERT_EQ(matrix.elem, elem);
     const QuantPanels layout{kCols, matrix.elem};
     std::vector<std::byte> bytes(static_cast<size_t>(QuantPanels::count(kRows) * layout.panel_bytes()));
     ASSERT_EQ(device_->driver().copy_to_host(bytes.data(), reinterpret_cast<CuPointer>(matrix.data), bytes.size(),

@@ -55,7 +55,7 @@ Expected expected_product(const std::vector<InputGroup>& inputs, const PackedVie
     const InputGroup& input = inputs[g];
     const GroupScale scale = group_scale(weight, channel, static_cast<int64_t>(g));
     int8_t w[kQuantGroup];
-    group_integers(weight, channel, static_cast<int64_t>(g), w);
+    group_codes(weight, channel, static_cast<int64_t>(g), w);
     int32_t dot = 0;
     int32_t sum = 0;
     for (size_t i = 0; i < input.q.size(); ++i) {

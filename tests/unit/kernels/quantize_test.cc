@@ -11,7 +11,7 @@ namespace {
 using testing::Random;
 using testing::random_floats;
 
-const WeightFormat kFormats[] = {WeightFormat(kInt8), WeightFormat(kInt4)};
+const WeightFormat kFormats[] = {WeightFormat(kInt8), WeightFormat(kInt4), WeightFormat(kFp8)};
 
 std::vector<float> row_of(const PackedView& view, int64_t row) {
   std::vector<float> values(static_cast<size_t>(view.cols));
@@ -147,6 +147,62 @@ TEST(Quantize, AnInt4LosesAThirdLessThanQ4_0OnNormalWeights) {
   }
 }
 
+// The plain way: the least unit that holds the largest weight.
+double plain_e4m3_error(const std::vector<float>& row) {
+  float largest = 0.0F;
+  for (const float v : row) largest = std::max(largest, std::abs(v));
+  if (largest == 0.0F) return 0.0;
+  uint16_t unit = f32_to_bf16(largest / kLargestE4m3);
+  if (bf16_to_f32(unit) < largest / kLargestE4m3) ++unit;
+  double error = 0.0;
+  for (const float v : row) {
+    const double stored = double{bf16_to_f32(unit)} * e4m3_to_f32(f32_to_e4m3(v / bf16_to_f32(unit)));
+    error += (v - stored) * (v - stored);
+  }
+  return error;
+}
+
+TEST(Quantize, AnFp8IsWithinASixteenthOfItsWeightAndNoRowWorseThanPlainly) {
+  Random random(7);
+  for (const int64_t cols : {int64_t{1}, int64_t{31}, int64_t{32}, int64_t{100}, int64_t{512}}) {
+    const auto values = rows_of_every_kind(random, cols);
+    const PackedMatrix matrix = testing::packed(WeightFormat(kFp8), kKinds, cols, values);
+    for (int64_t r = 0; r < kKinds; ++r) {
+      const std::vector<float> row(values.begin() + r * cols, values.begin() + (r + 1) * cols);
+      const auto got = row_of(matrix.view(), r);
+      const float unit = channel_unit(matrix.view(), r);
+      const float largest = std::abs(
+          *std::max_element(row.begin(), row.end(), [](float a, float b) { return std::abs(a) < std::abs(b); }));
+      ASSERT_LE(unit, 2 * largest / kLargestE4m3 * (1 + 0x1p-7F)) << r;
+      for (size_t c = 0; c < row.size(); ++c) {
+        // Half of the step between two codes, which is 2^-9 units below 2^-6 of them.
+        ASSERT_LE(std::abs(got[c] - row[c]), std::max(std::abs(row[c]) / 16, unit * 0x1p-10F) * 1.000001F) << r;
+        if (row[c] == 0.0F) {
+          ASSERT_EQ(got[c], 0.0F);
+        }
+      }
+      ASSERT_LE(squared_error(row, got), 1.000001 * plain_e4m3_error(row)) << r;
+    }
+  }
+}
+
+// The fewer weights share it, the more there is to choose.
+TEST(Quantize, TheChoiceOfUnitsLeavesLessErrorOnNormalWeights) {
+  Random random(8);
+  for (const auto& [cols, share] : {std::pair(int64_t{192}, 0.9), {int64_t{2048}, 0.95}}) {
+    double plain = 0.0;
+    double error = 0.0;
+    const auto values = normal_floats(random, 64 * cols, 0.02F);
+    const PackedMatrix matrix = testing::packed(WeightFormat(kFp8), 64, cols, values);
+    for (int64_t r = 0; r < 64; ++r) {
+      const std::vector<float> row(values.begin() + r * cols, values.begin() + (r + 1) * cols);
+      plain += plain_e4m3_error(row);
+      error += squared_error(row, row_of(matrix.view(), r));
+    }
+    EXPECT_LT(error, share * plain) << cols;
+  }
+}
+
 TEST(Quantize, ScalingARowByAPowerOfTwoScalesItsUnitAndNothingElse) {
   Random random(4);
   for (const WeightFormat& format : kFormats) {
@@ -211,6 +267,7 @@ TEST(Quantize, StacksRowsAndReadsTransposedAndNarrowSources) {
 TEST(Quantize, BytesAreThoseOfTheLayoutAndAPieceOfARowIsThatPiece) {
   EXPECT_EQ(PackedMatrix::bytes(WeightFormat(kInt8), 32, 2048), 2 * (16 * 2048 + 64 * 32 + 32 + 32U));
   EXPECT_EQ(PackedMatrix::bytes(WeightFormat(kInt4), 32, 2048), 2 * (8 * 2048 + 64 * 32 + 64U));
+  EXPECT_EQ(PackedMatrix::bytes(WeightFormat(kFp8), 32, 2048), 2 * (16 * 2048 + 64U));
   EXPECT_EQ(PackedMatrix::bytes(WeightFormat(kInt8), 1, 1), 16 * 32 + 32 + 32U);
   Random random(6);
   alignas(64) std::byte memory[576] = {};

@@ -221,5 +221,22 @@ TEST_F(QuantizedWeights, ValuesThatAreNotFiniteAreRefusedByTensor) {
   EXPECT_EQ(ledger_.used(), 0U);
 }
 
+// fp8 is for GPUs: neither an estimate nor a load begins, and the way out is named.
+TEST_F(QuantizedWeights, Fp8OnTheCpuIsRefused) {
+  const auto expect_refused = [](const Error& error) {
+    EXPECT_EQ(error.code, ErrorCode::unsupported);
+    EXPECT_EQ(error.param, "quantization");
+    EXPECT_THAT(error.message, HasSubstr("needs device cuda"));
+    EXPECT_THAT(error.message, HasSubstr("int8"));
+  };
+  const auto runner = load_transformers_model(options(bundled(), "fp8"));
+  ASSERT_FALSE(runner.ok());
+  expect_refused(runner.error());
+  const auto estimate = estimate_transformers_memory(options(bundled(), "fp8"), 64);
+  ASSERT_FALSE(estimate.ok());
+  expect_refused(estimate.error());
+  EXPECT_EQ(ledger_.used(), 0U);
+}
+
 }  // namespace
 }  // namespace inferneo
