@@ -109,7 +109,6 @@ DraftModel::Mirror* DraftModel::prepare(Sequence& original) {
 // For good: what does not fit now would be read again and again.
 void DraftModel::refuse(Sequence& original) {
   original.draft_state->model_refused = true;
-  original.drafts.clear();
   forget(original);
 }
 
@@ -137,14 +136,19 @@ void DraftModel::fail(const Error& error) {
 void DraftModel::propose(std::span<const DraftWish> wishes) {
   std::vector<Mirror*> far;
   std::vector<Mirror*> near;
+  int32_t left = kMaxTokens;  // of the first guesses' step
   for (const DraftWish& wish : wishes) {
     Mirror* const mirror = prepare(*wish.sequence);
     if (mirror == nullptr) continue;
-    mirror->num_left = std::min(wish.num_drafts, room(*wish.sequence));
+    const std::vector<Token>& drafts = wish.sequence->drafts;
+    const auto num_known = static_cast<int32_t>(drafts.size());
+    mirror->num_left = std::min(wish.num_drafts, room(*wish.sequence) - num_known);
     const int32_t to_read = mirror->sequence.num_tokens() - mirror->sequence.num_computed;
     if (to_read > kNear) {
       far.push_back(mirror);
-    } else if (mirror->num_left > 0) {
+    } else if (mirror->num_left > 0 && to_read + num_known <= left && knows(drafts)) {
+      left -= to_read + num_known;
+      mirror->sequence.tokens.insert(mirror->sequence.tokens.end(), drafts.begin(), drafts.end());
       near.push_back(mirror);
     }
   }

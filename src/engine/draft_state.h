@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "engine/prompt_lookup.h"
+#include "text/grammar.h"
 
 namespace inferneo {
 
@@ -50,17 +51,19 @@ class MatchAcceptance {
   std::array<AcceptanceCount, kLongest.size()> counts_;
 };
 
-// Over all sequences of a model, of what its draft model said.
-class ModelAcceptance {
+// Over all sequences of a model, of what comes from one source.
+class SourceAcceptance {
  public:
+  explicit SourceAcceptance(double assumed) : assumed_(assumed) {}  // before anything is known
+
   void add(int32_t num_draft, int32_t num_accepted) { count_.add(num_draft, num_accepted, kDecay); }
-  double share() const { return count_.share(kAssumed, kAssumedWeight); }
+  double share() const { return count_.share(assumed_, kAssumedWeight); }
 
  private:
-  static constexpr double kAssumed = 0.7;  // before anything is known
   static constexpr double kAssumedWeight = 4.0;
   static constexpr double kDecay = 0.98;
 
+  double assumed_;
   AcceptanceCount count_;
 };
 
@@ -77,7 +80,12 @@ struct DraftState {
   bool foretells = false;            // it does, and the token has not come yet
   AcceptanceCount acceptance;        // of what was looked up
   AcceptanceCount model_acceptance;  // of what the draft model said
-  bool from_model = false;           // the drafts given last
+  Foresight foresight;               // what the grammar says about the tokens after num_known
+  AcceptanceCount foreseen;          // of its tokens
+  AcceptanceCount foreseen_end;      // of its last ones behind which there was a choice
+  // Of the drafts given last: how many were foreseen, and whether the rest is from the draft model, or was looked up.
+  int32_t num_foreseen = 0;
+  bool from_model = false;
   bool model_refused = false;        // the draft model cannot guess for this sequence
   int32_t pause = kFirstPause;       // steps between tries while drafts do not seem to pay
   int32_t paused = 0;                // steps since the last one

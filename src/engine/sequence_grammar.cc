@@ -153,6 +153,20 @@ Result<int32_t> SequenceGrammar::fill_masks(std::span<const Token> drafts) {
   return filled;
 }
 
+Foresight SequenceGrammar::foresee(int32_t max_tokens) {
+  if (!can_walk_ || is_finished()) return {};
+  can_walk_ = stand_at(0).ok();
+  has_walked_ = true;
+  if (can_walk_) {
+    Result<Foresight> foresight = matcher_->foresee(max_tokens);
+    if (foresight.ok()) return std::move(foresight).value();
+    can_walk_ = matcher_->rollback(0).ok();
+  }
+  // What is wrong with it shows where it is asked next.
+  if (!can_walk_) (void)make_anew();
+  return {};
+}
+
 std::span<const uint32_t> SequenceGrammar::masks(int32_t num_drafts) const {
   return std::span(masks_).first(static_cast<size_t>(num_drafts + 1) * words_);
 }

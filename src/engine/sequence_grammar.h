@@ -5,7 +5,9 @@
 // A walk is taken back only where something else is asked for: what of it becomes output is not walked again, and no
 // mask is computed twice.
 //
-// Goals: whatever is walked, masks and refusals are those of a grammar that has seen the output alone. A matcher that
+// It also foresees tokens, where it leaves the text little choice.
+//
+// Goals: whatever is walked or foreseen, masks and refusals are those of a grammar that has seen the output alone. A matcher that
 // fails on a walk, or cannot go back (some grammars have parts that cannot), is made anew from the output, and its
 // sequence gets no more guesses.
 // One thread. Errors: those of the matcher, where it fails without a walk as well.
@@ -44,6 +46,9 @@ class SequenceGrammar {
   std::span<const uint32_t> masks(int32_t num_drafts) const;
   std::span<const uint32_t> mask_behind(int32_t num_drafts) const;  // [words], the last of these
 
+  // What probably follows the output, as far as that can be said.
+  Foresight foresee(int32_t max_tokens);
+
   // What a mask takes, with the walk to its place, measured; 0: none was.
   double mask_seconds() const { return mask_seconds_; }
 
@@ -69,7 +74,7 @@ class SequenceGrammar {
   std::vector<uint32_t> masks_;  // [num_masks_ or more, words_]
   int32_t num_masks_ = 0;        // behind the output and its first walked tokens
   bool can_walk_ = true;
-  bool has_walked_ = false;  // since the matcher was made
+  bool has_walked_ = false;  // or foreseen, since the matcher was made
   double mask_seconds_ = 0.0;
 };
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <span>
 #include <utility>
 
 namespace inferneo {
@@ -43,6 +44,11 @@ void Speculator::look_up(Sequence& sequence) {
   state.match = state.lookup.match();
 }
 
+void Speculator::foresee(Sequence& sequence) {
+  DraftState& state = *sequence.draft_state;
+  state.foresight = sequence.grammar == nullptr ? Foresight{} : sequence.grammar->foresee(draft_limit(sequence));
+}
+
 void Speculator::learn_from_token(const Sequence& sequence, DraftState& state) {
   if (!state.foretells || state.num_known >= sequence.num_tokens()) return;
   const int32_t right = sequence.tokens[static_cast<size_t>(state.num_known)] == state.foretold ? 1 : 0;
@@ -66,7 +72,8 @@ bool Speculator::worth_waiting(const Scheduler::Sequences& running) {
     state.foretold = next.front();
     state.foretells = true;
     const double acceptance = lookup_acceptance(*sequence);
-    candidates_.push_back({sequence, acceptance, draft_limit(*sequence), acceptance});
+    candidates_.push_back(
+        {.sequence = sequence, .acceptance = acceptance, .limit = draft_limit(*sequence), .holds = acceptance});
   }
   Terms terms = terms_of(running);
   terms.waits *= 2;  // for the step in flight, and for the one with the drafts
@@ -106,6 +113,52 @@ double Speculator::model_acceptance(const Sequence& sequence) const {
   return sequence.draft_state->model_acceptance.share(learnt_of_model_.share(), kPriorWeight);
 }
 
+// The first `count` of the tokens that are foreseen, or all that there are.
+void Speculator::begin_with_foreseen(Candidate& candidate, int32_t count) const {
+  const DraftState& state = *candidate.sequence->draft_state;
+  const auto num_tokens = static_cast<int32_t>(state.foresight.tokens.size());
+  candidate.num_foreseen = std::min(count, num_tokens);
+  if (candidate.num_foreseen == 0) return;
+  candidate.foreseen = state.foreseen.share(learnt_of_grammar_.share(), kPriorWeight);
+  const bool ends_open = state.foresight.ends_open && candidate.num_foreseen == num_tokens;
+  candidate.foreseen_end =
+      ends_open ? state.foreseen_end.share(learnt_of_grammar_end_.share(), kPriorWeight) : candidate.foreseen;
+}
+
+// What was found goes on behind what is foreseen where it begins with it, or from where the two part, if it has been
+// right more often.
+void Speculator::follow_text(Candidate& candidate) const {
+  const DraftState& state = *candidate.sequence->draft_state;
+  candidate.from_model = false;
+  candidate.acceptance = lookup_acceptance(*candidate.sequence);
+  candidate.limit = draft_limit(*candidate.sequence);
+  begin_with_foreseen(candidate, candidate.limit);
+  if (candidate.num_foreseen == 0 && candidate.acceptance > 0.0) return;
+  std::vector<Token> found;
+  state.lookup.draft(state.match, candidate.limit, found);
+  const auto foreseen = std::span(state.foresight.tokens).first(static_cast<size_t>(candidate.num_foreseen));
+  const auto num_equal = static_cast<int32_t>(std::ranges::mismatch(foreseen, found).in1 - foreseen.begin());
+  if (num_equal < candidate.num_foreseen) {
+    const bool parts = num_equal < std::ssize(found);
+    if (parts && candidate.acceptance > candidate.acceptance_of(num_equal)) {
+      begin_with_foreseen(candidate, num_equal);
+    } else {
+      candidate.acceptance = 0.0;
+    }
+  }
+  if (candidate.acceptance == 0.0) candidate.limit = candidate.num_foreseen;
+}
+
+// The draft model goes on behind what is foreseen.
+void Speculator::follow_model(Candidate& candidate) const {
+  candidate.from_model = true;
+  candidate.acceptance = model_acceptance(*candidate.sequence);
+  candidate.limit = std::min(draft_limit(*candidate.sequence), candidate.room);
+  begin_with_foreseen(candidate, candidate.limit);
+  const int32_t last = candidate.num_foreseen - 1;
+  if (last >= 0 && candidate.foreseen_end < candidate.acceptance) begin_with_foreseen(candidate, last);
+}
+
 void Speculator::plan(const Scheduler::Sequences& running, bool may_draft, DraftModel* model) {
   wishes_.clear();
   const bool tries_wait = std::exchange(tries_wait_, false);
@@ -124,13 +177,10 @@ void Speculator::plan(const Scheduler::Sequences& running, bool may_draft, Draft
   Terms terms = terms_of(running);
   if (tries_wait) terms.waits = 0.0;
   choose(terms, model, kLeastGain);
-  const auto is_guessed = [](const Candidate& c) { return c.from_model && c.taken > 0; };
+  const auto is_guessed = [](const Candidate& c) { return c.from_model && c.from_source() > 0; };
   bool model_pays = std::ranges::any_of(candidates_, is_guessed);
-  if (model != nullptr && !model_pays) {  // then what was found may
-    for (Candidate& candidate : candidates_) {
-      candidate.from_model = false;
-      candidate.acceptance = lookup_acceptance(*candidate.sequence);
-    }
+  if (model != nullptr && !model_pays) {  // then what is known may
+    for (Candidate& candidate : candidates_) follow_text(candidate);
     choose(terms, nullptr, kLeastGain);
   }
   for (Candidate& candidate : candidates_) give(candidate, model_pays);
@@ -146,19 +196,18 @@ void Speculator::gather(const Scheduler::Sequences& running, DraftModel* model) 
   for (Sequence* sequence : running) {
     if (!may_speculate(*sequence) || sequence->num_in_flight > 0) continue;
     look_up(*sequence);
-    Candidate candidate{sequence, lookup_acceptance(*sequence), draft_limit(*sequence)};
+    foresee(*sequence);
+    Candidate candidate{.sequence = sequence};
+    follow_text(candidate);
     const int32_t room = model == nullptr || sequence->num_output() == 0 ? 0 : model->room(*sequence);
     const int32_t behind = room == 0 ? 0 : model->behind(*sequence);
     if (behind > DraftModel::kNear) {
       readers_.push_back({sequence, behind});
     } else if (room > 0) {
-      candidate.near_model = true;
-      const double acceptance = model_acceptance(*sequence);
-      candidate.from_model = acceptance > candidate.acceptance;
-      candidate.acceptance = std::max(acceptance, candidate.acceptance);
-      if (candidate.from_model) candidate.limit = std::min(candidate.limit, room);
+      candidate.room = room;
+      if (model_acceptance(*sequence) > candidate.acceptance) follow_model(candidate);
     }
-    if (candidate.acceptance > 0.0) candidates_.push_back(candidate);
+    if (candidate.limit > 0) candidates_.push_back(candidate);
   }
 }
 
@@ -173,7 +222,7 @@ Speculator::Candidate* Speculator::next_best() {
 // Tokens join in the order of their chance; the best number of them is where tokens per time are most.
 bool Speculator::choose(const Terms& terms, const DraftModel* model, double least_gain) {
   for (Candidate& candidate : candidates_) {
-    candidate.chance = candidate.holds * candidate.acceptance;
+    candidate.chance = candidate.holds * candidate.acceptance_of(0);
     candidate.taken = 0;
   }
   std::array<int32_t, StepCost::kMaxTokens> guessing{};  // by the guess, of how many sequences the draft model makes it
@@ -186,8 +235,8 @@ bool Speculator::choose(const Terms& terms, const DraftModel* model, double leas
   for (int32_t tokens = terms.num_running + 1; tokens <= StepCost::kMaxTokens; ++tokens) {
     Candidate* candidate = next_best();
     if (candidate == nullptr || candidate->chance <= 0.0) break;
-    if (candidate->from_model) {
-      int32_t& count = guessing[static_cast<size_t>(candidate->taken)];
+    if (candidate->from_model && candidate->taken >= candidate->num_foreseen) {
+      int32_t& count = guessing[static_cast<size_t>(candidate->taken - candidate->num_foreseen)];
       more_seconds += model->cost().step(count + 1) - model->cost().step(count);
       ++count;
     }
@@ -196,8 +245,8 @@ bool Speculator::choose(const Terms& terms, const DraftModel* model, double leas
     if (!sequence.needs_host_tokens && !waits) more_seconds += terms.waits;
     waits = waits || !sequence.needs_host_tokens;
     expected += candidate->chance;
-    candidate->chance *= candidate->acceptance;
     ++candidate->taken;
+    candidate->chance *= candidate->acceptance_of(candidate->taken);
     order.push_back(candidate);
     const double rate = expected / (cost_.of(tokens) + more_seconds);
     if (rate <= best_rate) continue;
@@ -213,7 +262,7 @@ void Speculator::give(Candidate& candidate, bool model_pays) {
   DraftState& state = *candidate.sequence->draft_state;
   int32_t num_drafts = candidate.taken;
   if (num_drafts == 0) {
-    const bool may_try = candidate.from_model ? model_pays : state.match.length > 0;
+    const bool may_try = candidate.from_model ? model_pays : candidate.limit > 0;
     if (!may_try || ++state.paused < state.pause) return;
     num_drafts = std::min(kProbe, candidate.limit);
     state.pause = std::min(2 * state.pause, DraftState::kLongestPause);
@@ -221,24 +270,30 @@ void Speculator::give(Candidate& candidate, bool model_pays) {
   state.paused = 0;
   state.from_model = candidate.from_model;
   candidate.taken = num_drafts;
-  if (candidate.from_model) {
-    wishes_.push_back({candidate.sequence, num_drafts});
-  } else {
-    look_up_drafts(*candidate.sequence, num_drafts);
-  }
+  give_known(candidate);
 }
 
-// Where a grammar refuses them, they end. That of the first one teaches as much as the model's own refusal.
-void Speculator::look_up_drafts(Sequence& sequence, int32_t num_drafts) {
+// What the draft model adds, it adds under the masks of all of them. Else they end where a grammar refuses one, and that
+// of the first teaches as much as the model's own refusal.
+void Speculator::give_known(const Candidate& candidate) {
+  Sequence& sequence = *candidate.sequence;
   DraftState& state = *sequence.draft_state;
-  state.lookup.draft(state.match, num_drafts, sequence.drafts);
+  state.num_foreseen = std::min(candidate.taken, candidate.num_foreseen);
+  if (candidate.from_source() > 0 && !candidate.from_model) {
+    state.lookup.draft(state.match, candidate.taken, sequence.drafts);
+  } else {
+    const auto first = state.foresight.tokens.begin();
+    sequence.drafts.assign(first, first + state.num_foreseen);
+  }
+  if (candidate.from_source() > 0 && candidate.from_model) {
+    wishes_.push_back({&sequence, candidate.from_source()});
+    return;
+  }
   if (sequence.grammar == nullptr || sequence.drafts.empty()) return;
   const Result<int32_t> filled = sequence.grammar->fill_masks(sequence.drafts);
   const int32_t num_taken = filled.ok() ? *filled : 0;  // what is wrong with it shows when the step's masks are filled
   sequence.drafts.resize(static_cast<size_t>(num_taken));
-  if (num_taken > 0) return;
-  learnt_.add(state.match.length, 1, 0);
-  state.acceptance.add(1, 0, kSequenceDecay);
+  if (num_taken == 0) learn(state, 1, 0);
 }
 
 // Of tokens per time, over a step without drafts, when the draft model guesses for so many of what runs; at least 1.
@@ -260,7 +315,7 @@ double Speculator::best_gain(int32_t num_running, int32_t num_guessed, double ac
 
 void Speculator::read_where_it_pays(int32_t num_running, const DraftModel& model) {
   auto num_guessed = static_cast<int32_t>(readers_.size());
-  for (const Candidate& candidate : candidates_) num_guessed += candidate.near_model ? 1 : 0;
+  for (const Candidate& candidate : candidates_) num_guessed += candidate.room > 0 ? 1 : 0;
   for (const Reader& reader : readers_) {
     const double gain = best_gain(num_running, num_guessed, model_acceptance(*reader.sequence), model);
     if (gain < kLeastGain) continue;
@@ -279,7 +334,7 @@ void Speculator::try_model_again(bool model_pays) {
     model_paused_ = 0;
     return;
   }
-  const auto is_near = [](const Candidate& c) { return c.near_model && c.taken == 0; };
+  const auto is_near = [](const Candidate& c) { return c.room > 0 && c.taken == 0; };
   const auto near = std::ranges::find_if(candidates_, is_near);
   if (near == candidates_.end() && readers_.empty()) return;
   if (++model_paused_ < model_pause_) return;
@@ -288,29 +343,52 @@ void Speculator::try_model_again(bool model_pays) {
     return;
   }
   near->sequence->draft_state->from_model = true;
-  wishes_.push_back({near->sequence, std::min(kProbe, near->limit)});
+  near->sequence->draft_state->num_foreseen = 0;
+  wishes_.push_back({near->sequence, std::min({kProbe, draft_limit(*near->sequence), near->room})});
   model_paused_ = 0;
   model_pause_ = std::min(2 * model_pause_, DraftState::kLongestPause);
 }
 
+// Of what comes behind a wrong one nothing is known.
+void Speculator::learn(DraftState& state, int32_t num_draft, int32_t num_accepted) {
+  const int32_t num_foreseen = std::min(num_draft, state.num_foreseen);
+  if (num_foreseen > 0) learn_foreseen(state, num_foreseen, std::min(num_accepted, num_foreseen));
+  const int32_t num_rest = num_draft - num_foreseen;
+  if (num_rest == 0 || num_accepted < num_foreseen) return;
+  if (state.from_model) {
+    learnt_of_model_.add(num_rest, num_accepted - num_foreseen);
+    state.model_acceptance.add(num_rest, num_accepted - num_foreseen, kSequenceDecay);
+  } else {
+    learnt_.add(state.match.length, num_rest, num_accepted - num_foreseen);
+    state.acceptance.add(num_rest, num_accepted - num_foreseen, kSequenceDecay);
+  }
+}
+
+void Speculator::learn_foreseen(DraftState& state, int32_t num_draft, int32_t num_accepted) {
+  const bool has_end = state.foresight.ends_open && num_draft == std::ssize(state.foresight.tokens);
+  const int32_t num_inner = num_draft - (has_end ? 1 : 0);
+  const int32_t num_right = std::min(num_accepted, num_inner);
+  if (num_inner > 0) {
+    learnt_of_grammar_.add(num_inner, num_right);
+    state.foreseen.add(num_inner, num_right, kSequenceDecay);
+  }
+  if (!has_end || num_right < num_inner) return;
+  learnt_of_grammar_end_.add(1, num_accepted - num_inner);
+  state.foreseen_end.add(1, num_accepted - num_inner, kSequenceDecay);
+}
+
 void Speculator::verified(Sequence& sequence, int32_t num_draft, int32_t num_accepted) {
   DraftState& state = *sequence.draft_state;
-  if (state.from_model) {
-    learnt_of_model_.add(num_draft, num_accepted);
-    state.model_acceptance.add(num_draft, num_accepted, kSequenceDecay);
-  } else {
-    learnt_.add(state.match.length, num_draft, num_accepted);
-    state.acceptance.add(num_draft, num_accepted, kSequenceDecay);
-  }
+  learn(state, num_draft, num_accepted);
+  const int32_t num_foreseen = std::min(num_draft, state.num_foreseen);
+  const DraftSource behind = state.from_model ? DraftSource::draft_model : DraftSource::lookup;
   if (num_accepted == num_draft) {
     state.pause = DraftState::kFirstPause;
-    if (state.from_model) model_pause_ = DraftState::kFirstPause;
+    if (state.from_model && num_draft > num_foreseen) model_pause_ = DraftState::kFirstPause;
   }
-  const DraftSource from = state.from_model ? DraftSource::draft_model : DraftSource::lookup;
-  SpeculationStats::Source& source = stats_.by_source[static_cast<size_t>(from)];
-  ++source.drafts;
-  source.draft_tokens += static_cast<uint64_t>(num_draft);
-  source.accepted_tokens += static_cast<uint64_t>(num_accepted);
+  ++stats_.of(num_foreseen > 0 ? DraftSource::grammar : behind).drafts;
+  stats_.add(DraftSource::grammar, num_foreseen, std::min(num_accepted, num_foreseen));
+  stats_.add(behind, num_draft - num_foreseen, std::max(0, num_accepted - num_foreseen));
   for (int32_t i = 0; i < num_accepted; ++i) {
     ++stats_.accepted_at[static_cast<size_t>(std::min(i, SpeculationStats::kPositions - 1))];
   }

@@ -1,10 +1,10 @@
 // Decides how many tokens of which sequence are guessed, so that one step can yield several: lossless speculative
-// decoding (Leviathan et al. 2023) with drafts that are looked up (prompt_lookup.h) or that a draft model says
-// (draft_model.h), for each sequence and step whichever is more often right.
+// decoding (Leviathan et al. 2023) with drafts that a grammar foresees (text/grammar.h), then for each sequence and step
+// those that are looked up (prompt_lookup.h) or that a draft model says (draft_model.h), whichever is more often right.
 //
 // A draft costs what the longer step takes more (step_cost.h) and what the draft model's steps take (draft_cost.h), all
 // measured, and is worth its chance of being accepted, which is learnt: per source, per length of the match over all
-// sequences, and per sequence. The drafts of a step are those that make (tokens expected) / (time expected) largest;
+// sequences, and per sequence; of what a grammar foresees also for the last token by itself, where a choice follows it. The drafts of a step are those that make (tokens expected) / (time expected) largest;
 // none where that gains too little. A sequence that got none is tried again, ever more seldom, and so is a draft model
 // that does not pay anywhere, so that text which nothing predicts costs next to nothing.
 //
@@ -20,6 +20,7 @@
 // sequences that are about to decode and whose last token is on the host get drafts; idle work gets none.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -42,8 +43,8 @@ class Speculator {
 
   bool enabled() const { return config_.max_draft > 0; }
 
-  // Sets the drafts of what runs, but for what a step in flight names, that are looked up, for the step that is
-  // scheduled next, and what the draft model is to say besides. Without `may_draft` (prompts are to be read as well,
+  // Sets the drafts of what runs, but for what a step in flight names, that are foreseen or looked up, for the step that
+  // is scheduled next, and what the draft model is to say behind them. Without `may_draft` (prompts are to be read as well,
   // which a draft would not pay beside) it only takes back the earlier ones. `model`: null where there is none.
   void plan(const Scheduler::Sequences& running, bool may_draft, DraftModel* model = nullptr);
   const std::vector<DraftWish>& wishes() const { return wishes_; }
@@ -65,13 +66,22 @@ class Speculator {
  private:
   struct Candidate {
     Sequence* sequence;
-    double acceptance;        // of each of its drafts, given those before it
-    int32_t limit;            // drafts at most
-    double holds = 1.0;       // that what they are drafts behind is what comes
-    bool near_model = false;  // the draft model could guess for it now
-    bool from_model = false;  // and is who does
-    int32_t taken = 0;        // of them in this step
-    double chance = 0.0;      // that the next one is accepted and all before it
+    double acceptance = 0.0;    // of each of its drafts behind those that are foreseen, given those before it
+    int32_t limit = 0;          // drafts at most
+    double holds = 1.0;         // that what they are drafts behind is what comes
+    int32_t num_foreseen = 0;   // the first of its drafts
+    double foreseen = 0.0;      // the same of each of these
+    double foreseen_end = 0.0;  // and of the last one
+    int32_t room = 0;           // drafts at most that the draft model could say now
+    bool from_model = false;    // it says those behind the foreseen ones
+    int32_t taken = 0;          // in this step
+    double chance = 0.0;        // that the next one is accepted and all before it
+
+    double acceptance_of(int32_t draft) const {
+      if (draft >= num_foreseen) return acceptance;
+      return draft == num_foreseen - 1 ? foreseen_end : foreseen;
+    }
+    int32_t from_source() const { return taken - std::min(taken, num_foreseen); }
   };
   struct Terms {  // of a step, in seconds beside its tokens' and the draft model's
     int32_t num_running;
@@ -86,22 +96,30 @@ class Speculator {
   bool may_speculate(const Sequence& sequence) const;
   int32_t draft_limit(const Sequence& sequence) const;
   void look_up(Sequence& sequence);
+  void foresee(Sequence& sequence);
   void learn_from_token(const Sequence& sequence, DraftState& state);
+  void follow_text(Candidate& candidate) const;
+  void follow_model(Candidate& candidate) const;
   void gather(const Scheduler::Sequences& running, DraftModel* model);
   bool choose(const Terms& terms, const DraftModel* model, double least_gain);
   Candidate* next_best();
   void give(Candidate& candidate, bool model_pays);
-  void look_up_drafts(Sequence& sequence, int32_t num_drafts);
+  void give_known(const Candidate& candidate);
+  void learn(DraftState& state, int32_t num_draft, int32_t num_accepted);
+  void learn_foreseen(DraftState& state, int32_t num_draft, int32_t num_accepted);
   void read_where_it_pays(int32_t num_running, const DraftModel& model);
   void try_model_again(bool model_pays);
   double best_gain(int32_t num_running, int32_t num_guessed, double acceptance, const DraftModel& model) const;
   double lookup_acceptance(const Sequence& sequence) const;
   double model_acceptance(const Sequence& sequence) const;
+  void begin_with_foreseen(Candidate& candidate, int32_t count) const;
 
   SpeculationConfig config_;
   StepCost cost_;
   MatchAcceptance learnt_;
-  ModelAcceptance learnt_of_model_;
+  SourceAcceptance learnt_of_model_{0.7};
+  SourceAcceptance learnt_of_grammar_{0.95};
+  SourceAcceptance learnt_of_grammar_end_{0.6};
   SpeculationStats stats_;
   int32_t steps_with_drafts_ = 0;  // since the last one without
   int32_t model_pause_ = DraftState::kFirstPause;

@@ -41,6 +41,16 @@ class RustMatcher final : public GrammarMatcher {
         rust_text::inferneo_text_matcher_rollback(handle_.get(), static_cast<size_t>(num_tokens), out.output()));
   }
 
+  Result<Foresight> foresee(int32_t max_tokens) override {
+    Collector out;
+    Foresight foresight;
+    if (max_tokens < 1) return foresight;
+    RETURN_IF_ERROR(out.status(rust_text::inferneo_text_matcher_foresee(
+        handle_.get(), static_cast<size_t>(max_tokens), &foresight.ends_open, out.output())));
+    foresight.tokens = out.take_tokens();
+    return foresight;
+  }
+
   bool is_finished() const override { return rust_text::inferneo_text_matcher_is_finished(handle_.get()); }
 
  private:

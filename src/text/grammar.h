@@ -7,11 +7,19 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <vector>
 
 #include "base/result.h"
 #include "inferneo/sampling_params.h"
 
 namespace inferneo {
+
+// Tokens that probably follow, since a grammar leaves the text little choice. The text, not the tokens: those are as the
+// model's tokenizer would have them, and the model may write the same text with others. So they are guesses.
+struct Foresight {
+  std::vector<Token> tokens;
+  bool ends_open = false;  // behind the last one there is a choice; it may be written together with what comes of that
+};
 
 class GrammarMatcher {
  public:
@@ -21,6 +29,12 @@ class GrammarMatcher {
   virtual Status accept(Token token) = 0;  // invalid_argument when the token is not allowed
   virtual Status rollback(int num_tokens) = 0;
   virtual bool is_finished() const = 0;  // nothing but end-of-sequence may follow
+  // At most so many, and in a time that they alone bound. Nothing changes, but that a matcher may reach its limits over
+  // it and fail, as over a token. Nothing where the grammar, or whoever makes tokens of its text, cannot say.
+  virtual Result<Foresight> foresee(int32_t max_tokens) {
+    (void)max_tokens;
+    return Foresight{};
+  }
 };
 
 class GrammarCompiled {

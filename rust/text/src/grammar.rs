@@ -8,10 +8,12 @@ use std::time::{Duration, Instant};
 
 use llguidance::api::{ParserLimits, TopLevelGrammar};
 use llguidance::toktrie::{ApproximateTokEnv, TokEnv, TokRxInfo, TokTrie};
-use llguidance::{regex_to_lark, Matcher, ParserFactory};
+use llguidance::{regex_to_lark, ParserFactory};
 
 use crate::error::{internal, invalid, Result};
+use crate::foresight::{foresee, Foresight};
 use crate::tokenizer::Tokenizer;
+use crate::walker::Walker;
 
 const MAX_GRAMMAR_BYTES: usize = 256 << 10;
 /// Of all regular expressions of a grammar together: what they cost grows with the square of this, in time and memory.
@@ -31,12 +33,13 @@ pub enum Source<'a> {
 
 /// What grammars of one logits width share: the trie of all tokens.
 pub struct Vocabulary {
+    tokenizer: Arc<Tokenizer>,
     factory: ParserFactory,
     width: usize,
 }
 
 impl Vocabulary {
-    pub fn new(tokenizer: &Tokenizer, width: usize) -> Result<Vocabulary> {
+    pub fn new(tokenizer: Arc<Tokenizer>, width: usize) -> Result<Vocabulary> {
         if width < tokenizer.vocab_size() {
             return Err(invalid(format!(
                 "a logits row of {width} is narrower than the vocabulary of {}",
@@ -64,17 +67,12 @@ impl Vocabulary {
             verbose_errors: false,
             ..ParserLimits::default()
         };
-        Ok(Vocabulary { factory, width })
+        Ok(Vocabulary { tokenizer, factory, width })
     }
 
-    fn create(&self, grammar: TopLevelGrammar) -> Result<Matcher> {
+    fn create(&self, grammar: TopLevelGrammar) -> Result<Walker> {
         let refused = |e: String| invalid(format!("grammar: {}", shortened(&e)));
-        let parser = self.factory.create_parser(grammar).map_err(|e| refused(e.to_string()))?;
-        let matcher = Matcher::new(Ok(parser));
-        match matcher.get_error() {
-            Some(error) => Err(refused(error)),
-            None => Ok(matcher),
-        }
+        Ok(Walker::new(self.factory.create_parser(grammar).map_err(|e| refused(e.to_string()))?))
     }
 }
 
@@ -93,20 +91,19 @@ fn shortened(text: &str) -> String {
 
 /// A grammar that is ready to be matched; every matcher is a deep copy of this one.
 pub struct Compiled {
-    prototype: Mutex<Matcher>,
+    vocabulary: Arc<Vocabulary>,
+    prototype: Mutex<Walker>,
     eos: Vec<u32>,
-    width: usize,
 }
 
 impl Compiled {
-    pub fn compile(vocabulary: &Vocabulary, source: &Source, eos: &[u32]) -> Result<Compiled> {
+    pub fn compile(vocabulary: Arc<Vocabulary>, source: &Source, eos: &[u32]) -> Result<Compiled> {
         let started = Instant::now();
-        let matcher = vocabulary.create(build(source)?)?;
+        let walker = vocabulary.create(build(source)?)?;
         // The first mask runs the lexer over the whole vocabulary: what is too complex shows here, not in the engine.
-        let mut probe = matcher.deep_clone();
-        if let Err(error) = probe.compute_mask_or_eos() {
-            let text = error.to_string();
-            return Err(invalid(match first_line(&text) {
+        let mut probe = walker.deep_clone();
+        if let Err(error) = probe.compute_mask() {
+            return Err(invalid(match first_line(&error) {
                 "NoExtensionBias" => "grammar: no token of the model's vocabulary can begin it".to_owned(),
                 line => format!("grammar: {line}"),
             }));
@@ -115,15 +112,15 @@ impl Compiled {
             return Err(invalid("grammar: it is too complex"));
         }
         let eos = eos.iter().copied().filter(|id| (*id as usize) < vocabulary.width).collect();
-        Ok(Compiled { prototype: Mutex::new(matcher), eos, width: vocabulary.width })
+        Ok(Compiled { vocabulary, prototype: Mutex::new(walker), eos })
     }
 
     pub fn new_matcher(&self) -> GrammarMatcher {
         let prototype = self.prototype.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         GrammarMatcher {
-            matcher: prototype.deep_clone(),
+            vocabulary: self.vocabulary.clone(),
+            walker: prototype.deep_clone(),
             eos: self.eos.clone(),
-            width: self.width,
             accepted: Vec::new(),
             ended: false,
         }
@@ -217,10 +214,10 @@ fn check_schema(value: &serde_json::Value, depth: usize, regex_bytes: &mut usize
 }
 
 pub struct GrammarMatcher {
-    matcher: Matcher,
+    vocabulary: Arc<Vocabulary>,
+    walker: Walker,
     eos: Vec<u32>,
-    width: usize,
-    accepted: Vec<bool>, // for each accepted token: was it an end of sequence?
+    accepted: Vec<u32>, // with an end of sequence, if it has one
     ended: bool,
 }
 
@@ -231,31 +228,29 @@ impl GrammarMatcher {
     }
 
     fn may_end(&mut self) -> Result<bool> {
-        if self.matcher.is_stopped() {
-            return match self.matcher.get_error() {
+        if self.walker.is_stopped() {
+            return match self.walker.error() {
                 Some(error) => Err(Self::failed(error)),
                 None => Ok(true),
             };
         }
-        self.matcher.is_accepting().map_err(Self::failed)
+        self.walker.is_accepting().map_err(Self::failed)
     }
 
     pub fn fill_mask(&mut self, mask: &mut [u32]) -> Result<()> {
-        if mask.len() != self.width.div_ceil(32) {
-            return Err(invalid(format!("a mask of {} words for {} tokens", mask.len(), self.width)));
+        let width = self.vocabulary.width;
+        if mask.len() != width.div_ceil(32) {
+            return Err(invalid(format!("a mask of {} words for {width} tokens", mask.len())));
         }
         mask.fill(0);
         let may_end = self.may_end()?;
-        if !self.ended && !self.matcher.is_stopped() {
-            let allowed = self.matcher.compute_mask().or_else(|error| {
-                // Nothing can follow: the grammar's end was recognised only now.
-                if self.matcher.stop_reason().is_ok() { Ok(Default::default()) } else { Err(Self::failed(error)) }
-            })?;
+        if !self.ended && !self.walker.is_stopped() {
+            let allowed = self.walker.compute_mask().map_err(Self::failed)?;
             let words = allowed.as_slice();
             let count = words.len().min(mask.len());
             mask[..count].copy_from_slice(&words[..count]);
-            if self.width % 32 != 0 {
-                mask[self.width / 32] &= (1u32 << (self.width % 32)) - 1; // the virtual end
+            if width % 32 != 0 {
+                mask[width / 32] &= (1u32 << (width % 32)) - 1; // the virtual end
             }
         }
         for &id in &self.eos {
@@ -271,21 +266,18 @@ impl GrammarMatcher {
 
     pub fn accept(&mut self, token: u32) -> Result<()> {
         let refused = || invalid(format!("token {token} is not allowed by the grammar"));
-        if self.ended || token as usize >= self.width {
+        if self.ended || token as usize >= self.vocabulary.width {
             return Err(refused());
         }
-        let is_end = self.eos.contains(&token);
-        if is_end {
+        if self.eos.contains(&token) {
             if !self.may_end()? {
                 return Err(refused());
             }
             self.ended = true;
-        } else {
-            if self.matcher.is_stopped() || self.matcher.try_consume_tokens(&[token]).map_err(Self::failed)? != 1 {
-                return Err(refused());
-            }
+        } else if self.walker.is_stopped() || !self.walker.try_consume(token).map_err(Self::failed)? {
+            return Err(refused());
         }
-        self.accepted.push(is_end);
+        self.accepted.push(token);
         Ok(())
     }
 
@@ -293,15 +285,23 @@ impl GrammarMatcher {
         if count > self.accepted.len() {
             return Err(invalid(format!("rollback of {count} tokens, {} were accepted", self.accepted.len())));
         }
-        let taken = self.accepted.split_off(self.accepted.len() - count);
-        let real = taken.iter().filter(|is_end| !**is_end).count();
-        if taken.iter().any(|is_end| *is_end) {
-            self.ended = false;
+        self.accepted.truncate(self.accepted.len() - count);
+        // The end of sequence is the last one, and the walker has not seen it.
+        let unseen = usize::from(count > 0 && std::mem::take(&mut self.ended));
+        self.walker.rollback(count - unseen).map_err(Self::failed)
+    }
+
+    /// Tokens that probably follow, since the grammar leaves little choice; nothing changes.
+    pub fn foresee(&mut self, max_tokens: usize) -> Result<Foresight> {
+        if self.ended || self.walker.is_stopped() {
+            return Ok(Foresight::default());
         }
-        self.matcher.rollback(real).map_err(Self::failed)
+        let Vocabulary { tokenizer, factory, .. } = &*self.vocabulary;
+        let trie = factory.tok_env().tok_trie();
+        foresee(&mut self.walker, tokenizer, trie, &self.accepted, max_tokens).map_err(Self::failed)
     }
 
     pub fn is_finished(&self) -> bool {
-        self.ended || self.matcher.is_stopped()
+        self.ended || self.walker.is_stopped()
     }
 }

@@ -7,6 +7,7 @@
 mod added;
 mod decode;
 mod error;
+mod foresight;
 mod grammar;
 mod marks;
 mod parts;
@@ -15,6 +16,7 @@ mod source;
 mod template;
 mod token_cache;
 mod tokenizer;
+mod walker;
 
 use std::collections::HashMap;
 use std::ffi::c_void;
@@ -43,7 +45,7 @@ pub struct Output {
 }
 
 pub struct TextHandle {
-    tokenizer: Tokenizer,
+    tokenizer: Arc<Tokenizer>,
     template: Option<ChatTemplate>,
     specials: Specials,
     marker: marks::Marker,
@@ -137,6 +139,7 @@ pub unsafe extern "C" fn inferneo_text_load(
         let tokenizer = catch_unwind(AssertUnwindSafe(|| Tokenizer::load(bytes, config, source)))
             .unwrap_or_else(|_| Err(malformed("tokenizer.json: its parts do not fit together")))?;
         let marker = marks::Marker::new(&tokenizer);
+        let tokenizer = Arc::new(tokenizer);
         Ok(TextHandle { tokenizer, template, specials, marker, vocabularies: Mutex::default() })
     };
     guard(&out, || {
@@ -182,14 +185,14 @@ pub unsafe extern "C" fn inferneo_text_encode(
 /// Valid handle.
 #[no_mangle]
 pub unsafe extern "C" fn inferneo_text_cache_limit(handle: *const TextHandle, bytes: usize) {
-    let _ = catch_unwind(AssertUnwindSafe(|| (*handle).tokenizer.cache.set_limit(bytes)));
+    let _ = catch_unwind(AssertUnwindSafe(|| (&*handle).tokenizer.cache.set_limit(bytes)));
 }
 
 /// # Safety
 /// Valid handle.
 #[no_mangle]
 pub unsafe extern "C" fn inferneo_text_cache_counts(handle: *const TextHandle) -> token_cache::Counts {
-    catch_unwind(AssertUnwindSafe(|| (*handle).tokenizer.cache.counts())).unwrap_or_default()
+    catch_unwind(AssertUnwindSafe(|| (&*handle).tokenizer.cache.counts())).unwrap_or_default()
 }
 
 /// # Safety
@@ -428,13 +431,13 @@ pub unsafe extern "C" fn inferneo_text_compile_grammar(
             match cache.get(&logits_width) {
                 Some(vocabulary) => vocabulary.clone(),
                 None => {
-                    let made = Arc::new(grammar::Vocabulary::new(&(*handle).tokenizer, logits_width)?);
+                    let made = Arc::new(grammar::Vocabulary::new((*handle).tokenizer.clone(), logits_width)?);
                     cache.insert(logits_width, made.clone());
                     made
                 }
             }
         };
-        let made = grammar::Compiled::compile(&vocabulary, &source, eos.tokens())?;
+        let made = grammar::Compiled::compile(vocabulary, &source, eos.tokens())?;
         *compiled = Box::into_raw(Box::new(made));
         Ok(())
     })
@@ -503,6 +506,24 @@ pub unsafe extern "C" fn inferneo_text_matcher_rollback(
     out: Output,
 ) -> i32 {
     guard(&out, || (*matcher).rollback(count))
+}
+
+/// Tokens that probably follow; `ends_open`: what follows the last of them is not known.
+/// # Safety
+/// Valid matcher, place for a result and callback.
+#[no_mangle]
+pub unsafe extern "C" fn inferneo_text_matcher_foresee(
+    matcher: *mut grammar::GrammarMatcher,
+    max_tokens: usize,
+    ends_open: *mut bool,
+    out: Output,
+) -> i32 {
+    guard(&out, || {
+        let foresight = (*matcher).foresee(max_tokens)?;
+        *ends_open = foresight.ends_open;
+        out.send_tokens(&foresight.tokens);
+        Ok(())
+    })
 }
 
 /// # Safety

@@ -110,8 +110,23 @@ impl Tokenizer {
                 text.len()
             )));
         }
+        self.encode_guarded(text, add_special_tokens, control, Some(self.cache.salt(salt)))
+    }
+
+    /// Text of a user, of which nothing is remembered.
+    pub fn encode_once(&self, text: &str) -> Result<Vec<u32>> {
+        self.encode_guarded(text, false, &Control::None, None)
+    }
+
+    fn encode_guarded(
+        &self,
+        text: &str,
+        add_special_tokens: bool,
+        control: &Control,
+        salt: Option<u64>,
+    ) -> Result<Vec<u32>> {
         // The pipeline's regular expressions panic when they give up, as on millions of spaces in a row.
-        let run = || self.encode_parts(text, add_special_tokens, control, self.cache.salt(salt));
+        let run = || self.encode_parts(text, add_special_tokens, control, salt);
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).unwrap_or_else(|panic| {
             let message = panic.downcast_ref::<String>().map_or("", String::as_str);
             if message.contains("limit") || message.contains("stack") {
@@ -121,10 +136,17 @@ impl Tokenizer {
         })
     }
 
-    /// The first pass of the search cuts the text into added tokens and pieces, parts.rs the pieces into parts.
-    fn encode_parts(&self, text: &str, add_special_tokens: bool, control: &Control, salt: u64) -> Result<Vec<u32>> {
+    /// The first pass of the search cuts the text into added tokens and pieces, parts.rs the pieces into parts. No salt:
+    /// nothing is remembered.
+    fn encode_parts(
+        &self,
+        text: &str,
+        add_special_tokens: bool,
+        control: &Control,
+        salt: Option<u64>,
+    ) -> Result<Vec<u32>> {
         let mut ids = Vec::with_capacity(text.len() / 4 + 8);
-        let cuts = self.cuts_at_spaces && self.cache.is_on(); // for its sake alone
+        let cuts = self.cuts_at_spaces && salt.is_some() && self.cache.is_on(); // for the cache's sake alone
         let pieces = match self.raw.is_empty() {
             true => vec![Found { id: None, start: 0, end: text.len() }],
             false => self.raw.split(text, &self.entries, control, &|start, end| (start, end)),
@@ -163,15 +185,15 @@ impl Tokenizer {
         start: usize,
         end: usize,
         control: &Control,
-        salt: u64,
+        salt: Option<u64>,
         ids: &mut Vec<u32>,
     ) -> Result<()> {
         let part = &text[start..end];
         let begins = self.beginning_matters && start == 0;
         // Where marks within the part decide, the part's text alone does not.
-        if control.marks(start, end) || !self.cache.takes(part) {
+        let Some(salt) = salt.filter(|_| !control.marks(start, end) && self.cache.takes(part)) else {
             return self.run_pipeline(text, start, end, control, ids);
-        }
+        };
         let mode = match control {
             Control::None => 0,
             Control::All => 1,
