@@ -277,8 +277,15 @@ std::vector<Structured> structured() {
   const std::string text = R"({"type": "object", "additionalProperties": false, "required": ["title", "story"],
       "properties": {"title": {"type": "string", "maxLength": 40}, "story": {"type": "string", "minLength": 600,
                      "maxLength": 700}}})";
+  const std::string long_keys = R"({"type": "object", "additionalProperties": false,
+      "required": ["name_of_the_animal", "age_of_the_animal_in_years", "kind_of_animal", "is_friendly_to_people"],
+      "properties": {"name_of_the_animal": {"type": "string", "maxLength": 12},
+                     "age_of_the_animal_in_years": {"type": "integer", "maximum": 99},
+                     "kind_of_animal": {"enum": ["little fox", "little dog", "cat"]},
+                     "is_friendly_to_people": {"type": "boolean"}}})";
   return {{"twelve records (schema)", {GrammarSpec::Kind::json_schema, records, {}}, "Tim, Sue and Tom have animals. "},
           {"one record (schema)", {GrammarSpec::Kind::json_schema, record, {}}, "Tim has a fox. "},
+          {"one record, long keys (schema)", {GrammarSpec::Kind::json_schema, long_keys, {}}, "Tim has a fox. "},
           {"free text in JSON (schema)", {GrammarSpec::Kind::json_schema, text, {}}, "Once upon a time "},
           {"a list (regex)",
            {GrammarSpec::Kind::regex, "(- (Tim|Sue|Tom) went to the (park|river|big tree)\\.\n){16}", {}},
@@ -327,7 +334,7 @@ void measure_structured(int rounds, int32_t num_drafts) {
     engines.push_back(std::make_unique<InferneoEngine>(config));
     require(engines.back()->start());
   }
-  fmt::print("\nunder a grammar\n  {:<28} {:>8} {:>9}  {:<24} {:>10}  {:<24} {:>10}\n", "answer", "tokens", "plain",
+  fmt::print("\nunder a grammar\n  {:<30} {:>8} {:>9}  {:<24} {:>10}  {:<24} {:>10}\n", "answer", "tokens", "plain",
              "text, ratio", "accepted", "and draft, ratio", "accepted");
   for (const Structured& asked : structured()) {
     std::vector<double> plain;
@@ -351,7 +358,7 @@ void measure_structured(int rounds, int32_t num_drafts) {
                          fmt::format("{:.2f} ({:.2f} to {:.2f})", median(ratios[kind]), *low, *high),
                          last[kind].stats.accepted_tokens, last[kind].stats.draft_tokens);
     };
-    fmt::print("  {:<28} {:>8} {:>9.1f}  {}  {}\n", asked.name, last[0].stats.output_tokens, median(plain), column(1),
+    fmt::print("  {:<30} {:>8} {:>9.1f}  {}  {}\n", asked.name, last[0].stats.output_tokens, median(plain), column(1),
                column(2));
   }
 }

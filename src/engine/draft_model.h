@@ -58,9 +58,9 @@ class DraftModel {
   int32_t behind(const Sequence& sequence);
   const DraftCost& cost() const { return cost_; }
 
-  // Puts guesses into Sequence::drafts, behind those that are there, at most as many as wished for. A mirror that is far behind reads a part
-  // instead; all read kMaxTokens together. The sequences have at least one token of output and no step in flight. Under
-  // a grammar it says what that allows.
+  // Puts guesses into Sequence::drafts, behind those that are there, at most as many as wished for. A mirror that is
+  // far behind reads a part instead; all read kMaxTokens together. The sequences have at least one token of output and
+  // no step in flight. Under a grammar it says what that allows.
   void propose(std::span<const DraftWish> wishes);
 
   // The sequence has ended or given its blocks back.

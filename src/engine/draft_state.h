@@ -86,9 +86,9 @@ struct DraftState {
   // Of the drafts given last: how many were foreseen, and whether the rest is from the draft model, or was looked up.
   int32_t num_foreseen = 0;
   bool from_model = false;
-  bool model_refused = false;        // the draft model cannot guess for this sequence
-  int32_t pause = kFirstPause;       // steps between tries while drafts do not seem to pay
-  int32_t paused = 0;                // steps since the last one
+  bool model_refused = false;   // the draft model cannot guess for this sequence
+  int32_t pause = kFirstPause;  // steps between tries while drafts do not seem to pay
+  int32_t paused = 0;           // steps since the last one
 };
 
 }  // namespace inferneo

@@ -7,10 +7,10 @@
 //
 // It also foresees tokens, where it leaves the text little choice.
 //
-// Goals: whatever is walked or foreseen, masks and refusals are those of a grammar that has seen the output alone. A matcher that
-// fails on a walk, or cannot go back (some grammars have parts that cannot), is made anew from the output, and its
-// sequence gets no more guesses.
-// One thread. Errors: those of the matcher, where it fails without a walk as well.
+// Goals: whatever is walked or foreseen, masks and refusals are those of a grammar that has seen the output alone. A
+// matcher that fails on a walk, or cannot go back (some grammars have parts that cannot), is made anew from the output,
+// and its sequence gets no more guesses. One thread. Errors: those of the matcher, where it fails without a walk as
+// well.
 #pragma once
 
 #include <cstdint>

@@ -168,8 +168,8 @@ void Speculator::plan(const Scheduler::Sequences& running, bool may_draft, Draft
   if (model != nullptr && model->failed()) model = nullptr;
   gather(running, model);
   if (candidates_.empty() && readers_.empty()) return;
-  // Beside its cost all that of a draft model's steps is compared with: the plain step must be known.
-  if (model != nullptr && !cost_.knows(num_running)) return;
+  // What a draft costs is compared with the plain step, and all that a draft model's steps cost with that very one.
+  if (!cost_.knows_up_to(num_running) || (model != nullptr && !cost_.knows(num_running))) return;
   if (++steps_with_drafts_ > kPlainEvery) {
     steps_with_drafts_ = 0;
     return;
@@ -273,8 +273,8 @@ void Speculator::give(Candidate& candidate, bool model_pays) {
   give_known(candidate);
 }
 
-// What the draft model adds, it adds under the masks of all of them. Else they end where a grammar refuses one, and that
-// of the first teaches as much as the model's own refusal.
+// What the draft model adds, it adds under the masks of all of them. Else they end where a grammar refuses one, and
+// that of the first teaches as much as the model's own refusal.
 void Speculator::give_known(const Candidate& candidate) {
   Sequence& sequence = *candidate.sequence;
   DraftState& state = *sequence.draft_state;

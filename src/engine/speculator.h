@@ -1,12 +1,14 @@
 // Decides how many tokens of which sequence are guessed, so that one step can yield several: lossless speculative
-// decoding (Leviathan et al. 2023) with drafts that a grammar foresees (text/grammar.h), then for each sequence and step
-// those that are looked up (prompt_lookup.h) or that a draft model says (draft_model.h), whichever is more often right.
+// decoding (Leviathan et al. 2023) with drafts that a grammar foresees (text/grammar.h), then for each sequence and
+// step those that are looked up (prompt_lookup.h) or that a draft model says (draft_model.h), whichever is more often
+// right.
 //
 // A draft costs what the longer step takes more (step_cost.h) and what the draft model's steps take (draft_cost.h), all
 // measured, and is worth its chance of being accepted, which is learnt: per source, per length of the match over all
-// sequences, and per sequence; of what a grammar foresees also for the last token by itself, where a choice follows it. The drafts of a step are those that make (tokens expected) / (time expected) largest;
-// none where that gains too little. A sequence that got none is tried again, ever more seldom, and so is a draft model
-// that does not pay anywhere, so that text which nothing predicts costs next to nothing.
+// sequences, and per sequence; of what a grammar foresees also for the last token by itself, where a choice follows it.
+// The drafts of a step are those that make (tokens expected) / (time expected) largest; none where that gains too
+// little. A sequence that got none is tried again, ever more seldom, and so is a draft model that does not pay
+// anywhere, so that text which nothing predicts costs next to nothing.
 //
 // Before it guesses a draft model has to read. It does so once what it would have saved of the output so far is what
 // reading costs, as one who does not know how long the snow lasts buys skis when the rent has reached their price
@@ -43,9 +45,10 @@ class Speculator {
 
   bool enabled() const { return config_.max_draft > 0; }
 
-  // Sets the drafts of what runs, but for what a step in flight names, that are foreseen or looked up, for the step that
-  // is scheduled next, and what the draft model is to say behind them. Without `may_draft` (prompts are to be read as well,
-  // which a draft would not pay beside) it only takes back the earlier ones. `model`: null where there is none.
+  // Sets the drafts of what runs, but for what a step in flight names, that are foreseen or looked up, for the step
+  // that is scheduled next, and what the draft model is to say behind them. Without `may_draft` (prompts are to be read
+  // as well, which a draft would not pay beside) it only takes back the earlier ones. `model`: null where there is
+  // none.
   void plan(const Scheduler::Sequences& running, bool may_draft, DraftModel* model = nullptr);
   const std::vector<DraftWish>& wishes() const { return wishes_; }
 

@@ -27,6 +27,11 @@ class StepCost {
   }
 
   bool knows(int32_t num_tokens) const { return seconds_[static_cast<size_t>(num_tokens)] > 0.0; }
+  // A step of so many tokens or fewer has been measured: without one, tokens beyond these would seem to cost nothing.
+  bool knows_up_to(int32_t num_tokens) const {
+    while (num_tokens > 0 && !knows(num_tokens)) --num_tokens;
+    return num_tokens > 0;
+  }
 
   // In seconds; in arbitrary units while nothing is known. num_tokens in [1, kMaxTokens].
   double of(int32_t num_tokens) const {

@@ -39,7 +39,7 @@ constexpr std::array kCatalogue = {
     MetricInfo{"vllm:spec_decode_num_accepted_tokens_per_pos", MetricType::counter,
                "model_name,engine,version,position", "The right ones by position in their draft, 0 to 15."},
     MetricInfo{"inferneo:spec_decode_draft_tokens", MetricType::counter, "model_name,engine,version,source",
-               "Tokens guessed, by where they came from: lookup, draft_model."},
+               "Tokens guessed, by where they came from: lookup, draft_model, grammar."},
     MetricInfo{"inferneo:spec_decode_accepted_tokens", MetricType::counter, "model_name,engine,version,source",
                "The right ones of these."},
     MetricInfo{"vllm:time_to_first_token_seconds", MetricType::histogram, kModel,

@@ -45,8 +45,8 @@ class RustMatcher final : public GrammarMatcher {
     Collector out;
     Foresight foresight;
     if (max_tokens < 1) return foresight;
-    RETURN_IF_ERROR(out.status(rust_text::inferneo_text_matcher_foresee(
-        handle_.get(), static_cast<size_t>(max_tokens), &foresight.ends_open, out.output())));
+    RETURN_IF_ERROR(out.status(rust_text::inferneo_text_matcher_foresee(handle_.get(), static_cast<size_t>(max_tokens),
+                                                                        &foresight.ends_open, out.output())));
     foresight.tokens = out.take_tokens();
     return foresight;
   }

@@ -14,8 +14,8 @@
 
 namespace inferneo {
 
-// Tokens that probably follow, since a grammar leaves the text little choice. The text, not the tokens: those are as the
-// model's tokenizer would have them, and the model may write the same text with others. So they are guesses.
+// Tokens that probably follow, since a grammar leaves the text little choice. The text, not the tokens: those are as
+// the model's tokenizer would have them, and the model may write the same text with others. So they are guesses.
 struct Foresight {
   std::vector<Token> tokens;
   bool ends_open = false;  // behind the last one there is a choice; it may be written together with what comes of that

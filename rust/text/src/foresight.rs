@@ -20,6 +20,8 @@ use crate::walker::Walker;
 
 /// Of text for each token that is asked for.
 const BYTES_PER_TOKEN: usize = 16;
+/// Of the parser's work, which takes some 50 ns for each: an ambiguous grammar has thousands for each byte.
+const MAX_ITEMS: usize = 10_000;
 /// Of what is written, the tokens that are looked at for white space.
 const REMEMBERED_TOKENS: usize = 256;
 /// Of what is written, the tokens that the text is tokenized together with: how text is cut depends on what is before.
@@ -80,7 +82,8 @@ fn foresee_text(parser: &mut Parser, trie: &TokTrie, written: &[u32], limit: usi
 
 fn follow(recognizer: &mut ParserRecognizer, spaces: &mut Spaces, limit: usize) -> (Vec<u8>, End) {
     let mut text = Vec::new();
-    while text.len() < limit {
+    let items = recognizer.stats_mut().all_items;
+    while text.len() < limit && recognizer.stats_mut().all_items < items + MAX_ITEMS {
         let known = text.len();
         match next_byte(recognizer) {
             Next::One(TokTrie::SPECIAL_TOKEN_MARKER) | Next::Many => return (text, End::Open),

@@ -64,7 +64,8 @@ std::string random_schema(Random& random, int depth) {
   std::string fields;
   std::string names;
   for (int i = 1 + random.below(4); i > 0; --i) {
-    const std::string name = fmt::format("{}_{}", random.pick({"name", "age", "the little fox"}), i);
+    const std::string name =
+        fmt::format("{}_{}", random.pick({"name", "age", "the little fox", "name_of_the_little_fox"}), i);
     fields += fmt::format(R"({}"{}": {})", fields.empty() ? "" : ", ", name, random_schema(random, depth - 1));
     if (random.below(3) > 0) names += fmt::format(R"({}"{}")", names.empty() ? "" : ", ", name);
   }

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <functional>
 #include <memory>
 #include <span>
 #include <vector>
@@ -21,6 +22,9 @@ struct GrammarScript {
   uint64_t finishes_one = 0;  // it ends by itself at one of so many places; 0: never
   bool rolls_back = true;     // false: a rollback breaks the matcher
   uint64_t breaks_one = 0;    // refusing breaks the matcher at one of so many places; 0: never
+  // What it foresees after so many tokens, at most so many; none: nothing.
+  std::function<Foresight(int32_t count, int32_t most)> foresees = {};
+  uint64_t foreseeing_breaks_one = 0;  // it breaks the matcher at one of so many places; 0: never
 };
 
 // Where a grammar stands. Plain data, so that tests can say what must come without a matcher.
@@ -77,6 +81,11 @@ class ScriptedMatcher final : public GrammarMatcher {
     places_.resize(places_.size() - static_cast<size_t>(num_tokens), GrammarPlace{});
     if (num_tokens > 0) ended_ = false;
     return ok_status();
+  }
+  Result<Foresight> foresee(int32_t most) override {
+    broken_ = broken_ || places_.back().one_of(script_.foreseeing_breaks_one, 33);
+    if (broken_) return broken().error();
+    return script_.foresees ? script_.foresees(places_.back().count, most) : Foresight{};
   }
   bool is_finished() const override { return broken_ || ended_ || places_.back().finished(script_); }
 

@@ -42,6 +42,9 @@ TEST_P(GrammarWalks, LeaveNoTrace) {
     std::mt19937 random(round);
     GrammarScript own = script;
     own.seed = round;
+    own.foresees = [](int32_t count, int32_t most) {
+      return Foresight{std::vector<Token>(static_cast<size_t>(most), count), true};
+    };
     const auto compiled = std::make_shared<ScriptedGrammar>(own);
     auto opened = SequenceGrammar::open(compiled, own.vocab_size, clock);
     ASSERT_TRUE(opened.ok());
@@ -61,6 +64,10 @@ TEST_P(GrammarWalks, LeaveNoTrace) {
       if (random() % 3 == 0) {  // another walk before it
         const std::vector<Token> other = {any(), any(), any()};
         grammar.walk(other);
+      }
+      if (random() % 3 == 0) {
+        const Foresight foresight = grammar.foresee(4);
+        ASSERT_TRUE(foresight.tokens == std::vector<Token>(4, place.count) || !grammar.can_walk());
       }
       const Result<int32_t> filled = grammar.fill_masks(drafts);
       ASSERT_TRUE(filled.ok()) << filled.error().message;
@@ -96,7 +103,7 @@ TEST_P(GrammarWalks, LeaveNoTrace) {
     }
   }
   EXPECT_GT(rounds, 600);
-  if (script.rolls_back && script.breaks_one == 0) {
+  if (script.rolls_back && script.breaks_one == 0 && script.foreseeing_breaks_one == 0) {
     EXPECT_GT(walked, rounds / 3);
   }
 }
@@ -104,7 +111,8 @@ TEST_P(GrammarWalks, LeaveNoTrace) {
 INSTANTIATE_TEST_SUITE_P(SequenceGrammar, GrammarWalks,
                          ::testing::Values(GrammarScript{.vocab_size = 40, .finishes_one = 30},
                                            GrammarScript{.vocab_size = 64, .percent = 5, .finishes_one = 60},
-                                           GrammarScript{.vocab_size = 33, .finishes_one = 40, .breaks_one = 5}));
+                                           GrammarScript{.vocab_size = 33, .finishes_one = 40, .breaks_one = 5},
+                                           GrammarScript{.vocab_size = 48, .foreseeing_breaks_one = 9}));
 
 // Nothing can be guessed where a matcher cannot go back, and nothing else is lost.
 TEST(SequenceGrammar, AMatcherThatCannotGoBackIsMadeAnewAndLeftAlone) {

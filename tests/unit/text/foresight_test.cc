@@ -115,7 +115,8 @@ TEST_P(Foreseen, WhiteSpaceIsThatOfTheTextSoFar) {
   const std::vector<Token> tokens = tokens_of("{\"first_name\" : [1, 2 ],\n  \"second_name\"");
   for (const Token token : tokens) ASSERT_TRUE(walker->accept(token).ok()) << text;
   const std::string foreseen = bytes_of(walker->foresee(40).value().tokens);
-  EXPECT_EQ(foreseen, " : 17,\n  \"third_name\" : 18}") << "the colons as the first, the comma as that between the names";
+  EXPECT_EQ(foreseen, " : 17,\n  \"third_name\" : 18}")
+      << "the colons as the first, the comma as that between the names";
 }
 
 // Two matchers take the same tokens, one of them is asked at each place.
@@ -226,6 +227,7 @@ TEST_F(ForeseenLimits, AHugeTextTakesNoLongerThanItsBeginning) {
   for (int i = 0; i < 5; ++i) {
     fastest = std::min(fastest, cpu_seconds([&] { foresight = walker->foresee(15).value(); }));
   }
+  std::cout << fastest << "\n";
   EXPECT_EQ(foresight.tokens.size(), 15U);
   EXPECT_LT(fastest, 0.005 * kSlowdown);
   std::vector<Token> written;
@@ -240,6 +242,24 @@ TEST_F(ForeseenLimits, AHugeTextTakesNoLongerThanItsBeginning) {
   const std::string text = tokenizer_->decode(written, false).value();
   EXPECT_GT(text.size(), 3000U);
   EXPECT_TRUE(expected.starts_with(text));
+}
+
+// One text in very many ways, so that each of its bytes is work: it is followed as far as little work goes.
+TEST_F(ForeseenLimits, AnAmbiguousGrammarTakesNoLonger) {
+  std::string lark = "start: word{200} \"!\"\nword: \"x\"";
+  for (int i = 0; i < 300; ++i) lark += " | way" + std::to_string(i);
+  for (int i = 0; i < 300; ++i) lark += "\nway" + std::to_string(i) + ": \"x\"";
+  const auto walker = matcher(lark);
+  ASSERT_NE(walker, nullptr);
+  Foresight foresight;
+  double fastest = 1.0;
+  for (int i = 0; i < 5; ++i) {
+    fastest = std::min(fastest, cpu_seconds([&] { foresight = walker->foresee(15).value(); }));
+  }
+  std::cout << fastest << " " << foresight.tokens.size() << "\n";
+  EXPECT_LT(fastest, 0.005 * kSlowdown);
+  const std::string text = tokenizer_->decode(foresight.tokens, false).value();
+  EXPECT_EQ(text, std::string(text.size(), 'x'));
 }
 
 // They stand for no text, and what a user's grammar says in text is none of them.

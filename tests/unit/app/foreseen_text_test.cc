@@ -1,0 +1,89 @@
+// What a schema foresees, on real models: the tokens of plain decoding, greedy and sampled, alone and in company, and
+// the keys among them guessed rightly as a rule.
+#include <string>
+#include <vector>
+
+#include "model_house.h"
+
+namespace inferneo {
+namespace {
+
+constexpr const char* kSchemas[] = {
+    R"({"type": "object", "additionalProperties": false, "properties": {"name_of_the_animal": {"type": "string",
+        "maxLength": 20}, "kind_of_animal": {"enum": ["elephant", "crocodile", "little fox"]}, "number_of_legs":
+        {"type": "integer", "maximum": 99}, "is_friendly_to_people": {"type": "boolean"}},
+        "required": ["name_of_the_animal", "kind_of_animal", "number_of_legs", "is_friendly_to_people"]})",
+    R"({"type": "array", "minItems": 2, "maxItems": 3, "items": {"type": "object", "additionalProperties": false,
+        "properties": {"Gr\u00f6\u00dfe in \u20ac \U0001F98A": {"type": "number"}, "the \"quoted\" key": {"const":
+        "always the same answer"}}, "required": ["Gr\u00f6\u00dfe in \u20ac \U0001F98A", "the \"quoted\" key"]}})"};
+
+constexpr const char* kPrompts[] = {"Once upon a time there was a little fox.", "def add(a, b):\n    return a + b\n"};
+
+struct Answered {
+  std::vector<std::vector<Token>> tokens;
+  SpeculationStats stats;
+};
+
+Answered answers(const std::string& model, bool speculates, bool together) {
+  Answered result;
+  ModelHouse house;
+  house.config.deterministic = true;  // a row's sums do not depend on how many rows there are
+  ModelRegistration registration{.name = "m", .path = bundled_model(model)};
+  registration.settings = {{"enable_speculative_decoding", speculates ? "true" : "false"}};
+  const auto added = house.manager->register_model(registration);
+  EXPECT_TRUE(added.ok());
+  const auto lease = house.acquire("m");
+  EXPECT_TRUE(lease.ok());
+  if (!lease.ok()) return result;
+  const LoadedModel& loaded = **lease;
+  std::vector<std::shared_ptr<DoneSink>> sinks;
+  RequestId id = 0;
+  for (const char* schema : kSchemas) {
+    const auto grammar = loaded.tokenizer->compile_grammar({GrammarSpec::Kind::json_schema, schema, {}},
+                                                           loaded.spec.vocab_size, loaded.spec.eos_token_ids);
+    EXPECT_TRUE(grammar.ok()) << (grammar.ok() ? "" : grammar.error().message);
+    for (const char* prompt : kPrompts) {
+      for (const float temperature : {0.0F, 0.9F}) {
+        Request request;
+        request.id = ++id;
+        request.prompt = loaded.tokenizer->encode(prompt, true).value();
+        request.seed = id;
+        request.sampling.temperature = temperature;
+        request.sampling.max_tokens = 220;
+        request.grammar = grammar.value();
+        sinks.push_back(std::make_shared<DoneSink>());
+        request.sink = sinks.back();
+        EXPECT_TRUE(loaded.core->submit(std::move(request)).ok());
+        if (!together) sinks.back()->wait();
+      }
+    }
+  }
+  for (const auto& sink : sinks) {
+    EXPECT_FALSE(sink->wait().error.has_value());
+    result.tokens.push_back(sink->tokens);
+  }
+  result.stats = loaded.core->stats().speculation;
+  return result;
+}
+
+TEST(ForeseenText, GivesTheTokensOfPlainDecoding) {
+  for (const char* model : {"inferneo-story", "inferneo-code"}) {
+    SCOPED_TRACE(model);
+    const Answered plain = answers(model, false, false);
+    EXPECT_EQ(plain.stats.total().drafts, 0U);
+    for (const bool together : {false, true}) {
+      const Answered guessed = answers(model, true, together);
+      EXPECT_EQ(guessed.tokens, plain.tokens);
+      // How many are guessed depends on what steps took, how many of them are right does not.
+      const SpeculationStats::Source& grammar = guessed.stats.of(DraftSource::grammar);
+      std::cout << model << " " << together << ": " << grammar.accepted_tokens << " of " << grammar.draft_tokens
+                << ", lookup " << guessed.stats.of(DraftSource::lookup).accepted_tokens << " of "
+                << guessed.stats.of(DraftSource::lookup).draft_tokens << "\n";
+      EXPECT_GT(grammar.accepted_tokens, 0U);
+      EXPECT_GT(grammar.accepted_tokens * 2, grammar.draft_tokens);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace inferneo
