@@ -76,13 +76,15 @@ struct DraftState {
   PromptLookup lookup;
   int32_t num_known = 0;  // of the sequence's tokens, those in `lookup`
   PromptLookup::Match match;
-  Token foretold = 0;                // what `match` says the token after num_known is
-  bool foretells = false;            // it does, and the token has not come yet
-  AcceptanceCount acceptance;        // of what was looked up
-  AcceptanceCount model_acceptance;  // of what the draft model said
-  Foresight foresight;               // what the grammar says about the tokens after num_known
-  AcceptanceCount foreseen;          // of its tokens
-  AcceptanceCount foreseen_end;      // of its last ones behind which there was a choice
+  Token foretold = 0;                                     // what `match` says the token after num_known is
+  bool foretells = false;                                 // it does, and the token has not come yet
+  AcceptanceCount acceptance;                             // of what was looked up
+  AcceptanceCount model_acceptance;                       // of what the draft model said
+  Foresight foresight;                                    // what the grammar says about the tokens after num_known
+  std::array<AcceptanceCount, kNumCertainties> foreseen;  // of its tokens, by how sure they are
+  int32_t foresights_unpaid = 0;                          // in a row, whose tokens were not worth it to guess
+  int32_t foresight_pause = kFirstPause;
+  int32_t foresight_paused = 0;  // steps since the grammar was asked last
   // Of the drafts given last: how many were foreseen, and whether the rest is from the draft model, or was looked up.
   int32_t num_foreseen = 0;
   bool from_model = false;

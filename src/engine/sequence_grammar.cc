@@ -5,7 +5,11 @@
 namespace inferneo {
 namespace {
 
-constexpr double kMaskWeight = 0.2;  // of the newest mask in what a mask takes
+constexpr double kNewestWeight = 0.2;  // of the newest mask in what a mask takes
+
+void average(double& known, double seconds) {
+  known = known == 0.0 ? seconds : known + kNewestWeight * (seconds - known);
+}
 
 }  // namespace
 
@@ -148,8 +152,7 @@ Result<int32_t> SequenceGrammar::fill_masks(std::span<const Token> drafts) {
     filled = walk_with_masks({});
   }
   if (!filled.ok() || num_masks_ <= known) return filled;
-  const double seconds = to_seconds(clock_.now() - began) / (num_masks_ - known);
-  mask_seconds_ = mask_seconds_ == 0.0 ? seconds : mask_seconds_ + kMaskWeight * (seconds - mask_seconds_);
+  average(mask_seconds_, to_seconds(clock_.now() - began) / (num_masks_ - known));
   return filled;
 }
 
@@ -158,8 +161,12 @@ Foresight SequenceGrammar::foresee(int32_t max_tokens) {
   can_walk_ = stand_at(0).ok();
   has_walked_ = true;
   if (can_walk_) {
+    const TimePoint began = clock_.now();
     Result<Foresight> foresight = matcher_->foresee(max_tokens);
-    if (foresight.ok()) return std::move(foresight).value();
+    if (foresight.ok()) {
+      if (!foresight->tokens.empty()) average(foresee_seconds_, to_seconds(clock_.now() - began));
+      return std::move(foresight).value();
+    }
     can_walk_ = matcher_->rollback(0).ok();
   }
   // What is wrong with it shows where it is asked next.

@@ -51,6 +51,7 @@ class SequenceGrammar {
 
   // What a mask takes, with the walk to its place, measured; 0: none was.
   double mask_seconds() const { return mask_seconds_; }
+  double foresee_seconds() const { return foresee_seconds_; }  // the same of a foresight that was not empty
 
  private:
   SequenceGrammar(std::shared_ptr<const GrammarCompiled> grammar, int32_t vocab_size, const Clock& clock);
@@ -76,6 +77,7 @@ class SequenceGrammar {
   bool can_walk_ = true;
   bool has_walked_ = false;  // or foreseen, since the matcher was made
   double mask_seconds_ = 0.0;
+  double foresee_seconds_ = 0.0;
 };
 
 }  // namespace inferneo

@@ -14,6 +14,8 @@ constexpr double kPriorWeight = 4.0;    // of what all sequences taught, in toke
 constexpr double kSequenceDecay = 0.9;  // per draft
 constexpr int32_t kProbe = 2;           // tokens of a try
 constexpr int32_t kPlainEvery = 64;     // steps with drafts, after which one without keeps that cost known
+constexpr double kAsGood = 0.9;         // as the acceptance of guesses that cost steps, for those that cost none
+constexpr int32_t kUnpaid = 8;          // foresights in a row that did not pay, after which a grammar is asked seldom
 
 }  // namespace
 
@@ -46,7 +48,23 @@ void Speculator::look_up(Sequence& sequence) {
 
 void Speculator::foresee(Sequence& sequence) {
   DraftState& state = *sequence.draft_state;
-  state.foresight = sequence.grammar == nullptr ? Foresight{} : sequence.grammar->foresee(draft_limit(sequence));
+  state.foresight = {};
+  if (sequence.grammar == nullptr) return;
+  if (state.foresights_unpaid >= kUnpaid && ++state.foresight_paused < state.foresight_pause) return;
+  state.foresight = sequence.grammar->foresee(draft_limit(sequence));
+}
+
+void Speculator::rate_foresight(DraftState& state, bool pays) {
+  if (state.foresight.tokens.empty()) return;
+  if (pays) {
+    state.foresights_unpaid = 0;
+    state.foresight_pause = DraftState::kFirstPause;
+    return;
+  }
+  if (++state.foresights_unpaid > kUnpaid) {
+    state.foresight_pause = std::min(2 * state.foresight_pause, DraftState::kLongestPause);
+  }
+  state.foresight_paused = 0;
 }
 
 void Speculator::learn_from_token(const Sequence& sequence, DraftState& state) {
@@ -116,13 +134,10 @@ double Speculator::model_acceptance(const Sequence& sequence) const {
 // The first `count` of the tokens that are foreseen, or all that there are.
 void Speculator::begin_with_foreseen(Candidate& candidate, int32_t count) const {
   const DraftState& state = *candidate.sequence->draft_state;
-  const auto num_tokens = static_cast<int32_t>(state.foresight.tokens.size());
-  candidate.num_foreseen = std::min(count, num_tokens);
-  if (candidate.num_foreseen == 0) return;
-  candidate.foreseen = state.foreseen.share(learnt_of_grammar_.share(), kPriorWeight);
-  const bool ends_open = state.foresight.ends_open && candidate.num_foreseen == num_tokens;
-  candidate.foreseen_end =
-      ends_open ? state.foreseen_end.share(learnt_of_grammar_end_.share(), kPriorWeight) : candidate.foreseen;
+  candidate.num_foreseen = std::min(count, static_cast<int32_t>(state.foresight.tokens.size()));
+  for (size_t i = 0; i < kNumCertainties; ++i) {
+    candidate.foreseen[i] = state.foreseen[i].share(learnt_of_grammar_[i].share(), kPriorWeight);
+  }
 }
 
 // What was found goes on behind what is foreseen where it begins with it, or from where the two part, if it has been
@@ -141,7 +156,7 @@ void Speculator::follow_text(Candidate& candidate) const {
   if (num_equal < candidate.num_foreseen) {
     const bool parts = num_equal < std::ssize(found);
     if (parts && candidate.acceptance > candidate.acceptance_of(num_equal)) {
-      begin_with_foreseen(candidate, num_equal);
+      candidate.num_foreseen = num_equal;
     } else {
       candidate.acceptance = 0.0;
     }
@@ -149,14 +164,17 @@ void Speculator::follow_text(Candidate& candidate) const {
   if (candidate.acceptance == 0.0) candidate.limit = candidate.num_foreseen;
 }
 
-// The draft model goes on behind what is foreseen.
+// The draft model goes on behind what is foreseen, which costs no steps of it, or from where it has been right more
+// often.
 void Speculator::follow_model(Candidate& candidate) const {
   candidate.from_model = true;
   candidate.acceptance = model_acceptance(*candidate.sequence);
   candidate.limit = std::min(draft_limit(*candidate.sequence), candidate.room);
   begin_with_foreseen(candidate, candidate.limit);
-  const int32_t last = candidate.num_foreseen - 1;
-  if (last >= 0 && candidate.foreseen_end < candidate.acceptance) begin_with_foreseen(candidate, last);
+  int32_t num_better = 0;
+  const double good = kAsGood * candidate.acceptance;
+  while (num_better < candidate.num_foreseen && candidate.acceptance_of(num_better) >= good) ++num_better;
+  candidate.num_foreseen = num_better;
 }
 
 void Speculator::plan(const Scheduler::Sequences& running, bool may_draft, DraftModel* model) {
@@ -242,6 +260,7 @@ bool Speculator::choose(const Terms& terms, const DraftModel* model, double leas
     }
     const Sequence& sequence = *candidate->sequence;
     if (sequence.grammar != nullptr) more_seconds += sequence.grammar->mask_seconds();
+    if (candidate->taken == 0 && candidate->num_foreseen > 0) more_seconds += sequence.grammar->foresee_seconds();
     if (!sequence.needs_host_tokens && !waits) more_seconds += terms.waits;
     waits = waits || !sequence.needs_host_tokens;
     expected += candidate->chance;
@@ -261,6 +280,7 @@ bool Speculator::choose(const Terms& terms, const DraftModel* model, double leas
 void Speculator::give(Candidate& candidate, bool model_pays) {
   DraftState& state = *candidate.sequence->draft_state;
   int32_t num_drafts = candidate.taken;
+  rate_foresight(state, num_drafts > 0 && candidate.num_foreseen > 0);
   if (num_drafts == 0) {
     const bool may_try = candidate.from_model ? model_pays : candidate.limit > 0;
     if (!may_try || ++state.paused < state.pause) return;
@@ -365,16 +385,18 @@ void Speculator::learn(DraftState& state, int32_t num_draft, int32_t num_accepte
 }
 
 void Speculator::learn_foreseen(DraftState& state, int32_t num_draft, int32_t num_accepted) {
-  const bool has_end = state.foresight.ends_open && num_draft == std::ssize(state.foresight.tokens);
-  const int32_t num_inner = num_draft - (has_end ? 1 : 0);
-  const int32_t num_right = std::min(num_accepted, num_inner);
-  if (num_inner > 0) {
-    learnt_of_grammar_.add(num_inner, num_right);
-    state.foreseen.add(num_inner, num_right, kSequenceDecay);
+  std::array<int32_t, kNumCertainties> tried{};
+  std::array<int32_t, kNumCertainties> right{};
+  for (int32_t i = 0; i < std::min(num_draft, num_accepted + 1); ++i) {
+    const auto certainty = static_cast<size_t>(state.foresight.certainty[static_cast<size_t>(i)]);
+    ++tried[certainty];
+    right[certainty] += i < num_accepted ? 1 : 0;
   }
-  if (!has_end || num_right < num_inner) return;
-  learnt_of_grammar_end_.add(1, num_accepted - num_inner);
-  state.foreseen_end.add(1, num_accepted - num_inner, kSequenceDecay);
+  for (size_t i = 0; i < kNumCertainties; ++i) {
+    if (tried[i] == 0) continue;
+    learnt_of_grammar_[i].add(tried[i], right[i]);
+    state.foreseen[i].add(tried[i], right[i], kSequenceDecay);
+  }
 }
 
 void Speculator::verified(Sequence& sequence, int32_t num_draft, int32_t num_accepted) {

@@ -5,7 +5,7 @@
 //
 // A draft costs what the longer step takes more (step_cost.h) and what the draft model's steps take (draft_cost.h), all
 // measured, and is worth its chance of being accepted, which is learnt: per source, per length of the match over all
-// sequences, and per sequence; of what a grammar foresees also for the last token by itself, where a choice follows it.
+// sequences, and per sequence; of what a grammar foresees by how sure that is.
 // The drafts of a step are those that make (tokens expected) / (time expected) largest; none where that gains too
 // little. A sequence that got none is tried again, ever more seldom, and so is a draft model that does not pay
 // anywhere, so that text which nothing predicts costs next to nothing.
@@ -16,13 +16,15 @@
 //
 // Where steps run ahead (a GPU), a step with drafts of a sequence that would run ahead is waited for, so that its batch
 // stays together, and so is the step before the first of them. What such a wait takes is measured and is part of a
-// draft's cost, as the masks are that each draft under a grammar needs.
+// draft's cost, as the masks are that each draft under a grammar needs, and asking the grammar what it foresees. Where
+// that does not pay it is asked ever more seldom.
 //
 // No threads, no clock, and of the draft model nothing but questions: whoever calls plan() grants the wishes. Only
 // sequences that are about to decode and whose last token is on the host get drafts; idle work gets none.
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <vector>
 
@@ -69,20 +71,20 @@ class Speculator {
  private:
   struct Candidate {
     Sequence* sequence;
-    double acceptance = 0.0;    // of each of its drafts behind those that are foreseen, given those before it
-    int32_t limit = 0;          // drafts at most
-    double holds = 1.0;         // that what they are drafts behind is what comes
-    int32_t num_foreseen = 0;   // the first of its drafts
-    double foreseen = 0.0;      // the same of each of these
-    double foreseen_end = 0.0;  // and of the last one
-    int32_t room = 0;           // drafts at most that the draft model could say now
-    bool from_model = false;    // it says those behind the foreseen ones
-    int32_t taken = 0;          // in this step
-    double chance = 0.0;        // that the next one is accepted and all before it
+    double acceptance = 0.0;   // of each of its drafts behind those that are foreseen, given those before it
+    int32_t limit = 0;         // drafts at most
+    double holds = 1.0;        // that what they are drafts behind is what comes
+    int32_t num_foreseen = 0;  // the first of its drafts
+    std::array<double, kNumCertainties> foreseen{};  // the same of these, by how sure they are
+    int32_t room = 0;                                // drafts at most that the draft model could say now
+    bool from_model = false;                         // it says those behind the foreseen ones
+    int32_t taken = 0;                               // in this step
+    double chance = 0.0;                             // that the next one is accepted and all before it
 
     double acceptance_of(int32_t draft) const {
       if (draft >= num_foreseen) return acceptance;
-      return draft == num_foreseen - 1 ? foreseen_end : foreseen;
+      const Certainty certainty = sequence->draft_state->foresight.certainty[static_cast<size_t>(draft)];
+      return foreseen[static_cast<size_t>(certainty)];
     }
     int32_t from_source() const { return taken - std::min(taken, num_foreseen); }
   };
@@ -108,6 +110,7 @@ class Speculator {
   Candidate* next_best();
   void give(Candidate& candidate, bool model_pays);
   void give_known(const Candidate& candidate);
+  void rate_foresight(DraftState& state, bool pays);
   void learn(DraftState& state, int32_t num_draft, int32_t num_accepted);
   void learn_foreseen(DraftState& state, int32_t num_draft, int32_t num_accepted);
   void read_where_it_pays(int32_t num_running, const DraftModel& model);
@@ -121,8 +124,8 @@ class Speculator {
   StepCost cost_;
   MatchAcceptance learnt_;
   SourceAcceptance learnt_of_model_{0.7};
-  SourceAcceptance learnt_of_grammar_{0.95};
-  SourceAcceptance learnt_of_grammar_end_{0.6};
+  std::array<SourceAcceptance, kNumCertainties> learnt_of_grammar_ = {SourceAcceptance(0.95), SourceAcceptance(0.8),
+                                                                      SourceAcceptance(0.6)};
   SpeculationStats stats_;
   int32_t steps_with_drafts_ = 0;  // since the last one without
   int32_t model_pause_ = DraftState::kFirstPause;

@@ -45,9 +45,12 @@ class RustMatcher final : public GrammarMatcher {
     Collector out;
     Foresight foresight;
     if (max_tokens < 1) return foresight;
-    RETURN_IF_ERROR(out.status(rust_text::inferneo_text_matcher_foresee(handle_.get(), static_cast<size_t>(max_tokens),
-                                                                        &foresight.ends_open, out.output())));
-    foresight.tokens = out.take_tokens();
+    RETURN_IF_ERROR(out.status(
+        rust_text::inferneo_text_matcher_foresee(handle_.get(), static_cast<size_t>(max_tokens), out.output())));
+    for (const Token number : out.take_tokens()) {  // the token in the low 28 bits
+      foresight.tokens.push_back(number & ((1 << 28) - 1));
+      foresight.certainty.push_back(static_cast<Certainty>(number >> 28));
+    }
     return foresight;
   }
 

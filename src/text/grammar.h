@@ -16,9 +16,15 @@ namespace inferneo {
 
 // Tokens that probably follow, since a grammar leaves the text little choice. The text, not the tokens: those are as
 // the model's tokenizer would have them, and the model may write the same text with others. So they are guesses.
+enum class Certainty : uint8_t {  // the numbers of foresight::Certainty on the Rust side
+  text,                           // its text follows; only in which tokens it is written is a guess
+  space,                          // if the white space in it, or in front of it, is what is guessed, or none
+  end,                            // behind it there is a choice: it may be written together with what comes of that
+};
+inline constexpr size_t kNumCertainties = 3;
 struct Foresight {
   std::vector<Token> tokens;
-  bool ends_open = false;  // behind the last one there is a choice; it may be written together with what comes of that
+  std::vector<Certainty> certainty;  // [tokens]
 };
 
 class GrammarMatcher {

@@ -84,7 +84,7 @@ void inferneo_text_matcher_free(MatcherHandle* matcher);
 int32_t inferneo_text_matcher_fill_mask(MatcherHandle* matcher, uint32_t* mask, size_t words, Output out);
 int32_t inferneo_text_matcher_accept(MatcherHandle* matcher, uint32_t token, Output out);
 int32_t inferneo_text_matcher_rollback(MatcherHandle* matcher, size_t count, Output out);
-int32_t inferneo_text_matcher_foresee(MatcherHandle* matcher, size_t max_tokens, bool* ends_open, Output out);
+int32_t inferneo_text_matcher_foresee(MatcherHandle* matcher, size_t max_tokens, Output out);
 bool inferneo_text_matcher_is_finished(const MatcherHandle* matcher);
 }
 

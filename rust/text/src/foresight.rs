@@ -18,27 +18,37 @@ use llguidance::toktrie::{Recognizer, TokTrie};
 use crate::tokenizer::Tokenizer;
 use crate::walker::Walker;
 
-/// Of text for each token that is asked for.
-const BYTES_PER_TOKEN: usize = 16;
-/// Of the parser's work, which takes some 50 ns for each: an ambiguous grammar has thousands for each byte.
-const MAX_ITEMS: usize = 10_000;
+/// Of text for each token that is asked for, and one more: most tokens are shorter.
+const BYTES_PER_TOKEN: usize = 8;
+/// Of the parser's work, an item being a microsecond at most. Of a schema there are some dozens for each part of the text,
+/// of an ambiguous grammar there may be a thousand for each byte.
+const MAX_ITEMS: usize = 3_000;
 /// Of what is written, the tokens that are looked at for white space.
 const REMEMBERED_TOKENS: usize = 256;
 /// Of what is written, the tokens that the text is tokenized together with: how text is cut depends on what is before.
-const CONTEXT_TOKENS: usize = 8;
+const CONTEXT_TOKENS: usize = 4;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
+/// How sure it is that a token follows.
+#[derive(Clone, Copy)]
+#[repr(u32)]
+pub enum Certainty {
+    Text = 0,  // its text follows; only in which tokens it is written is a guess
+    Space = 1, // if the white space in it, or in front of it, is what is guessed, or none
+    End = 2,   // behind it there is a choice: it may be written together with what comes of that
+}
+
+pub type Foresight = Vec<(u32, Certainty)>;
+
+enum End {
     Open,   // there it may go on in several ways
     Closed, // nothing follows
     Cut,    // it goes on, but is not followed further
 }
 
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Foresight {
-    pub tokens: Vec<u32>,
-    /// What follows the last token is not known; it may be written together with it, as another token.
-    pub ends_open: bool,
+struct Text {
+    bytes: Vec<u8>,
+    spaces: Vec<usize>, // where white space was guessed, or none
+    end: End,
 }
 
 /// At most `max_tokens`, behind the tokens that are written.
@@ -50,27 +60,39 @@ pub fn foresee(
     max_tokens: usize,
 ) -> Result<Foresight, String> {
     let limit = BYTES_PER_TOKEN * (max_tokens + 1);
-    let (mut text, mut end) = walker.ask(|parser| foresee_text(parser, trie, written, limit))?;
-    let whole = whole_characters(&text);
-    if whole < text.len() {
-        text.truncate(whole);
-        end = End::Cut;
+    let mut text = walker.ask(|parser| foresee_text(parser, trie, written, limit))?;
+    let whole = whole_characters(&text.bytes);
+    if whole < text.bytes.len() {
+        text.bytes.truncate(whole);
+        text.end = End::Cut;
     }
-    if text.is_empty() {
-        return Ok(Foresight::default());
+    if text.bytes.is_empty() {
+        return Ok(Foresight::new());
     }
-    let mut tokens = tokenize(tokenizer, trie, written, &text);
-    if tokens.len() > max_tokens {
-        tokens.truncate(max_tokens);
-        return Ok(Foresight { tokens, ends_open: false });
-    }
-    if end == End::Cut {
+    let mut tokens = tokenize(tokenizer, trie, written, &text.bytes);
+    let is_whole = tokens.len() <= max_tokens;
+    tokens.truncate(max_tokens);
+    if is_whole && matches!(text.end, End::Cut) {
         tokens.pop(); // the text goes on, and with it the token
     }
-    Ok(Foresight { tokens, ends_open: end == End::Open })
+    let mut foresight = certainties(trie, &tokens, &text.spaces);
+    if is_whole && matches!(text.end, End::Open) {
+        foresight.last_mut().into_iter().for_each(|last| last.1 = Certainty::End);
+    }
+    Ok(foresight)
 }
 
-fn foresee_text(parser: &mut Parser, trie: &TokTrie, written: &[u32], limit: usize) -> (Vec<u8>, End) {
+fn certainties(trie: &TokTrie, tokens: &[u32], spaces: &[usize]) -> Foresight {
+    let mut begin = 0;
+    let mut certainty = |token: u32| {
+        let range = begin..begin + trie.token_len(token);
+        begin = range.end;
+        if spaces.iter().any(|at| range.contains(at)) { Certainty::Space } else { Certainty::Text }
+    };
+    tokens.iter().map(|token| (*token, certainty(*token))).collect()
+}
+
+fn foresee_text(parser: &mut Parser, trie: &TokTrie, written: &[u32], limit: usize) -> Text {
     let mut spaces = Spaces { trie, written, text: None };
     parser.with_recognizer(|recognizer| {
         recognizer.trie_started("foresight");
@@ -80,26 +102,31 @@ fn foresee_text(parser: &mut Parser, trie: &TokTrie, written: &[u32], limit: usi
     })
 }
 
-fn follow(recognizer: &mut ParserRecognizer, spaces: &mut Spaces, limit: usize) -> (Vec<u8>, End) {
-    let mut text = Vec::new();
+fn follow(recognizer: &mut ParserRecognizer, written: &mut Spaces, limit: usize) -> Text {
+    let mut bytes = Vec::new();
+    let mut spaces = Vec::new();
     let items = recognizer.stats_mut().all_items;
-    while text.len() < limit && recognizer.stats_mut().all_items < items + MAX_ITEMS {
-        let known = text.len();
+    let end = loop {
+        let known = bytes.len();
+        if known >= limit || recognizer.stats_mut().all_items > items + MAX_ITEMS {
+            break End::Cut;
+        }
         match next_byte(recognizer) {
-            Next::One(TokTrie::SPECIAL_TOKEN_MARKER) | Next::Many => return (text, End::Open),
-            Next::Nothing => return (text, End::Closed),
-            Next::One(byte) => text.push(byte),
+            Next::One(TokTrie::SPECIAL_TOKEN_MARKER) | Next::Many => break End::Open,
+            Next::Nothing => break End::Closed,
+            Next::One(byte) => bytes.push(byte),
             Next::Spaced(byte) => {
-                text.extend(spaces.between(text.last().copied(), byte));
-                text.push(byte);
+                spaces.push(known);
+                bytes.extend(written.between(bytes.last().copied(), byte));
+                bytes.push(byte);
             }
         }
-        if !text[known..].iter().all(|byte| recognizer.try_push_byte(*byte)) {
-            text.truncate(known); // other white space than was guessed
-            return (text, End::Open);
+        if !bytes[known..].iter().all(|byte| recognizer.try_push_byte(*byte)) {
+            bytes.truncate(known); // other white space than was guessed
+            break End::Open;
         }
-    }
-    (text, End::Cut)
+    };
+    Text { bytes, spaces, end }
 }
 
 enum Next {

@@ -294,7 +294,7 @@ impl GrammarMatcher {
     /// Tokens that probably follow, since the grammar leaves little choice; nothing changes.
     pub fn foresee(&mut self, max_tokens: usize) -> Result<Foresight> {
         if self.ended || self.walker.is_stopped() {
-            return Ok(Foresight::default());
+            return Ok(Foresight::new());
         }
         let Vocabulary { tokenizer, factory, .. } = &*self.vocabulary;
         let trie = factory.tok_env().tok_trie();

@@ -508,20 +508,19 @@ pub unsafe extern "C" fn inferneo_text_matcher_rollback(
     guard(&out, || (*matcher).rollback(count))
 }
 
-/// Tokens that probably follow; `ends_open`: what follows the last of them is not known.
+/// Tokens that probably follow, each in the low 28 bits of its number; above them how sure it is, as foresight::Certainty.
 /// # Safety
-/// Valid matcher, place for a result and callback.
+/// Valid matcher and callback.
 #[no_mangle]
 pub unsafe extern "C" fn inferneo_text_matcher_foresee(
     matcher: *mut grammar::GrammarMatcher,
     max_tokens: usize,
-    ends_open: *mut bool,
     out: Output,
 ) -> i32 {
     guard(&out, || {
         let foresight = (*matcher).foresee(max_tokens)?;
-        *ends_open = foresight.ends_open;
-        out.send_tokens(&foresight.tokens);
+        let numbers: Vec<u32> = foresight.iter().map(|(token, certainty)| token | (*certainty as u32) << 28).collect();
+        out.send_tokens(&numbers);
         Ok(())
     })
 }

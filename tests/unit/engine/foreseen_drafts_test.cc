@@ -25,12 +25,12 @@ Token unpredictable(int32_t index) {
 
 // The rest of the key, of which the last token is written together with what follows where `merges`.
 Foresight rest_of_key(int32_t index, int32_t most, bool merges) {
-  Foresight foresight;
+  std::vector<Token> tokens;
   const int32_t left = std::max(0, kKey - index % kRecord);
-  for (int32_t i = 0; i < std::min(left, most); ++i) foresight.tokens.push_back(unpredictable(index + i));
-  foresight.ends_open = left > 0 && left <= most;
-  if (foresight.ends_open && merges) foresight.tokens.back() = 5;
-  return foresight;
+  for (int32_t i = 0; i < std::min(left, most); ++i) tokens.push_back(unpredictable(index + i));
+  const bool has_end = left > 0 && left <= most;
+  if (has_end && merges) tokens.back() = 5;
+  return foresight_of(std::move(tokens), has_end ? Certainty::end : Certainty::text);
 }
 
 HarnessOptions options_of(int32_t max_draft = 15) {
@@ -116,7 +116,7 @@ TEST(ForeseenDrafts, TheLastTokenBeforeAChoiceIsGuessedWhereItIsUsuallyRight) {
 TEST(ForeseenDrafts, WhatIsAlwaysWrongStops) {
   GrammarScript script{.percent = 100};
   script.foresees = [](int32_t, int32_t most) {
-    return Foresight{std::vector<Token>(static_cast<size_t>(most), 3), false};
+    return foresight_of(std::vector<Token>(static_cast<size_t>(most), 3));
   };
   const Answer expected = plain_answer(options_of(), script, 2000);
   const Answer guessed = answer_of(options_of(), script, 2000);
@@ -131,9 +131,9 @@ TEST(ForeseenDrafts, WhatWasFoundGoesOnBehindThem) {
   options.script.next_token = [](const ScriptedToken& token) { return 10 + token.output_index % 7; };
   GrammarScript script{.percent = 100};
   script.foresees = [](int32_t count, int32_t most) {
-    Foresight foresight{{10 + count % 7, 10 + (count + 1) % 7}, true};
-    foresight.tokens.resize(std::min<size_t>(2, static_cast<size_t>(most)));
-    return foresight;
+    std::vector<Token> tokens = {10 + count % 7, 10 + (count + 1) % 7};
+    tokens.resize(std::min<size_t>(2, static_cast<size_t>(most)));
+    return foresight_of(std::move(tokens), Certainty::end);
   };
   const Answer guessed = answer_of(options, script, 600);
   EXPECT_EQ(guessed.tokens, plain_answer(options, script, 600).tokens);
@@ -150,9 +150,9 @@ TEST(ForeseenDrafts, WhatWasFoundIsPreferredWhereTheTwoPartAndItIsRight) {
   options.script.next_token = [](const ScriptedToken& token) { return 10 + token.output_index % 7; };
   GrammarScript script{.percent = 100};
   script.foresees = [](int32_t count, int32_t most) {
-    Foresight foresight{{10 + count % 7, 3, 4, 5}, false};
-    foresight.tokens.resize(std::min<size_t>(4, static_cast<size_t>(most)));
-    return foresight;
+    std::vector<Token> tokens = {10 + count % 7, 3, 4, 5};
+    tokens.resize(std::min<size_t>(4, static_cast<size_t>(most)));
+    return foresight_of(std::move(tokens));
   };
   const Answer guessed = answer_of(options, script, 600);
   EXPECT_EQ(guessed.tokens, plain_answer(options, script, 600).tokens);
@@ -172,7 +172,8 @@ TEST(ForeseenDrafts, ADraftModelGoesOnBehindThem) {
   GrammarScript script{.percent = 100};
   script.foresees = [](int32_t count, int32_t most) {
     Foresight foresight = rest_of_key(count, most, count % 5 == 0);
-    if (foresight.tokens.size() > 3) foresight = {{foresight.tokens.begin(), foresight.tokens.begin() + 3}, false};
+    foresight.tokens.resize(std::min<size_t>(3, foresight.tokens.size()));
+    foresight.certainty.resize(foresight.tokens.size());
     return foresight;
   };
   const Answer guessed = answer_of(options, script, 400);
@@ -232,8 +233,8 @@ TEST(ForeseenDrafts, TheTokensAreThoseOfPlainDecoding) {
       for (int32_t left = static_cast<int32_t>(random() % 8); left > 0 && most > 0; --left, --most, ++count) {
         const Token right = repeats ? 10 + count % 7 : unpredictable(count);
         foresight.tokens.push_back(random() % 12 == 0 ? static_cast<Token>(random() % 256) : right);
+        foresight.certainty.push_back(static_cast<Certainty>(random() % kNumCertainties));
       }
-      foresight.ends_open = random() % 2 == 0;
       return foresight;
     };
     std::vector<std::vector<Token>> tokens;

@@ -27,6 +27,14 @@ struct GrammarScript {
   uint64_t foreseeing_breaks_one = 0;  // it breaks the matcher at one of so many places; 0: never
 };
 
+// Of text without a choice, but where `end` is another certainty behind the last token.
+inline Foresight foresight_of(std::vector<Token> tokens, Certainty end = Certainty::text) {
+  Foresight foresight{std::move(tokens), {}};
+  foresight.certainty.resize(foresight.tokens.size(), Certainty::text);
+  if (!foresight.certainty.empty()) foresight.certainty.back() = end;
+  return foresight;
+}
+
 // Where a grammar stands. Plain data, so that tests can say what must come without a matcher.
 struct GrammarPlace {
   uint64_t hash = 0;

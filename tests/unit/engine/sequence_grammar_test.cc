@@ -43,7 +43,7 @@ TEST_P(GrammarWalks, LeaveNoTrace) {
     GrammarScript own = script;
     own.seed = round;
     own.foresees = [](int32_t count, int32_t most) {
-      return Foresight{std::vector<Token>(static_cast<size_t>(most), count), true};
+      return foresight_of(std::vector<Token>(static_cast<size_t>(most), count));
     };
     const auto compiled = std::make_shared<ScriptedGrammar>(own);
     auto opened = SequenceGrammar::open(compiled, own.vocab_size, clock);

