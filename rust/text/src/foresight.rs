@@ -20,7 +20,7 @@ use crate::walker::Walker;
 
 /// Of text for each token that is asked for, and one more: most tokens are shorter.
 const BYTES_PER_TOKEN: usize = 8;
-/// Of the parser's work, an item being a microsecond at most. Of a schema there are some dozens for each part of the text,
+/// Of the parser's work, an item being about a microsecond. Of a schema there are some dozens for each part of the text,
 /// of an ambiguous grammar there may be a thousand for each byte.
 const MAX_ITEMS: usize = 3_000;
 /// Of what is written, the tokens that are looked at for white space.

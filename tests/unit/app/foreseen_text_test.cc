@@ -14,17 +14,17 @@ constexpr const char* kSchemas[] = {
         {"type": "integer", "maximum": 99}, "is_friendly_to_people": {"type": "boolean"}},
         "required": ["name_of_the_animal", "kind_of_animal", "number_of_legs", "is_friendly_to_people"]})",
     R"({"type": "array", "minItems": 2, "maxItems": 3, "items": {"type": "object", "additionalProperties": false,
-        "properties": {"Gr\u00f6\u00dfe in \u20ac \U0001F98A": {"type": "number"}, "the \"quoted\" key": {"const":
-        "always the same answer"}}, "required": ["Gr\u00f6\u00dfe in \u20ac \U0001F98A", "the \"quoted\" key"]}})"};
+        "properties": {"Gr\u00f6\u00dfe in \u20ac \ud83e\udd8a": {"type": "number"}, "the \"quoted\" key": {"const":
+        "always the same answer"}}, "required": ["Gr\u00f6\u00dfe in \u20ac \ud83e\udd8a", "the \"quoted\" key"]}})"};
 
-constexpr const char* kPrompts[] = {"Once upon a time there was a little fox.", "def add(a, b):\n    return a + b\n"};
+constexpr const char* kBeginnings[] = {"Once upon a time there was a little fox.", "def add(a, b):\n    return a + b\n"};
 
 struct Answered {
   std::vector<std::vector<Token>> tokens;
   SpeculationStats stats;
 };
 
-Answered answers(const std::string& model, bool speculates, bool together) {
+Answered answered_by(const std::string& model, bool speculates, bool together) {
   Answered result;
   ModelHouse house;
   house.config.deterministic = true;  // a row's sums do not depend on how many rows there are
@@ -42,7 +42,8 @@ Answered answers(const std::string& model, bool speculates, bool together) {
     const auto grammar = loaded.tokenizer->compile_grammar({GrammarSpec::Kind::json_schema, schema, {}},
                                                            loaded.spec.vocab_size, loaded.spec.eos_token_ids);
     EXPECT_TRUE(grammar.ok()) << (grammar.ok() ? "" : grammar.error().message);
-    for (const char* prompt : kPrompts) {
+    if (!grammar.ok()) return result;
+    for (const char* prompt : kBeginnings) {
       for (const float temperature : {0.0F, 0.9F}) {
         Request request;
         request.id = ++id;
@@ -69,10 +70,10 @@ Answered answers(const std::string& model, bool speculates, bool together) {
 TEST(ForeseenText, GivesTheTokensOfPlainDecoding) {
   for (const char* model : {"inferneo-story", "inferneo-code"}) {
     SCOPED_TRACE(model);
-    const Answered plain = answers(model, false, false);
+    const Answered plain = answered_by(model, false, false);
     EXPECT_EQ(plain.stats.total().drafts, 0U);
     for (const bool together : {false, true}) {
-      const Answered guessed = answers(model, true, together);
+      const Answered guessed = answered_by(model, true, together);
       EXPECT_EQ(guessed.tokens, plain.tokens);
       // How many are guessed depends on what steps took, how many of them are right does not.
       const SpeculationStats::Source& grammar = guessed.stats.of(DraftSource::grammar);
