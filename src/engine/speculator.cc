@@ -54,9 +54,12 @@ void Speculator::foresee(Sequence& sequence) {
   state.foresight = sequence.grammar->foresee(draft_limit(sequence));
 }
 
-void Speculator::rate_foresight(DraftState& state, bool pays) {
+// Where what it takes is noticeable, it pays if its tokens are guessed and nobody else would have said them as surely.
+void Speculator::rate_foresight(const Candidate& candidate, double step_seconds) {
+  DraftState& state = *candidate.sequence->draft_state;
   if (state.foresight.tokens.empty()) return;
-  if (pays) {
+  const bool is_cheap = candidate.sequence->grammar->foresee_seconds() < (kLeastGain - 1.0) * step_seconds;
+  if (is_cheap || (candidate.needs_foresight && candidate.taken > 0)) {
     state.foresights_unpaid = 0;
     state.foresight_pause = DraftState::kFirstPause;
     return;
@@ -153,6 +156,8 @@ void Speculator::follow_text(Candidate& candidate) const {
   state.lookup.draft(state.match, candidate.limit, found);
   const auto foreseen = std::span(state.foresight.tokens).first(static_cast<size_t>(candidate.num_foreseen));
   const auto num_equal = static_cast<int32_t>(std::ranges::mismatch(foreseen, found).in1 - foreseen.begin());
+  candidate.needs_foresight =
+      num_equal < candidate.num_foreseen || candidate.acceptance < kAsGood * candidate.acceptance_of(0);
   if (num_equal < candidate.num_foreseen) {
     const bool parts = num_equal < std::ssize(found);
     if (parts && candidate.acceptance > candidate.acceptance_of(num_equal)) {
@@ -201,7 +206,10 @@ void Speculator::plan(const Scheduler::Sequences& running, bool may_draft, Draft
     for (Candidate& candidate : candidates_) follow_text(candidate);
     choose(terms, nullptr, kLeastGain);
   }
-  for (Candidate& candidate : candidates_) give(candidate, model_pays);
+  for (Candidate& candidate : candidates_) {
+    rate_foresight(candidate, cost_.of(num_running));
+    give(candidate, model_pays);
+  }
   if (model == nullptr) return;
   if (!readers_.empty()) read_where_it_pays(num_running, *model);
   model_pays = model_pays || !wishes_.empty();
@@ -280,7 +288,6 @@ bool Speculator::choose(const Terms& terms, const DraftModel* model, double leas
 void Speculator::give(Candidate& candidate, bool model_pays) {
   DraftState& state = *candidate.sequence->draft_state;
   int32_t num_drafts = candidate.taken;
-  rate_foresight(state, num_drafts > 0 && candidate.num_foreseen > 0);
   if (num_drafts == 0) {
     const bool may_try = candidate.from_model ? model_pays : candidate.limit > 0;
     if (!may_try || ++state.paused < state.pause) return;

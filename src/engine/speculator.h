@@ -77,6 +77,7 @@ class Speculator {
     int32_t num_foreseen = 0;  // the first of its drafts
     std::array<double, kNumCertainties> foreseen{};  // the same of these, by how sure they are
     int32_t room = 0;                                // drafts at most that the draft model could say now
+    bool needs_foresight = false;                    // what was found does not say the same as surely
     bool from_model = false;                         // it says those behind the foreseen ones
     int32_t taken = 0;                               // in this step
     double chance = 0.0;                             // that the next one is accepted and all before it
@@ -110,7 +111,7 @@ class Speculator {
   Candidate* next_best();
   void give(Candidate& candidate, bool model_pays);
   void give_known(const Candidate& candidate);
-  void rate_foresight(DraftState& state, bool pays);
+  void rate_foresight(const Candidate& candidate, double step_seconds);
   void learn(DraftState& state, int32_t num_draft, int32_t num_accepted);
   void learn_foreseen(DraftState& state, int32_t num_draft, int32_t num_accepted);
   void read_where_it_pays(int32_t num_running, const DraftModel& model);

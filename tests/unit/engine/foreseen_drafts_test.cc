@@ -125,6 +125,43 @@ TEST(ForeseenDrafts, WhatIsAlwaysWrongStops) {
   EXPECT_LT(guessed.seconds, 1.02 * expected.seconds);
 }
 
+// Where asking takes as long as a good part of a step, a grammar that is wrong, or says what the text says as well, is
+// asked ever more seldom; where it takes nothing, at each step.
+TEST(ForeseenDrafts, AGrammarIsAskedSeldomWhereThatDoesNotPay) {
+  for (const bool is_right : {false, true}) {
+    for (const Duration asking : {Duration(microseconds(0)), Duration(milliseconds(2))}) {
+      SCOPED_TRACE(is_right ? "repeats the text" : "wrong");
+      HarnessOptions options = options_of();
+      options.script.next_token = [is_right](const ScriptedToken& token) {
+        return is_right ? 10 + token.output_index % 7 : unpredictable(token.output_index);
+      };
+      ManualClock* clock = nullptr;
+      uint64_t asked = 0;
+      GrammarScript script{.percent = 100};
+      script.foresees = [&](int32_t count, int32_t most) {
+        ++asked;
+        clock->advance(asking);
+        const Token token = is_right ? 10 + count % 7 : 3;
+        return foresight_of(std::vector<Token>(static_cast<size_t>(std::min(most, 1)), token));
+      };
+      Harness h(options);
+      clock = &h.clock;
+      Request request;
+      request.prompt = iota_prompt(12);
+      request.sampling.max_tokens = 2400;
+      request.grammar = std::make_shared<ScriptedGrammar>(script);
+      const auto sink = h.add(std::move(request));
+      h.run(100000);
+      EXPECT_EQ(sink->tokens.at(0).size(), 2400U);
+      if (asking == Duration(0)) {
+        EXPECT_GT(asked, h.runner->num_steps() * 9 / 10);
+      } else {
+        EXPECT_LT(asked, 40U);
+      }
+    }
+  }
+}
+
 // What the grammar says is the beginning of what was found, which goes on behind it.
 TEST(ForeseenDrafts, WhatWasFoundGoesOnBehindThem) {
   HarnessOptions options = options_of();
