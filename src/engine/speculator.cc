@@ -16,6 +16,7 @@ constexpr int32_t kProbe = 2;           // tokens of a try
 constexpr int32_t kPlainEvery = 64;     // steps with drafts, after which one without keeps that cost known
 constexpr double kAsGood = 0.9;         // as the acceptance of guesses that cost steps, for those that cost none
 constexpr int32_t kUnpaid = 8;          // foresights in a row that did not pay, after which a grammar is asked seldom
+constexpr int32_t kUnpaidByAny = 64;    // of all sequences, after which new ones begin so
 
 }  // namespace
 
@@ -50,7 +51,8 @@ void Speculator::foresee(Sequence& sequence) {
   DraftState& state = *sequence.draft_state;
   state.foresight = {};
   if (sequence.grammar == nullptr) return;
-  if (state.foresights_unpaid >= kUnpaid && ++state.foresight_paused < state.foresight_pause) return;
+  const bool seldom = state.foresights_unpaid >= kUnpaid || foresights_unpaid_ >= kUnpaidByAny;
+  if (seldom && ++state.foresight_paused < state.foresight_pause) return;
   state.foresight = sequence.grammar->foresee(draft_limit(sequence));
 }
 
@@ -60,10 +62,11 @@ void Speculator::rate_foresight(const Candidate& candidate, double step_seconds)
   if (state.foresight.tokens.empty()) return;
   const bool is_cheap = candidate.sequence->grammar->foresee_seconds() < (kLeastGain - 1.0) * step_seconds;
   if (is_cheap || (candidate.needs_foresight && candidate.taken > 0)) {
-    state.foresights_unpaid = 0;
+    state.foresights_unpaid = foresights_unpaid_ = 0;
     state.foresight_pause = DraftState::kFirstPause;
     return;
   }
+  foresights_unpaid_ = std::min(foresights_unpaid_ + 1, kUnpaidByAny);
   if (++state.foresights_unpaid > kUnpaid) {
     state.foresight_pause = std::min(2 * state.foresight_pause, DraftState::kLongestPause);
   }

@@ -128,6 +128,7 @@ class Speculator {
   std::array<SourceAcceptance, kNumCertainties> learnt_of_grammar_ = {SourceAcceptance(0.95), SourceAcceptance(0.8),
                                                                       SourceAcceptance(0.6)};
   SpeculationStats stats_;
+  int32_t foresights_unpaid_ = 0;  // in a row, over all sequences, that were not worth it to ask for
   int32_t steps_with_drafts_ = 0;  // since the last one without
   int32_t model_pause_ = DraftState::kFirstPause;
   int32_t model_paused_ = 0;  // steps since the draft model guessed last, of those in which it might have
