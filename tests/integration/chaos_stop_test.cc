@@ -109,7 +109,7 @@ TEST_F(ChaosStop, TheSecondStopEndsAtOnce) {
 
 TEST_F(ChaosStop, TheEngineEndsWhatIsLeftAtItsOwnDeadline) {
   start(3000, seconds(30));
-  std::thread drainer([&] { stack_->service().drain(std::chrono::steady_clock::now() + milliseconds(200)); });
+  std::jthread drainer([&] { stack_->service().drain(std::chrono::steady_clock::now() + milliseconds(200)); });
   ASSERT_TRUE(swarm_->run_to_the_end(seconds(10)));
   drainer.join();
   expect_errors_once();
