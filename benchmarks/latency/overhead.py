@@ -6,9 +6,9 @@ Keeps benchmark_latency.py and its twin latency_bench (built here if need be) re
 them run short slices in turn, in the order A B, B A, ...: throughput at 16 concurrent requests, and the latency of single
 requests. What a slice of one has over the slice of the other beside it is one value; printed are the values' median and
 the interval that holds it at 95 % (bootstrap), so that a machine that changes its speed by itself widens the interval and
-moves nothing. Both begin anew several times, and the interval is that of the processes first: where a process's memory
-lies makes its steps up to 5 % faster or slower as long as it lives, which is more than what is looked for (two C++ sides
-differ by that as well). Once for generate(), once for streams, which hand over every piece of text.
+moves nothing. Both begin anew several times, and the interval is that of the processes first: a process may be faster or
+slower than its like for as long as it lives, by more than what is looked for. Once for generate(), once for streams, which
+hand over every piece of text.
 """
 import argparse
 import json
@@ -20,6 +20,8 @@ import sys
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
+MODES = ["concurrent", "single"]
+FACES = {"generate()": ["--no-stream"], "streams": []}
 
 
 class Side:
@@ -101,8 +103,8 @@ def main():
     parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build" / "release", help="the CMake build (%(default)s)")
     parser.add_argument("--rounds", type=int, default=100, help="pairs of slices of each mode (%(default)s)")
     parser.add_argument("--processes", type=int, default=10, help="how often both begin anew for them (%(default)s)")
-    parser.add_argument("--modes", type=lambda text: text.split(","), default=["concurrent", "single"], help="one of them: half the time")
-    parser.add_argument("--faces", type=lambda text: text.split(","), default=["generate()", "streams"], help="likewise")
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=MODES, help="one of them: half the time")
+    parser.add_argument("--faces", nargs="+", choices=list(FACES), default=list(FACES), help="likewise")
     parser.add_argument("--num-runs", type=int, default=64, help="requests of a slice (%(default)s)")
     parser.add_argument("--concurrency", type=int, default=16)
     parser.add_argument("--max-tokens", type=int, default=32)
@@ -118,10 +120,8 @@ def main():
         print(f"overhead: latency_bench could not be built in {options.build}\n{built.stdout[-2000:]}", file=sys.stderr)
         return 1
     try:
-        for name, flags in (("generate()", ["--no-stream"]), ("streams", [])):
-            if name not in options.faces:
-                continue
-            throughput, latency = compare(options, flags)
+        for name in options.faces:
+            throughput, latency = compare(options, FACES[name])
             if throughput[0]:
                 print(f"{name}: throughput at {options.concurrency} at once, Python over C++: {median_with_interval(throughput, 4)}",
                       flush=True)
