@@ -88,7 +88,15 @@ Result<PackedMatrix> PackedMatrix::allocate(MemoryLedger& ledger, const std::str
   PackedMatrix matrix;
   ASSIGN_OR_RETURN(matrix.buffer_,
                    Buffer::allocate(ledger, model, MemoryPurpose::packed_weights, bytes(format, rows, cols)));
-  matrix.view_ = PackedView{matrix.buffer_.data(), format.dtype, rows, cols, format.scheme};
+  matrix.writable_ = matrix.buffer_.data();
+  matrix.view_ = PackedView{matrix.writable_, format.dtype, rows, cols, format.scheme};
+  return matrix;
+}
+
+Result<PackedMatrix> PackedMatrix::within(std::span<std::byte> memory, const WeightFormat& format, int64_t rows,
+                                          int64_t cols) {
+  ASSIGN_OR_RETURN(PackedMatrix matrix, from_memory(memory, format, rows, cols));
+  matrix.writable_ = memory.data();
   return matrix;
 }
 
@@ -108,7 +116,7 @@ Result<PackedMatrix> PackedMatrix::from_memory(std::span<const std::byte> memory
 }
 
 int64_t PackedMatrix::pack(const WeightView& source, int64_t begin, int64_t end, int64_t dest_row) {
-  INFERNEO_CHECK(buffer_.data() != nullptr, "pack() into a matrix that does not own its memory");
+  INFERNEO_CHECK(writable_ != nullptr, "pack() into memory that is only read");
   INFERNEO_CHECK(source.cols == cols(), "pack() of a source with another number of columns");
   INFERNEO_CHECK(begin >= 0 && begin <= end && end <= source.rows, "pack() of rows that the source has not");
   INFERNEO_CHECK(dest_row >= 0 && dest_row + end - begin <= rows(), "pack() past the end of the matrix");
@@ -116,16 +124,16 @@ int64_t PackedMatrix::pack(const WeightView& source, int64_t begin, int64_t end,
   if (view_.quantized()) return quantize(source, begin, end, dest_row);
   if (source.dtype == dtype()) {
     if (dtype() == DType::f32) {
-      copy_rows(source, begin, end, buffer_.as<float>(), view_, dest_row);
+      copy_rows(source, begin, end, reinterpret_cast<float*>(writable_), view_, dest_row);
     } else {
-      copy_rows(source, begin, end, buffer_.as<uint16_t>(), view_, dest_row);
+      copy_rows(source, begin, end, reinterpret_cast<uint16_t*>(writable_), view_, dest_row);
     }
     return 0;
   }
   for (int64_t row = begin; row < end; ++row) {
     for (int64_t col = 0; col < source.cols; ++col) {
       const float value = load(source.data, source.dtype, row * source.row_stride + col * source.col_stride);
-      store(buffer_.data(), dtype(), view_.index(dest_row + row - begin, col), value);
+      store(writable_, dtype(), view_.index(dest_row + row - begin, col), value);
     }
   }
   return 0;
@@ -139,7 +147,7 @@ int64_t PackedMatrix::quantize(const WeightView& source, int64_t begin, int64_t 
       values[static_cast<size_t>(col)] =
           load(source.data, source.dtype, row * source.row_stride + col * source.col_stride);
     }
-    if (!quantize_row(values.data(), view_, dest_row + row - begin, buffer_.data())) ++refused;
+    if (!quantize_row(values.data(), view_, dest_row + row - begin, writable_)) ++refused;
   }
   return refused;
 }

@@ -15,8 +15,8 @@
 //
 // A panel is contiguous, so a thread that takes a group of panels streams one piece of memory.
 //
-// Ownership: a PackedMatrix owns its (booked) buffer or lives in memory mapped by someone who outlives it; a PackedView
-// is a plain pointer into it. Threads: pack() on disjoint rows may run in parallel; reading is free for all afterwards.
+// Ownership: a PackedMatrix owns its (booked) buffer or lives in memory of someone who outlives it; a PackedView is a
+// plain pointer into it. Threads: pack() on disjoint rows may run in parallel; reading is free for all afterwards.
 // Embedding lookup gathers rows from the same bytes (ops.h), so tied embeddings need one copy.
 #pragma once
 
@@ -106,6 +106,9 @@ class PackedMatrix {
   // out_of_memory.
   static Result<PackedMatrix> allocate(MemoryLedger& ledger, const std::string& model, const WeightFormat& format,
                                        int64_t rows, int64_t cols);
+  // In zeroed memory that others share, to be packed there. Else as from_memory().
+  static Result<PackedMatrix> within(std::span<std::byte> memory, const WeightFormat& format, int64_t rows,
+                                     int64_t cols);
   // Bytes written by an earlier pack() (a mapped cache file); 64-byte aligned. malformed when the size is not right.
   static Result<PackedMatrix> from_memory(std::span<const std::byte> memory, const WeightFormat& format, int64_t rows,
                                           int64_t cols);
@@ -126,7 +129,8 @@ class PackedMatrix {
  private:
   int64_t quantize(const WeightView& source, int64_t begin, int64_t end, int64_t dest_row);
 
-  Buffer buffer_;
+  Buffer buffer_;                  // empty: the memory is another's
+  std::byte* writable_ = nullptr;  // null: read only
   PackedView view_;
 };
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <atomic>
 #include <map>
+#include <utility>
 
 #include "formats/content_key.h"
 #include "models/transformers/bound_tensors.h"
@@ -19,6 +20,7 @@ using kernels::WeightView;
 
 constexpr size_t kTaskBytes = size_t{1} << 20;    // of the checkpoint, packed by one thread at a time
 constexpr size_t kRoundBytes = size_t{64} << 20;  // between two calls of the progress callback
+constexpr size_t kAlignment = 4096;               // of a matrix
 
 // What quantize_row() makes of the same weights; files of packed weights made by another version are not used.
 constexpr int kQuantizerVersion = 1;
@@ -84,7 +86,7 @@ class WeightLoader {
     int64_t rows = 0;
     int64_t cols = 0;
     std::vector<Part> parts;
-    size_t storage = 0;  // index into matrix_storage
+    size_t storage = 0;  // index into matrices
   };
   struct Task {
     const Stack* stack = nullptr;
@@ -111,6 +113,7 @@ class WeightLoader {
   std::map<std::pair<int32_t, TensorRole>, Stack> stacks_;  // by layer and first role
   std::vector<Part> vectors_;
   int64_t vector_elements_ = 0;
+  float* vector_memory_ = nullptr;             // allocated, not mapped
   std::atomic<const Part*> refused_{nullptr};  // one that has values which cannot be quantised
   ModelWeights weights_;
 };
@@ -167,9 +170,9 @@ WeightLayout WeightLoader::layout() const {
 
 void WeightLoader::add_views(const std::pair<int32_t, TensorRole>& key, Stack& stack, PackedMatrix matrix) {
   weights_.bytes += matrix.size_bytes();
-  stack.storage = weights_.matrix_storage.size();
-  weights_.matrix_storage.push_back(std::move(matrix));
-  const PackedView& whole = weights_.matrix_storage.back().view();
+  stack.storage = weights_.matrices.size();
+  weights_.matrices.push_back(std::move(matrix));
+  const PackedView& whole = weights_.matrices.back().view();
   for (const Part& part : stack.parts) {
     auto& views = set_of(*part.binding).matrices_[static_cast<size_t>(part.binding->role)];
     const auto expert = static_cast<size_t>(std::max(part.binding->expert, 0));
@@ -194,14 +197,28 @@ void WeightLoader::add_vectors(const float* base) {
   }
 }
 
+// In one piece, so that the matrices of a small model lie in huge pages as well, and one that is a little larger than a
+// huge page takes no second one.
 Status WeightLoader::allocate(MemoryLedger& ledger, const std::string& model) {
+  size_t end = 0;
+  const auto place_behind = [&end](size_t bytes) {
+    return std::exchange(end, (end + bytes + kAlignment - 1) / kAlignment * kAlignment);
+  };
+  std::vector<size_t> places;
+  for (const auto& [key, stack] : stacks_) {
+    places.push_back(place_behind(PackedMatrix::bytes(stack.format, stack.rows, stack.cols)));
+  }
+  const size_t vectors_at = place_behind(vector_bytes());
+  ASSIGN_OR_RETURN(weights_.storage, Buffer::allocate(ledger, model, MemoryPurpose::packed_weights, end));
+  size_t next = 0;
   for (auto& [key, stack] : stacks_) {
-    ASSIGN_OR_RETURN(PackedMatrix matrix, PackedMatrix::allocate(ledger, model, stack.format, stack.rows, stack.cols));
+    const std::span<std::byte> memory(weights_.storage.data() + places[next++],
+                                      PackedMatrix::bytes(stack.format, stack.rows, stack.cols));
+    ASSIGN_OR_RETURN(PackedMatrix matrix, PackedMatrix::within(memory, stack.format, stack.rows, stack.cols));
     add_views(key, stack, std::move(matrix));
   }
-  ASSIGN_OR_RETURN(weights_.vector_storage,
-                   Buffer::allocate(ledger, model, MemoryPurpose::packed_weights, vector_bytes()));
-  add_vectors(weights_.vector_storage.as<float>());
+  vector_memory_ = reinterpret_cast<float*>(weights_.storage.data() + vectors_at);
+  add_vectors(vector_memory_);
   return ok_status();
 }
 
@@ -239,7 +256,7 @@ std::vector<WeightLoader::Task> WeightLoader::make_tasks() const {
 void WeightLoader::pack_task(const Task& task) {
   const TensorBinding& binding = *task.part->binding;
   const WeightView source = source_view(binding, *task.part->tensor);
-  const int64_t refused = weights_.matrix_storage[task.stack->storage].pack(
+  const int64_t refused = weights_.matrices[task.stack->storage].pack(
       source, binding.row_begin + task.begin, binding.row_begin + task.end, task.part->dest_row + task.begin);
   if (refused > 0) refused_ = task.part;
 }
@@ -256,7 +273,7 @@ Status WeightLoader::check_packed() const {
 
 void WeightLoader::fill_vectors() {
   for (const Part& part : vectors_) {
-    float* out = weights_.vector_storage.as<float>() + part.dest_row;
+    float* out = vector_memory_ + part.dest_row;
     for (int64_t i = 0; i < part.binding->rows; ++i) out[i] = read_element(*part.tensor, part.binding->row_begin + i);
   }
 }
@@ -290,7 +307,7 @@ Status WeightLoader::pack(ThreadPool& pool, const LoadProgressCallback& progress
 
 std::vector<std::span<const std::byte>> ModelWeights::sections() const {
   std::vector<std::span<const std::byte>> sections;
-  for (const PackedMatrix& matrix : matrix_storage) sections.emplace_back(matrix.view().data, matrix.size_bytes());
+  for (const PackedMatrix& matrix : matrices) sections.emplace_back(matrix.view().data, matrix.size_bytes());
   sections.emplace_back(reinterpret_cast<const std::byte*>(vectors), vector_bytes);
   return sections;
 }

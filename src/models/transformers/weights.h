@@ -72,8 +72,8 @@ struct ModelWeights {
   // The file behind it was cut short after it was mapped: what is read can no longer be trusted.
   bool truncated() const { return mapping != nullptr && mapping->truncated(); }
 
-  std::vector<kernels::PackedMatrix> matrix_storage;
-  Buffer vector_storage;                      // empty when mapped
+  Buffer storage;  // of all matrices and vectors; empty when mapped
+  std::vector<kernels::PackedMatrix> matrices;
   std::shared_ptr<const MappedFile> mapping;  // null when packed by this load
   const float* vectors = nullptr;
   size_t vector_bytes = 0;

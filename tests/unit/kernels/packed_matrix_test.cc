@@ -67,12 +67,26 @@ TEST(PackedMatrix, BooksItsBytesAndFreesThem) {
   EXPECT_EQ(large.error().code, ErrorCode::out_of_memory);
 }
 
+TEST(PackedMatrix, IsPackedInMemoryThatOthersShare) {
+  Random random(3);
+  const auto values = random_floats(random, 17 * 6);
+  const PackedMatrix alone = testing::packed(DType::bf16, 17, 6, values);
+  alignas(64) std::byte memory[2 * 32 * 6 * 2] = {};
+  for (const size_t at : {size_t{0}, sizeof(memory) / 2}) {
+    auto matrix = PackedMatrix::within(std::span(memory).subspan(at, sizeof(memory) / 2), DType::bf16, 17, 6);
+    ASSERT_TRUE(matrix.ok());
+    matrix->pack(WeightView{values.data(), DType::f32, 17, 6, 6, 1});
+    EXPECT_EQ(std::memcmp(memory + at, alone.view().data, alone.size_bytes()), 0);
+  }
+}
+
 TEST(PackedMatrix, RefusesWhatItCannotHold) {
   MemoryLedger ledger(size_t{1} << 20);
   EXPECT_EQ(PackedMatrix::allocate(ledger, "m", DType::i8, 16, 16).error().code, ErrorCode::unsupported);
   alignas(64) std::byte memory[16 * 4 * 2] = {};
   EXPECT_TRUE(PackedMatrix::from_memory(memory, DType::bf16, 16, 4).ok());
   EXPECT_EQ(PackedMatrix::from_memory(memory, DType::bf16, 16, 6).error().code, ErrorCode::malformed);
+  EXPECT_EQ(PackedMatrix::within(memory, DType::bf16, 16, 6).error().code, ErrorCode::malformed);
 }
 
 }  // namespace

@@ -96,6 +96,20 @@ class WeightStoreTest : public ::testing::Test {
   std::string give_up_at_;  // the stage whose first report ends the load
 };
 
+TEST_F(WeightStoreTest, PackedWeightsTakeTheirBytesAndLessThanAHugePage) {
+  const std::string path = std::string(INFERNEO_SOURCE_DIR) + "/models/inferneo-story";
+  WeightStore store({"", 0, ""});
+  const Loaded runner = load(store, path);
+  ASSERT_NE(runner, nullptr);
+  EXPECT_EQ(runner->spec().weight_origin, "packed");
+  size_t booked = 0;
+  for (const auto& [key, bytes] : ledger_.books()) booked += key.second == MemoryPurpose::packed_weights ? bytes : 0;
+  const size_t needed = runner->spec().weight_bytes;
+  EXPECT_GT(needed, kHugePage);
+  EXPECT_GE(booked, needed);
+  EXPECT_LT(booked, needed + kHugePage);
+}
+
 TEST_F(WeightStoreTest, ALoadCanBeGivenUpInEachStageAndLeavesNothing) {
   const std::string path = copy_model("llama3_bf16", "given-up");
   WeightStore store(options());
