@@ -80,7 +80,7 @@ TEST(IdleMemory, ALoadTakesTheKvOfOthersBeforeTheirWeights) {
   ModelHouse house(sizes.resting + sizes.loading + 4 * kHugePage);
   house.config.kv_keep_alive = 0;
   for (const char* id : {"a", "b"}) house.add(id, bundled_model("inferneo-story"));
-  fill(house, "a", 6 * kHugePage);  // and what is left is too little for the load
+  fill(house, "a", 7 * kHugePage);  // and what is left is too little for the work space and the KV memory of another
   fill(house, "b", 1);
   EXPECT_EQ(kv_of(house, "a"), 0U);
   EXPECT_EQ(house.status("a").state, ModelState::ready);
