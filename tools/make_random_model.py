@@ -31,6 +31,10 @@ SHAPES = {
     "small-32k": LLAMA | dict(hidden_size=1024, intermediate_size=4096, num_hidden_layers=16, num_attention_heads=16,
                               num_key_value_heads=8, head_dim=64, max_position_embeddings=8192, vocab_size=32000,
                               tie_word_embeddings=False),
+    # No real one's: 64 M parameters, for long contexts on a slow machine.
+    "small-long": LLAMA | dict(hidden_size=512, intermediate_size=2048, num_hidden_layers=8, num_attention_heads=8,
+                               num_key_value_heads=4, head_dim=64, max_position_embeddings=65536, vocab_size=32000,
+                               tie_word_embeddings=False),
     "llama-3.2-1b": LLAMA | dict(hidden_size=2048, intermediate_size=8192, num_hidden_layers=16, num_attention_heads=32,
                                  num_key_value_heads=8, head_dim=64, max_position_embeddings=131072,
                                  tie_word_embeddings=True, rope_scaling=LLAMA3_ROPE),

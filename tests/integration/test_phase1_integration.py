@@ -19,7 +19,7 @@ async def test_model_manager_snippet(working_folder):
                                             format=ModelFormat.HUGGINGFACE)
     assert manager.model_info(model_id).state == "unloaded"
     model = await manager.load_model(model_id)
-    assert (await model.generate("Once upon a time", max_tokens=2)).completion_tokens == 2
+    assert (await model.generate("Once upon a time", max_tokens=2, ignore_eos=True)).completion_tokens == 2
     model = await manager.get_model("gpt-3.5-turbo")
     assert model.id == "gpt-3.5-turbo:1.0"
     await manager.close()
@@ -71,7 +71,7 @@ async def test_engine_snippet(hub_cache, small):
                           enable_cuda_graph=True, enable_paged_attention=True, enable_speculative_decoding=True, **small)
     engine = InferneoEngine(config)
     await engine.start()
-    result = await engine.generate("Hello, world!", max_tokens=8)
+    result = await engine.generate("Hello, world!", max_tokens=8, min_tokens=4)
     await engine.stop()
     assert result.model == "meta-llama/Llama-2-7b-chat-hf" and result.text
 
@@ -95,7 +95,7 @@ async def test_transformers_model_snippet(hub_cache, small):
     config = EngineConfig(**small)
     model = TransformersModel("meta-llama/Llama-2-7b-chat-hf", config)
     await model.initialize(config)
-    result = await model.generate("Hello, world!", max_tokens=8)
+    result = await model.generate("Hello, world!", max_tokens=8, min_tokens=4)
     assert result.text
     await model.initialize(config)
     await model.stop()

@@ -14,6 +14,7 @@ import unittest.mock
 sys.dont_write_bytecode = True
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 sys.path[:0] = [str(ROOT / "benchmarks" / "throughput"), str(ROOT / "benchmarks" / "step")]
+import growth  # noqa: E402
 import instructions  # noqa: E402
 import load  # noqa: E402
 import side_by_side  # noqa: E402
@@ -177,6 +178,49 @@ class SideBySide(unittest.TestCase):
             measured = side_by_side.serving(engine, 3, args, seed=0)
         self.assertEqual(measured, {"serving, 3 clients": 12.0, "3 at once, first token, median": 0.2, "3 at once, first token, last": 0.3})
         self.assertEqual(list(measured), side_by_side.names_of(3))
+
+
+class Growth(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = pathlib.Path(folder.name)
+
+    def run_tool(self, body):
+        program = self.folder / "inferneo"
+        program.write_text(f"#!{sys.executable}\nimport json, sys\n{body}\n")
+        program.chmod(0o755)
+        said = io.StringIO()
+        with contextlib.redirect_stderr(said):
+            code = growth.main(["model", "--binary", str(program), "--lengths", "64,128,256", "--rounds", "2", "--out",
+                                str(self.folder / "growth.md"), "--json", str(self.folder / "growth.json"), "--flags", "--dtype", "f32"])
+        return code, said.getvalue()
+
+    def test_lines_are_fitted_and_deviations_said(self):
+        code, said = self.run_tool("""
+if "--machine" in sys.argv:
+    print(json.dumps({"machine": {"threads": 2, "isa": "avx2", "bf16_flops": 1e11, "read_bytes_per_second": 1e10}}))
+else:
+    assert sys.argv[sys.argv.index("--max-model-len") + 1] == "288" and sys.argv[-2:] == ["--dtype", "f32"]
+    n = int(sys.argv[sys.argv.index("--input-len") + 1])
+    bent = 1.1 if n == 128 else 1.0
+    print(json.dumps({"model": {"kv_bytes_per_token": 2048.0}, "rows": [{
+        "prefill_tokens_per_second": {"median": 1e3 / (2 + 0.001 * n)},
+        "decode_tokens_per_second": {"median": 1e3 / (5 * bent)}}]}))
+""")
+        self.assertEqual(code, 0, said)
+        page = (self.folder / "growth.md").read_text()
+        self.assertIn("Prefill: 2.000 ms for each token and 2000.0 ns for each token before it; the medians are within\n  0 % of", page)
+        self.assertIn("| 128 | 2.128 (2.128 to 2.128) | 5.50 (5.50 to 5.50) |", page)
+        self.assertIn("(2 KiB of cache); within\n  7 %.", page)
+        self.assertEqual((self.folder / "pictures" / "growth.svg").read_text().count("<circle"), 9)
+        self.assertEqual(growth.main(["--from", str(self.folder / "growth.json"), "--out", str(self.folder / "again.md")]), 0)
+        self.assertEqual((self.folder / "again.md").read_text(), page.replace("growth.svg", "again.svg"))
+
+    def test_what_goes_wrong_is_one_sentence(self):
+        code, said = self.run_tool("sys.exit('no such model')")
+        self.assertEqual(code, 1)
+        self.assertIn("ended with 1 and said: no such model", said)
 
 
 class OnnxReport(unittest.TestCase):
