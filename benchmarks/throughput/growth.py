@@ -62,6 +62,7 @@ def measure_one(args, length):
 def measure(args):
     values = {length: [] for length in args.lengths}
     machines = []
+    measure_one(args, args.lengths[0])  # packs the weights, which the others find packed
     for number in range(args.rounds):
         machines.append(run([args.binary, "bench", "--machine", "--json", "-", "--num-threads", args.threads])[0]["machine"])
         for length in args.lengths if number % 2 == 0 else reversed(args.lengths):
@@ -107,11 +108,12 @@ def page(result, picture_name):
             " |" for length, rounds in result["values"]]
     fits = {key: fit_of(result, key) for key in QUANTITIES}
     kv = result["facts"]["kv_bytes_per_token"]
+    flags = f", `{' '.join(result['flags'])}`" if result["flags"] else ""
     prefill, decode, memory = fits["prefill"], fits["decode"], fits["memory"]
     return f"""# Cost as work grows
 
 Written by `benchmarks/throughput/growth.py`, which says how it measures. One stream; medians and ranges of {result["rounds"]}
-rounds; {result["model"]} with random weights ({result["date"]}), flags `{" ".join(result["flags"]) or "none"}`.
+rounds; {result["model"]} with random weights{flags} ({result["date"]}).
 
 Machine: {machine["threads"]} threads, {machine["isa"]}; bf16 {spread(flops, 0)} GFLOP/s, read {spread(reads, 1)} GB/s.
 
@@ -121,16 +123,22 @@ Machine: {machine["threads"]} threads, {machine["isa"]}; bf16 {spread(flops, 0)}
 
 ![Cost over the prompt's length]({picture_name})
 
-- Prefill: {prefill[0]:.3f} ms for each token and {prefill[1] * 1e6 * 2:.1f} ns for each token before it; the medians are within
-  {prefill[2] * 100:.0f} % of that line.
-- Decoding: {decode[0]:.2f} ms and {decode[1] * 1e6:.0f} ns for each token before it ({kv / 1024:g} KiB of cache); within
-  {decode[2] * 100:.0f} %.
-- Memory: {memory[1] * 1024:.1f} KiB for each token, of which the cache has {kv / 1024:g}; within {memory[2] * 100:.0f} %.
+The straight lines through the medians, and how far these are from them at most:
+
+| | constant | for each token before | at most off by |
+|---|---|---|---|
+| prefill of a token | {prefill[0]:.3f} ms | {prefill[1] * 2e6:.0f} ns | {prefill[2] * 100:.0f} % |
+| decoding a token | {decode[0]:.2f} ms | {decode[1] * 1e6:.0f} ns | {decode[2] * 100:.0f} % |
+| memory | {memory[0]:.0f} MiB | {memory[1] * 1024:.1f} KiB, of which the cache has {kv / 1024:g} | {memory[2] * 100:.0f} % |
 """
 
 
+def short(length):
+    return f"{length / 1024:g}k" if length >= 1024 else f"{length}"
+
+
 def panel(result, key, left, top, width, height):
-    """Dots on the range of their rounds, and the fitted line. Lengths are spaced evenly by their logarithm, costs are not."""
+    """Dots on the range of their rounds, and the fitted line."""
     title, unit, _ = QUANTITIES[key]
     series = series_of(result, key)
     constant, slope, _ = fit_of(result, key)
@@ -150,7 +158,7 @@ def panel(result, key, left, top, width, height):
                      f'<text x="{left - 6}" y="{y(value) + 4:.1f}" text-anchor="end">{value:.3g}</text>')
     for step in range(5):
         length = longest * step // 4
-        parts.append(f'<text x="{x(length):.1f}" y="{top + height + 18}" text-anchor="middle">{length // 1024}k</text>')
+        parts.append(f'<text x="{x(length):.1f}" y="{top + height + 18}" text-anchor="middle">{short(length)}</text>')
     parts.append(f'<line x1="{x(0):.1f}" x2="{x(longest):.1f}" y1="{y(constant):.1f}" y2="{y(constant + slope * longest):.1f}" '
                  'stroke="#94a3b8" stroke-dasharray="5 4"/>')
     for length, values in series:
