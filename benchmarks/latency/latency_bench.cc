@@ -2,9 +2,11 @@
 // told apart (overhead.py runs both).
 //   latency_bench [--model DIR] [--num-runs N] [--warmup N] [--batch-size N] [--concurrency N] [--max-tokens N]
 //                 [--num-threads N] [--max-memory-gb X] [--modes single,batch,concurrent] [--pause MS] [--no-stream]
+//                 [--in-callback]
 // Prints JSON as benchmark_latency.py --json writes it, without standard deviations and the times of whole batches.
-// With --no-stream nothing is told before the end. With --slices it stays ready: for each line on its standard input,
-// the name of a mode, it runs that mode once more and prints its numbers in one line.
+// With --no-stream nothing is told before the end. With --in-callback a client asks again on the engine's thread that
+// told it the end, and not on one of its own. With --slices it stays ready: for each line on its standard input, the
+// name of a mode, it runs that mode once more and prints its numbers in one line.
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
@@ -13,11 +15,13 @@
 #include <cmath>
 #include <condition_variable>
 #include <cstdio>
+#include <deque>
 #include <functional>
 #include <iostream>
 #include <mutex>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "inferneo/engine.h"
@@ -42,6 +46,7 @@ struct Options {
   double pause = 0.0;  // milliseconds that the caller computes between single requests
   bool no_stream = false;
   bool slices = false;
+  bool in_callback = false;
 };
 
 struct Sample {  // seconds since it was sent
@@ -52,7 +57,9 @@ struct Sample {  // seconds since it was sent
 
 double seconds_since(Clock::time_point begin) { return std::chrono::duration<double>(Clock::now() - begin).count(); }
 
-// Requests under way, each of which may ask for the next at its end; wait() returns when there are none.
+// Requests under way, each of which may ask for the next at its end; wait() returns when there are none. Ends are
+// handed to the thread in wait(), one after the other, as to an event loop: a program whose state has one thread does
+// so, and Python's does.
 class Mode {
  public:
   Mode(InferneoEngine& engine, const Options& options, std::string name)
@@ -71,7 +78,7 @@ class Mode {
     sample.total = seconds_since(begin);
     ended(sample, result);
   }
-  // Calls `then` on a thread of the engine.
+  // Calls `then` in wait().
   void ask(int number, std::function<void()> then) {
     {
       const std::lock_guard lock(mutex_);
@@ -86,17 +93,30 @@ class Mode {
       };
     }
     callbacks.on_done = [this, sample, begin, then = std::move(then)](Result<GenerationResult> result) {
-      sample->total = seconds_since(begin);
-      ended(*sample, result);
-      if (result.ok()) then();
+      auto held = std::make_shared<Result<GenerationResult>>(std::move(result));
+      std::function<void()> end = [this, sample, begin, then, held] {
+        sample->total = seconds_since(begin);
+        ended(*sample, *held);
+        if (held->ok()) then();
+      };
+      if (options_.in_callback) std::exchange(end, [] {})();
       const std::lock_guard lock(mutex_);
-      if (--open_ == 0) empty_.notify_all();
+      ends_.push_back(std::move(end));
+      arrived_.notify_one();
     };
     engine_.submit(prompt(number), sampling(), std::move(callbacks));
   }
   void wait() {
     std::unique_lock lock(mutex_);
-    empty_.wait(lock, [this] { return open_ == 0; });
+    while (open_ > 0) {
+      arrived_.wait(lock, [this] { return !ends_.empty(); });
+      const std::function<void()> end = std::move(ends_.front());
+      ends_.pop_front();
+      lock.unlock();
+      end();
+      lock.lock();
+      --open_;
+    }
   }
   int next() {
     const std::lock_guard lock(mutex_);
@@ -130,7 +150,8 @@ class Mode {
   const Options& options_;
   const std::string name_;
   std::mutex mutex_;
-  std::condition_variable empty_;
+  std::condition_variable arrived_;
+  std::deque<std::function<void()>> ends_;
   int open_ = 0;
   int next_ = 0;
 };
@@ -277,6 +298,7 @@ int main(int argc, char** argv) {
   app.add_option("--max-memory-gb", options.max_memory_gb)->check(CLI::PositiveNumber);
   app.add_flag("--no-stream", options.no_stream);
   app.add_flag("--slices", options.slices);
+  app.add_flag("--in-callback", options.in_callback);
   CLI11_PARSE(app, argc, argv);
   return inferneo::run(options);
 }

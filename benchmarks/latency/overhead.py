@@ -3,12 +3,13 @@
   python benchmarks/latency/overhead.py --build build/release
 
 Keeps benchmark_latency.py and its twin latency_bench (built here if need be) ready, each in a process of its own, and has
-them run short slices in turn, in the order A B, B A, ...: throughput at 16 concurrent requests, and the latency of single
-requests. What a slice of one has over the slice of the other beside it is one value; printed are the values' median and
-the interval that holds it at 95 % (bootstrap), so that a machine that changes its speed by itself widens the interval and
-moves nothing. Both begin anew several times, and the interval is that of the processes first: a process may be faster or
-slower than its like for as long as it lives, by more than what is looked for. Once for generate(), once for streams, which
-hand over every piece of text.
+them run short slices in turn, in the order A B, B A, ...: throughput at 16 concurrent requests, whose ends each side takes
+on one thread of its own, and the latency of single requests. What a slice of one has over the slice of the other beside it
+is one value; printed are the values' median and the interval that holds it at 95 % (bootstrap), so that a machine that
+changes its speed by itself widens the interval and moves nothing. Both begin anew several times, and the interval is that
+of the processes first: a process may be faster or slower than its like for as long as it lives, by more than what is looked
+for. Once for generate(), once for streams, which hand over every piece of text. With --in-callback the twin goes on within
+the engine's callbacks, on the engine's threads, which only a program can do whose state has no thread of its own.
 """
 import argparse
 import json
@@ -66,11 +67,12 @@ def compare(options, flags):
 
 
 def slices_of_a_pair(options, shared):
+    twin = ["--in-callback"] if options.in_callback else []
     sides = []
     values = {"concurrent": [], "single": []}
     try:
         sides.append(Side([sys.executable, str(HERE / "benchmark_latency.py"), *shared, "--quiet"]))
-        sides.append(Side([str(options.build / "benchmarks" / "latency" / "latency_bench"), *shared]))
+        sides.append(Side([str(options.build / "benchmarks" / "latency" / "latency_bench"), *shared, *twin]))
         for number in range(-(-options.rounds // options.processes)):
             order = (0, 1) if number % 2 == 0 else (1, 0)
             for mode in options.modes:
@@ -110,6 +112,7 @@ def main():
     parser.add_argument("--max-tokens", type=int, default=32)
     parser.add_argument("--num-threads", type=int, default=0)
     parser.add_argument("--pause", type=float, default=0.0, metavar="MS", help="computed between single requests, on both sides (%(default)s)")
+    parser.add_argument("--in-callback", action="store_true", help="the twin goes on on the engine's threads")
     parser.add_argument("--max-memory-gb", type=float, default=1.0)
     parser.add_argument("--model")
     options = parser.parse_args()
