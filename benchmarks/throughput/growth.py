@@ -16,13 +16,16 @@ import datetime
 import json
 import os
 import pathlib
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(pathlib.Path(__file__).resolve().parent)]
+
+from side_by_side_page import spread  # noqa: E402
+
 LENGTHS = [512, 1024, 2048, 4096, 8192, 16384, 32768]
 # key: title, unit, digits
 QUANTITIES = {"prefill": ("prefill, for each token", "ms", 3), "decode": ("decoding a token", "ms", 2),
@@ -71,7 +74,7 @@ def measure(args):
             print(f"round {number + 1}: {length:>7,} tokens  {one['prefill']:8.3f} ms each  {one['decode']:8.2f} ms to decode one  "
                   f"{one['memory']:8.0f} MiB", file=sys.stderr, flush=True)
     return {"model": pathlib.Path(args.model).resolve().name, "facts": model, "date": datetime.date.today().isoformat(),
-            "machine": platform.machine(), "machines": machines, "flags": args.flags, "rounds": args.rounds,
+            "machines": machines, "flags": args.flags, "rounds": args.rounds,
             "values": [[length, rows] for length, rows in values.items()]}
 
 
@@ -94,10 +97,6 @@ def series_of(result, key):
 
 def fit_of(result, key):
     return line_through([(length, statistics.median(values)) for length, values in series_of(result, key)])
-
-
-def spread(values, digits):
-    return f"{statistics.median(values):,.{digits}f} ({min(values):,.{digits}f} to {max(values):,.{digits}f})"
 
 
 def page(result, picture_name):
@@ -214,7 +213,7 @@ def main(arguments=None):
             result = measure(args)
             args.json.parent.mkdir(parents=True, exist_ok=True)
             args.json.write_text(json.dumps(result, indent=1) + "\n")
-    except (Failed, OSError, ValueError) as error:
+    except (Failed, OSError, ValueError, LookupError) as error:
         print(f"growth: {error}", file=sys.stderr)
         return 1
     picture_path = args.out.parent / "pictures" / f"{args.out.stem}.svg"

@@ -20,7 +20,7 @@ using kernels::WeightView;
 
 constexpr size_t kTaskBytes = size_t{1} << 20;    // of the checkpoint, packed by one thread at a time
 constexpr size_t kRoundBytes = size_t{64} << 20;  // between two calls of the progress callback
-constexpr size_t kAlignment = 4096;               // of a matrix
+constexpr int64_t kAlignment = 4096;              // of a matrix
 
 // What quantize_row() makes of the same weights; files of packed weights made by another version are not used.
 constexpr int kQuantizerVersion = 1;
@@ -87,6 +87,8 @@ class WeightLoader {
     int64_t cols = 0;
     std::vector<Part> parts;
     size_t storage = 0;  // index into matrices
+
+    size_t bytes() const { return PackedMatrix::bytes(format, rows, cols); }
   };
   struct Task {
     const Stack* stack = nullptr;
@@ -158,7 +160,7 @@ WeightLayout WeightLoader::layout() const {
   };
   for (const auto& [key, stack] : stacks_) {
     for (const Part& part : stack.parts) describe(part);
-    layout.section_bytes.push_back(PackedMatrix::bytes(stack.format, stack.rows, stack.cols));
+    layout.section_bytes.push_back(stack.bytes());
     layout.text += fmt::format("matrix {} {} {}\n", weight_format_name(stack.format), stack.rows, stack.cols);
   }
   for (const Part& part : vectors_) describe(part);
@@ -202,18 +204,15 @@ void WeightLoader::add_vectors(const float* base) {
 Status WeightLoader::allocate(MemoryLedger& ledger, const std::string& model) {
   size_t end = 0;
   const auto place_behind = [&end](size_t bytes) {
-    return std::exchange(end, (end + bytes + kAlignment - 1) / kAlignment * kAlignment);
+    return std::exchange(end, static_cast<size_t>(kernels::round_up(static_cast<int64_t>(end + bytes), kAlignment)));
   };
   std::vector<size_t> places;
-  for (const auto& [key, stack] : stacks_) {
-    places.push_back(place_behind(PackedMatrix::bytes(stack.format, stack.rows, stack.cols)));
-  }
+  for (const auto& [key, stack] : stacks_) places.push_back(place_behind(stack.bytes()));
   const size_t vectors_at = place_behind(vector_bytes());
   ASSIGN_OR_RETURN(weights_.storage, Buffer::allocate(ledger, model, MemoryPurpose::packed_weights, end));
   size_t next = 0;
   for (auto& [key, stack] : stacks_) {
-    const std::span<std::byte> memory(weights_.storage.data() + places[next++],
-                                      PackedMatrix::bytes(stack.format, stack.rows, stack.cols));
+    const std::span<std::byte> memory(weights_.storage.data() + places[next++], stack.bytes());
     ASSIGN_OR_RETURN(PackedMatrix matrix, PackedMatrix::within(memory, stack.format, stack.rows, stack.cols));
     add_views(key, stack, std::move(matrix));
   }
