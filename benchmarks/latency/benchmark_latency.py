@@ -154,11 +154,15 @@ def parse(arguments):
     parser.add_argument("--url", help="of an OpenAI-compatible server, instead of the library")
     parser.add_argument("--api-key")
     parser.add_argument("--no-stream", action="store_true", help="of the library: ask for whole results")
+    parser.add_argument("--sync", action="store_true", help="of the library: single requests by generate_sync()")
     parser.add_argument("--json", metavar="FILE", help="writes all numbers; '-': to stdout, and nothing else")
     parser.add_argument("--report", metavar="FILE", help="writes a page; FILE.svg: the picture alone")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.add_argument("--slices", action="store_true", help=argparse.SUPPRESS)
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.sync and (options.url or options.modes != ["single"]):
+        parser.error("--sync: of the library, and with --modes single")
+    return options
 
 
 async def run(options):
@@ -167,7 +171,8 @@ async def run(options):
         target = EndpointTarget(options.url, options.model, options.api_key)
     else:
         settings = {"max_memory_gb": options.max_memory_gb, "num_threads": options.num_threads}
-        target = LibraryTarget(options.model or str(ROOT / "models" / "inferneo-story"), settings, not options.no_stream)
+        target = LibraryTarget(options.model or str(ROOT / "models" / "inferneo-story"), settings,
+                               not (options.no_stream or options.sync), options.sync)
     await target.start()
     try:
         if options.slices:

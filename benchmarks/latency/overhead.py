@@ -8,7 +8,8 @@ on one thread of its own, and the latency of single requests. What a slice of on
 is one value; printed are the values' median and the interval that holds it at 95 % (bootstrap), so that a machine that
 changes its speed by itself widens the interval and moves nothing. Both begin anew several times, and the interval is that
 of the processes first: a process may be faster or slower than its like for as long as it lives, by more than what is looked
-for. Once for generate(), once for streams, which hand over every piece of text. With --in-callback the twin goes on within
+for. Once for generate(), once for generate_sync() and single requests, which waits without an event loop, as the twin does, and
+once for streams, which hand over every piece of text. With --in-callback the twin goes on within
 the engine's callbacks, on the engine's threads, which only a program can do whose state has no thread of its own.
 """
 import argparse
@@ -22,7 +23,9 @@ import sys
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 MODES = ["concurrent", "single"]
-FACES = {"generate()": ["--no-stream"], "streams": []}
+# The flags of both sides, and the package's own.
+FACES = {"generate()": (["--no-stream"], []), "generate_sync()": (["--no-stream"], ["--sync", "--modes=single"]),
+         "streams": ([], [])}
 
 
 class Side:
@@ -53,29 +56,31 @@ class Side:
         self._process.wait()
 
 
-def compare(options, flags):
+def compare(options, name):
+    flags, own = FACES[name]
+    modes = [mode for mode in options.modes if mode == "single" or name != "generate_sync()"]  # it waits for each
     shared = [f"--concurrency={options.concurrency}", f"--max-tokens={options.max_tokens}", f"--num-threads={options.num_threads}",
               f"--num-runs={options.num_runs}", f"--max-memory-gb={options.max_memory_gb}", f"--pause={options.pause}", *flags]
     if options.model:
         shared.append(f"--model={options.model}")
     throughput, latency = [], []
     for _ in range(options.processes):
-        pair = slices_of_a_pair(options, shared)
+        pair = slices_of_a_pair(options, modes, shared, own)
         throughput.append(pair["concurrent"])
         latency.append(pair["single"])
     return throughput, latency
 
 
-def slices_of_a_pair(options, shared):
+def slices_of_a_pair(options, modes, shared, own):
     twin = ["--in-callback"] if options.in_callback else []
     sides = []
     values = {"concurrent": [], "single": []}
     try:
-        sides.append(Side([sys.executable, str(HERE / "benchmark_latency.py"), *shared, "--quiet"]))
+        sides.append(Side([sys.executable, str(HERE / "benchmark_latency.py"), *shared, *own, "--quiet"]))
         sides.append(Side([str(options.build / "benchmarks" / "latency" / "latency_bench"), *shared, *twin]))
         for number in range(-(-options.rounds // options.processes)):
             order = (0, 1) if number % 2 == 0 else (1, 0)
-            for mode in options.modes:
+            for mode in modes:
                 results = {side: sides[side].slice(mode) for side in order}
                 if mode == "concurrent":
                     values[mode].append(results[0]["tokens_per_second"] / results[1]["tokens_per_second"])
@@ -124,7 +129,7 @@ def main():
         return 1
     try:
         for name in options.faces:
-            throughput, latency = compare(options, FACES[name])
+            throughput, latency = compare(options, name)
             if throughput[0]:
                 print(f"{name}: throughput at {options.concurrency} at once, Python over C++: {median_with_interval(throughput, 4)}",
                       flush=True)

@@ -25,10 +25,10 @@ class Sample:
 class LibraryTarget:
     """The engine in this process, through the Python package."""
 
-    def __init__(self, model, settings, stream=True):
+    def __init__(self, model, settings, stream=True, sync=False):
         from inferneo import EngineConfig, InferneoEngine
 
-        self._stream = stream
+        self._stream, self._sync = stream, sync
         self.name = f"library, {model}"
         self._engine = InferneoEngine(EngineConfig(model=model, **settings))
 
@@ -38,7 +38,10 @@ class LibraryTarget:
     async def ask(self, prompt, max_tokens):
         begin = time.perf_counter()
         if not self._stream:
-            result = await self._engine.generate(prompt, max_tokens=max_tokens, temperature=0, ignore_eos=True)
+            if self._sync:  # as a program without an event loop
+                result = self._engine.generate_sync(prompt, max_tokens=max_tokens, temperature=0, ignore_eos=True)
+            else:
+                result = await self._engine.generate(prompt, max_tokens=max_tokens, temperature=0, ignore_eos=True)
             return Sample(result.time_to_first_token, time.perf_counter() - begin, result.completion_tokens, result.prompt_tokens)
         first = None
         stream = self._engine.generate_stream(prompt, max_tokens=max_tokens, temperature=0, ignore_eos=True)

@@ -16,6 +16,7 @@ import collections
 import concurrent.futures
 import os
 import threading
+import time
 import weakref
 from typing import Any, Awaitable, Callable, Iterator, Protocol
 
@@ -24,6 +25,7 @@ from . import _native
 _RESULT = -1
 _ERROR = -2
 _CLOSED = -3
+_PATIENCE = 3600.0  # seconds; whoever waits waits again
 
 
 class Ends(Protocol):
@@ -48,11 +50,9 @@ class _LoopEvents:
     def __init__(self) -> None:
         self.queue = _native.EventQueue()
         self.waiters: dict[int, _Waiter] = {}
-        self._next_id = 0
 
     def new_id(self) -> int:
-        self._next_id += 1
-        return self._next_id
+        return self.queue.new_id()
 
     def remove(self, request: int) -> None:
         self.waiters.pop(request, None)
@@ -68,27 +68,11 @@ class _LoopEvents:
 class _Bridge:
     def __init__(self) -> None:
         self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopEvents] = weakref.WeakKeyDictionary()
-        # The one that there is, as long as there is but one: each request asks, and a look-up costs it microseconds.
-        self._only: tuple[weakref.ref[asyncio.AbstractEventLoop], _LoopEvents] | None = None
         self._lock = threading.Lock()
         self._alive: weakref.WeakSet[Any] = weakref.WeakSet()  # what is to be ended at exit
         self._closed = False
-        self._takers = 0  # threads without a loop that wait natively
+        self._apart = 0  # threads of apart() that close() waits for
         self._left = threading.Condition(self._lock)
-
-    def take(self, queue: _native.EventQueue) -> list[tuple[int, int, Any]]:
-        """For threads without a loop. A thread that came back from native code after the interpreter's end would take the
-        process down, so that close() waits for them."""
-        with self._lock:
-            if self._closed:
-                raise RuntimeError("the interpreter is shutting down")
-            self._takers += 1
-        try:
-            return queue.take(3600.0)
-        finally:
-            with self._lock:
-                self._takers -= 1
-                self._left.notify_all()
 
     def apart(self, work: Callable[[], None], outlives_us: bool) -> concurrent.futures.Future[None]:
         """Native work on a thread of its own, so that nobody's executor or Ctrl-C waits for it. close() waits for its end
@@ -105,13 +89,13 @@ class _Bridge:
                 future.set_result(None)
             finally:
                 with self._lock:
-                    self._takers -= not outlives_us
+                    self._apart -= not outlives_us
                     self._left.notify_all()
 
         with self._lock:
             if self._closed:
                 raise RuntimeError("the interpreter is shutting down")
-            self._takers += not outlives_us
+            self._apart += not outlives_us
         threading.Thread(target=run, name="inferneo-start", daemon=True).start()
         return future
 
@@ -119,9 +103,8 @@ class _Bridge:
         """On the loop's own thread."""
         if self._closed:
             raise RuntimeError("the interpreter is shutting down")
-        only = self._only
-        if only is not None and only[0]() is loop:
-            return only[1]
+        if (only := _native.only_loop_events(loop)) is not None:
+            return only
         events = self._loops.get(loop)
         if events is None or len(self._loops) > 1:
             self.forget_closed_loops()
@@ -130,7 +113,10 @@ class _Bridge:
             loop.add_reader(events.queue.fileno(), events.queue.deliver, events.waiters)
             with self._lock:
                 self._loops[loop] = events
-                self._only = (weakref.ref(loop), events) if len(self._loops) == 1 else None
+                if len(self._loops) == 1:  # the usual case; generate() is then one native call (python/native/asking.h)
+                    _native.set_only_loop(loop, events)
+                else:
+                    _native.forget_only_loop()
         return events
 
     def forget_closed_loops(self) -> None:
@@ -151,10 +137,16 @@ class _Bridge:
         """At the interpreter's exit: nothing of the engine's runs afterwards."""
         with self._lock:
             self._closed = True
+            _native.forget_only_loop()
+            _native.close_waits()
         for owner in list(self._alive):
             owner.end()
-        with self._lock:  # their requests have ended, so they are on their way
-            self._left.wait_for(lambda: self._takers == 0, timeout=10.0)
+        # What they wait for has ended, so they are on their way.
+        deadline = time.monotonic() + 10.0
+        with self._lock:
+            self._left.wait_for(lambda: self._apart == 0, timeout=10.0)
+        while _native.num_waits() > 0 and time.monotonic() < deadline:
+            time.sleep(0.001)
 
 
 _bridge = _Bridge()
@@ -164,6 +156,8 @@ _left_behind: list[_Bridge] = []  # of the processes that this one was forked fr
 def _after_fork() -> None:
     global _bridge
     _left_behind.append(_bridge)
+    _native.forget_only_loop()
+    _native.reset_waits()
     _bridge = _Bridge()
 
 
@@ -178,7 +172,7 @@ def keep(owner: Ends) -> None:
 
 def take(queue: _native.EventQueue) -> list[tuple[int, int, Any]]:
     """The next events of a queue of one's own; waits for the first."""
-    return _bridge.take(queue)
+    return queue.take(_PATIENCE)
 
 
 def apart(work: Callable[[], None], outlives_us: bool = False) -> concurrent.futures.Future[None]:
@@ -289,13 +283,12 @@ def wait_sync(submit: Submit, *more: Any) -> Any:
 def events_sync(submit: Submit, *more: Any) -> Iterator[tuple[int, Any]]:
     """The events of one request. Closing the iterator cancels it."""
     queue = _native.EventQueue()
-    bridge = _bridge
-    bridge.forget_closed_loops()
+    _bridge.forget_closed_loops()
     ticket = submit(queue, 0, *more)
     ended = False
     try:
         while not ended:
-            for _, kind, value in bridge.take(queue):
+            for _, kind, value in queue.take(_PATIENCE):
                 ended = kind < 0
                 yield kind, value
     finally:

@@ -106,11 +106,11 @@ class _Teller:
 
     def error(self, code: str, message: str, param: str = "", retry_after: int = 0) -> None:
         """Takes whatever a server may have said: somebody waits for this."""
-        words = (text.encode(errors="replace").decode() for text in (code, message, param))
+        code, message, param = (text.encode(errors="replace").decode() for text in (code, message, param))
         with self._lock:
             if not self._ended:
                 self._ended = True
-                self.queue.put_error(self.request, *words, retry_after)
+                self.queue.put_error(self.request, code, message, param, retry_after)
 
 
 class Ticket:
@@ -136,6 +136,11 @@ class _Face:
         self._lock = threading.Lock()
         self._running: dict[concurrent.futures.Future[None], Ticket] = {}
         self._ended = ""
+
+    def begin(self, *_: Any) -> None:
+        """Nothing here is done in one native call (python/native/asking.h)."""
+
+    wait_for = begin
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
         self._require()

@@ -3,6 +3,8 @@
 #include <structmember.h>
 
 #include <cstddef>
+#include <memory>
+#include <optional>
 #include <utility>
 
 namespace nb = nanobind;
@@ -20,10 +22,11 @@ struct Answer {
   PyObject* loop;
   PyObject* waiters;
   PyObject* request;
-  PyObject* ticket;   // until the end; null: not submitted yet; None: what cannot be cancelled
-  PyObject* wake;     // the task's, once it waits
-  PyObject* context;  // in which it wants to be called
-  PyObject* value;    // the result, the exception, or the message of a cancellation
+  PyObject* ticket;                    // until the end; null: not submitted yet; None: what cannot be cancelled
+  PyObject* wake;                      // the task's, once it waits
+  PyObject* context;                   // in which it wants to be called
+  PyObject* value;                     // the result, the exception, or the message of a cancellation
+  std::optional<PyTicket> own_ticket;  // instead of `ticket`: of an engine of this process
 };
 
 PyTypeObject* g_answer_type = nullptr;  // for the process: the module is never unloaded
@@ -61,8 +64,20 @@ void dealloc(PyObject* object) {
   PyTypeObject* type = Py_TYPE(object);
   PyObject_GC_UnTrack(object);
   clear(object);
+  std::destroy_at(&self_of(object)->own_ticket);
   type->tp_free(object);
   Py_DECREF(type);
+}
+
+PyObject* make_of(PyTypeObject* type, PyObject* loop, PyObject* waiters, PyObject* request) {
+  PyObject* object = type->tp_alloc(type, 0);
+  if (object == nullptr) return nullptr;
+  Answer* self = self_of(object);
+  self->loop = Py_NewRef(loop);
+  self->waiters = Py_NewRef(waiters);
+  self->request = Py_NewRef(request);
+  new (&self->own_ticket) std::optional<PyTicket>();
+  return object;
 }
 
 PyObject* make(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
@@ -72,18 +87,13 @@ PyObject* make(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
                                    &PyLong_Type, &request)) {
     return nullptr;
   }
-  PyObject* object = type->tp_alloc(type, 0);
-  if (object == nullptr) return nullptr;
-  Answer* self = self_of(object);
-  self->loop = Py_NewRef(loop);
-  self->waiters = Py_NewRef(waiters);
-  self->request = Py_NewRef(request);
-  return object;
+  return make_of(type, loop, waiters, request);
 }
 
 // Nobody waits for the end any more. Whatever the ticket makes of it, the task that leaves goes on.
 void drop(Answer* self) {
   if (PyDict_DelItem(self->waiters, self->request) != 0) PyErr_Clear();  // it has been taken out already
+  if (const auto own = std::exchange(self->own_ticket, std::nullopt)) own->cancel();
   const nb::object ticket = steal(self->ticket);
   if (!ticket.is_valid() || ticket.is_none()) return;
   if (!nb::steal(PyObject_CallMethod(ticket.ptr(), "cancel", nullptr)).is_valid()) PyErr_WriteUnraisable(ticket.ptr());
@@ -125,6 +135,17 @@ PyObject* next(PyObject* object) {
       return nullptr;
   }
   return nullptr;
+}
+
+// What `await` asks first (PEP 489's am_send): a result without an exception around it.
+PySendResult send(PyObject* object, PyObject* /*sent*/, PyObject** given) {
+  Answer* self = self_of(object);
+  if (self->state == State::result) {
+    *given = Py_NewRef(self->value);
+    return PYGEN_RETURN;
+  }
+  *given = next(object);
+  return *given == nullptr ? PYGEN_ERROR : PYGEN_NEXT;
 }
 
 PyObject* self_again(PyObject* object) { return Py_NewRef(object); }
@@ -213,6 +234,7 @@ void give(nb::handle answer, State state, nb::object value) {
   if (self->state != State::waiting) return;
   self->state = state;
   Py_XSETREF(self->value, value.release().ptr());
+  self->own_ticket.reset();
   const nb::object ticket = steal(self->ticket);
   const nb::object wake = steal(self->wake);
   const nb::object context = steal(self->context);
@@ -253,16 +275,30 @@ PyType_Slot slot(int id, Function* function) {
 
 bool is_answer(nb::handle object) { return Py_TYPE(object.ptr()) == g_answer_type; }
 
+nb::object make_answer(nb::handle loop, nb::handle waiters, nb::handle request) {
+  nb::object answer = nb::steal(make_of(g_answer_type, loop.ptr(), waiters.ptr(), request.ptr()));
+  if (!answer.is_valid()) nb::raise_python_error();
+  return answer;
+}
+
+void set_ticket(nb::handle answer, PyTicket ticket) { self_of(answer.ptr())->own_ticket = std::move(ticket); }
+
 void give_result(nb::handle answer, nb::object result) { give(answer, State::result, std::move(result)); }
 
 void give_error(nb::handle answer, nb::object exception) { give(answer, State::error, std::move(exception)); }
 
 void bind_answer(nb::module_& module) {
-  PyType_Slot slots[] = {slot(Py_tp_new, make),          slot(Py_tp_dealloc, dealloc),
-                         slot(Py_tp_traverse, traverse), slot(Py_tp_clear, clear),
-                         slot(Py_tp_iter, self_again),   slot(Py_tp_iternext, next),
-                         slot(Py_am_await, self_again),  {Py_tp_methods, g_methods},
-                         {Py_tp_members, g_members},     {0, nullptr}};
+  PyType_Slot slots[] = {slot(Py_tp_new, make),
+                         slot(Py_tp_dealloc, dealloc),
+                         slot(Py_tp_traverse, traverse),
+                         slot(Py_tp_clear, clear),
+                         slot(Py_tp_iter, self_again),
+                         slot(Py_tp_iternext, next),
+                         slot(Py_am_await, self_again),
+                         slot(Py_am_send, send),
+                         {Py_tp_methods, g_methods},
+                         {Py_tp_members, g_members},
+                         {0, nullptr}};
   PyType_Spec spec{"inferneo._native.Answer", sizeof(Answer), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC, slots};
   nb::object type = nb::steal(PyType_FromSpec(&spec));
   if (!type.is_valid()) nb::raise_python_error();

@@ -8,12 +8,17 @@
 
 #include <nanobind/nanobind.h>
 
+#include "submission.h"
+
 namespace inferneo::python {
 
 // Answer(loop, waiters, request): `waiters` is the loop's dict of its requests, in which the caller has put the answer
 // under the id `request`, and from which it takes itself when it is cancelled or closed before the end. `ticket`, once
 // set, is asked to cancel() then. All on the loop's thread.
 bool is_answer(nanobind::handle object);
+nanobind::object make_answer(nanobind::handle loop, nanobind::handle waiters, nanobind::handle request);
+// Instead of the attribute: no object of Python's is made for it.
+void set_ticket(nanobind::handle answer, PyTicket ticket);
 
 // The request has ended, and is no longer among `waiters`. Whoever awaits it goes on before this returns, so call it in
 // a callback of the loop, never within a task. Throws nanobind::python_error for what a task lets through

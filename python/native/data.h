@@ -53,6 +53,8 @@ struct PythonType<ABTestGuardrails> {
 
 void bind_results(nanobind::module_& module);  // and ModelFormat; first
 void bind_sampling(nanobind::module_& module);
+// What generate(prompt, given, **fields) chooses: `given` is None or a SamplingParams. nullopt: something is wrong.
+std::optional<SamplingParams> plain_sampling(nanobind::handle given, const nanobind::dict& fields);
 void bind_traffic(nanobind::module_& module);  // rules, tests, shadows
 void bind_onnx(nanobind::module_& module);
 nanobind::dict stats_dict(const EnhancedStats& stats);

@@ -7,6 +7,7 @@
 
 #include <stop_token>
 
+#include "asking.h"
 #include "config.h"
 #include "data.h"
 #include "inferneo/engine.h"
@@ -60,6 +61,28 @@ PyTicket submit_plain(PyEngine& self, const PyEventQueue& queue, uint64_t id, st
   return ticket;
 }
 
+// None means no model, and is plain.
+std::optional<std::string> plain_model(nb::handle model) { return model.is_none() ? std::string() : plain_text(model); }
+
+// What begin() and wait_for() submit (asking.h).
+auto plain_submission(PyEngine& self, std::string& model) {
+  return [&](const PyEventQueue& queue, uint64_t id, std::string text, const SamplingParams& chosen) {
+    return submit_plain(self, queue, id, std::move(text), chosen, std::move(model), false);
+  };
+}
+
+nb::object begin_plain(PyEngine& self, nb::handle prompt, nb::handle sampling, nb::handle model,
+                       const nb::dict& fields) {
+  std::optional<std::string> which = plain_model(model);
+  return which ? begin(prompt, sampling, fields, plain_submission(self, *which)) : nb::none();
+}
+
+nb::object wait_plain(PyEngine& self, nb::handle prompt, nb::handle sampling, nb::handle model,
+                      const nb::dict& fields) {
+  std::optional<std::string> which = plain_model(model);
+  return which ? wait_for(prompt, sampling, fields, plain_submission(self, *which)) : nb::none();
+}
+
 PyTicket submit_enhanced(PyEnhanced& self, const PyEventQueue& queue, uint64_t id, std::string prompt,
                          const SamplingParams& sampling, std::string model, bool stream, std::string user,
                          std::string session, Headers headers, std::string forced_arm) {
@@ -71,6 +94,25 @@ PyTicket submit_enhanced(PyEnhanced& self, const PyEventQueue& queue, uint64_t i
         engine.submit(std::move(prompt), sampling, callbacks_to(queue, id, stream, sampling), std::move(options));
   }));
   return ticket;
+}
+
+// The same, of what routing is told nothing about but the model.
+auto enhanced_submission(PyEnhanced& self, std::string& model) {
+  return [&](const PyEventQueue& queue, uint64_t id, std::string text, const SamplingParams& chosen) {
+    return submit_enhanced(self, queue, id, std::move(text), chosen, std::move(model), false, {}, {}, {}, {});
+  };
+}
+
+nb::object begin_enhanced(PyEnhanced& self, nb::handle prompt, nb::handle sampling, nb::handle model,
+                          const nb::dict& fields) {
+  std::optional<std::string> which = plain_model(model);
+  return which ? begin(prompt, sampling, fields, enhanced_submission(self, *which)) : nb::none();
+}
+
+nb::object wait_enhanced(PyEnhanced& self, nb::handle prompt, nb::handle sampling, nb::handle model,
+                         const nb::dict& fields) {
+  std::optional<std::string> which = plain_model(model);
+  return which ? wait_for(prompt, sampling, fields, enhanced_submission(self, *which)) : nb::none();
 }
 
 PyTicket embed_plain(PyEngine& self, const PyEventQueue& queue, uint64_t id, std::vector<std::string> texts,
@@ -141,10 +183,14 @@ void bind_engines(nb::module_& module) {
   });
   bind_engine<InferneoEngine>(module, "Engine")
       .def("submit", &submit_plain)
+      .def("begin", &begin_plain, nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg())
+      .def("wait_for", &wait_plain, nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg())
       .def("embed", &embed_plain, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg());
 
   auto enhanced = bind_engine<EnhancedInferneoEngine>(module, "EnhancedEngine");
   enhanced.def("submit", &submit_enhanced);
+  enhanced.def("begin", &begin_enhanced, nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg());
+  enhanced.def("wait_for", &wait_enhanced, nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg());
   enhanced.def("embed", &embed_enhanced, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg(),
                nb::arg(), nb::arg(), nb::arg(), nb::arg());
   enhanced.def("register_model", [](PyEnhanced& self, const ModelRegistration& registration) {

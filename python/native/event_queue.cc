@@ -40,9 +40,35 @@ std::pair<int, nb::object> told_by(Event event) {
   return end_of(std::move(std::get<Result<Lease>>(event.what)));
 }
 
+// Guarded by the GIL.
+int g_waits = 0;
+bool g_waits_closed = false;
+
+// A thread that waits here. One that came back to Python after the interpreter's end would take the process down: none
+// begins once that is near, and those that are here are waited for (inferneo/_bridge.py).
+class Wait {
+ public:
+  Wait() {
+    if (g_waits_closed) {
+      PyErr_SetString(PyExc_RuntimeError, "the interpreter is shutting down");
+      throw nb::python_error();
+    }
+    ++g_waits;
+  }
+  ~Wait() { --g_waits; }
+  Wait(const Wait&) = delete;
+  Wait& operator=(const Wait&) = delete;
+};
+
+void reset_waits() {
+  g_waits = 0;
+  g_waits_closed = false;
+}
+
 // In slices, so that Ctrl-C is noticed.
 nb::list take(const PyEventQueue& self, double timeout) {
-  if (::getpid() != self.owner) raise(forked_error());
+  if (this_process() != self.owner) raise(forked_error());
+  const Wait wait;
   using Seconds = std::chrono::duration<double>;
   constexpr Seconds kSlice{0.1};
   std::deque<Event> events;
@@ -58,6 +84,25 @@ nb::list take(const PyEventQueue& self, double timeout) {
   }
   return list;
 }
+
+}  // namespace
+
+// In slices, so that Ctrl-C is noticed.
+nb::object wait_for_end(const PyEventQueue& queue) {
+  const Wait wait;
+  constexpr std::chrono::duration<double> kSlice{0.1};
+  std::deque<Event> events;
+  while (events.empty()) {
+    events = without_gil([&] { return queue.queue->take(kSlice); });
+    if (PyErr_CheckSignals() != 0) throw nb::python_error();
+  }
+  auto [kind, value] = told_by(std::move(events.front()));
+  if (kind != kError) return value;
+  PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(value.ptr())), value.ptr());
+  throw nb::python_error();
+}
+
+namespace {
 
 // To whom the event is for, if anybody still waits. A waiter is an Answer, or has on_event(kind, value).
 void deliver_to(const nb::dict& waiters, Event event) {
@@ -84,12 +129,13 @@ void deliver_to(const nb::dict& waiters, Event event) {
   }
 }
 
-// All that there are now; a callback of an event loop. The rest of them is still in the queue while who waited for one
-// goes on: Ctrl-C there, or a loop within the loop, loses none. A forked child's copy of its parent's loop finds
-// nothing here, and leaves the descriptor that both have alone.
+// A callback of an event loop: all that there are, and those that come meanwhile, which spares the loop a round; but no
+// more than one for each that waits or is there now, so that the loop's other callbacks get their turn. The rest of
+// them is still in the queue while who waited for one goes on: Ctrl-C there, or a loop within the loop, loses none. A
+// forked child's copy of its parent's loop finds nothing here, and leaves the descriptor that both have alone.
 void deliver(const PyEventQueue& self, const nb::dict& waiters) {
-  if (::getpid() != self.owner) return;
-  for (size_t left = self.queue->size(); left > 0; --left) {
+  if (this_process() != self.owner) return;
+  for (size_t left = std::max(self.queue->size(), waiters.size()); left > 0; --left) {
     std::optional<Event> event = self.queue->take_one();
     if (!event) return;
     try {
@@ -111,7 +157,7 @@ ErrorCode code_named(std::string_view name) {
 }
 
 void put(const PyEventQueue& self, Event event) {
-  if (::getpid() == self.owner) self.queue->push(std::move(event));
+  if (this_process() == self.owner) self.queue->push(std::move(event));
 }
 
 void put_text(const PyEventQueue& self, uint64_t id, int sample, std::string text) {
@@ -155,16 +201,20 @@ void put_embedding(const PyEventQueue& self, uint64_t id, std::string model, con
 }  // namespace
 
 PyEventQueue::~PyEventQueue() {
-  if (::getpid() == owner) return;
+  if (this_process() == owner) return;
   // Its mutex may be locked for ever.
   new std::shared_ptr<EventQueue>(std::move(queue));  // NOLINT: never freed, on purpose
 }
 
 void bind_event_queue(nb::module_& module) {
+  module.def("close_waits", [] { g_waits_closed = true; });
+  module.def("num_waits", [] { return g_waits; });
+  module.def("reset_waits", &reset_waits);
   nb::class_<PyEventQueue>(module, "EventQueue")
       .def(nb::init<>())
       .def("take", &take, nb::arg("timeout"))
       .def("deliver", &deliver)
+      .def("new_id", &PyEventQueue::new_id)
       .def("fileno", [](const PyEventQueue& self) { return self.queue->descriptor(); })
       .def("put_text", &put_text)
       .def("put_error", &put_error)

@@ -25,6 +25,7 @@
 #include "inferneo/embedding.h"
 #include "inferneo/model_manager.h"
 #include "inferneo/result.h"
+#include "owned.h"
 
 namespace inferneo::python {
 
@@ -99,13 +100,22 @@ class EventQueue {
 // Python's side: the events of a forked child's parent are not the child's, and are left as they are.
 struct PyEventQueue {
   std::shared_ptr<EventQueue> queue = std::make_shared<EventQueue>();
-  pid_t owner = ::getpid();
+  pid_t owner = this_process();
 
   PyEventQueue() = default;
   PyEventQueue(const PyEventQueue&) = delete;
   PyEventQueue& operator=(const PyEventQueue&) = delete;
   ~PyEventQueue();
+
+  uint64_t new_id() { return ++last_id_; }
+
+ private:
+  uint64_t last_id_ = 0;
 };
+
+// The end of the only request that tells this queue something, and tells it nothing else: its result, or its error,
+// raised. With the interpreter released. Throws also what a signal's handler raises, before the end.
+nanobind::object wait_for_end(const PyEventQueue& queue);
 
 void bind_event_queue(nanobind::module_& module);
 

@@ -157,6 +157,12 @@ class Fields {
     return *this;
   }
 
+  // Sets what a call gives as keyword arguments; errors as of such a call.
+  std::function<void(T&, const nanobind::kwargs&)> filler() const {
+    return
+        [table = Table(name_, rows_, one_of_)](T& self, const nanobind::kwargs& values) { fill(self, table, values); };
+  }
+
   nanobind::class_<T>& finish(bool can_be_made = true) {
     describe();
     class_.attr("__made_by_users__") = can_be_made;

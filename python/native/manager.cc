@@ -5,6 +5,7 @@
 
 #include <chrono>
 
+#include "asking.h"
 #include "config.h"
 #include "data.h"
 #include "engines.h"
@@ -81,6 +82,21 @@ PyTicket submit(PyLease& self, const PyEventQueue& queue, uint64_t id, std::stri
   return ticket;
 }
 
+// What begin() and wait_for() submit (asking.h).
+auto submission(PyLease& self) {
+  return [&](const PyEventQueue& queue, uint64_t id, std::string text, const SamplingParams& chosen) {
+    return submit(self, queue, id, std::move(text), chosen, false);
+  };
+}
+
+nb::object begin_generation(PyLease& self, nb::handle prompt, nb::handle sampling, const nb::dict& fields) {
+  return begin(prompt, sampling, fields, submission(self));
+}
+
+nb::object wait_for_generation(PyLease& self, nb::handle prompt, nb::handle sampling, const nb::dict& fields) {
+  return wait_for(prompt, sampling, fields, submission(self));
+}
+
 PyTicket embed(PyLease& self, const PyEventQueue& queue, uint64_t id, std::vector<std::string> texts,
                const std::string& pooling, std::optional<bool> normalize) {
   PyTicket ticket;
@@ -124,6 +140,8 @@ void bind_manager(nb::module_& module) {
              return value_of(self.shared([](Lease& lease) { return Result<std::string>(lease.id()); }));
            })
       .def("submit", &submit)
+      .def("begin", &begin_generation, nb::arg(), nb::arg().none(), nb::arg())
+      .def("wait_for", &wait_for_generation, nb::arg(), nb::arg().none(), nb::arg())
       .def("embed", &embed, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none())
       .def("end", &PyLease::end);
 

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "answer.h"
+#include "asking.h"
 #include "base/log.h"
 #include "config.h"
 #include "data.h"
@@ -43,6 +44,7 @@ NB_MODULE(_native, module) {
   bind_config(module);
   bind_answer(module);
   bind_event_queue(module);
+  bind_asking(module);
   bind_engines(module);
   bind_manager(module);
   bind_onnx(module);

@@ -25,6 +25,9 @@ auto without_gil(Work&& work) {
   return std::forward<Work>(work)();
 }
 
+// getpid(2), which is a system call, as of the last fork(3): each request asks several times.
+pid_t this_process();
+
 inline Error forked_error() {
   return make_error(ErrorCode::unavailable,
                     "this object was made before the process was forked, and its threads do not exist here; make a new "
@@ -38,7 +41,7 @@ class Owned {
   Owned(const Owned&) = delete;
   Owned& operator=(const Owned&) = delete;
   ~Owned() {
-    if (::getpid() != owner_) {
+    if (this_process() != owner_) {
       (void)object_.release();  // NOLINT(bugprone-unused-return-value): left as it is, see above
     } else if (object_ != nullptr) {
       without_gil([this] { object_.reset(); });
@@ -78,7 +81,7 @@ class Owned {
   }
   // Destroys the object; later calls raise. Nothing in a forked child.
   void end() {
-    if (::getpid() != owner_) return;
+    if (this_process() != owner_) return;
     without_gil([this] {
       const std::lock_guard lock(mutex_);
       object_.reset();
@@ -87,11 +90,11 @@ class Owned {
 
  private:
   void require_owner() const {
-    if (::getpid() != owner_) raise(forked_error());
+    if (this_process() != owner_) raise(forked_error());
   }
   static Error ended() { return make_error(ErrorCode::unavailable, "it has been closed"); }
 
-  const pid_t owner_ = ::getpid();
+  const pid_t owner_ = this_process();
   std::shared_mutex mutex_;
   std::unique_ptr<T> object_;
 };

@@ -10,6 +10,9 @@ namespace {
 
 using P = SamplingParams;
 using Kind = GrammarSpec::Kind;
+using Filler = std::function<void(P&, const nb::kwargs&)>;
+
+const Filler* g_fill = nullptr;
 
 // A constraint is one attribute for each kind; the one that is assigned last holds, and one call may give one.
 void add_constraint(Fields<P>& fields, const char* name, Kind kind, const char* doc) {
@@ -122,6 +125,23 @@ void bind_sampling(nb::module_& module) {
   add_prompt_rows(fields);
   add_constraints(fields);
   fields.one_of({"json_schema", "regex", "grammar", "json_object", "choices"}).finish();
+  g_fill = new Filler(fields.filler());  // NOLINT(cppcoreguidelines-owning-memory): for the process
+}
+
+std::optional<SamplingParams> plain_sampling(nb::handle given, const nb::dict& fields) {
+  SamplingParams chosen;
+  if (!given.is_none()) {
+    const P* params = nullptr;
+    if (!nb::try_cast(given, params) || params == nullptr) return std::nullopt;
+    chosen = *params;
+  }
+  if (fields.size() == 0) return chosen;
+  try {
+    (*g_fill)(chosen, nb::borrow<nb::kwargs>(fields));
+  } catch (nb::python_error& error) {
+    return std::nullopt;
+  }
+  return chosen;
 }
 
 void raise_wrong_type(std::string_view what, std::string_view expected, nb::handle value) {

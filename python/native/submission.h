@@ -12,6 +12,7 @@
 #include "inferneo/embedding.h"
 #include "inferneo/generation.h"
 #include "inferneo/sampling_params.h"
+#include "owned.h"
 
 namespace inferneo::python {
 
@@ -69,10 +70,10 @@ inline EmbeddingOptions embedding_options(std::string_view pooling, std::optiona
 // A ticket does nothing in a forked child: its request is the parent's.
 struct PyTicket {
   GenerationTicket ticket;
-  pid_t owner = ::getpid();
+  pid_t owner = this_process();
 
   void cancel() const {
-    if (::getpid() == owner) ticket.cancel();
+    if (this_process() == owner) ticket.cancel();
   }
 };
 

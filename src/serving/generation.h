@@ -127,12 +127,14 @@ class Generation final : public GenerationHandle, public TokenSink, public std::
   std::shared_ptr<const CachedAnswer> replayed_;  // null: an engine answers
   std::unique_ptr<AdmissionPlace> waiting_;       // until its first event from the engine
   int64_t charged_ = 0;                           // tokens, from the ticket
+  bool gathers_ = false;                          // tokens may wait for others; as of the submission
   GenerationTimes times_;                         // of a traced request alone
   std::thread::id asker_;                         // the same
 
   std::mutex mutex_;  // guards what follows
   std::vector<Event> events_;
   bool drain_scheduled_ = false;
+  bool first_told_ = false;
   bool submitted_ = false;
   bool cancelled_ = false;
   std::weak_ptr<LoadedModel> submitted_to_;

@@ -61,6 +61,7 @@ struct GenerateRequest {
   std::variant<std::string, std::vector<Token>, ChatInput> prompt;
   bool add_special_tokens = true;   // for a text prompt
   bool skip_special_tokens = true;  // in the output
+  bool whole = false;               // nobody looks before the end: text then comes in few large pieces
   SamplingParams sampling;
   ExplicitSampling explicit_sampling;
   int32_t priority = 0;

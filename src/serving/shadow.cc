@@ -44,6 +44,7 @@ GenerateRequest copy_of(const GenerateRequest& request, const std::string& model
   copy.priority = request.priority;
   copy.cache_salt = request.cache_salt;
   copy.is_copy = true;
+  copy.whole = true;
   copy.trace = request.trace;  // as a span of its own, linked to the original
   return copy;
 }

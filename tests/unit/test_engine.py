@@ -196,6 +196,39 @@ async def test_bad_requests_fail_alone(settings, draft):
         assert (await engine.generate("Once", max_tokens=1)).completion_tokens == 1
 
 
+async def test_what_is_plain_is_begun_at_once_and_everything_else_is_told_what_is_wrong(settings, draft):
+    async with InferneoEngine(EngineConfig(model=draft, **settings)) as engine:
+        native = engine._native
+        assert native.begin("Once", None, None, {}) is None  # nobody knows this loop yet
+        loop = asyncio.get_running_loop()
+        events = _bridge._bridge.events_of(loop)
+        assert _native.only_loop_events(loop) is events
+        greedy = {"max_tokens": 3, "temperature": 0, "ignore_eos": True}
+        plain = [native.begin("Once", None, None, greedy),
+                 native.begin("Once", inferneo.SamplingParams(**greedy), os.path.basename(draft), {}),
+                 native.begin("Once", inferneo.SamplingParams(temperature=0, max_tokens=900), "", {"max_tokens": 3, "ignore_eos": True}),
+                 engine.generate("Once", **greedy)]
+        texts = [(await answer).text for answer in plain]
+        assert texts == [texts[0]] * 4 and texts[0]
+        for odd in [(3, None, None, {}), ("one \ud800", None, None, {}), ("Once", greedy, None, {}), ("Once", None, 3, {}),
+                    ("Once", None, None, {"max_token": 3}), ("Once", None, None, {"max_tokens": "3"})]:
+            assert native.begin(*odd) is None and native.wait_for(*odd) is None
+        assert native.wait_for("Once", None, None, greedy).text == texts[0]
+        assert await asyncio.to_thread(native.begin, "Once", None, None, {}) is None  # a thread without a loop
+        assert await asyncio.to_thread(asyncio.run, _begun_elsewhere(native)) is None
+        assert _bridge.num_waiting() == 0
+        await engine.stop()
+        with pytest.raises(inferneo.UnavailableError):
+            await native.begin("Once", None, None, greedy)
+        with pytest.raises(inferneo.UnavailableError):
+            native.wait_for("Once", None, None, greedy)
+        assert _bridge.num_waiting() == 0
+
+
+async def _begun_elsewhere(native):
+    return native.begin("Once", None, None, {})
+
+
 async def ended(engine):
     """The numbers of the engine's only model once nothing is under way."""
     while True:
@@ -358,9 +391,9 @@ engine.start_sync()
 pieces = engine.generate_stream_sync("Once", **endless)
 next(pieces)
 pieces.close()
-from inferneo import _bridge
+from inferneo import _native
 def interrupt():
-    while _bridge._bridge._takers == 0:
+    while _native.num_waits() == 0:
         pass
     os.kill(os.getpid(), signal.SIGINT)
 threading.Thread(target=interrupt).start()

@@ -255,8 +255,8 @@ def test_a_signal_while_a_batch_runs(draft):
     done = run_script(START + """
 llm = inferneo.LLM(os.environ["MODEL"], max_memory_gb=0.25, num_threads=2)
 def interrupt():
-    from inferneo import _bridge
-    while _bridge._bridge._takers == 0:
+    from inferneo import _native
+    while _native.num_waits() == 0:
         pass
     os.kill(os.getpid(), signal.SIGINT)
 threading.Thread(target=interrupt).start()

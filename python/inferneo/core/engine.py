@@ -6,7 +6,7 @@ import concurrent.futures
 import os
 import threading
 from collections.abc import Iterator
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from inferneo import _bridge, _check, _http, _native, _remote
 from inferneo._native import GenerationResult, SamplingParams
@@ -217,6 +217,8 @@ class InferneoEngine(EngineBase, _generation.ReadsPrompts):
             InvalidArgumentError, ContextTooLongError: the request. NotFoundError: the model. QueueFullError: too many
             wait. UnavailableError: the engine has been stopped. Cancelling the task cancels the request.
         """
+        if self._started and (begun := self._native.begin(prompt, sampling, model, fields)) is not None:
+            return cast(GenerationResult, await begun)
         submission = self._submission(prompt, sampling, model, fields)
         if not self._started:
             await self._ready()
@@ -230,6 +232,8 @@ class InferneoEngine(EngineBase, _generation.ReadsPrompts):
     def generate_sync(self, prompt: str, sampling: SamplingParams | None = None, *, model: str | None = None,
                       **fields: Any) -> GenerationResult:
         """As generate(), for threads without an event loop; other Python threads go on. Ctrl-C cancels the request."""
+        if self._started and (result := self._native.wait_for(prompt, sampling, model, fields)) is not None:
+            return cast(GenerationResult, result)
         submission = self._submission(prompt, sampling, model, fields)
         self._ready_sync()
         return _generation.generate_sync(submission)

@@ -5,7 +5,7 @@ import asyncio
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from inferneo import _bridge, _check, _native, _remote
 from inferneo._native import (ABTestArm, ABTestConfig, ABTestGuardrails, ABTestRampStep, GenerationResult, ModelFormat,
@@ -207,6 +207,8 @@ class EnhancedInferneoEngine(EngineBase, _generation.ReadsPrompts):
             As InferneoEngine.generate(); ForbiddenError: a rule refuses the request; OutOfMemoryError: the model can
             never fit.
         """
+        if self._started and options is None and (begun := self._native.begin(prompt, sampling, model, fields)) is not None:
+            return cast(GenerationResult, await begun)
         submission = self._submission(prompt, sampling, _options(model, options), fields)
         if not self._started:
             await self._ready()
@@ -220,6 +222,9 @@ class EnhancedInferneoEngine(EngineBase, _generation.ReadsPrompts):
     def generate_sync(self, prompt: str, sampling: SamplingParams | None = None, *, model: str | None = None,
                       options: RequestOptions | None = None, **fields: Any) -> GenerationResult:
         """As generate(), for threads without an event loop. Ctrl-C cancels the request."""
+        if (self._started and options is None
+                and (result := self._native.wait_for(prompt, sampling, model, fields)) is not None):
+            return cast(GenerationResult, result)
         submission = self._submission(prompt, sampling, _options(model, options), fields)
         self._ready_sync()
         return _generation.generate_sync(submission)

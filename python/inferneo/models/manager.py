@@ -4,7 +4,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 from inferneo import _bridge, _check, _http, _native, _remote
 from inferneo._native import GenerationResult, ModelFormat, ModelInfo, ModelRegistration, SamplingParams
@@ -49,6 +49,8 @@ class Model(_generation.OwnedByProcess, _generation.ReadsPrompts):
 
     async def generate(self, prompt: str, sampling: SamplingParams | None = None, **fields: Any) -> GenerationResult:
         """Continues ``prompt``; arguments and errors as InferneoEngine.generate()."""
+        if (begun := self._native.begin(prompt, sampling, fields)) is not None:
+            return cast(GenerationResult, await begun)
         return await _generation.generate(self._submission(prompt, sampling, fields))
 
     def generate_stream(self, prompt: str, sampling: SamplingParams | None = None, **fields: Any) -> GenerationStream:
@@ -57,6 +59,8 @@ class Model(_generation.OwnedByProcess, _generation.ReadsPrompts):
 
     def generate_sync(self, prompt: str, sampling: SamplingParams | None = None, **fields: Any) -> GenerationResult:
         """As generate(), for threads without an event loop."""
+        if (result := self._native.wait_for(prompt, sampling, fields)) is not None:
+            return result
         return _generation.generate_sync(self._submission(prompt, sampling, fields))
 
     def generate_stream_sync(self, prompt: str, sampling: SamplingParams | None = None,

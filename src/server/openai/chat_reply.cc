@@ -241,6 +241,7 @@ void handle_chat(InferenceService& service, const std::shared_ptr<Exchange>& exc
   request.request_id = exchange->request_id();
   request.trace = exchange->request().trace;
   request.ticket = std::move(ticket);
+  request.whole = !draft.stream;
   ChatInput chat;
   chat.messages = std::move(draft.messages);
   chat.tools = draft.tools;

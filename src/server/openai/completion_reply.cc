@@ -154,6 +154,7 @@ void handle_completion(InferenceService& service, const std::shared_ptr<Exchange
   GenerateRequest request = draft.request;
   request.request_id = exchange->request_id();
   request.trace = exchange->request().trace;
+  request.whole = !draft.stream;
   if (draft.stream) {
     exchange->expect_stream([&service, model = draft.request.model] { return wait_comment(service, model); });
   }

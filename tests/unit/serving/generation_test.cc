@@ -1,71 +1,20 @@
 // The text side over the real engine core and a scripted runner: deltas, stop strings, cancellation, ends, metrics.
 #include <gtest/gtest.h>
 
-#include <algorithm>
-#include <condition_variable>
 #include <future>
 #include <map>
-#include <mutex>
 #include <set>
 #include <string>
 #include <thread>
 
 #include "byte_tokenizer.h"
+#include "client_sink.h"
 #include "engine/scripted_runner.h"
 #include "serving/engine_service.h"
 #include "serving/metrics_catalogue.h"
 
 namespace inferneo {
 namespace {
-
-// What a client sees of one request.
-class ClientSink final : public OutputSink {
- public:
-  void on_prompt(PromptInfo info) override {
-    std::lock_guard lock(mutex_);
-    EXPECT_FALSE(prompt_seen);
-    EXPECT_TRUE(text.empty());
-    prompt_seen = true;
-    prompt = std::move(info);
-  }
-  void on_delta(OutputDelta delta) override {
-    std::lock_guard lock(mutex_);
-    EXPECT_FALSE(finish.contains(delta.sample)) << "a delta after the sample's end";
-    EXPECT_EQ(outcomes, 0);
-    text[delta.sample] += delta.text;
-    if (delta.finish) {
-      finish[delta.sample] = *delta.finish;
-      stop_reason[delta.sample] = delta.stop_reason;
-    }
-    changed_.notify_all();
-  }
-  void on_done(GenerateOutcome result) override {
-    std::lock_guard lock(mutex_);
-    outcome = std::move(result);
-    ++outcomes;
-    changed_.notify_all();
-  }
-  void wait() {
-    std::unique_lock lock(mutex_);
-    ASSERT_TRUE(changed_.wait_for(lock, std::chrono::seconds(20), [this] { return outcomes > 0; }));
-  }
-  void wait_for_text() {
-    std::unique_lock lock(mutex_);
-    ASSERT_TRUE(changed_.wait_for(lock, std::chrono::seconds(20), [this] { return !text.empty(); }));
-  }
-
-  bool prompt_seen = false;
-  PromptInfo prompt;
-  std::map<int32_t, std::string> text;
-  std::map<int32_t, FinishReason> finish;
-  std::map<int32_t, std::string> stop_reason;
-  GenerateOutcome outcome;
-  int outcomes = 0;
-
- private:
-  std::mutex mutex_;
-  std::condition_variable changed_;
-};
 
 // "story" writes a fixed text and ends; "endless" never ends; "broken" cannot be loaded.
 class ScriptedLoader final : public ModelLoader {
@@ -170,6 +119,26 @@ TEST_F(GenerationTest, StopStringsEndTheTextAndTheEngineWork) {
   sampling.min_tokens = 20;  // the first "jkl" comes too early
   const auto later = run(ask("endless", sampling));
   EXPECT_EQ(later->text[0].size(), 26U + 9U);
+}
+
+TEST_F(GenerationTest, WhatNobodyReadsBeforeTheEndComesInFewPieces) {
+  GenerateRequest request = ask("endless");
+  request.sampling.max_tokens = 400;
+  const auto streamed = run(request);
+  request.whole = true;
+  const auto whole = run(request);
+  EXPECT_EQ(whole->text, streamed->text);
+  EXPECT_GT(streamed->deltas, 100);
+  EXPECT_LE(whole->deltas, 1 + 400 / 64 + 1);
+  request.sampling.stop = {"jkl"};  // an end that the text decides is found at once
+  EXPECT_EQ(run(request)->text[0].size(), 9U);
+  request.sampling = {};
+  auto sink = std::make_shared<ClientSink>();
+  const auto handle = service_->generate(request, sink);
+  sink->wait_for_text();
+  handle->cancel();
+  sink->wait();
+  EXPECT_EQ(sink->outcome.error.value().code, ErrorCode::cancelled);
 }
 
 TEST_F(GenerationTest, StopTokensAreNamed) {
