@@ -8,17 +8,20 @@ on one thread of its own, and the latency of single requests. What a slice of on
 is one value; printed are the values' median and the interval that holds it at 95 % (bootstrap), so that a machine that
 changes its speed by itself widens the interval and moves nothing. Both begin anew several times, and the interval is that
 of the processes first: a process may be faster or slower than its like for as long as it lives, by more than what is looked
-for. Once for generate(), once for generate_sync() and single requests, which waits without an event loop, as the twin does, and
-once for streams, which hand over every piece of text. With --in-callback the twin goes on within
-the engine's callbacks, on the engine's threads, which only a program can do whose state has no thread of its own.
+for. Once for generate(), once for generate_sync(), which waits for single requests without an event loop, as the twin does, and
+once for streams, which hand over every piece of text; and what a wait of 4 ms takes by itself, without a package. With
+--in-callback the twin goes on within the engine's callbacks, on the engine's threads, which only a program can do whose
+state has no thread of its own.
 """
 import argparse
+import asyncio
 import json
 import pathlib
 import random
 import statistics
 import subprocess
 import sys
+import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -64,6 +67,8 @@ def compare(options, name):
     if options.model:
         shared.append(f"--model={options.model}")
     throughput, latency = [], []
+    if not modes:
+        return [[]], [[]]
     for _ in range(options.processes):
         pair = slices_of_a_pair(options, modes, shared, own)
         throughput.append(pair["concurrent"])
@@ -105,6 +110,25 @@ def median_with_interval(groups, digits):
     return f"{median:.{digits}f} (95 %: {low:.{digits}f} to {high:.{digits}f})"
 
 
+def cost_of_waiting(seconds=0.004, rounds=200):
+    """Milliseconds of processor time that a wait takes by itself, of a thread and of an event loop: what no package saves."""
+    def spent(begin):
+        return (time.thread_time() - begin) / rounds * 1e3
+
+    begin = time.thread_time()
+    for _ in range(rounds):
+        time.sleep(seconds)
+    thread = spent(begin)
+
+    async def wait():
+        begin = time.thread_time()
+        for _ in range(rounds):
+            await asyncio.sleep(seconds)
+        return spent(begin)
+
+    return thread, asyncio.run(wait())
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build" / "release", help="the CMake build (%(default)s)")
@@ -135,6 +159,9 @@ def main():
                       flush=True)
             if latency[0]:
                 print(f"{name}: single requests take {median_with_interval(latency, 3)} ms longer", flush=True)
+        if "single" in options.modes:
+            print("a wait of 4 ms by itself: {:.3f} ms of processor time with time.sleep(), {:.3f} with asyncio.sleep()".format(
+                *cost_of_waiting()))
     except (OSError, RuntimeError) as error:
         print(f"overhead: {error}", file=sys.stderr)
         return 1

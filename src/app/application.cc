@@ -215,6 +215,9 @@ struct Application::Impl {
     }
     EngineServiceConfig service_config;
     service_config.text_threads = std::clamp(pool.size(), 1, 4) + 1;  // one for what runs
+    // Whoever may wait for an engine may wait to be read.
+    const auto waiting = static_cast<size_t>(std::max(given.max_queue_requests, 0));
+    service_config.max_text_queue = std::max(service_config.max_text_queue, waiting);
     service_config.seed = config.seed.value_or(0);
     service_config.request_timeout = request_timeout_of(config);
     service = std::make_unique<EngineService>(service_config, *manager, ledger, clock, &admission);
