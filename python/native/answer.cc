@@ -137,7 +137,7 @@ PyObject* next(PyObject* object) {
   return nullptr;
 }
 
-// What `await` asks first (PEP 489's am_send): a result without an exception around it.
+// What `await` asks first (am_send of Python 3.10): a result without an exception around it.
 PySendResult send(PyObject* object, PyObject* /*sent*/, PyObject** given) {
   Answer* self = self_of(object);
   if (self->state == State::result) {
