@@ -23,25 +23,6 @@ using PyEngine = Owned<InferneoEngine>;
 using PyEnhanced = Owned<EnhancedInferneoEngine>;
 using Headers = std::map<std::string, std::string>;
 
-// Both classes: they start, stop and end alike.
-template <typename Engine>
-nb::class_<Owned<Engine>> bind_engine(nb::module_& module, const char* name) {
-  using Py = Owned<Engine>;
-  nb::class_<Py> cls(module, name);
-  cls.def("__init__", [](Py* self, const Config& config) { new (self) Py(std::make_unique<Engine>(config.value)); });
-  cls.def("start", [](Py& self, const std::stop_source& starting) {
-    check(self.exclusive([&](Engine& engine) { return engine.start(starting.get_token()); }));
-  });
-  cls.def("stop", [](Py& self) {
-    check(self.exclusive([](Engine& engine) {
-      engine.stop();
-      return ok_status();
-    }));
-  });
-  cls.def("end", &Py::end);
-  return cls;
-}
-
 EnhancedGenerateOptions options_of(std::string model, std::string user, std::string session, Headers headers,
                                    std::string forced_arm) {
   return {.model = std::move(model),
@@ -65,22 +46,10 @@ PyTicket submit_plain(PyEngine& self, const PyEventQueue& queue, uint64_t id, st
 std::optional<std::string> plain_model(nb::handle model) { return model.is_none() ? std::string() : plain_text(model); }
 
 // What begin() and wait_for() submit (asking.h).
-auto plain_submission(PyEngine& self, std::string& model) {
+auto submission(PyEngine& self, std::string& model) {
   return [&](const PyEventQueue& queue, uint64_t id, std::string text, const SamplingParams& chosen) {
     return submit_plain(self, queue, id, std::move(text), chosen, std::move(model), false);
   };
-}
-
-nb::object begin_plain(PyEngine& self, nb::handle prompt, nb::handle sampling, nb::handle model,
-                       const nb::dict& fields) {
-  std::optional<std::string> which = plain_model(model);
-  return which ? begin(prompt, sampling, fields, plain_submission(self, *which)) : nb::none();
-}
-
-nb::object wait_plain(PyEngine& self, nb::handle prompt, nb::handle sampling, nb::handle model,
-                      const nb::dict& fields) {
-  std::optional<std::string> which = plain_model(model);
-  return which ? wait_for(prompt, sampling, fields, plain_submission(self, *which)) : nb::none();
 }
 
 PyTicket submit_enhanced(PyEnhanced& self, const PyEventQueue& queue, uint64_t id, std::string prompt,
@@ -97,22 +66,45 @@ PyTicket submit_enhanced(PyEnhanced& self, const PyEventQueue& queue, uint64_t i
 }
 
 // The same, of what routing is told nothing about but the model.
-auto enhanced_submission(PyEnhanced& self, std::string& model) {
+auto submission(PyEnhanced& self, std::string& model) {
   return [&](const PyEventQueue& queue, uint64_t id, std::string text, const SamplingParams& chosen) {
     return submit_enhanced(self, queue, id, std::move(text), chosen, std::move(model), false, {}, {}, {}, {});
   };
 }
 
-nb::object begin_enhanced(PyEnhanced& self, nb::handle prompt, nb::handle sampling, nb::handle model,
-                          const nb::dict& fields) {
+template <typename Engine>
+nb::object begin_generation(Owned<Engine>& self, nb::handle prompt, nb::handle sampling, nb::handle model,
+                            const nb::dict& fields) {
   std::optional<std::string> which = plain_model(model);
-  return which ? begin(prompt, sampling, fields, enhanced_submission(self, *which)) : nb::none();
+  return which ? begin(prompt, sampling, fields, submission(self, *which)) : nb::none();
 }
 
-nb::object wait_enhanced(PyEnhanced& self, nb::handle prompt, nb::handle sampling, nb::handle model,
-                         const nb::dict& fields) {
+template <typename Engine>
+nb::object wait_for_generation(Owned<Engine>& self, nb::handle prompt, nb::handle sampling, nb::handle model,
+                               const nb::dict& fields) {
   std::optional<std::string> which = plain_model(model);
-  return which ? wait_for(prompt, sampling, fields, enhanced_submission(self, *which)) : nb::none();
+  return which ? wait_for(prompt, sampling, fields, submission(self, *which)) : nb::none();
+}
+
+// Both classes: they start, stop and end alike, and are asked alike for what is plain.
+template <typename Engine>
+nb::class_<Owned<Engine>> bind_engine(nb::module_& module, const char* name) {
+  using Py = Owned<Engine>;
+  nb::class_<Py> cls(module, name);
+  cls.def("__init__", [](Py* self, const Config& config) { new (self) Py(std::make_unique<Engine>(config.value)); });
+  cls.def("start", [](Py& self, const std::stop_source& starting) {
+    check(self.exclusive([&](Engine& engine) { return engine.start(starting.get_token()); }));
+  });
+  cls.def("stop", [](Py& self) {
+    check(self.exclusive([](Engine& engine) {
+      engine.stop();
+      return ok_status();
+    }));
+  });
+  cls.def("end", &Py::end);
+  cls.def("begin", &begin_generation<Engine>, nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg());
+  cls.def("wait_for", &wait_for_generation<Engine>, nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg());
+  return cls;
 }
 
 PyTicket embed_plain(PyEngine& self, const PyEventQueue& queue, uint64_t id, std::vector<std::string> texts,
@@ -183,14 +175,10 @@ void bind_engines(nb::module_& module) {
   });
   bind_engine<InferneoEngine>(module, "Engine")
       .def("submit", &submit_plain)
-      .def("begin", &begin_plain, nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg())
-      .def("wait_for", &wait_plain, nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg())
       .def("embed", &embed_plain, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg());
 
   auto enhanced = bind_engine<EnhancedInferneoEngine>(module, "EnhancedEngine");
   enhanced.def("submit", &submit_enhanced);
-  enhanced.def("begin", &begin_enhanced, nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg());
-  enhanced.def("wait_for", &wait_enhanced, nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg());
   enhanced.def("embed", &embed_enhanced, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg(),
                nb::arg(), nb::arg(), nb::arg(), nb::arg());
   enhanced.def("register_model", [](PyEnhanced& self, const ModelRegistration& registration) {

@@ -101,11 +101,10 @@ GenerationTicket submit_generation(InferenceService& service, GenerateRequest re
     return failed_submission(valid.error(), callbacks);
   }
   const int n = request.sampling.n;
-  const bool whole = !callbacks.on_text;
+  request.whole = !callbacks.on_text;
   auto ticket = std::make_shared<GenerationTicket::Impl>();
   auto sink = std::make_shared<ResultSink>(static_cast<size_t>(n), std::move(callbacks), ticket);
   request.explicit_sampling = {true, true, true, true, true};
-  request.whole = whole;
   const std::shared_ptr<GenerationHandle> handle = service.generate(std::move(request), std::move(sink));
   const std::lock_guard lock(ticket->mutex);
   if (!ticket->done) ticket->handle = handle;
