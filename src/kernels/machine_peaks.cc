@@ -26,6 +26,7 @@ struct NamedLoops {
 constexpr NamedLoops kLoops[] = {{"avx512_bf16", avx512_bf16_peak_loops},
                                  {"avx512_vnni", avx512_vnni_peak_loops},
                                  {"avx512", avx512_peak_loops},
+                                 {"avx_vnni", avx_vnni_peak_loops},
                                  {"avx2", avx2_peak_loops},
                                  {"reference", reference_peak_loops}};
 

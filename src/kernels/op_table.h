@@ -26,7 +26,7 @@ template <typename Args>
 using RangeOp = void (*)(const Args& args, int64_t begin, int64_t end);
 
 struct OpTable {
-  std::string_view name;  // "avx512_bf16", "avx512_vnni", "avx512", "avx2", "reference"
+  std::string_view name;  // "avx512_bf16", "avx512_vnni", "avx512", "avx_vnni", "avx2", "reference"
 
   RangeOp<EmbedArgs> embed;
   RangeOp<NormArgs> rms_norm;

@@ -11,6 +11,7 @@ namespace {
 bool has_avx2() {
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
 }
+bool has_avx_vnni() { return has_avx2() && __builtin_cpu_supports("avxvnni"); }
 bool has_avx512() {
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
@@ -24,9 +25,18 @@ constexpr IsaEntry kIsas[] = {
     {"avx512_bf16", has_avx512_bf16, avx512_bf16_table},
     {"avx512_vnni", has_avx512_vnni, avx512_vnni_table},
     {"avx512", has_avx512, avx512_table},
+    {"avx_vnni", has_avx_vnni, avx_vnni_table},
     {"avx2", has_avx2, avx2_table},
     {"reference", always, reference_table},
 };
+
+// VNNI changes nothing but the products with quantised weights.
+OpTable with_products(std::string_view name, OpTable table, const QuantOps& products) {
+  table.name = name;
+  table.quant_pack = products.pack;
+  table.quant_panels = products.panels;
+  return table;
+}
 
 }  // namespace
 
@@ -56,15 +66,12 @@ const OpTable* reference_table() {
   return &table;
 }
 
-// VNNI changes nothing but the products with quantised weights.
 const OpTable* avx512_vnni_table() {
-  static const OpTable table = [] {
-    OpTable copy = *avx512_table();
-    copy.name = "avx512_vnni";
-    copy.quant_pack = avx512_vnni::kQuantOps.pack;
-    copy.quant_panels = avx512_vnni::kQuantOps.panels;
-    return copy;
-  }();
+  static const OpTable table = with_products("avx512_vnni", *avx512_table(), avx512_vnni::kQuantOps);
+  return &table;
+}
+const OpTable* avx_vnni_table() {
+  static const OpTable table = with_products("avx_vnni", *avx2_table(), avx_vnni::kQuantOps);
   return &table;
 }
 

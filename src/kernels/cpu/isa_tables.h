@@ -8,6 +8,7 @@ namespace inferneo::kernels {
 const OpTable* avx512_bf16_table();
 const OpTable* avx512_vnni_table();
 const OpTable* avx512_table();
+const OpTable* avx_vnni_table();
 const OpTable* avx2_table();
 
 // Products with quantised weights: files of their own where tables of several instruction sets share them.
@@ -20,6 +21,11 @@ void quant_pack(const MatmulPackArgs& args, int64_t begin, int64_t end);
 void quant_panels(const MatmulPanelArgs& args, int64_t begin, int64_t end);
 constexpr QuantOps kQuantOps{quant_pack, quant_panels};
 }  // namespace avx2
+namespace avx_vnni {
+void quant_pack(const MatmulPackArgs& args, int64_t begin, int64_t end);
+void quant_panels(const MatmulPanelArgs& args, int64_t begin, int64_t end);
+constexpr QuantOps kQuantOps{quant_pack, quant_panels};
+}  // namespace avx_vnni
 namespace avx512_vnni {
 void quant_pack(const MatmulPackArgs& args, int64_t begin, int64_t end);
 void quant_panels(const MatmulPanelArgs& args, int64_t begin, int64_t end);

@@ -16,6 +16,7 @@ struct PeakLoops {
 const PeakLoops* avx512_bf16_peak_loops();
 const PeakLoops* avx512_vnni_peak_loops();
 const PeakLoops* avx512_peak_loops();
+const PeakLoops* avx_vnni_peak_loops();
 const PeakLoops* avx2_peak_loops();
 const PeakLoops* reference_peak_loops();
 

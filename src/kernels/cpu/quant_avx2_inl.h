@@ -1,78 +1,129 @@
-// The matrix product with quantised weights for AVX2. Included by avx2.cc inside its anonymous namespace, after
-// quant_inl.h. matmul_args.h has the numerics: integers are exact, so only f32 rounding differs from the reference.
+// The matrix product with quantised weights for AVX2, and for AVX-VNNI where the compiler may use it. Included by
+// avx2.cc and avx_vnni.cc inside their anonymous namespaces, after quant_inl.h. matmul_args.h has the numerics:
+// integers are exact, so only f32 rounding differs from the reference, and nothing between the two.
 //
-// A line is 64 bytes of a panel: 4 inputs of 16 channels, as two registers of 8 channels ("halves"). vpmaddubsw takes
-// unsigned by signed bytes and adds pairs in 16 bits. For int8, |w| times x with the sign of w: at most 2 * 127 * 127,
-// which fits; int4 is unsigned as it is, and the 8 lines of a group add up to at most 8 * 2 * 15 * 127, which fits too,
-// so 16-bit sums are widened once a group.
+// A line is 64 bytes of a panel: 4 inputs of 16 channels, as two registers of 8 channels ("halves").
 //
-// Rows are taken several at a time, so that a weight is unpacked once for all of them: few rows with both halves of a
-// panel, many rows with one half after the other, to keep the sums in registers.
+// AVX2: vpmaddubsw takes unsigned by signed bytes and adds pairs in 16 bits. For int8, |w| times x with the sign of w:
+// at most 2 * 127 * 127, which fits; int4 is unsigned as it is, and the 8 lines of a group add up to at most 8 * 2 * 15
+// * 127, which fits too, so 16-bit sums are widened once a group.
+//
+// AVX-VNNI: vpdpbusd takes the same bytes and adds fours in 32 bits, in one instruction for AVX2's two to four. int8 is
+// made unsigned as with AVX-512 (quant_avx512_inl.h): kInt8Offset is added, and a sum begins at what that adds too
+// much.
+//
+// Rows are taken several at a time, so that a weight is unpacked once for all of them: four with AVX2, whose loops four
+// fill, and five with AVX-VNNI, for the ten chains that an instruction of five cycles, two of them begun in each, wants
+// (Intel's optimisation manual, Golden Cove). There are not enough registers for their sums across groups as well;
+// those rest in the first-level cache meanwhile.
 
+#ifdef __AVXVNNI__
+constexpr int kRowsAtOnce = 5;
+#else
+constexpr int kRowsAtOnce = 4;
+#endif
+constexpr int kHalves = 2;
 constexpr int64_t kQuantCacheBytes = int64_t{192} << 10;  // of weights, while tiles of rows pass by
+constexpr int64_t kQuantAheadBytes = 4096;                // fetched ahead: the hardware stops at the end of a page
 constexpr int kGroupLines8 = 8;                           // lines of int8 in a group
 constexpr int kGroupLines4 = 4;
 
-// A packed row.
-struct QuantRow {
-  const std::byte* q;
-  const float* a;
-  const float* a_sum;
-};
+SIMD_INLINE __m256i load_half(const std::byte* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
 
-SIMD_INLINE __m256i load_line(const std::byte* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
-
-// Four inputs of a row, in every channel.
-SIMD_INLINE __m256i broadcast_inputs(const std::byte* q) {
-  int four = 0;
-  __builtin_memcpy(&four, q, sizeof(four));
-  return _mm256_set1_epi32(four);
+// Four inputs, or another 32 bits of a row, in every channel.
+SIMD_INLINE __m256i broadcast_word(const std::byte* p) {
+  int word = 0;
+  __builtin_memcpy(&word, p, sizeof(word));
+  return _mm256_set1_epi32(word);
 }
+SIMD_INLINE __m256 broadcast_float(const std::byte* p) { return _mm256_castsi256_ps(broadcast_word(p)); }
+
+#ifdef __AVXVNNI__
+struct Weights8 {
+  __m256i biased;
+};
+SIMD_INLINE Weights8 unpack8(__m256i w) {
+  return {_mm256_xor_si256(w, _mm256_set1_epi8(static_cast<char>(kInt8Offset)))};
+}
+SIMD_INLINE __m256i begin8(const QuantRows& rows, int r) {
+  return broadcast_word(rows.a + 2 * rows.groups * 4 + r * rows.row_bytes);
+}
+SIMD_INLINE __m256i add8(__m256i sum, const Weights8& w, __m256i x) {
+  return _mm256_dpbusd_avx_epi32(sum, w.biased, x);
+}
+SIMD_INLINE __m256i add4(__m256i sum, __m256i w, __m256i x) { return _mm256_dpbusd_avx_epi32(sum, w, x); }
+SIMD_INLINE __m256i end4(__m256i sum) { return sum; }
+#else
+SIMD_INLINE __m256i widen(__m256i sums16) { return _mm256_madd_epi16(sums16, _mm256_set1_epi16(1)); }
+
+struct Weights8 {
+  __m256i w;
+  __m256i magnitude;
+};
+SIMD_INLINE Weights8 unpack8(__m256i w) { return {w, _mm256_abs_epi8(w)}; }
+SIMD_INLINE __m256i begin8(const QuantRows& /*rows*/, int /*r*/) { return _mm256_setzero_si256(); }
+SIMD_INLINE __m256i add8(__m256i sum, const Weights8& w, __m256i x) {
+  return _mm256_add_epi32(sum, widen(_mm256_maddubs_epi16(w.magnitude, _mm256_sign_epi8(x, w.w))));
+}
+// Sums of 16 bits until the end.
+SIMD_INLINE __m256i add4(__m256i sum, __m256i w, __m256i x) {
+  return _mm256_add_epi16(sum, _mm256_maddubs_epi16(w, x));
+}
+SIMD_INLINE __m256i end4(__m256i sum) { return widen(sum); }
+#endif
 
 // Sums stay in the order in which they are written. GCC would rather add up all products of a group as a tree, for
 // which there are far too few registers.
 SIMD_INLINE void in_order(__m256i& sum) { asm("" : "+x"(sum)); }
 
-SIMD_INLINE __m256i widen(__m256i sums16) { return _mm256_madd_epi16(sums16, _mm256_set1_epi16(1)); }
-
-// sums[r][h]: products of one group, for rows r and 8 channels from half `first`.
-template <int M, int H>
-SIMD_INLINE void group_dot8(const std::byte* lines, int first, const QuantRow (&rows)[M], int64_t col,
-                            __m256i (&sums)[M][H]) {
+// sums[r][h]: products of one group, for row r and 8 channels.
+template <int M>
+SIMD_INLINE void group_dot8(const std::byte* lines, const QuantRows& rows, __m256i (&sums)[M][kHalves]) {
+#pragma GCC unroll 8
+  for (int r = 0; r < M; ++r) {
+#pragma GCC unroll 2
+    for (int h = 0; h < kHalves; ++h) sums[r][h] = begin8(rows, r);
+  }
 #pragma GCC unroll 8
   for (int i = 0; i < kGroupLines8; ++i) {
+    Weights8 w[kHalves];
 #pragma GCC unroll 2
-    for (int h = 0; h < H; ++h) {
-      const __m256i w = load_line(lines + i * 64 + (first + h) * 32);
-      const __m256i magnitude = _mm256_abs_epi8(w);
+    for (int h = 0; h < kHalves; ++h) w[h] = unpack8(load_half(lines + i * 64 + h * 32));
 #pragma GCC unroll 8
-      for (int r = 0; r < M; ++r) {
-        const __m256i x = _mm256_sign_epi8(broadcast_inputs(rows[r].q + col + i * 4), w);
-        const __m256i product = widen(_mm256_maddubs_epi16(magnitude, x));
-        sums[r][h] = i == 0 ? product : _mm256_add_epi32(sums[r][h], product);
+    for (int r = 0; r < M; ++r) {
+      const __m256i x = broadcast_word(rows.q + r * rows.row_bytes + i * 4);
+#pragma GCC unroll 2
+      for (int h = 0; h < kHalves; ++h) {
+        sums[r][h] = add8(sums[r][h], w[h], x);
+        in_order(sums[r][h]);
       }
     }
   }
 }
 
-template <int M, int H>
-SIMD_INLINE void group_dot4(const std::byte* lines, int first, const QuantRow (&rows)[M], int64_t col,
-                            __m256i (&sums)[M][H]) {
+// A byte has two weights: of one input, and of the one four behind it.
+template <int M>
+SIMD_INLINE void group_dot4(const std::byte* lines, const QuantRows& rows, __m256i (&sums)[M][kHalves]) {
   const __m256i mask = _mm256_set1_epi8(15);
-#pragma GCC unroll 4
-  for (int i = 0; i < kGroupLines4; ++i) {
-#pragma GCC unroll 2
-    for (int h = 0; h < H; ++h) {
-      const __m256i w = load_line(lines + i * 64 + (first + h) * 32);
-      const __m256i low = _mm256_and_si256(w, mask);
-      const __m256i high = _mm256_and_si256(_mm256_srli_epi16(w, 4), mask);
 #pragma GCC unroll 8
-      for (int r = 0; r < M; ++r) {
-        const std::byte* q = rows[r].q + col + i * 8;
-        const __m256i a = _mm256_maddubs_epi16(low, broadcast_inputs(q));
-        const __m256i b = _mm256_maddubs_epi16(high, broadcast_inputs(q + 4));
-        const __m256i both = _mm256_add_epi16(a, b);
-        sums[r][h] = i == 0 ? both : _mm256_add_epi16(sums[r][h], both);
+  for (int r = 0; r < M; ++r) {
+#pragma GCC unroll 2
+    for (int h = 0; h < kHalves; ++h) sums[r][h] = _mm256_setzero_si256();
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < 2 * kGroupLines4; ++i) {
+    __m256i w[kHalves];
+#pragma GCC unroll 2
+    for (int h = 0; h < kHalves; ++h) {
+      const __m256i both = load_half(lines + i / 2 * 64 + h * 32);
+      w[h] = _mm256_and_si256(i % 2 == 0 ? both : _mm256_srli_epi16(both, 4), mask);
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < M; ++r) {
+      const __m256i x = broadcast_word(rows.q + r * rows.row_bytes + i * 4);
+#pragma GCC unroll 2
+      for (int h = 0; h < kHalves; ++h) {
+        sums[r][h] = add4(sums[r][h], w[h], x);
         in_order(sums[r][h]);
       }
     }
@@ -80,7 +131,7 @@ SIMD_INLINE void group_dot4(const std::byte* lines, int first, const QuantRow (&
 #pragma GCC unroll 8
   for (int r = 0; r < M; ++r) {
 #pragma GCC unroll 2
-    for (int h = 0; h < H; ++h) sums[r][h] = widen(sums[r][h]);
+    for (int h = 0; h < kHalves; ++h) sums[r][h] = end4(sums[r][h]);
   }
 }
 
@@ -93,28 +144,28 @@ SIMD_INLINE __m256 bf16_to_floats(const uint16_t* p) {
   return _mm256_castsi256_ps(_mm256_slli_epi32(bits, 16));
 }
 
-// acc[r][h] = unit * sum over groups, for 8 channels from half `first` of a panel.
-template <bool Int4, int M, int H>
-SIMD_INLINE void quant_dot(const QuantPanel& panel, int first, const QuantRow (&rows)[M], __m256 (&acc)[M][H]) {
+// acc[r][h] = unit * sum over groups, for 8 channels each.
+template <bool Int4, int M>
+SIMD_INLINE void quant_dot(const QuantPanel& panel, QuantRows rows, __m256 (&acc)[M][kHalves]) {
   constexpr int64_t kGroupBytes = 64 * (Int4 ? kGroupLines4 : kGroupLines8);
 #pragma GCC unroll 8
   for (int r = 0; r < M; ++r) {
 #pragma GCC unroll 2
-    for (int h = 0; h < H; ++h) acc[r][h] = _mm256_setzero_ps();
+    for (int h = 0; h < kHalves; ++h) acc[r][h] = _mm256_setzero_ps();
   }
   for (int64_t g = 0; g < panel.groups; ++g) {
     const std::byte* lines = panel.lines + g * kGroupBytes;
     const std::byte* scales = panel.scales + g * kGroupScaleBytes;
-    for (int64_t i = 0; i < kGroupBytes; i += 64) prefetch(lines + kPrefetchBytes + i);
-    __m256i sums[M][H];
+    for (int64_t i = 0; i < kGroupBytes; i += 64) prefetch(lines + kQuantAheadBytes + i);
+    __m256i sums[M][kHalves];
     if constexpr (Int4) {
-      group_dot4<M, H>(lines, first, rows, g * kQuantGroup, sums);
+      group_dot4<M>(lines, rows, sums);
     } else {
-      group_dot8<M, H>(lines, first, rows, g * kQuantGroup, sums);
+      group_dot8<M>(lines, rows, sums);
     }
 #pragma GCC unroll 2
-    for (int h = 0; h < H; ++h) {
-      const int lane = (first + h) * 8;
+    for (int h = 0; h < kHalves; ++h) {
+      const int lane = h * 8;
       __m256 scale;
       __m256 minimum;
       if constexpr (Int4) {
@@ -126,15 +177,18 @@ SIMD_INLINE void quant_dot(const QuantPanel& panel, int first, const QuantRow (&
       }
 #pragma GCC unroll 8
       for (int r = 0; r < M; ++r) {
-        const __m256 scaled = _mm256_mul_ps(scale, _mm256_broadcast_ss(rows[r].a + g));
+        const std::byte* a = rows.a + r * rows.row_bytes;
+        const __m256 scaled = _mm256_mul_ps(scale, broadcast_float(a));
         acc[r][h] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sums[r][h]), scaled, acc[r][h]);
-        if constexpr (Int4) acc[r][h] = _mm256_fnmadd_ps(minimum, _mm256_broadcast_ss(rows[r].a_sum + g), acc[r][h]);
+        if constexpr (Int4) acc[r][h] = _mm256_fnmadd_ps(minimum, broadcast_float(a + rows.groups * 4), acc[r][h]);
       }
     }
+    rows.q += kQuantGroup;
+    rows.a += sizeof(float);
   }
 #pragma GCC unroll 2
-  for (int h = 0; h < H; ++h) {
-    const __m256 unit = bf16_to_floats(panel.units + (first + h) * 8);
+  for (int h = 0; h < kHalves; ++h) {
+    const __m256 unit = bf16_to_floats(panel.units + h * 8);
 #pragma GCC unroll 8
     for (int r = 0; r < M; ++r) acc[r][h] = _mm256_mul_ps(unit, acc[r][h]);
   }
@@ -143,41 +197,32 @@ SIMD_INLINE void quant_dot(const QuantPanel& panel, int first, const QuantRow (&
 template <bool Int4, int M>
 void quant_rows_by_panels(const MatmulPanelArgs& args, int64_t row, int64_t begin, int64_t end) {
   const PackedView& weight = args.output.weight;
-  QuantRow rows[M];
-  for (int r = 0; r < M; ++r) {
-    const std::byte* packed = args.packed + (row + r) * quant_row_bytes(weight.cols);
-    const float* a = reinterpret_cast<const float*>(packed + weight.padded_cols());
-    rows[r] = {packed, a, a + weight.num_groups()};
-  }
+  const int64_t groups = weight.num_groups();
+  const int64_t row_bytes = quant_row_bytes(weight.cols);
+  const std::byte* packed = args.packed + row * row_bytes;
+  const QuantRows rows{packed, packed + groups * kQuantGroup, row_bytes, groups};
   for (int64_t index = begin; index < end; ++index) {
-    const QuantPanel panel = quant_panel(weight, index);
-    if constexpr (M <= 2) {
-      __m256 acc[M][2];
-      quant_dot<Int4, M, 2>(panel, 0, rows, acc);
-      for (int r = 0; r < M; ++r) write_quant_row(args.output, row + r, index, V{acc[r][0], acc[r][1]});
-    } else {
-      __m256 low[M][1];
-      __m256 high[M][1];
-      quant_dot<Int4, M, 1>(panel, 0, rows, low);
-      quant_dot<Int4, M, 1>(panel, 1, rows, high);
-      for (int r = 0; r < M; ++r) write_quant_row(args.output, row + r, index, V{low[r][0], high[r][0]});
-    }
+    __m256 acc[M][kHalves];
+    quant_dot<Int4, M>(quant_panel(weight, index), rows, acc);
+    for (int r = 0; r < M; ++r) write_quant_row(args.output, row + r, index, V{acc[r][0], acc[r][1]});
   }
 }
 
+// `count` rows, from 1 to M.
+template <bool Int4, int M>
+void quant_rows(const MatmulPanelArgs& args, int64_t row, int64_t count, int64_t begin, int64_t end) {
+  if (count == M) return quant_rows_by_panels<Int4, M>(args, row, begin, end);
+  if constexpr (M > 1) quant_rows<Int4, M - 1>(args, row, count, begin, end);
+}
+
+// All rows, in tiles of nearly the same size.
 template <bool Int4>
 void quant_block(const MatmulPanelArgs& args, int64_t begin, int64_t end) {
   int64_t row = 0;
-  for (; row + 4 <= args.num_rows; row += 4) quant_rows_by_panels<Int4, 4>(args, row, begin, end);
-  switch (args.num_rows - row) {
-    case 1:
-      return quant_rows_by_panels<Int4, 1>(args, row, begin, end);
-    case 2:
-      return quant_rows_by_panels<Int4, 2>(args, row, begin, end);
-    case 3:
-      return quant_rows_by_panels<Int4, 3>(args, row, begin, end);
-    default:
-      return;
+  for (int64_t tiles = (args.num_rows + kRowsAtOnce - 1) / kRowsAtOnce; tiles > 0; --tiles) {
+    const int64_t count = (args.num_rows - row + tiles - 1) / tiles;
+    quant_rows<Int4, kRowsAtOnce>(args, row, count, begin, end);
+    row += count;
   }
 }
 

@@ -22,14 +22,6 @@ constexpr int64_t kQuantAheadBytes = 4096;                // fetched ahead: the 
 constexpr int kGroupLines = 8;                            // unpacked: 4 inputs of 16 channels each
 constexpr int kPanelsAtOnce = 2;
 
-// Consecutive rows of inputs, at one group.
-struct QuantRows {
-  const std::byte* q;  // the first row's integers
-  const std::byte* a;  // its scale; at the same place in the next two arrays of `groups` words: a * sum, and the start
-  int64_t row_bytes;   // from row to row
-  int64_t groups;
-};
-
 template <bool Int4, int N>
 SIMD_INLINE void unpack_group(const std::byte* const (&lines)[N], __m512i (&w)[N][kGroupLines]) {
 #pragma GCC unroll 2

@@ -8,6 +8,14 @@ struct QuantPanel {
   int64_t groups;
 };
 
+// Consecutive rows of inputs, at one group.
+struct QuantRows {
+  const std::byte* q;  // the first row's integers
+  const std::byte* a;  // its scale; at the same place in the next two arrays of `groups` words: a * sum, and the start
+  int64_t row_bytes;   // from row to row
+  int64_t groups;
+};
+
 SIMD_INLINE QuantPanel quant_panel(const PackedView& weight, int64_t index) {
   const std::byte* panel = weight.panel(index);
   return {panel, panel + weight.scales_at(), reinterpret_cast<const uint16_t*>(panel + weight.units_at()),

@@ -109,7 +109,9 @@ void expect_close(GuardedOutput& got, Want&& want, Tolerance&& tolerance, const 
 // What the machine can run; in a program that is compiled for that, the tables of emulated_tables.h.
 inline std::vector<const OpTable*> runnable_tables() {
 #ifdef INFERNEO_EMULATED_AVX512
-  return {emulated_avx512_table(), emulated_avx512_bf16_table()};
+  std::vector<const OpTable*> emulated{emulated_avx512_table(), emulated_avx512_bf16_table()};
+  if (select_op_table("avx2").ok()) emulated.push_back(emulated_avx_vnni_table());
+  return emulated;
 #endif
   std::vector<const OpTable*> tables;
   for (const IsaEntry& entry : isa_entries()) {
