@@ -24,8 +24,11 @@ constexpr int kRowsAtOnce = 4;
 #endif
 constexpr int kHalves = 2;
 constexpr int64_t kQuantCacheBytes = int64_t{192} << 10;  // of weights, while tiles of rows pass by
-constexpr int64_t kQuantAheadBytes = 4096;                // fetched ahead: the hardware stops at the end of a page
-constexpr int kGroupLines8 = 8;                           // lines of int8 in a group
+// Fetched ahead, as far as one row gains most on a Zen 3: twice as far, where the hardware fetches by itself, int8
+// keeps 0.95 of the memory's speed, and 1.02 with this.
+constexpr int64_t kAheadGroups8 = 2;
+constexpr int64_t kAheadGroups4 = 6;
+constexpr int kGroupLines8 = 8;  // lines of int8 in a group
 constexpr int kGroupLines4 = 4;
 
 SIMD_INLINE __m256i load_half(const std::byte* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
@@ -144,9 +147,10 @@ SIMD_INLINE __m256 bf16_to_floats(const uint16_t* p) {
   return _mm256_castsi256_ps(_mm256_slli_epi32(bits, 16));
 }
 
-// acc[r][h] = unit * sum over groups, for 8 channels each.
+// acc[r][h] = unit * sum over groups, for 8 channels each; `next`: see fetch_group().
 template <bool Int4, int M>
-SIMD_INLINE void quant_dot(const QuantPanel& panel, QuantRows rows, __m256 (&acc)[M][kHalves]) {
+SIMD_INLINE void quant_dot(const QuantPanel (&panels)[1], int64_t next, QuantRows rows, __m256 (&acc)[M][kHalves]) {
+  const QuantPanel& panel = panels[0];
   constexpr int64_t kGroupBytes = 64 * (Int4 ? kGroupLines4 : kGroupLines8);
 #pragma GCC unroll 8
   for (int r = 0; r < M; ++r) {
@@ -156,7 +160,7 @@ SIMD_INLINE void quant_dot(const QuantPanel& panel, QuantRows rows, __m256 (&acc
   for (int64_t g = 0; g < panel.groups; ++g) {
     const std::byte* lines = panel.lines + g * kGroupBytes;
     const std::byte* scales = panel.scales + g * kGroupScaleBytes;
-    for (int64_t i = 0; i < kGroupBytes; i += 64) prefetch(lines + kQuantAheadBytes + i);
+    fetch_group<Int4, 1>(panels, g + (Int4 ? kAheadGroups4 : kAheadGroups8), next);
     __m256i sums[M][kHalves];
     if constexpr (Int4) {
       group_dot4<M>(lines, rows, sums);
@@ -202,8 +206,9 @@ void quant_rows_by_panels(const MatmulPanelArgs& args, int64_t row, int64_t begi
   const std::byte* packed = args.packed + row * row_bytes;
   const QuantRows rows{packed, packed + groups * kQuantGroup, row_bytes, groups};
   for (int64_t index = begin; index < end; ++index) {
+    const QuantPanel panel[1] = {quant_panel(weight, index)};
     __m256 acc[M][kHalves];
-    quant_dot<Int4, M>(quant_panel(weight, index), rows, acc);
+    quant_dot<Int4, M>(panel, index + 1 < end ? static_cast<int64_t>(weight.panel_bytes()) : 0, rows, acc);
     for (int r = 0; r < M; ++r) write_quant_row(args.output, row + r, index, V{acc[r][0], acc[r][1]});
   }
 }

@@ -130,22 +130,6 @@ SIMD_INLINE void add_group(const __m512i (&w)[N][kGroupLines], const V (&scale)[
   }
 }
 
-// What group `ahead` of N panels needs: of these panels or, past their end, of those `next` bytes behind them.
-template <bool Int4, int N>
-SIMD_INLINE void fetch_group(const QuantPanel (&panels)[N], int64_t ahead, int64_t next) {
-  constexpr int64_t kGroupBytes = kQuantGroup * kPanelRows / (Int4 ? 2 : 1);
-  const bool past = ahead >= panels[0].groups;
-  const int64_t g = past ? ahead - panels[0].groups : ahead;
-  const int64_t skip = past ? next : 0;
-#pragma GCC unroll 2
-  for (int n = 0; n < N; ++n) {
-    const std::byte* lines = panels[n].lines + skip + g * kGroupBytes;
-#pragma GCC unroll 8
-    for (int64_t i = 0; i < kGroupBytes; i += 64) prefetch(lines + i);
-    prefetch(panels[n].scales + skip + g * static_cast<int64_t>(kGroupScaleBytes));
-  }
-}
-
 // Rows [row, row + count), at most a tile, by panels [index, index + N); `next`: see fetch_group().
 template <bool Int4, int N>
 void multiply_quant_tile(const MatmulPanelArgs& args, int64_t row, int64_t count, int64_t index, int64_t next) {

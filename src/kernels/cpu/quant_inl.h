@@ -22,6 +22,22 @@ SIMD_INLINE QuantPanel quant_panel(const PackedView& weight, int64_t index) {
           weight.num_groups()};
 }
 
+// Fetches what group `ahead` of N panels needs: of these panels or, past their end, of those `next` bytes behind them.
+template <bool Int4, int N>
+SIMD_INLINE void fetch_group(const QuantPanel (&panels)[N], int64_t ahead, int64_t next) {
+  constexpr int64_t kGroupBytes = kQuantGroup * kPanelRows / (Int4 ? 2 : 1);
+  const bool past = ahead >= panels[0].groups;
+  const int64_t g = past ? ahead - panels[0].groups : ahead;
+  const int64_t skip = past ? next : 0;
+#pragma GCC unroll 2
+  for (int n = 0; n < N; ++n) {
+    const std::byte* lines = panels[n].lines + skip + g * kGroupBytes;
+#pragma GCC unroll 8
+    for (int64_t i = 0; i < kGroupBytes; i += 64) prefetch(lines + i);
+    prefetch(panels[n].scales + skip + g * static_cast<int64_t>(kGroupScaleBytes));
+  }
+}
+
 SIMD_INLINE void write_quant_row(const MatmulOutput& output, int64_t row, int64_t panel, V sum) {
   const int64_t channel = panel * kPanelRows;
   const int64_t count = output.weight.rows - channel;
