@@ -5,17 +5,17 @@
 // A line is 64 bytes of a panel: 4 inputs of 16 channels, as two registers of 8 channels ("halves").
 //
 // AVX2: vpmaddubsw takes unsigned by signed bytes and adds pairs in 16 bits. For int8, |w| times x with the sign of w:
-// at most 2 * 127 * 127, which fits; int4 is unsigned as it is, and the 8 lines of a group add up to at most 8 * 2 * 15
-// * 127, which fits too, so 16-bit sums are widened once a group.
+// at most 2 * 127 * 127, which fits. int4 is unsigned as it is, and a group of 8 lines adds up to at most
+// 8 * 2 * 15 * 127, which fits too: its 16-bit sums are widened once a group.
 //
 // AVX-VNNI: vpdpbusd takes the same bytes and adds fours in 32 bits, in one instruction for AVX2's two to four. int8 is
 // made unsigned as with AVX-512 (quant_avx512_inl.h): kInt8Offset is added, and a sum begins at what that adds too
 // much.
 //
-// Rows are taken several at a time, so that a weight is unpacked once for all of them: four with AVX2, whose loops four
-// fill, and five with AVX-VNNI, for the ten chains that an instruction of five cycles, two of them begun in each, wants
-// (Intel's optimisation manual, Golden Cove). There are not enough registers for their sums across groups as well;
-// those rest in the first-level cache meanwhile.
+// Rows are taken several at a time, so that a weight is unpacked once for all of them: four with AVX2, where more were
+// no faster, and five with AVX-VNNI, for the ten chains that an instruction of five cycles, two of them begun in each,
+// wants (Intel's optimisation manual, Golden Cove). There are not enough registers for their sums across groups as
+// well; those rest in the first-level cache meanwhile.
 
 #ifdef __AVXVNNI__
 constexpr int kRowsAtOnce = 5;
