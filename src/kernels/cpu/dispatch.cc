@@ -30,14 +30,6 @@ constexpr IsaEntry kIsas[] = {
     {"reference", always, reference_table},
 };
 
-// VNNI changes nothing but the products with quantised weights.
-OpTable with_products(std::string_view name, OpTable table, const QuantOps& products) {
-  table.name = name;
-  table.quant_pack = products.pack;
-  table.quant_panels = products.panels;
-  return table;
-}
-
 }  // namespace
 
 const OpTable* reference_table() {
@@ -66,6 +58,14 @@ const OpTable* reference_table() {
   return &table;
 }
 
+OpTable with_products(std::string_view name, OpTable table, const QuantOps& products) {
+  table.name = name;
+  table.quant_pack = products.pack;
+  table.quant_panels = products.panels;
+  return table;
+}
+
+// VNNI changes nothing but these.
 const OpTable* avx512_vnni_table() {
   static const OpTable table = with_products("avx512_vnni", *avx512_table(), avx512_vnni::kQuantOps);
   return &table;

@@ -16,6 +16,9 @@ struct QuantOps {
   RangeOp<MatmulPackArgs> pack;
   RangeOp<MatmulPanelArgs> panels;
 };
+// `table` under another name and with other products.
+OpTable with_products(std::string_view name, OpTable table, const QuantOps& products);
+
 namespace avx2 {
 void quant_pack(const MatmulPackArgs& args, int64_t begin, int64_t end);
 void quant_panels(const MatmulPanelArgs& args, int64_t begin, int64_t end);

@@ -28,8 +28,6 @@ constexpr int64_t kQuantCacheBytes = int64_t{192} << 10;  // of weights, while t
 // at which plain reading goes, with these 1.0 and 0.97 (2,048 inputs).
 constexpr int64_t kAheadGroups8 = 2;
 constexpr int64_t kAheadGroups4 = 6;
-constexpr int kGroupLines8 = 8;  // lines of int8 in a group
-constexpr int kGroupLines4 = 4;
 
 SIMD_INLINE __m256i load_half(const std::byte* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
 
@@ -41,6 +39,7 @@ SIMD_INLINE __m256i broadcast_word(const std::byte* p) {
 }
 SIMD_INLINE __m256 broadcast_float(const std::byte* p) { return _mm256_castsi256_ps(broadcast_word(p)); }
 
+// A weight as add8() takes it; the begin of a row's sum of a group; four products more; 16-bit sums of int4 to 32 bits.
 #ifdef __AVXVNNI__
 struct Weights8 {
   __m256i biased;
@@ -68,73 +67,57 @@ SIMD_INLINE __m256i begin8(const QuantRows& /*rows*/, int /*r*/) { return _mm256
 SIMD_INLINE __m256i add8(__m256i sum, const Weights8& w, __m256i x) {
   return _mm256_add_epi32(sum, widen(_mm256_maddubs_epi16(w.magnitude, _mm256_sign_epi8(x, w.w))));
 }
-// Sums of 16 bits until the end.
 SIMD_INLINE __m256i add4(__m256i sum, __m256i w, __m256i x) {
   return _mm256_add_epi16(sum, _mm256_maddubs_epi16(w, x));
 }
 SIMD_INLINE __m256i end4(__m256i sum) { return widen(sum); }
 #endif
 
-// Sums stay in the order in which they are written. GCC would rather add up all products of a group as a tree, for
-// which there are far too few registers.
-SIMD_INLINE void in_order(__m256i& sum) { asm("" : "+x"(sum)); }
-
-// sums[r][h]: products of one group, for row r and 8 channels.
-template <int M>
-SIMD_INLINE void group_dot8(const std::byte* lines, const QuantRows& rows, __m256i (&sums)[M][kHalves]) {
-#pragma GCC unroll 8
-  for (int r = 0; r < M; ++r) {
-#pragma GCC unroll 2
-    for (int h = 0; h < kHalves; ++h) sums[r][h] = begin8(rows, r);
-  }
-#pragma GCC unroll 8
-  for (int i = 0; i < kGroupLines8; ++i) {
-    Weights8 w[kHalves];
-#pragma GCC unroll 2
-    for (int h = 0; h < kHalves; ++h) w[h] = unpack8(load_half(lines + i * 64 + h * 32));
-#pragma GCC unroll 8
-    for (int r = 0; r < M; ++r) {
-      const __m256i x = broadcast_word(rows.q + r * rows.row_bytes + i * 4);
-#pragma GCC unroll 2
-      for (int h = 0; h < kHalves; ++h) {
-        sums[r][h] = add8(sums[r][h], w[h], x);
-        in_order(sums[r][h]);
-      }
-    }
+// Four inputs of a group, from 4 i, in 8 channels. A byte of int4 has two weights: of one input, and of that four
+// behind.
+template <bool Int4>
+SIMD_INLINE auto unpack(const std::byte* lines, int i, int h) {
+  if constexpr (Int4) {
+    const __m256i both = load_half(lines + i / 2 * 64 + h * 32);
+    return _mm256_and_si256(i % 2 == 0 ? both : _mm256_srli_epi16(both, 4), _mm256_set1_epi8(15));
+  } else {
+    return unpack8(load_half(lines + i * 64 + h * 32));
   }
 }
 
-// A byte has two weights: of one input, and of the one four behind it.
-template <int M>
-SIMD_INLINE void group_dot4(const std::byte* lines, const QuantRows& rows, __m256i (&sums)[M][kHalves]) {
-  const __m256i mask = _mm256_set1_epi8(15);
+// sums[r][h]: products of one group, for row r and 8 channels.
+template <bool Int4, int M>
+SIMD_INLINE void group_dot(const std::byte* lines, const QuantRows& rows, __m256i (&sums)[M][kHalves]) {
 #pragma GCC unroll 8
   for (int r = 0; r < M; ++r) {
 #pragma GCC unroll 2
-    for (int h = 0; h < kHalves; ++h) sums[r][h] = _mm256_setzero_si256();
+    for (int h = 0; h < kHalves; ++h) sums[r][h] = Int4 ? _mm256_setzero_si256() : begin8(rows, r);
   }
 #pragma GCC unroll 8
-  for (int i = 0; i < 2 * kGroupLines4; ++i) {
-    __m256i w[kHalves];
-#pragma GCC unroll 2
-    for (int h = 0; h < kHalves; ++h) {
-      const __m256i both = load_half(lines + i / 2 * 64 + h * 32);
-      w[h] = _mm256_and_si256(i % 2 == 0 ? both : _mm256_srli_epi16(both, 4), mask);
-    }
+  for (int i = 0; i < kQuantGroup / 4; ++i) {
+    const decltype(unpack<Int4>(lines, i, 0)) w[kHalves] = {unpack<Int4>(lines, i, 0), unpack<Int4>(lines, i, 1)};
 #pragma GCC unroll 8
     for (int r = 0; r < M; ++r) {
       const __m256i x = broadcast_word(rows.q + r * rows.row_bytes + i * 4);
 #pragma GCC unroll 2
       for (int h = 0; h < kHalves; ++h) {
-        sums[r][h] = add4(sums[r][h], w[h], x);
-        in_order(sums[r][h]);
+        if constexpr (Int4) {
+          sums[r][h] = add4(sums[r][h], w[h], x);
+        } else {
+          sums[r][h] = add8(sums[r][h], w[h], x);
+        }
+        // Sums stay in the order in which they are written. GCC would rather add up all products of a group as a tree,
+        // for which there are far too few registers.
+        asm("" : "+x"(sums[r][h]));
       }
     }
   }
+  if constexpr (Int4) {
 #pragma GCC unroll 8
-  for (int r = 0; r < M; ++r) {
+    for (int r = 0; r < M; ++r) {
 #pragma GCC unroll 2
-    for (int h = 0; h < kHalves; ++h) sums[r][h] = end4(sums[r][h]);
+      for (int h = 0; h < kHalves; ++h) sums[r][h] = end4(sums[r][h]);
+    }
   }
 }
 
@@ -151,7 +134,7 @@ SIMD_INLINE __m256 bf16_to_floats(const uint16_t* p) {
 template <bool Int4, int M>
 SIMD_INLINE void quant_dot(const QuantPanel (&panels)[1], int64_t next, QuantRows rows, __m256 (&acc)[M][kHalves]) {
   const QuantPanel& panel = panels[0];
-  constexpr int64_t kGroupBytes = 64 * (Int4 ? kGroupLines4 : kGroupLines8);
+  constexpr int64_t kGroupBytes = kQuantGroup * kPanelRows / (Int4 ? 2 : 1);
 #pragma GCC unroll 8
   for (int r = 0; r < M; ++r) {
 #pragma GCC unroll 2
@@ -162,11 +145,7 @@ SIMD_INLINE void quant_dot(const QuantPanel (&panels)[1], int64_t next, QuantRow
     const std::byte* scales = panel.scales + g * kGroupScaleBytes;
     fetch_group<Int4, 1>(panels, g + (Int4 ? kAheadGroups4 : kAheadGroups8), next);
     __m256i sums[M][kHalves];
-    if constexpr (Int4) {
-      group_dot4<M>(lines, rows, sums);
-    } else {
-      group_dot8<M>(lines, rows, sums);
-    }
+    group_dot<Int4, M>(lines, rows, sums);
 #pragma GCC unroll 2
     for (int h = 0; h < kHalves; ++h) {
       const int lane = h * 8;

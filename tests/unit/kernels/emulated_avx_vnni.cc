@@ -30,13 +30,7 @@ inline __m256i _mm256_dpbusd_avx_epi32(__m256i sum, __m256i unsigned_bytes, __m2
 }  // namespace
 
 const OpTable* testing::emulated_avx_vnni_table() {
-  static const OpTable table = [] {
-    OpTable copy = *avx2_table();
-    copy.name = "emulated avx_vnni";
-    copy.quant_pack = pack_quantized;
-    copy.quant_panels = multiply_quantized;
-    return copy;
-  }();
+  static const OpTable table = with_products("emulated avx_vnni", *avx2_table(), {pack_quantized, multiply_quantized});
   return &table;
 }
 
