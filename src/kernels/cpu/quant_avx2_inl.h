@@ -13,8 +13,8 @@
 // much.
 //
 // Rows are taken several at a time, so that a weight is unpacked once for all of them: four with AVX2, where more were
-// no faster, and five with AVX-VNNI, for the ten chains that an instruction of five cycles, two of them begun in each,
-// wants (Intel's optimisation manual, Golden Cove). There are not enough registers for their sums across groups as
+// no faster, and five with AVX-VNNI, whose ten independent sums leave registers for the weights (not measured yet).
+// There are not enough registers for their sums across groups as
 // well; those rest in the first-level cache meanwhile.
 
 #ifdef __AVXVNNI__
