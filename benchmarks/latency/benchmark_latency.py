@@ -36,8 +36,8 @@ class Progress:
         self._mode, self._total, self._done = mode, total, 0
         self._shown = sys.stderr.isatty() and not quiet
 
-    def step(self):
-        self._done += 1
+    def step(self, number=1):
+        self._done += number
         if self._shown:
             filled = 40 * self._done // self._total
             end = "\n" if self._done == self._total else ""
@@ -49,27 +49,29 @@ def prompt_of(options, mode, number):
     return f"{options.run}{number} {mode}: {options.prompt}"
 
 
-async def run_single(target, options, ask):
+async def run_single(options, ask, progress):
     samples = []
     for number in range(options.num_runs):
         samples.append(await ask(number))
+        progress.step()
         until = time.perf_counter() + options.pause / 1e3
         while time.perf_counter() < until:
             pass
     return samples, ()
 
 
-async def run_batch(target, options, ask):
+async def run_batch(options, ask, progress):
     samples, batches = [], []
     for begin in range(0, options.num_runs, options.batch_size):
         numbers = range(begin, min(begin + options.batch_size, options.num_runs))
         start = time.perf_counter()
         samples += await asyncio.gather(*(ask(number) for number in numbers))
         batches.append(time.perf_counter() - start)
+        progress.step(len(numbers))
     return samples, batches
 
 
-async def run_concurrent(target, options, ask):
+async def run_concurrent(options, ask, progress):
     """A closed loop: each of the workers asks again as soon as it is answered."""
     numbers = iter(range(options.num_runs))
     samples = []
@@ -77,6 +79,7 @@ async def run_concurrent(target, options, ask):
     async def work():
         for number in numbers:
             samples.append(await ask(number))
+            progress.step()
 
     await asyncio.gather(*(work() for _ in range(min(options.concurrency, options.num_runs))))
     return samples, ()
@@ -88,13 +91,12 @@ RUNNERS = {"single": run_single, "batch": run_batch, "concurrent": run_concurren
 async def measure_mode(target, options, mode, tag=""):
     progress = Progress(mode, options.num_runs, options.quiet)
 
-    async def ask(number):
-        sample = await target.ask(prompt_of(options, tag + mode, number), options.max_tokens)
-        progress.step()
-        return sample
+    def ask(number):
+        return target.ask(prompt_of(options, tag + mode, number), options.max_tokens)
 
     begin = time.perf_counter()
-    samples, batches = await RUNNERS[mode](target, options, ask)
+    # A task of its own: an answer resumes every coroutine between it and its task, and few are the package's.
+    samples, batches = await asyncio.create_task(RUNNERS[mode](options, ask, progress))
     return report.mode_report(samples, time.perf_counter() - begin, batches)
 
 

@@ -52,6 +52,7 @@ struct Options {
 struct Sample {  // seconds since it was sent
   double first_token = 0.0;
   double total = 0.0;
+  double engine = 0.0;  // of it: from the engine's taking the request to its last token
   int tokens = 0;
 };
 
@@ -142,6 +143,7 @@ class Mode {
       return;
     }
     sample.tokens = result->completion_tokens;
+    sample.engine = result->total_time;
     if (sample.first_token == 0.0) sample.first_token = options_.no_stream ? result->time_to_first_token : sample.total;
     samples.push_back(sample);
   }
@@ -182,10 +184,12 @@ Json report_of(const std::vector<Sample>& samples, double seconds) {
   std::vector<double> totals;
   std::vector<double> firsts;
   std::vector<double> gaps;
+  std::vector<double> outside;
   int tokens = 0;
   for (const Sample& sample : samples) {
     totals.push_back(sample.total);
     firsts.push_back(sample.first_token);
+    outside.push_back(sample.total - sample.engine);
     if (sample.tokens > 1) gaps.push_back((sample.total - sample.first_token) / (sample.tokens - 1));
     tokens += sample.tokens;
   }
@@ -197,6 +201,7 @@ Json report_of(const std::vector<Sample>& samples, double seconds) {
           {"latency", statistics_of(totals)},
           {"time_to_first_token", statistics_of(firsts)},
           {"inter_token", statistics_of(gaps)},
+          {"outside_engine", statistics_of(outside)},
           {"latencies", totals}};
 }
 

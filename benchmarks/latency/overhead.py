@@ -8,20 +8,19 @@ on one thread of its own, and the latency of single requests. What a slice of on
 is one value; printed are the values' median and the interval that holds it at 95 % (bootstrap), so that a machine that
 changes its speed by itself widens the interval and moves nothing. Both begin anew several times, and the interval is that
 of the processes first: a process may be faster or slower than its like for as long as it lives, by more than what is looked
-for. Once for generate(), once for generate_sync(), which waits for single requests without an event loop, as the twin does, and
-once for streams, which hand over every piece of text; and what a wait of 4 ms takes by itself, without a package. With
---in-callback the twin goes on within the engine's callbacks, on the engine's threads, which only a program can do whose
-state has no thread of its own.
+for. "Outside of the engine" leaves out of each request what the engine itself took, from taking it to its last token: less
+noise, and nothing of what Python's share of the processor costs the steps. Once for generate(), once for generate_sync(),
+which waits for single requests without an event loop, as the twin does, and once for streams, which hand over every piece of
+text; then what an event loop takes to wake up, whatever package wakes it (waking.py). With --in-callback the twin goes on
+within the engine's callbacks, on the engine's threads, which only a program can do whose state has no thread of its own.
 """
 import argparse
-import asyncio
 import json
 import pathlib
 import random
 import statistics
 import subprocess
 import sys
-import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -66,20 +65,21 @@ def compare(options, name):
               f"--num-runs={options.num_runs}", f"--max-memory-gb={options.max_memory_gb}", f"--pause={options.pause}", *flags]
     if options.model:
         shared.append(f"--model={options.model}")
-    throughput, latency = [], []
+    throughput, latency, outside = [], [], []
     if not modes:
-        return [[]], [[]]
+        return [[]], [[]], [[]]
     for _ in range(options.processes):
         pair = slices_of_a_pair(options, modes, shared, own)
         throughput.append(pair["concurrent"])
         latency.append(pair["single"])
-    return throughput, latency
+        outside.append(pair["outside"])
+    return throughput, latency, outside
 
 
 def slices_of_a_pair(options, modes, shared, own):
     twin = ["--in-callback"] if options.in_callback else []
     sides = []
-    values = {"concurrent": [], "single": []}
+    values = {"concurrent": [], "single": [], "outside": []}
     try:
         sides.append(Side([sys.executable, str(HERE / "benchmark_latency.py"), *shared, *own, "--quiet"]))
         sides.append(Side([str(options.build / "benchmarks" / "latency" / "latency_bench"), *shared, *twin]))
@@ -90,11 +90,16 @@ def slices_of_a_pair(options, modes, shared, own):
                 if mode == "concurrent":
                     values[mode].append(results[0]["tokens_per_second"] / results[1]["tokens_per_second"])
                 else:
-                    values[mode].append((results[0]["latency"]["median"] - results[1]["latency"]["median"]) * 1e3)
+                    values[mode].append(median_difference(results, "latency"))
+                    values["outside"].append(median_difference(results, "outside_engine"))
     finally:
         for side in sides:
             side.close()
     return values
+
+
+def median_difference(results, what):
+    return (results[0][what]["median"] - results[1][what]["median"]) * 1e3
 
 
 def median_with_interval(groups, digits):
@@ -108,25 +113,6 @@ def median_with_interval(groups, digits):
     low, high = medians[50], medians[-51]
     median = statistics.median(value for group in groups for value in group)
     return f"{median:.{digits}f} (95 %: {low:.{digits}f} to {high:.{digits}f})"
-
-
-def cost_of_waiting(seconds=0.004, rounds=200):
-    """Milliseconds of processor time that a wait takes by itself, of a thread and of an event loop: what no package saves."""
-    def spent(begin):
-        return (time.thread_time() - begin) / rounds * 1e3
-
-    begin = time.thread_time()
-    for _ in range(rounds):
-        time.sleep(seconds)
-    thread = spent(begin)
-
-    async def wait():
-        begin = time.thread_time()
-        for _ in range(rounds):
-            await asyncio.sleep(seconds)
-        return spent(begin)
-
-    return thread, asyncio.run(wait())
 
 
 def main():
@@ -153,15 +139,15 @@ def main():
         return 1
     try:
         for name in options.faces:
-            throughput, latency = compare(options, name)
+            throughput, latency, outside = compare(options, name)
             if throughput[0]:
                 print(f"{name}: throughput at {options.concurrency} at once, Python over C++: {median_with_interval(throughput, 4)}",
                       flush=True)
             if latency[0]:
-                print(f"{name}: single requests take {median_with_interval(latency, 3)} ms longer", flush=True)
+                print(f"{name}: single requests take {median_with_interval(latency, 3)} ms longer; outside of the engine "
+                      f"{median_with_interval(outside, 3)} ms", flush=True)
         if "single" in options.modes:
-            print("a wait of 4 ms by itself: {:.3f} ms of processor time with time.sleep(), {:.3f} with asyncio.sleep()".format(
-                *cost_of_waiting()))
+            subprocess.run([sys.executable, str(HERE / "waking.py")], check=False)
     except (OSError, RuntimeError) as error:
         print(f"overhead: {error}", file=sys.stderr)
         return 1

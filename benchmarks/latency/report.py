@@ -33,6 +33,7 @@ def mode_report(samples, seconds, batch_seconds=()):
         "latency": statistics_of([sample.total for sample in samples]),
         "time_to_first_token": statistics_of([sample.first_token for sample in samples]),
         "inter_token": statistics_of([gap for sample in samples if (gap := sample.inter_token) is not None]),
+        "outside_engine": statistics_of([sample.total - sample.engine for sample in samples if sample.engine is not None]),
         "latencies": [sample.total for sample in samples],
     }
     if batch_seconds:

@@ -15,6 +15,7 @@ class Sample:
     total: float
     tokens: int
     prompt_tokens: int = 0
+    engine: float | None = None  # of the total: from the engine's taking the request to its last token; None: not known
 
     @property
     def inter_token(self):
@@ -42,13 +43,15 @@ class LibraryTarget:
                 result = self._engine.generate_sync(prompt, max_tokens=max_tokens, temperature=0, ignore_eos=True)
             else:
                 result = await self._engine.generate(prompt, max_tokens=max_tokens, temperature=0, ignore_eos=True)
-            return Sample(result.time_to_first_token, time.perf_counter() - begin, result.completion_tokens, result.prompt_tokens)
+            total = time.perf_counter() - begin
+            return Sample(result.time_to_first_token, total, result.completion_tokens, result.prompt_tokens, result.total_time)
         first = None
         stream = self._engine.generate_stream(prompt, max_tokens=max_tokens, temperature=0, ignore_eos=True)
         async for _ in stream:
             first = first or time.perf_counter() - begin
         total = time.perf_counter() - begin
-        return Sample(first or total, total, stream.result.completion_tokens, stream.result.prompt_tokens)
+        result = stream.result
+        return Sample(first or total, total, result.completion_tokens, result.prompt_tokens, result.total_time)
 
     async def stop(self):
         await self._engine.stop()

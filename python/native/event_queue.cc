@@ -137,7 +137,7 @@ void deliver(const PyEventQueue& self, const nb::dict& waiters) {
   if (this_process() != self.owner) return;
   for (size_t left = std::max(self.queue->size(), waiters.size()); left > 0; --left) {
     std::optional<Event> event = self.queue->take_one();
-    if (!event) return;
+    if (!event) break;
     try {
       deliver_to(waiters, *std::move(event));
     } catch (nb::python_error& error) {
@@ -145,6 +145,7 @@ void deliver(const PyEventQueue& self, const nb::dict& waiters) {
       error.discard_as_unraisable("an event of the engine");  // whatever it was, others still wait for theirs
     }
   }
+  self.queue->settle();  // after those who waited went on: it takes a system call that they need not wait for
 }
 
 // ---- what a server elsewhere has told (inferneo/_remote.py), as if an engine of this process had

@@ -62,7 +62,7 @@ class EventQueue {
       arrived_.notify_one();
     }
   }
-  // From the first call on it can be read as long as there are events (eventfd(2)), and take_one() is who takes them.
+  // From the first call on it can be read while there are events (eventfd(2)): take_one() takes them, settle() ends it.
   // Throws std::system_error: there are no descriptors left.
   int descriptor() {
     const std::lock_guard lock(mutex_);
@@ -79,9 +79,14 @@ class EventQueue {
     if (events_.empty()) return std::nullopt;
     Event event = std::move(events_.front());
     events_.pop_front();
+    return event;
+  }
+  // For who has taken some: the descriptor can be read no more if that were all. Also after push() was slower than who
+  // took its event, and made the descriptor readable for nothing.
+  void settle() {
+    const std::lock_guard lock(mutex_);
     eventfd_t count = 0;
     if (events_.empty()) (void)::eventfd_read(descriptor_, &count);
-    return event;
   }
   // Waits for the first event or the time's end; takes all that there are.
   std::deque<Event> take(std::chrono::duration<double> patience) {

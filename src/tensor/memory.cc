@@ -234,12 +234,32 @@ Result<std::shared_ptr<const MappedFile>> MappedFile::open_front(MemoryLedger& l
 Result<std::shared_ptr<const MappedFile>> MappedFile::map_resident(MemoryLedger& ledger, const std::string& owner,
                                                                    int fd, const std::string& path) {
   ASSIGN_OR_RETURN(std::shared_ptr<MappedFile> file, open_regular(fd, path));
+  if (file->size_ >= kHugePage && file->size_ <= kLargestCopy) {
+    RETURN_IF_ERROR(file->copy(ledger, owner, MemoryPurpose::packed_weights));
+    return std::shared_ptr<const MappedFile>(std::move(file));
+  }
   std::byte* at = map_aligned(round_up(file->size_, kPage), PROT_NONE);
   if (at == nullptr) return no_address_space(owner, file->size_);
   RETURN_IF_ERROR(file->map(ledger, owner, MemoryPurpose::packed_weights, file->size_, at));
   // What has to be read from the disk comes in huge pages as well.
   madvise(at, file->size_, MADV_HUGEPAGE);
   return std::shared_ptr<const MappedFile>(std::move(file));
+}
+
+Status MappedFile::copy(MemoryLedger& ledger, const std::string& owner, MemoryPurpose purpose) {
+  ASSIGN_OR_RETURN(copy_, Buffer::allocate(ledger, owner, purpose, size_));
+  for (size_t done = 0; done < size_;) {
+    const ssize_t read = ::pread(fd_, copy_.data() + done, size_ - done, static_cast<off_t>(done));
+    if (read < 0 && errno == EINTR) continue;
+    if (read <= 0) {
+      return make_error(ErrorCode::io_error,
+                        fmt::format("cannot read {}: {}", path_, read == 0 ? "it became shorter" : strerror(errno)));
+    }
+    done += static_cast<size_t>(read);
+  }
+  mprotect(copy_.data(), copy_.booked(), PROT_READ);  // all of it, which splits no huge page
+  data_ = copy_.data();
+  return ok_status();
 }
 
 bool MappedFile::populate(size_t offset, size_t bytes) const {
@@ -257,7 +277,7 @@ bool MappedFile::populate(size_t offset, size_t bytes) const {
 
 MappedFile::~MappedFile() {
   if (fd_ >= 0) ::close(fd_);
-  if (data_ == nullptr) return;
+  if (data_ == nullptr || data_ == copy_.data()) return;
   unguard_mapping(slot_);
   munmap(const_cast<std::byte*>(data_), size_);
 }

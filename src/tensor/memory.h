@@ -24,6 +24,7 @@ class Buffer {
   ~Buffer();
   std::byte* data() const { return data_; }
   size_t size() const { return size_; }
+  size_t booked() const { return booking_.bytes(); }
   template <typename T>
   T* as() const {
     return reinterpret_cast<T*>(data_);
@@ -92,7 +93,9 @@ class MappedFile {
   static Result<std::shared_ptr<const MappedFile>> open_front(MemoryLedger& ledger, const std::string& model,
                                                               const std::string& path, size_t readable);
   // To be read again and again: at a multiple of 2 MiB, so that what the page cache holds in huge pages is mapped in
-  // huge pages. Takes over `fd`, with the locks that it holds; `path` is how errors name the file.
+  // huge pages. It seldom holds a small file in such, so that one of 2 to 64 MiB is copied into huge pages: read in
+  // small ones at every step, it would push everybody else's pages out of the processor's table. Takes over `fd`, with
+  // the locks that it holds; `path` is how errors name the file.
   static Result<std::shared_ptr<const MappedFile>> map_resident(MemoryLedger& ledger, const std::string& owner, int fd,
                                                                 const std::string& path);
   ~MappedFile();
@@ -102,20 +105,23 @@ class MappedFile {
   // part of the file is not there or cannot be read.
   bool populate(size_t offset, size_t bytes) const;
   const std::string& path() const { return path_; }
-  size_t booked() const { return booking_.bytes(); }
+  size_t booked() const { return booking_.bytes() + copy_.booked(); }
 
  private:
+  static constexpr size_t kLargestCopy = size_t{64} << 20;
   MappedFile() = default;
   // Opens nothing that is not a regular file with something in it.
   static Result<std::shared_ptr<MappedFile>> open_regular(int fd, const std::string& path);
   static Result<std::shared_ptr<MappedFile>> open_path(const std::string& path);
   Status map(MemoryLedger& ledger, const std::string& owner, MemoryPurpose purpose, size_t booked, std::byte* at);
+  Status copy(MemoryLedger& ledger, const std::string& owner, MemoryPurpose purpose);
   int fd_ = -1;
   const std::byte* data_ = nullptr;
   size_t size_ = 0;
   int slot_ = -1;  // in the SIGBUS table
   std::string path_;
   MemoryLedger::Booking booking_;
+  Buffer copy_;  // instead of a mapping
 };
 
 }  // namespace inferneo

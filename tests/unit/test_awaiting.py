@@ -2,6 +2,8 @@
 import asyncio
 import contextvars
 import gc
+import os
+import select
 import sys
 import weakref
 
@@ -284,6 +286,15 @@ def test_a_loop_within_a_task_gets_its_answers():
     second = waiters = None
     assert asyncio.run(main()).samples[0].text == "text 1"
     assert seen == [True]
+
+
+def test_a_loop_rests_when_its_wake_up_came_after_its_event_was_taken():
+    """The engine's thread wakes the loop after it has put the event there, and the loop may have been faster."""
+    queue = _native.EventQueue()
+    os.write(queue.fileno(), (1).to_bytes(8, sys.byteorder))
+    assert select.select([queue], [], [], 0)[0]
+    queue.deliver({})
+    assert not select.select([queue], [], [], 0)[0]
 
 
 async def test_a_waiter_that_raises_keeps_nobody_else_from_its_answer(monkeypatch):

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <fstream>
@@ -160,24 +161,48 @@ TEST(MappedFile, ALookAtTheFrontBooksTheFront) {
 }
 
 TEST(MappedFile, ResidentOnesAreAlignedAndSurviveTruncation) {
+  constexpr size_t kBytes = (size_t{64} << 20) + 12'345;
   const TemporaryDirectory directory;
-  const std::string path = directory.file("weights", std::string(3'000'000, 'w'));
-  MemoryLedger ledger(size_t{16} << 20);
+  const std::string path = directory.file("weights", std::string(kBytes, 'w'));
+  MemoryLedger ledger(size_t{128} << 20);
   {
     const auto mapped = MappedFile::map_resident(ledger, "m", ::open(path.c_str(), O_RDONLY), "weights");
     ASSERT_TRUE(mapped.ok());
     const std::span<const std::byte> bytes = (*mapped)->bytes();
     EXPECT_EQ(reinterpret_cast<uintptr_t>(bytes.data()) % kHugePage, 0U);
-    EXPECT_EQ(ledger.books().at({"m", MemoryPurpose::packed_weights}), 3'000'000U);
-    EXPECT_TRUE((*mapped)->populate(0, 3'000'000));
-    EXPECT_EQ(bytes[2'999'999], std::byte{'w'});
+    EXPECT_EQ(ledger.books().at({"m", MemoryPurpose::packed_weights}), kBytes);
+    EXPECT_EQ((*mapped)->booked(), kBytes);
+    EXPECT_TRUE((*mapped)->populate(0, kBytes));
+    EXPECT_EQ(bytes[kBytes - 1], std::byte{'w'});
     ASSERT_EQ(::truncate(path.c_str(), 4096), 0);
     EXPECT_FALSE((*mapped)->populate(1'000'000, 4096));
-    EXPECT_EQ(bytes[2'999'999], std::byte{0});
+    EXPECT_EQ(bytes[kBytes - 1], std::byte{0});
     EXPECT_TRUE((*mapped)->truncated());
   }
   EXPECT_EQ(ledger.used(), 0U);
   EXPECT_FALSE(MappedFile::map_resident(ledger, "m", ::open("/dev/null", O_RDONLY), "null").ok());
+}
+
+TEST(MappedFile, SmallResidentOnesLieInHugePages) {
+  const TemporaryDirectory directory;
+  const std::string path = directory.file("weights", std::string(3'000'000, 'w'));
+  MemoryLedger ledger(size_t{4} << 20);
+  {
+    const auto copied = MappedFile::map_resident(ledger, "m", ::open(path.c_str(), O_RDONLY), "weights");
+    ASSERT_TRUE(copied.ok());
+    const std::span<const std::byte> bytes = (*copied)->bytes();
+    ASSERT_EQ(bytes.size(), 3'000'000U);
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(bytes.data()) % kHugePage, 0U);
+    EXPECT_EQ(ledger.books().at({"m", MemoryPurpose::packed_weights}), size_t{4} << 20);
+    EXPECT_EQ((*copied)->booked(), size_t{4} << 20);
+    EXPECT_TRUE((*copied)->populate(0, 3'000'000));
+    EXPECT_FALSE((*copied)->truncated());
+    EXPECT_FALSE(MappedFile::map_resident(ledger, "m", ::open(path.c_str(), O_RDONLY), "weights").ok());
+    ASSERT_EQ(::truncate(path.c_str(), 4096), 0);
+    EXPECT_TRUE((*copied)->truncated());
+    EXPECT_EQ(std::count(bytes.begin(), bytes.end(), std::byte{'w'}), 3'000'000);
+  }
+  EXPECT_EQ(ledger.used(), 0U);
 }
 
 }  // namespace
