@@ -37,8 +37,8 @@ class LibraryTarget:
         await self._engine.start()
 
     async def ask(self, prompt, max_tokens):
-        begin = time.perf_counter()
         if not self._stream:
+            begin = time.perf_counter()
             if self._sync:  # as a program without an event loop
                 result = self._engine.generate_sync(prompt, max_tokens=max_tokens, temperature=0, ignore_eos=True)
             else:
@@ -46,6 +46,7 @@ class LibraryTarget:
             total = time.perf_counter() - begin
             return Sample(result.time_to_first_token, total, result.completion_tokens, result.prompt_tokens, result.total_time)
         first = None
+        begin = time.perf_counter()
         stream = self._engine.generate_stream(prompt, max_tokens=max_tokens, temperature=0, ignore_eos=True)
         async for _ in stream:
             first = first or time.perf_counter() - begin
