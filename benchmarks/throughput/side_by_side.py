@@ -10,7 +10,7 @@ model as GGUF beside the results, once for each type. Each round measures each c
 each in a process of its own, so that a drift of the machine falls on both; a round's ratio is that of the two sums. The
 machine's peaks are measured before and after each of these, and a round in which the read bandwidth moved by more than
 5 % is marked. Of a server: the tokens/s of so many clients, and how long they wait for their first token when they all come
-at once. Writes OUT.md, OUT.svg and OUT.json; --from OUT.json writes the page anew without measuring, also of a run
+at once; with --start how long its process takes to a first token, of files that it has loaded before. Writes OUT.md, OUT.svg and OUT.json; --from OUT.json writes the page anew without measuring, also of a run
 that did not come to its end.
 """
 import argparse
@@ -83,7 +83,7 @@ class Inferneo:
     def __init__(self, args, kind):
         self._binary, self._args = args.binary, args
         self._flags = ["--num-threads", args.threads, "--quantization", QUANTIZATION[kind], "--max-model-len", context_of(args),
-                       "--max-num-seqs", max([*args.clients, *args.streams])]
+                       "--max-num-seqs", max([1, *args.clients, *args.streams])]
 
     def _row(self, *flags):
         report = json_of([self._binary, "bench", self._args.model, *self._flags, "--no-peaks", "--rounds", 1, "--json", "-", *flags])
@@ -138,7 +138,7 @@ class LlamaCpp:
         raise Failed(f"{self._args.llama_batched_bench} measured nothing")
 
     def serve(self, port):
-        clients = max(self._args.clients)
+        clients = max([1, *self._args.clients])
         context = clients * (4 * self._args.prompt + self._args.output)  # a word is a few tokens
         return [self._args.llama_server, *self._common, "--host", "127.0.0.1", "--port", port, "--parallel", clients, "-c", context]
 
@@ -150,8 +150,9 @@ def free_port():
 
 
 @contextlib.contextmanager
-def running(line):
-    """The address of a server while it runs, once it answers what its models are: before they are loaded it does not."""
+def running(line, every=0.1):
+    """The address of a server while it runs, once it answers what its models are, which it is asked so often: before they are
+    loaded it does not."""
     with tempfile.TemporaryFile() as log:
         server = subprocess.Popen([str(part) for part in line], stdout=log, stderr=log)
         try:
@@ -165,7 +166,7 @@ def running(line):
                 with contextlib.suppress(urllib.error.URLError, OSError):
                     urllib.request.urlopen(url + "/v1/models", timeout=5).close()
                     break
-                time.sleep(0.1)
+                time.sleep(every)
             yield url
         finally:
             server.terminate()
@@ -210,6 +211,23 @@ def serving(engine, clients, args, seed):
     return measured
 
 
+START = "process start to first token"
+
+
+def starting(engine):
+    """Seconds from the start of a server's process until a prompt of 16 tokens has its first token, the only one."""
+    line = engine.serve(free_port())
+    body = json.dumps({"model": "", "prompt": list(range(1000, 1016)), "max_tokens": 1, "temperature": 0})
+    begin = time.perf_counter()
+    with running(line, every=0.001) as url:
+        request = urllib.request.Request(url + "/v1/completions", body.encode(), {"Content-Type": "application/json"})
+        try:
+            json.load(urllib.request.urlopen(request, timeout=PATIENCE))
+        except (OSError, ValueError) as error:
+            raise Failed(f"{line[0]} did not answer: {error}") from None
+        return time.perf_counter() - begin
+
+
 def names_of(clients):
     """Of the cases that serving() measures."""
     rate = RATE.format(clients, "s" if clients > 1 else "")
@@ -225,6 +243,8 @@ def measurements_of(args):
     for streams in args.streams:
         if streams == 1 or args.llama_batched_bench:
             todo.append(one(f"decode, {streams} stream{'s' if streams > 1 else ''}", lambda engine, n=streams: engine.decode(n)))
+    if args.start:
+        todo.append(one(START, starting))
     for clients in args.clients if args.llama_server else []:
         todo.append((names_of(clients), lambda engine, seed, n=clients: serving(engine, n, args, seed)))
     return todo
@@ -240,6 +260,8 @@ def measure(args, ggufs, setup):
     def peaks():
         return json_of([args.binary, "bench", "--machine", "--json", "-", "--num-threads", args.threads])["machine"]
 
+    for engine in [engine for kind in args.types for engine in engines[kind]] if args.start else []:
+        starting(engine)  # which leaves its files, and what it has made of them, in the page cache
     for number in range(args.rounds):
         for kind, names, run in todo if number % 2 == 0 else reversed(todo):
             ours, theirs = engines[kind]
@@ -285,9 +307,11 @@ def setup_of(args):
 
 
 def whole_numbers(text):
+    if text == "none":
+        return []
     numbers = [int(part) for part in text.split(",")]
     if min(numbers) < 1:
-        raise argparse.ArgumentTypeError(f"expected whole numbers from 1 between commas, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected whole numbers from 1 between commas, or none, got {text!r}")
     return numbers
 
 
@@ -302,18 +326,22 @@ def parse(arguments):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 
     def positive(text):
-        return whole_numbers(text)[0]
+        numbers = whole_numbers(text)
+        if len(numbers) != 1:
+            raise argparse.ArgumentTypeError(f"expected a whole number from 1, got {text!r}")
+        return numbers[0]
 
     parser.add_argument("model", nargs="?", help="a Llama in Hugging Face layout")
     parser.add_argument("--llama-bench", metavar="PATH")
     parser.add_argument("--llama-batched-bench", metavar="PATH", help="decoding of several streams as well")
     parser.add_argument("--llama-server", metavar="PATH", help="serving as well")
+    parser.add_argument("--start", action="store_true", help="and how long a server's process takes to its first token")
     parser.add_argument("--binary", default=str(ROOT / "build/release/inferneo"), help="[build/release/inferneo]")
     parser.add_argument("--types", type=types_of, default=["bf16"], metavar="T,T", help="bf16, q8_0, q4_0 [bf16]")
     parser.add_argument("--rounds", type=positive, default=5, help="at least five tell something [5]")
-    parser.add_argument("--prefill", type=whole_numbers, default=[512], metavar="N,N", help="prompt lengths [512]")
-    parser.add_argument("--streams", type=whole_numbers, default=[1, 16], metavar="N,N", help="decoded together [1,16]")
-    parser.add_argument("--clients", type=whole_numbers, default=[8], metavar="N,N", help="of the serving cases [8]")
+    parser.add_argument("--prefill", type=whole_numbers, default=[512], metavar="N,N", help="prompt lengths, or none [512]")
+    parser.add_argument("--streams", type=whole_numbers, default=[1, 16], metavar="N,N", help="decoded together, or none [1,16]")
+    parser.add_argument("--clients", type=whole_numbers, default=[8], metavar="N,N", help="of the serving cases, or none [8]")
     parser.add_argument("--prompt", type=positive, default=32, help="tokens before decoding, words when serving [32]")
     parser.add_argument("--output", type=positive, default=128, help="tokens decoded by each stream [128]")
     parser.add_argument("--threads", type=positive, default=len(os.sched_getaffinity(0)), help="[all processors]")
@@ -324,6 +352,8 @@ def parse(arguments):
     args = parser.parse_args(arguments)
     if not args.results and not (args.model and args.llama_bench):
         parser.error("a model and --llama-bench are needed, or --from")
+    if args.start and not (args.results or args.llama_server):
+        parser.error("--start is of servers: --llama-server is needed as well")
     if args.output < 8:
         parser.error("--output: expected 8 or more tokens, which is the least that can be timed")
     return args

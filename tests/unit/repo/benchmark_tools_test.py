@@ -141,7 +141,8 @@ class SideBySide(unittest.TestCase):
             self.assertIn(words, said)
         self.assertEqual(self.run_tool()[0], 2)
         self.assertEqual(self.run_tool("--llama-bench", good, "--types", "q5_k")[0], 2)
-        self.assertEqual(self.run_tool("--llama-bench", good, "--prefill", "0")[0], 2)
+        for flags in (["--prefill", "0"], ["--rounds", "none"], ["--rounds", "1,2"]):
+            self.assertEqual(self.run_tool("--llama-bench", good, *flags)[0], 2)
 
     def test_cases_are_those_that_there_are_programs_for(self):
         def cases(*flags):
@@ -152,6 +153,44 @@ class SideBySide(unittest.TestCase):
         self.assertEqual(cases("--llama-batched-bench", "y", "--llama-server", "z", "--clients", "1,8"),
                          ["prefill 512", "decode, 1 stream", "decode, 16 streams", "serving, 1 client", "serving, 8 clients",
                           "8 at once, first token, median", "8 at once, first token, last"])
+        self.assertEqual(cases("--start", "--llama-server", "z", "--streams", "1", "--clients", "1"),
+                         ["prefill 512", "decode, 1 stream", "process start to first token", "serving, 1 client"])
+        self.assertEqual(cases("--start", "--llama-server", "z", "--prefill", "none", "--streams", "none", "--clients", "none"),
+                         ["process start to first token"])
+        with self.assertRaises(SystemExit), contextlib.redirect_stderr(io.StringIO()) as said:
+            cases("--start")
+        self.assertIn("--llama-server is needed", said.getvalue())
+
+    def test_a_start_counts_from_the_process_to_the_token(self):
+        server = self.program("server", f"exec {sys.executable} '{self.folder}/server.py' $2")
+        (self.folder / "server.py").write_text("""
+import http.server, json, sys, time
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def answer(self, body):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps(body).encode())
+
+    def do_GET(self):
+        self.answer({})
+
+    def do_POST(self):
+        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        time.sleep(0.3 if len(request["prompt"]) == 16 and request["max_tokens"] == 1 else 0)
+        self.answer({})
+
+    def log_message(self, *words):
+        pass
+
+time.sleep(0.2)
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+""")
+        engine = types.SimpleNamespace(serve=lambda port: [server, "--port", port])
+        self.assertGreater(side_by_side.starting(engine), 0.5)
+        absent = types.SimpleNamespace(serve=lambda port: [self.program("bad", "echo no such file; exit 1"), "--port", port])
+        with self.assertRaisesRegex(side_by_side.Failed, "did not serve and said: no such file"):
+            side_by_side.starting(absent)
 
     def test_a_burst_is_told_in_seconds_beside_the_rate(self):
         def sample(first_token, tokens=4):
