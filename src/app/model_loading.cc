@@ -98,7 +98,7 @@ class DirectoryLoader final : public ModelLoader {
     ASSIGN_OR_RETURN(const Found found, find(record));
     ASSIGN_OR_RETURN(const ModelKind kind, kind_of(found));
     if (kind != ModelKind::generator) return load_graph(found, kind, record, report);
-    // Beside the weights: a large vocabulary takes longer to read than mapped weights take.
+    // Beside the weights and the first tokens: a large vocabulary takes longer to read than those of mapped weights.
     const std::shared_ptr<CacheMemory> token_memory = token_memory_of(found);
     auto tokenizer = std::async(std::launch::async, [&] {
       return load_model_tokenizer(found.source.directory, found.config, template_text_of(record), token_memory);
@@ -120,9 +120,12 @@ class DirectoryLoader final : public ModelLoader {
       log_info("{}: {} guesses for it, {:.2f} GiB, weights {}", found.id, draft->source_name,
                static_cast<double>(runners.draft->spec().weight_bytes) / kGiB, runners.draft->spec().weight_origin);
     }
-    ASSIGN_OR_RETURN(std::shared_ptr<LoadedModel> model, assemble(found, std::move(runners), tokenizer, report));
-    model->token_memory = token_memory;
+    ASSIGN_OR_RETURN(std::shared_ptr<LoadedModel> model, assemble(found, std::move(runners), report));
     if (found.config.warm_up) RETURN_IF_ERROR(warm_up(*model, report));
+    RETURN_IF_ERROR(report({"reading the tokenizer"}));
+    ASSIGN_OR_RETURN(model->tokenizer, tokenizer.get());
+    RETURN_IF_ERROR(check_vocabulary(found, *model->tokenizer, model->spec.vocab_size));
+    model->token_memory = token_memory;
     const ModelSpec& spec = model->spec;
     const std::string type = spec.dtype == spec.stored_dtype
                                  ? spec.dtype
@@ -398,17 +401,13 @@ class DirectoryLoader final : public ModelLoader {
     return std::move(about.generation);
   }
 
-  Result<std::shared_ptr<LoadedModel>> assemble(const Found& found, Runners runners,
-                                                std::future<Result<std::shared_ptr<const Tokenizer>>>& tokenizer,
-                                                const LoadReport& report) {
+  // All but its tokenizer.
+  Result<std::shared_ptr<LoadedModel>> assemble(const Found& found, Runners runners, const LoadReport& report) {
     auto model = std::make_shared<LoadedModel>();
     model->id = found.id;
     model->root = found.source_name;
     model->format = found.row->format;
     model->spec = runners.model->spec();
-    RETURN_IF_ERROR(report({"reading the tokenizer"}));
-    ASSIGN_OR_RETURN(model->tokenizer, tokenizer.get());
-    RETURN_IF_ERROR(check_vocabulary(found, *model->tokenizer, model->spec.vocab_size));
     ASSIGN_OR_RETURN(const GenerationConfig generation, (this->*found.row->generation)(found, model->spec.vocab_size));
     model->defaults = generation_defaults(generation);
     RETURN_IF_ERROR(report({"starting the engine"}));
