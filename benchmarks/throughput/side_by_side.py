@@ -10,8 +10,8 @@ model as GGUF beside the results, once for each type. Each round measures each c
 each in a process of its own, so that a drift of the machine falls on both; a round's ratio is that of the two sums. The
 machine's peaks are measured before and after each of these, and a round in which the read bandwidth moved by more than
 5 % is marked. Of a server: the tokens/s of so many clients, and how long they wait for their first token when they all come
-at once; with --start how long its process takes to a first token, of files that it has loaded before. Writes OUT.md, OUT.svg and OUT.json; --from OUT.json writes the page anew without measuring, also of a run
-that did not come to its end.
+at once; with --start how long its process takes to a first token, of files that it has loaded before. Writes OUT.md,
+OUT.svg and OUT.json; --from OUT.json writes the page anew without measuring, also of a run that did not come to its end.
 """
 import argparse
 import asyncio

@@ -93,9 +93,9 @@ class MappedFile {
   static Result<std::shared_ptr<const MappedFile>> open_front(MemoryLedger& ledger, const std::string& model,
                                                               const std::string& path, size_t readable);
   // To be read again and again: at a multiple of 2 MiB, so that what the page cache holds in huge pages is mapped in
-  // huge pages. It seldom holds a small file in such, so that one of 2 to 64 MiB is copied into huge pages: read in
-  // small ones at every step, it would push everybody else's pages out of the processor's table. Takes over `fd`, with
-  // the locks that it holds; `path` is how errors name the file.
+  // huge pages. It need not hold a file in such, and did not hold one of 4 MiB, so that one of 2 to 64 MiB is copied
+  // into huge pages: that takes little, and a mapping in small ones slowed its users down (CHANGELOG). Takes over `fd`,
+  // with the locks that it holds; `path` is how errors name the file.
   static Result<std::shared_ptr<const MappedFile>> map_resident(MemoryLedger& ledger, const std::string& owner, int fd,
                                                                 const std::string& path);
   ~MappedFile();
