@@ -48,6 +48,7 @@ impl Control<'_> {
 
 pub struct Entry {
     pub token: AddedToken,
+    pub special: bool, // it was special once: tokenizer.json may say so and the config no more
     pub control: bool,
 }
 

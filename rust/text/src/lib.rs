@@ -5,18 +5,23 @@
 //! it returns, so that no memory changes owner; a panic becomes the code `Internal`.
 
 mod added;
+mod bpe;
 mod decode;
 mod error;
 mod foresight;
 mod grammar;
+mod loading;
 mod marks;
+mod model;
 mod parts;
 mod pyjson;
 mod source;
+mod table;
 mod template;
 mod token_cache;
 mod tokenizer;
 mod walker;
+mod words;
 
 use std::collections::HashMap;
 use std::ffi::c_void;

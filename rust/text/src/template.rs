@@ -13,8 +13,8 @@ use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, Value};
 use serde_json::Value as Json;
 
 use crate::error::{invalid, unsupported, Result};
+use crate::loading::{special_content, SPECIAL_NAMES};
 use crate::pyjson;
-use crate::tokenizer::{special_content, SPECIAL_NAMES};
 
 /// Some ten thousand messages through a usual template, and spent within a tenth of a second.
 const FUEL: u64 = 500_000;

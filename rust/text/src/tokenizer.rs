@@ -2,27 +2,29 @@
 //! needs: checks on load, control tokens by permission, exact streaming, linear cost and typed errors.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use serde_json::Value;
 use tokenizers::tokenizer::normalizer::Range;
 use tokenizers::{
-    AddedToken, Model, Normalizer, NormalizedString, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer,
-    Token, Tokenizer as HfTokenizer,
+    Model, NormalizedString, Normalizer, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer, Token,
 };
 
 use crate::added::{Control, Entry, Found, Matcher};
 use crate::decode::{Plan, Stream};
 use crate::error::{internal, invalid, malformed, too_large, Result};
+use crate::loading::{add_from_config, build_matchers, check_added, check_pieces, list_entries, special_content};
+use crate::model::HfTokenizer;
 use crate::parts;
-use crate::source::{self, AddedOutline};
+use crate::source;
 use crate::token_cache::{Kind, TokenCache};
+use crate::words::Words;
 
 /// More bytes than a request body may hold; the pipeline needs some 60 bytes of memory for each.
 const MAX_TEXT_BYTES: usize = 16 << 20;
-const MAX_TOKEN_ID: u32 = 1 << 24;
 
-pub struct Piece {
-    pub text: String, // as the model writes it
+pub struct Piece<'a> {
+    pub text: &'a str, // as the model writes it
     pub special: bool,
 }
 
@@ -31,7 +33,8 @@ pub struct Tokenizer {
     entries: HashMap<u32, Entry>,
     raw: Matcher,
     normalized: Matcher,
-    pieces: Vec<Option<Piece>>, // by id
+    words: Arc<Words>, // the model's own
+    vocab_size: usize, // one more than the largest id
     plan: Plan,
     model_control: HashSet<u32>, // control tokens that the model itself could produce from text, but for <unk>
     frame: Option<Frame>,        // none: the post-processor is asked each time
@@ -64,8 +67,9 @@ impl Tokenizer {
         add_from_config(&mut hf, &config)?;
         let unknown = special_content(&config["unk_token"]).or(source.unk_token);
 
-        let pieces = list_pieces(source.words, &hf)?;
         let entries = list_entries(&hf, template);
+        let words = source.words;
+        let vocab_size = check_pieces(&words, &hf)?;
         let (raw, normalized) = build_matchers(&hf, &entries)?;
         let plan = Plan::from_json(&source.decoder)?;
         let model_control = entries
@@ -92,7 +96,8 @@ impl Tokenizer {
             entries,
             raw,
             normalized,
-            pieces,
+            words,
+            vocab_size,
             plan,
             model_control,
             frame,
@@ -284,7 +289,7 @@ impl Tokenizer {
         let found: HashSet<u32> =
             tokens.iter().map(|token| token.id).filter(|id| self.model_control.contains(id)).collect();
         for literal in found.iter().filter_map(|id| self.piece(*id)) {
-            for (at, found) in text.match_indices(literal.text.as_str()) {
+            for (at, found) in text.match_indices(literal.text) {
                 cuts.push(at + found.chars().next().map_or(0, char::len_utf8));
             }
         }
@@ -326,18 +331,21 @@ impl Tokenizer {
         }
         if let Some(piece) = self.piece(id) {
             if !(skip_special_tokens && piece.special) {
-                stream.push(&piece.text, out);
+                stream.push(piece.text, out);
             }
         }
         Ok(())
     }
 
-    pub fn piece(&self, id: u32) -> Option<&Piece> {
-        self.pieces.get(id as usize)?.as_ref()
+    pub fn piece(&self, id: u32) -> Option<Piece<'_>> {
+        match self.entries.get(&id) {
+            Some(entry) => Some(Piece { text: &entry.token.content, special: entry.special }),
+            None => self.words.text(id).map(|text| Piece { text, special: false }),
+        }
     }
 
     pub fn vocab_size(&self) -> usize {
-        self.pieces.len()
+        self.vocab_size
     }
 
     pub fn token_to_id(&self, token: &str) -> Option<u32> {
@@ -347,7 +355,7 @@ impl Tokenizer {
     pub fn token_bytes(&self, id: u32) -> Vec<u8> {
         match (self.entries.get(&id), self.piece(id)) {
             (Some(entry), _) if entry.control => entry.token.content.clone().into_bytes(),
-            (_, Some(piece)) => self.plan.token_bytes(&piece.text),
+            (_, Some(piece)) => self.plan.token_bytes(piece.text),
             _ => Vec::new(),
         }
     }
@@ -441,145 +449,4 @@ fn find_frame(hf: &HfTokenizer) -> Option<Frame> {
         }
     }
     Some(frame)
-}
-
-fn check_added(added: &[AddedOutline]) -> Result<()> {
-    let mut ids = HashSet::new();
-    let mut contents = HashSet::new();
-    for token in added {
-        if token.id > u64::from(MAX_TOKEN_ID) {
-            return Err(malformed(format!("tokenizer.json: id {} of `{}` is out of range", token.id, token.content)));
-        }
-        if !ids.insert(token.id) {
-            return Err(malformed(format!("tokenizer.json: two added tokens have the id {}", token.id)));
-        }
-        if !contents.insert(&token.content) {
-            return Err(malformed(format!("tokenizer.json: the added token `{}` is there twice", token.content)));
-        }
-    }
-    Ok(())
-}
-
-/// What `transformers` adds on top of tokenizer.json: the config's added tokens (their flags win) and the named special
-/// tokens that are not there yet.
-fn add_from_config(hf: &mut HfTokenizer, config: &Value) -> Result<()> {
-    let failed = |e: tokenizers::Error| malformed(format!("tokenizer_config.json: {e}"));
-    let mut listed: Vec<(u64, AddedToken)> = Vec::new();
-    if let Some(map) = config["added_tokens_decoder"].as_object() {
-        for (id, value) in map {
-            let id = id
-                .parse::<u64>()
-                .map_err(|_| malformed(format!("tokenizer_config.json: added_tokens_decoder: `{id}` is no id")))?;
-            let token = added_token(value)
-                .ok_or_else(|| malformed(format!("tokenizer_config.json: added_tokens_decoder: {id} has no content")))?;
-            listed.push((id, token));
-        }
-    }
-    listed.sort_by_key(|(id, _)| *id);
-    let mut tokens: Vec<AddedToken> = listed.into_iter().map(|(_, token)| token).collect();
-    let known = hf.get_added_tokens_decoder();
-    for name in SPECIAL_NAMES {
-        let value = &config[*name];
-        let content = special_content(value);
-        let Some(content) = content.filter(|content| !content.is_empty()) else {
-            continue;
-        };
-        let there = tokens.iter().any(|token| token.content == content)
-            || known.values().any(|token| token.content == content);
-        if !there {
-            tokens.push(added_token(value).unwrap_or_else(|| AddedToken::from(content, true)));
-        }
-    }
-    tokens.retain(|token| !token.content.is_empty());
-    hf.add_tokens(tokens).map_err(failed)?;
-    Ok(())
-}
-
-pub const SPECIAL_NAMES: &[&str] =
-    &["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
-
-/// A special token's text, whether the config gives a string or an object.
-pub fn special_content(value: &Value) -> Option<String> {
-    value.as_str().or_else(|| value["content"].as_str()).map(str::to_owned)
-}
-
-fn added_token(value: &Value) -> Option<AddedToken> {
-    let flag = |name: &str, default: bool| value[name].as_bool().unwrap_or(default);
-    let special = flag("special", false);
-    Some(AddedToken {
-        content: value["content"].as_str()?.to_owned(),
-        single_word: flag("single_word", false),
-        lstrip: flag("lstrip", false),
-        rstrip: flag("rstrip", false),
-        normalized: flag("normalized", !special),
-        special,
-    })
-}
-
-fn list_pieces(words: Vec<(String, u32)>, hf: &HfTokenizer) -> Result<Vec<Option<Piece>>> {
-    let mut pieces: Vec<Option<Piece>> = Vec::with_capacity(words.len());
-    let added = hf.get_added_vocabulary();
-    let mut put = |text: String, id: u32, special: bool| {
-        if id > MAX_TOKEN_ID {
-            return Err(malformed(format!("tokenizer.json: id {id} of `{text}` is out of range")));
-        }
-        if pieces.len() <= id as usize {
-            pieces.resize_with(id as usize + 1, || None);
-        }
-        // An added token may be one of the model's own.
-        let place = &mut pieces[id as usize];
-        if let Some(other) = place.as_ref().filter(|other| other.text != text) {
-            let other = &other.text;
-            return Err(malformed(format!("tokenizer.json: `{other}` and `{text}` have the same id {id}")));
-        }
-        *place = Some(Piece { text, special });
-        Ok(())
-    };
-    for (word, id) in words {
-        put(word, id, false)?;
-    }
-    for (token, id) in added.get_vocab() {
-        put(token.clone(), *id, added.is_special_token(token))?;
-    }
-    if pieces.is_empty() {
-        return Err(malformed("tokenizer.json: the vocabulary is empty"));
-    }
-    Ok(pieces)
-}
-
-fn list_entries(hf: &HfTokenizer, template: &str) -> HashMap<u32, Entry> {
-    let blank = |text: &str| text.chars().all(|c| c.is_whitespace() || c == '\u{2581}');
-    let mut entries = HashMap::new();
-    for (id, token) in hf.get_added_vocabulary().get_added_tokens_decoder() {
-        let in_model = hf.get_model().token_to_id(&token.content).is_some();
-        let control = token.special
-            || (!blank(&token.content) && (!in_model || template.contains(token.content.as_str())));
-        entries.insert(*id, Entry { token: token.clone(), control });
-    }
-    entries
-}
-
-fn build_matchers(hf: &HfTokenizer, entries: &HashMap<u32, Entry>) -> Result<(Matcher, Matcher)> {
-    let mut raw = Vec::new();
-    let mut normalized = Vec::new();
-    for (id, entry) in entries {
-        let content = &entry.token.content;
-        if !entry.token.normalized {
-            raw.push((content.clone(), *id));
-            continue;
-        }
-        let mut text = tokenizers::NormalizedString::from(content.as_str());
-        if let Some(normalizer) = hf.get_normalizer() {
-            normalizer.normalize(&mut text).map_err(|e| malformed(format!("tokenizer.json: normalizer: {e}")))?;
-        }
-        if !text.get().is_empty() {
-            normalized.push((text.get().to_owned(), *id));
-        }
-    }
-    for patterns in [&mut raw, &mut normalized] {
-        // Two tokens may normalize to one pattern; the smaller id keeps it, whatever the map's order.
-        patterns.sort();
-        patterns.dedup_by(|later, earlier| later.0 == earlier.0);
-    }
-    Ok((Matcher::new(raw, entries)?, Matcher::new(normalized, entries)?))
 }
