@@ -44,6 +44,8 @@ class OpGate {
       word = word_.load(std::memory_order_acquire);
     }
   }
+  // Of the caller, before open(): the number of the op that comes, for is_news() and enter_again().
+  uint32_t next_op() const { return (number_ + kOneNumber) & ~(kOpen | kInside); }
   void wake_all() {
     word_.fetch_add(kOneNumber, std::memory_order_seq_cst);
     word_.notify_all();
@@ -54,6 +56,14 @@ class OpGate {
   static bool is_news(uint32_t word, uint32_t seen) { return ((word ^ seen) & ~(kOpen | kInside)) != 0; }
   // False: it has closed, or others moved; look again.
   bool enter(uint32_t word) { return word_.compare_exchange_strong(word, word + 1, std::memory_order_acquire); }
+  // Of one who has left the op before its end. False: it is over.
+  bool enter_again(uint32_t op) {
+    for (;;) {
+      const uint32_t word = look();
+      if (!is_open(word) || is_news(word, op)) return false;
+      if (enter(word)) return true;
+    }
+  }
   void leave() { word_.fetch_sub(1, std::memory_order_release); }
   // Sleeps while nothing has happened since `word` was read.
   void sleep(uint32_t word) const { word_.wait(word, std::memory_order_acquire); }

@@ -1,5 +1,6 @@
 #include "base/thread_pool.h"
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
@@ -19,6 +20,22 @@ constexpr int kSpinsBetweenYields = 50;
 // Longer than any pause between the ops of one step, short enough not to burn an idle core.
 constexpr Duration kAwakeInSession = std::chrono::microseconds(500);
 constexpr int kSpinsIdle = 500;
+// Who is taken off its core amid a chunk holds the op up until the other process has had its turn, which is some
+// milliseconds. The kernel gives turns of about 4 ms where both want the core; who offers it earlier, between two
+// chunks, holds nobody up. Where nobody else wants it, the offer costs less than a microsecond.
+constexpr Duration kTurn = std::chrono::milliseconds(2);
+// How often a worker looks at the clock: chunks of small models take less than a look would be worth.
+constexpr Duration kLook = std::chrono::microseconds(200);
+constexpr int64_t kMostChunksBetweenLooks = 64;
+
+// A worker's turn on its core, as far as it knows.
+struct Turn {
+  TimePoint began;
+  TimePoint looked;
+  int64_t chunks_between_looks = 1;
+  int64_t chunks_since = 0;
+};
+thread_local Turn turn;
 
 }  // namespace
 
@@ -43,6 +60,7 @@ struct ThreadPool::Impl {
         std::this_thread::yield();
       } else {
         gate.sleep(word);
+        turn.began = clock.now();
       }
     }
   }
@@ -54,12 +72,29 @@ struct ThreadPool::Impl {
       if (OpGate::is_open(word) && !gate.enter(word)) continue;
       seen = word;
       if (!OpGate::is_open(word)) continue;  // over before this thread came
-      (*job)(index);
-      gate.leave();
+      if ((*job)(index)) gate.leave();
     }
   }
 
-  void run(FunctionRef<void(int)> body) {
+  // Of a worker, between two chunks of an op: another process may have the core now, if it would take it amid the next
+  // chunks. False: the op is over, and the worker outside of it.
+  bool offer_core(uint32_t op) {
+    if (++turn.chunks_since < turn.chunks_between_looks) return true;
+    const SteadyClock clock;
+    const TimePoint now = clock.now();
+    const Duration chunk = (now - turn.looked) / turn.chunks_since;
+    turn.chunks_between_looks = std::clamp<int64_t>(kLook / std::max(chunk, Duration(1)), 1, kMostChunksBetweenLooks);
+    turn.chunks_since = 0;
+    turn.looked = now;
+    if (now - turn.began + chunk * turn.chunks_between_looks < kTurn) return true;
+    gate.leave();
+    std::this_thread::yield();
+    turn.began = turn.looked = clock.now();
+    return gate.enter_again(op);
+  }
+
+  // Whether a thread is still inside of the op when it has done its part.
+  void run(FunctionRef<bool(int)> body) {
     if (size == 1) {
       body(0);
       return;
@@ -80,7 +115,7 @@ struct ThreadPool::Impl {
 
   std::atomic<bool> stopping{false};
   std::atomic<bool> session_open{false};
-  const FunctionRef<void(int)>* job = nullptr;
+  const FunctionRef<bool(int)>* job = nullptr;
   alignas(64) OpGate gate;
   alignas(64) std::atomic<int64_t> next_chunk{0};
 };
@@ -141,6 +176,7 @@ void ThreadPool::Session::run(FunctionRef<void(int)> body) {
     body(thread);
     // The op stays open until every thread is in it.
     while (thread == 0 && arrived.load(std::memory_order_relaxed) < num_threads()) std::this_thread::yield();
+    return true;
   });
 }
 
@@ -152,11 +188,15 @@ void ThreadPool::Session::for_chunks(int64_t num_chunks, FunctionRef<void(int64_
   }
   std::atomic<int64_t>& next = pool_.impl_->next_chunk;
   next.store(0, std::memory_order_relaxed);
-  pool_.impl_->run([&](int thread) {
+  Impl& impl = *pool_.impl_;
+  const uint32_t op = impl.gate.next_op();
+  impl.run([&](int thread) {
     for (int64_t chunk = next.fetch_add(1, std::memory_order_relaxed); chunk < num_chunks;
          chunk = next.fetch_add(1, std::memory_order_relaxed)) {
       body(chunk, thread);
+      if (thread != 0 && !impl.offer_core(op)) return false;
     }
+    return true;
   });
 }
 

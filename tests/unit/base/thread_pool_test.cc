@@ -89,6 +89,37 @@ TEST(ThreadPool, AWorkerWithoutACoreHoldsNobodyUp) {
   caller.join();
 }
 
+// Chunks so long that workers leave an op to offer their cores, and come back to it or find it over.
+TEST(ThreadPool, WorkersThatOfferTheirCoresLoseNoChunk) {
+  std::atomic<bool> over{false};
+  std::vector<std::thread> others;
+  for (int i = 0; i < 3; ++i) {
+    others.emplace_back([&] {
+      while (!over.load(std::memory_order_relaxed)) {
+      }
+    });
+  }
+  ThreadPool pool(4);
+  {
+    ThreadPool::Session session(pool);
+    for (int op = 0; op < 60; ++op) {
+      std::vector<int> hits(static_cast<size_t>(1 + op % 24), 0);
+      session.for_chunks(static_cast<int64_t>(hits.size()), [&](int64_t chunk, int) {
+        const auto until = std::chrono::steady_clock::now() + std::chrono::microseconds(100 << op % 5);
+        while (std::chrono::steady_clock::now() < until) {
+        }
+        ++hits[static_cast<size_t>(chunk)];
+      });
+      for (const int count : hits) ASSERT_EQ(count, 1);
+      std::atomic<int> mask{0};
+      session.run([&](int thread) { mask.fetch_add(1 << (8 * thread)); });
+      ASSERT_EQ(mask.load(), 0x01010101);
+    }
+  }
+  over.store(true);
+  for (std::thread& other : others) other.join();
+}
+
 TEST(ThreadPool, ManyCallersTakeTurns) {
   ThreadPool pool(2);
   std::atomic<int> inside{0};
