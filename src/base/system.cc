@@ -80,6 +80,17 @@ std::optional<double> quota_of(const std::string& directory) {
 
 }  // namespace
 
+bool leave_cpu(int cpu) {
+  cpu_set_t allowed;
+  if (cpu < 0 || cpu >= CPU_SETSIZE || sched_getaffinity(0, sizeof(allowed), &allowed) != 0) return false;
+  if (!CPU_ISSET(cpu, &allowed) || CPU_COUNT(&allowed) < 2) return false;
+  cpu_set_t others = allowed;
+  CPU_CLR(cpu, &others);
+  if (sched_setaffinity(0, sizeof(others), &others) != 0) return false;
+  sched_setaffinity(0, sizeof(allowed), &allowed);
+  return true;
+}
+
 int available_cpus() {
   int cpus = static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN));
   cpu_set_t set;

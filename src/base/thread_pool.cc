@@ -1,5 +1,7 @@
 #include "base/thread_pool.h"
 
+#include <sched.h>
+
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -12,6 +14,7 @@
 #include "base/clock.h"
 #include "base/op_gate.h"
 #include "base/result.h"
+#include "base/system.h"
 
 namespace inferneo {
 namespace {
@@ -32,6 +35,7 @@ constexpr int64_t kMostChunksBetweenLooks = 64;
 struct Turn {
   TimePoint began;
   TimePoint looked;
+  TimePoint moved;
   int64_t chunks_between_looks = 1;
   int64_t chunks_since = 0;
 };
@@ -55,8 +59,10 @@ struct ThreadPool::Impl {
       const bool in_session = session_open.load(std::memory_order_relaxed);
       if (spins < (in_session ? OpGate::kSpinsBeforeYield : kSpinsIdle)) continue;
       if (spins % kSpinsBetweenYields != 0) continue;
-      if (!until) until = clock.now() + kAwakeInSession;
-      if (in_session && clock.now() < *until) {
+      const TimePoint now = clock.now();
+      if (!until) until = now + kAwakeInSession;
+      if (in_session) leave_caller(now);
+      if (in_session && now < *until) {
         std::this_thread::yield();
       } else {
         gate.sleep(word);
@@ -76,6 +82,14 @@ struct ThreadPool::Impl {
     }
   }
 
+  // A worker and the caller on one core leave another to other processes: the kernel balances by numbers of threads,
+  // and does not know that these two wait for each other.
+  void leave_caller(TimePoint now) {
+    if (sched_getcpu() != caller_cpu.load(std::memory_order_relaxed) || now - turn.moved < kTurn) return;
+    turn.moved = now;
+    if (leave_cpu(caller_cpu.load(std::memory_order_relaxed))) turn.began = now;
+  }
+
   // Of a worker, between two chunks of an op: another process may have the core now, if it would take it amid the next
   // chunks. False: the op is over, and the worker outside of it.
   bool offer_core(uint32_t op) {
@@ -86,6 +100,7 @@ struct ThreadPool::Impl {
     turn.chunks_between_looks = std::clamp<int64_t>(kLook / std::max(chunk, Duration(1)), 1, kMostChunksBetweenLooks);
     turn.chunks_since = 0;
     turn.looked = now;
+    leave_caller(now);
     if (now - turn.began + chunk * turn.chunks_between_looks < kTurn) return true;
     gate.leave();
     std::this_thread::yield();
@@ -100,6 +115,7 @@ struct ThreadPool::Impl {
       return;
     }
     job = &body;
+    caller_cpu.store(sched_getcpu(), std::memory_order_relaxed);
     gate.open();
     body(0);
     gate.close();
@@ -116,6 +132,7 @@ struct ThreadPool::Impl {
   std::atomic<bool> stopping{false};
   std::atomic<bool> session_open{false};
   const FunctionRef<bool(int)>* job = nullptr;
+  std::atomic<int> caller_cpu{-1};  // when it opened the last op
   alignas(64) OpGate gate;
   alignas(64) std::atomic<int64_t> next_chunk{0};
 };

@@ -5,7 +5,8 @@
 // Workers spin briefly between the ops of one session (an op is microseconds long), and sleep when no session is open.
 // The calling thread takes part: a pool of size n has n - 1 workers. An op waits for no worker that has not begun: one
 // whose core another process holds costs its share of the speed and no more. Workers offer their cores between chunks,
-// so that another process rarely takes one amid a chunk, which the op would wait for.
+// so that another process rarely takes one amid a chunk, which the op would wait for, and leave the core that the
+// caller is on.
 #pragma once
 
 #include <cstdint>
