@@ -25,7 +25,7 @@ constexpr Duration kAwakeInSession = std::chrono::microseconds(500);
 constexpr int kSpinsIdle = 500;
 // Who is taken off its core amid a chunk holds the op up until the other process has had its turn, which is some
 // milliseconds. The kernel gives turns of about 4 ms where both want the core; who offers it earlier, between two
-// chunks, holds nobody up. Where nobody else wants it, the offer costs less than a microsecond.
+// chunks, holds nobody up.
 constexpr Duration kTurn = std::chrono::milliseconds(2);
 // How often a worker looks at the clock: chunks of small models take less than a look would be worth.
 constexpr Duration kLook = std::chrono::microseconds(200);

@@ -1,5 +1,5 @@
-//! Byte pair encoding, as `tokenizers` does it, over tables that a large vocabulary fills in a tenth of the time and of
-//! the memory: the library keeps each token in three strings, and reads the merges into two more.
+//! Byte pair encoding, as `tokenizers` does it, over tables that a large vocabulary fills in less time and memory: the
+//! library has a string for each token in both of its maps, and reads each merge into two more.
 //!
 //! Sennrich, Haddow and Birch, "Neural Machine Translation of Rare Words with Subword Units" (2016). Dropout, which is
 //! for training, is left to the library.
@@ -17,7 +17,6 @@ use crate::table::{Slot, Table};
 use crate::words::{Words, BATCH};
 
 /// What stands beside the vocabulary and the merges in tokenizer.json, under the names it has there.
-#[derive(Default)]
 pub struct Options {
     pub unk_token: Option<String>,
     pub continuing_subword_prefix: Option<String>,
@@ -63,16 +62,16 @@ struct Symbol {
 
 const NONE: u32 = u32::MAX;
 
+fn hash(hasher: &RandomState, left: u32, right: u32) -> u64 {
+    hasher.hash_one(u64::from(left) << 32 | u64::from(right))
+}
+
 impl Bpe {
     pub fn new(words: Arc<Words>, options: Options, merges: usize) -> Bpe {
         let byte = |b: usize| words.id(&format!("<0x{b:02X}>"));
         let bytes = options.byte_fallback.then(|| Box::new(std::array::from_fn(byte)));
         let merges = Table::with_capacity(merges);
         Bpe { words, merges, hasher: RandomState::default(), bytes, options }
-    }
-
-    fn hash(&self, left: u32, right: u32) -> u64 {
-        self.hasher.hash_one(u64::from(left) << 32 | u64::from(right))
     }
 
     pub fn words(&self) -> &Arc<Words> {
@@ -159,7 +158,7 @@ impl Bpe {
     fn merge(&self, symbols: &mut [Symbol]) {
         let of = |left: &Symbol, right: &Symbol| {
             let is_it = |merge: &Merge| merge.left == left.id && merge.right == right.id;
-            self.merges.find(self.hash(left.id, right.id), is_it)
+            self.merges.find(hash(&self.hasher, left.id, right.id), is_it)
         };
         let mut queue: BinaryHeap<Reverse<(u32, u32, u32)>> = BinaryHeap::with_capacity(symbols.len());
         let pairs = symbols.windows(2).enumerate();
@@ -229,14 +228,13 @@ impl<'a, 'de> MergeReader<'a, 'de> {
         let bpe = &mut *self.bpe;
         let merges = self.ids.chunks_exact(3).filter_map(|ids| Some((ids[0]?, ids[1]?, ids[2]?)));
         for (left, right, _) in merges.clone() {
-            bpe.merges.prefetch(bpe.hash(left, right));
+            bpe.merges.prefetch(hash(&bpe.hasher, left, right));
         }
         for (left, right, id) in merges {
-            let hash = bpe.hash(left, right);
             let is_it = |merge: &Merge| merge.left == left && merge.right == right;
-            let hasher = &bpe.hasher;
-            let hash_of = |merge: &Merge| hasher.hash_one(u64::from(merge.left) << 32 | u64::from(merge.right));
-            bpe.merges.insert(hash, Merge { left, right, rank: self.rank, id }, is_it, hash_of);
+            let hash_of = |merge: &Merge| hash(&bpe.hasher, merge.left, merge.right);
+            let merge = Merge { left, right, rank: self.rank, id };
+            bpe.merges.insert(hash_of(&merge), merge, is_it, hash_of);
             self.rank += 1;
         }
         self.batch.clear();
