@@ -187,7 +187,7 @@ impl Bpe {
     }
 }
 
-/// Takes the merges, the first of which has rank 0, in batches: each takes five places in tables that no cache holds.
+/// Takes the merges, the first of which has rank 0, in batches, whose lookups overlap: each merge takes five places in large tables.
 pub struct MergeReader<'a, 'de> {
     bpe: &'a mut Bpe,
     rank: u32, // of the next

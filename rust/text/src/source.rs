@@ -224,9 +224,10 @@ pub fn read(tokenizer_json: &[u8], check: impl FnOnce(&[AddedOutline]) -> Result
     let model = &parts.model;
     let unk_token = model.unk_token.as_str().map(str::to_owned);
     let unk_id = model.unk_id.as_u64();
-    let trained = model.dropout.is_null() || model.dropout == 0.0;
+    // Dropout, which makes tokenizing random, is left to the library.
+    let read_here = model.dropout.is_null() || model.dropout == 0.0;
     let (hf, words) = match (model.kind.as_str(), model.vocab, model.merges) {
-        (Some("BPE"), Some(vocab), Some(merges)) if trained => {
+        (Some("BPE"), Some(vocab), Some(merges)) if read_here => {
             let bpe = read_bpe(model, vocab.get(), merges.get()).map_err(|e| failed(&e))?;
             let words = bpe.words().clone();
             let mut rest = serde_json::json!({

@@ -1,4 +1,4 @@
-//! A hash table for the tables of a large vocabulary, which no cache holds: whoever has many keys to look up asks for their
+//! A hash table for large vocabularies, whose tables outgrow a core's own caches: who looks up many keys asks for their
 //! places first (`prefetch`), so that the memory's answers overlap. Open addressing, linear probing, at most two thirds full.
 
 pub trait Slot: Copy {
